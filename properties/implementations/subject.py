@@ -1,0 +1,178 @@
+"""An implementation under test, seen from a property: float64 NumPy arrays in, float64 NumPy arrays out.
+
+The subject rounds nothing: it hands over numbers that are exactly representable in the dtype under test (it refuses others),
+checks what comes back (type, shape, dtype) and what was left behind (inputs unchanged), and widens the result to float64.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from hypothesis import reject
+
+from properties.steps import STEPS, expected_shape
+from properties.verdicts import CandidateError, NotOffered, record
+
+DTYPES: dict[str, torch.dtype] = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+NUMPY_DTYPES = {"float64": np.float64, "float32": np.float32, "float16": np.float16}
+
+
+class Adapter(Protocol):
+    """What an implementation looks like to us; besides these it has one method for every name in `steps`."""
+
+    name: str
+    arrays: str  # "torch" or "numpy"
+    dtypes: tuple[str, ...]
+    steps: frozenset[str]
+    conventions: Any
+
+
+class Subject:
+    """One implementation at one dtype on one device; every step it offers is a method of this object."""
+
+    def __init__(self, adapter: Adapter, dtype: str = "float64", device: str = "cpu") -> None:
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
+        self.adapter, self.dtype, self.device = adapter, dtype, device
+
+    @property
+    def name(self) -> str:
+        """The implementation's name."""
+        return self.adapter.name
+
+    def __repr__(self) -> str:
+        return f"Subject({self.name}, {self.dtype}, {self.device})"
+
+    def offers(self, *steps: str) -> bool:
+        """Whether the implementation has all these steps."""
+        return all(step in self.adapter.steps for step in steps)
+
+    def representable(self, values: np.ndarray) -> np.ndarray:
+        """`values` rounded to the nearest numbers of the dtype under test, as float64."""
+        rounded = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64)).to(DTYPES[self.dtype])
+        return rounded.to(torch.float64).numpy()
+
+    def __getattr__(self, step: str) -> Callable[..., Any]:
+        if step not in STEPS:
+            raise AttributeError(step)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return self.call(step, *args, **kwargs)
+
+        return call
+
+    def call(self, step: str, *args: Any, **kwargs: Any) -> Any:
+        """Run `step` on these arguments.
+
+        Raises CandidateError for a wrong type, shape or dtype, a changed input or an exception of the implementation's; a
+        ValueError of its own is such an exception too (`refuses` tells whether it refuses an argument).
+        """
+        for path, array in _arrays((args, kwargs)):
+            self._must_be_representable(step, path, array)
+        try:
+            if hasattr(self.adapter, "call"):  # lives in a child process, which converts and compares on its side
+                result = self.adapter.call(step, args, kwargs, self.dtype, self.device)  # type: ignore[attr-defined]
+            else:
+                result = self._call_here(step, args, kwargs)
+        except NotOffered:
+            record.current.not_offered += 1
+            reject()
+        return self._checked(step, result, args, kwargs)
+
+    def refuses(self, step: str, *args: Any, **kwargs: Any) -> bool:
+        """Whether the implementation refuses these arguments with an exception of its own instead of computing something."""
+        try:
+            self.call(step, *args, **kwargs)
+        except CandidateError as refusal:
+            return bool(getattr(refusal, "raised", False))
+        return False
+
+    def _must_be_representable(self, step: str, path: str, array: np.ndarray) -> None:
+        if array.dtype == np.float64 and self.dtype != "float64":
+            with np.errstate(invalid="ignore"):
+                if not np.array_equal(self.representable(array), array, equal_nan=True):
+                    raise ValueError(f"{step}: {path} holds numbers that are not representable in {self.dtype}")
+
+    def _call_here(self, step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        given_args, given_kwargs = self._given(args), self._given(kwargs)
+        if step == "positional_encoding":
+            numpy_dtype = NUMPY_DTYPES.get(self.dtype)
+            given_kwargs["dtype"] = DTYPES[self.dtype] if self.adapter.arrays == "torch" else numpy_dtype
+        try:
+            result = getattr(self.adapter, step)(*given_args, **given_kwargs)
+        except (ValueError, TypeError, RuntimeError, IndexError, AssertionError, KeyError, NotImplementedError) as error:
+            failure = CandidateError(f"{self.name}.{step} raised {type(error).__name__}: {error}")
+            failure.raised = True  # type: ignore[attr-defined]
+            raise failure from error
+        self._must_be_unchanged(step, (args, kwargs), (given_args, given_kwargs))
+        return self._taken(step, result)
+
+    def _given(self, value: Any) -> Any:
+        """Copies for the implementation, of its own kind of array, in the dtype and on the device under test."""
+        if isinstance(value, dict):
+            return {key: self._given(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)(self._given(item) for item in value)
+        if not isinstance(value, np.ndarray):
+            return value
+        if self.adapter.arrays == "numpy":
+            copy = value.astype(NUMPY_DTYPES[self.dtype] if value.dtype == np.float64 else value.dtype)
+            copy.flags.writeable = False
+            return copy
+        tensor = torch.from_numpy(np.array(value, copy=True, order="C"))
+        return tensor.to(self.device, DTYPES[self.dtype] if value.dtype == np.float64 else tensor.dtype)
+
+    def _must_be_unchanged(self, step: str, before: Any, after: Any) -> None:
+        for (path, was), (_, now) in zip(_arrays(before), _arrays(after), strict=True):
+            values = _widened(now) if isinstance(now, torch.Tensor) else np.asarray(now)
+            if values.shape != was.shape or not np.array_equal(values, was, equal_nan=was.dtype == np.float64):
+                raise CandidateError(f"{self.name}.{step} changed its input {path} in place")
+
+    def _taken(self, step: str, result: Any) -> Any:
+        """The implementation's result as a NumPy array, its dtype checked."""
+        if STEPS[step].kind == "nested":
+            return result
+        expected_type = torch.Tensor if self.adapter.arrays == "torch" else np.ndarray
+        if not isinstance(result, expected_type):
+            raise CandidateError(
+                f"{self.name}.{step}: expected a {expected_type.__module__}.{expected_type.__name__}, "
+                f"got {type(result).__module__}.{type(result).__name__}"
+            )
+        self.check_dtype(step, str(result.dtype).removeprefix("torch."))
+        return _widened(result) if isinstance(result, torch.Tensor) else np.asarray(result)
+
+    def check_dtype(self, step: str, got: str) -> None:
+        """Raise CandidateError unless a result of dtype `got` is what `step` promises."""
+        expected = {"float": self.dtype, "bool": "bool", "int": "int64"}[STEPS[step].kind]
+        if got != expected:
+            raise CandidateError(f"{self.name}.{step}: expected a result of dtype {expected}, got {got}")
+
+    def _checked(self, step: str, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if STEPS[step].kind == "nested":
+            return result
+        expected = expected_shape(step, args, kwargs)
+        if result.shape != expected:
+            raise CandidateError(f"{self.name}.{step}: expected a result of shape {expected}, got {result.shape}")
+        return result.astype(np.float64) if STEPS[step].kind == "float" else result
+
+
+def _widened(tensor: torch.Tensor) -> np.ndarray:
+    tensor = tensor.detach().cpu()
+    return (tensor.to(torch.float64) if tensor.is_floating_point() else tensor).numpy()
+
+
+def _arrays(value: Any, path: str = "") -> list[tuple[str, Any]]:
+    """Every array in nested arguments, with a name a reader can find it by."""
+    if isinstance(value, dict):
+        items = [(f"{path}.{key}" if path else str(key), item) for key, item in value.items()]
+    elif isinstance(value, (list, tuple)):
+        items = [(f"{path}[{i}]", item) for i, item in enumerate(value)]
+    else:
+        return [(path, value)] if isinstance(value, (np.ndarray, torch.Tensor)) else []
+    return [found for name, item in items for found in _arrays(item, name)]

@@ -1,0 +1,271 @@
+"""The oracle behind the face of `properties.steps`: batched float64 arrays in and out, the reference run row by row.
+
+Nothing here computes: it takes batches and heads apart, hands each sequence to `reference`, and stacks the results.
+It works on any ndarray subclass that NumPy's own functions preserve, so the rounding machine runs the very same code.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from reference.attention import attention
+from reference.decoder import decoder, decoder_layer
+from reference.embedding import embedding
+from reference.encoder import encoder, encoder_layer
+from reference.feed_forward import feed_forward
+from reference.generation import generate
+from reference.mask import causal_mask
+from reference.multi_head import concat_heads, multi_head, split_heads
+from reference.output_projection import next_word, output_projection
+from reference.parameters import (
+    Architecture,
+    DecoderLayerParameters,
+    EncoderLayerParameters,
+    FeedForwardParameters,
+    MultiHeadParameters,
+    NormParameters,
+    TransformerParameters,
+)
+from reference.positional_encoding import positional_encoding
+from reference.residual_norm import layer_norm
+from reference.softmax import softmax
+from reference.transformer import transformer
+
+Nested = dict[str, Any]
+
+
+def oracle(step: str, *args: Any, **kwargs: Any) -> np.ndarray:
+    """What `step` gives exactly, for the arguments of its signature in `STEPS`. Raises KeyError for a step without an oracle."""
+    return ORACLES[step](*args, **kwargs)
+
+
+def encoder_layer_parameters(layer: Nested) -> EncoderLayerParameters:
+    """One encoder layer from nested dicts."""
+    return EncoderLayerParameters(
+        MultiHeadParameters(**layer["self_attention"]),
+        NormParameters(**layer["norm_1"]),
+        FeedForwardParameters(**layer["feed_forward"]),
+        NormParameters(**layer["norm_2"]),
+    )
+
+
+def decoder_layer_parameters(layer: Nested) -> DecoderLayerParameters:
+    """One decoder layer from nested dicts."""
+    return DecoderLayerParameters(
+        MultiHeadParameters(**layer["self_attention"]),
+        NormParameters(**layer["norm_1"]),
+        MultiHeadParameters(**layer["cross_attention"]),
+        NormParameters(**layer["norm_2"]),
+        FeedForwardParameters(**layer["feed_forward"]),
+        NormParameters(**layer["norm_3"]),
+    )
+
+
+def norm_parameters(norm: Nested | None) -> NormParameters | None:
+    """One LayerNorm from its dict; None stays None."""
+    return None if norm is None else NormParameters(**norm)
+
+
+def transformer_parameters(parameters: Nested) -> TransformerParameters:
+    """A whole model from nested dicts."""
+    return TransformerParameters(
+        source_embedding=parameters["source_embedding"],
+        target_embedding=parameters["target_embedding"],
+        encoder=tuple(encoder_layer_parameters(layer) for layer in parameters["encoder"]),
+        decoder=tuple(decoder_layer_parameters(layer) for layer in parameters["decoder"]),
+        W_out=parameters.get("W_out"),
+        b_out=parameters.get("b_out"),
+        encoder_norm=norm_parameters(parameters.get("encoder_norm")),
+        decoder_norm=norm_parameters(parameters.get("decoder_norm")),
+    )
+
+
+def _stack(rows: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    """The rows of a batch as one array; a batch of none still has the shape its rows would have had."""
+    return np.stack(rows).reshape(shape) if rows else np.zeros(shape)
+
+
+def _masks(mask: np.ndarray | None, b: int, h: int, n: int, m: int) -> list[list[np.ndarray | None]]:
+    """A mask broadcastable to (b, h, n, m), as one (n, m) mask for every batch row and head."""
+    if mask is None:
+        return [[None] * h for _ in range(b)]
+    full = np.broadcast_to(mask, (b, h, n, m))
+    return [[full[i, j] for j in range(h)] for i in range(b)]
+
+
+def _embedding(tokens: np.ndarray, *, table: np.ndarray, scale: bool = True) -> np.ndarray:
+    return _stack([embedding(row, table, scale) for row in tokens], (*tokens.shape, table.shape[1]))
+
+
+def _positional_encoding(n: int, d_model: int, **_: Any) -> np.ndarray:
+    return positional_encoding(np.arange(n, dtype=np.float64), d_model)
+
+
+def _softmax(scores: np.ndarray) -> np.ndarray:
+    n, m = scores.shape[-2:]
+    leading = int(np.prod(scores.shape[:-2], dtype=int))
+    return _stack([softmax(rows) for rows in scores.reshape(leading, n, m)], scores.shape)
+
+
+def _attention(Q: np.ndarray, K: np.ndarray, V: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+    b, h, n, _d_k = Q.shape
+    masks = _masks(mask, b, h, n, K.shape[2])
+    heads = [attention(Q[i, j], K[i, j], V[i, j], masks[i][j]) for i in range(b) for j in range(h)]
+    return _stack(heads, (b, h, n, V.shape[-1]))
+
+
+def _split_heads(X: np.ndarray, h: int) -> np.ndarray:
+    b, n, d_model = X.shape
+    return _stack([np.stack(split_heads(row, h)) for row in X], (b, h, n, d_model // h))
+
+
+def _concat_heads(heads: np.ndarray) -> np.ndarray:
+    b, h, n, d_k = heads.shape
+    return _stack([concat_heads(list(row)) for row in heads], (b, n, h * d_k))
+
+
+def _multi_head(X: np.ndarray, M: np.ndarray, mask: np.ndarray | None = None, *, h: int, **weights: Any) -> np.ndarray:
+    b, n, _ = X.shape
+    parameters = MultiHeadParameters(**weights)
+    masks = _masks(mask, b, h, n, M.shape[1])
+    rows = [multi_head(X[i], M[i], parameters, h, masks[i]) for i in range(b)]
+    return _stack(rows, (b, n, parameters.W_O.shape[1]))
+
+
+def _layer_norm(X: np.ndarray, *, gain: np.ndarray, bias: np.ndarray, eps: float = 1e-5) -> np.ndarray:
+    return _stack([layer_norm(row, NormParameters(gain, bias), eps) for row in X], X.shape)
+
+
+def _residual_norm(X: np.ndarray, Y: np.ndarray, *, gain: np.ndarray, bias: np.ndarray, eps: float = 1e-5) -> np.ndarray:
+    return _layer_norm(X + Y, gain=gain, bias=bias, eps=eps)
+
+
+def _feed_forward(X: np.ndarray, *, activation: str = "relu", **weights: Any) -> np.ndarray:
+    parameters = FeedForwardParameters(**weights)
+    return _stack([feed_forward(row, parameters, activation) for row in X], X.shape)  # type: ignore[arg-type]
+
+
+def _one_mask(mask: np.ndarray | None, b: int, n: int, m: int) -> list[np.ndarray | None]:
+    """The masks of a layer: one for each batch row, the same for all heads."""
+    return [masks[0] for masks in _masks(mask, b, 1, n, m)]
+
+
+def _encoder_layer(X: np.ndarray, mask: np.ndarray | None = None, *, layer: Nested, **choices: Any) -> np.ndarray:
+    b, n, _ = X.shape
+    parameters, architecture = encoder_layer_parameters(layer), Architecture(**choices)
+    masks = _one_mask(mask, b, n, n)
+    return _stack([encoder_layer(X[i], parameters, architecture, masks[i]) for i in range(b)], X.shape)
+
+
+def _encoder(
+    X: np.ndarray, mask: np.ndarray | None = None, *, layers: list[Nested], final_norm: Nested | None = None, **choices: Any
+) -> np.ndarray:
+    b, n, _ = X.shape
+    parameters, architecture = [encoder_layer_parameters(layer) for layer in layers], Architecture(**choices)
+    masks, norm = _one_mask(mask, b, n, n), norm_parameters(final_norm)
+    return _stack([encoder(X[i], parameters, architecture, masks[i], norm) for i in range(b)], X.shape)
+
+
+def _decoder_layer(
+    X: np.ndarray,
+    M: np.ndarray,
+    mask: np.ndarray | None = None,
+    memory_mask: np.ndarray | None = None,
+    *,
+    layer: Nested,
+    **choices: Any,
+) -> np.ndarray:
+    b, n, _ = X.shape
+    parameters, architecture = decoder_layer_parameters(layer), Architecture(**choices)
+    masks, memory_masks = _one_mask(mask, b, n, n), _one_mask(memory_mask, b, n, M.shape[1])
+    rows = [decoder_layer(X[i], M[i], parameters, architecture, masks[i], memory_masks[i]) for i in range(b)]
+    return _stack(rows, X.shape)
+
+
+def _decoder(
+    X: np.ndarray,
+    M: np.ndarray,
+    mask: np.ndarray | None = None,
+    memory_mask: np.ndarray | None = None,
+    *,
+    layers: list[Nested],
+    final_norm: Nested | None = None,
+    **choices: Any,
+) -> np.ndarray:
+    b, n, _ = X.shape
+    parameters, architecture = [decoder_layer_parameters(layer) for layer in layers], Architecture(**choices)
+    masks, memory_masks = _one_mask(mask, b, n, n), _one_mask(memory_mask, b, n, M.shape[1])
+    norm = norm_parameters(final_norm)
+    rows = [decoder(X[i], M[i], parameters, architecture, masks[i], memory_masks[i], norm) for i in range(b)]
+    return _stack(rows, X.shape)
+
+
+def _output_projection(X: np.ndarray, *, W: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:
+    return _stack([output_projection(row, W, b) for row in X], (*X.shape[:-1], W.shape[1]))
+
+
+def _next_word(X: np.ndarray, *, W: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:
+    return _stack([next_word(output_projection(row, W, b)) for row in X], (*X.shape[:-1], W.shape[1]))
+
+
+def _rows(real: np.ndarray | None, b: int) -> list[np.ndarray | None]:
+    return [None] * b if real is None else list(real)
+
+
+def _transformer(
+    source: np.ndarray,
+    target: np.ndarray,
+    source_real: np.ndarray | None = None,
+    target_real: np.ndarray | None = None,
+    *,
+    parameters: Nested,
+    **choices: Any,
+) -> np.ndarray:
+    b, n = target.shape
+    whole, architecture = transformer_parameters(parameters), Architecture(**choices)
+    source_rows, target_rows = _rows(source_real, b), _rows(target_real, b)
+    rows = [transformer(source[i], target[i], whole, architecture, source_rows[i], target_rows[i]) for i in range(b)]
+    return _stack(rows, (b, n, whole.target_embedding.shape[0]))
+
+
+def _generation(
+    source: np.ndarray,
+    source_real: np.ndarray | None = None,
+    *,
+    parameters: Nested,
+    start: int,
+    end: int,
+    length: int,
+    **choices: Any,
+) -> np.ndarray:
+    b = len(source)
+    whole, architecture, real = transformer_parameters(parameters), Architecture(**choices), _rows(source_real, b)
+    written = np.full((b, length), end, dtype=np.int64)
+    for i in range(b):
+        words = generate(source[i], whole, architecture, start=start, end=end, length=length, source_real=real[i])
+        written[i, : len(words)] = words
+    return written
+
+
+ORACLES: dict[str, Callable[..., np.ndarray]] = {
+    "embedding": _embedding,
+    "positional_encoding": _positional_encoding,
+    "attention": _attention,
+    "softmax": _softmax,
+    "mask": causal_mask,
+    "split_heads": _split_heads,
+    "concat_heads": _concat_heads,
+    "multi_head": _multi_head,
+    "layer_norm": _layer_norm,
+    "residual_norm": _residual_norm,
+    "feed_forward": _feed_forward,
+    "encoder_layer": _encoder_layer,
+    "encoder": _encoder,
+    "decoder_layer": _decoder_layer,
+    "decoder": _decoder,
+    "output_projection": _output_projection,
+    "next_word": _next_word,
+    "transformer": _transformer,
+    "generation": _generation,
+}

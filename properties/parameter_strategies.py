@@ -1,0 +1,299 @@
+"""Weights and whole calls for properties of the steps that have parameters: heads, norms, layers, models.
+
+An array of weights is one drawn integer: 0 is zeros, 1 is ones on the diagonal, anything else seeds few-bit numbers. So every
+parameter is random (gains and biases too: ones and zeros would hide a swapped or forgotten one), every number is the same in
+bfloat16 as in float64, and a counterexample shrinks to weights that read as "nothing" and "unchanged". All sizes are small:
+a budget costs a score of oracle runs.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from hypothesis import strategies as st
+
+Nested = dict[str, Any]
+
+NORMS = ("post", "pre")
+ACTIVATIONS = ("relu", "gelu", "gelu_tanh")
+BIASES = ("b_Q", "b_K", "b_V", "b_O")
+
+
+class Call(NamedTuple):
+    """The arguments of one call of a step: `subject.encoder(*call.args, **call.kwargs)`."""
+
+    args: tuple[Any, ...]
+    kwargs: Nested
+
+    def but(self, **kwargs: Any) -> "Call":
+        """The same call with other keyword arguments."""
+        return Call(self.args, {**self.kwargs, **kwargs})
+
+    def on(self, *args: Any) -> "Call":
+        """The same call with other leading arguments."""
+        return Call((*args, *self.args[len(args) :]), self.kwargs)
+
+
+class Sizes(NamedTuple):
+    """The lengths of all axes of one case."""
+
+    b: int
+    n: int
+    m: int
+    h: int
+    d_model: int
+    d_ff: int
+
+
+def huge(dtype: str) -> float:
+    """A number that would show wherever it leaked, yet whose products no honest float16 computation overflows with."""
+    return 2.0**6 if dtype == "float16" else 2.0**40
+
+
+def few_bits(seed: int, shape: tuple[int, ...], magnitude: float = 1.0) -> np.ndarray:
+    """Multiples of magnitude/64 from −magnitude to magnitude; seed 0 is zeros, seed 1 ones on the diagonal."""
+    if seed < 2:
+        plain = np.eye(*shape) if len(shape) == 2 else np.ones(shape)
+        return seed * plain
+    return np.random.default_rng(seed).integers(-64, 65, shape) / 64 * magnitude
+
+
+SEEDS = st.integers(0, 2**16)
+
+
+def weights(*shape: int) -> st.SearchStrategy[np.ndarray]:
+    """A matrix or a bias, of about the size Xavier's rule gives: activations neither grow nor vanish."""
+    magnitude = 1.0 if math.prod(shape) == shape[-1] else 2.0 ** (1 - shape[0].bit_length() // 2)
+    return SEEDS.map(lambda seed: few_bits(seed, shape, magnitude))
+
+
+def features(*shape: int) -> st.SearchStrategy[np.ndarray]:
+    """Rows for a layer to read, from −2 to 2."""
+    return SEEDS.map(lambda seed: few_bits(seed, shape, 2.0))
+
+
+def gains(d_model: int) -> st.SearchStrategy[np.ndarray]:
+    """Gains from 1/2 to 3/2; they shrink to ones."""
+    return SEEDS.map(lambda seed: 1.0 + (few_bits(seed, (d_model,), 0.5) if seed else np.zeros(d_model)))
+
+
+@st.composite
+def sizes(draw: st.DrawFn, *, even: bool = False, most_words: int = 5, most_sentences: int = 3) -> Sizes:
+    """Small axes; `even` features are what a positional encoding needs. Coincidences (n = m = h …) are drawn too."""
+    h = draw(st.integers(1, 3))
+    d_k = draw(st.sampled_from((2, 4) if h < 3 else (2,))) if even else draw(st.integers(2 if h == 1 else 1, 3))
+    words = st.integers(1, most_words)
+    return Sizes(draw(st.integers(1, most_sentences)), draw(words), draw(words), h, h * d_k, draw(st.integers(1, 7)))
+
+
+# One step's parameters ------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def multi_head_weights(draw: st.DrawFn, d_model: int) -> Nested:
+    """W_Q … b_O; each bias may be None."""
+    matrices = {name: draw(weights(d_model, d_model)) for name in ("W_Q", "W_K", "W_V", "W_O")}
+    given = draw(st.sampled_from(((True,) * 4, (False,) * 4, (True, True, True, False), (False, False, False, True))))
+    biases = {name: draw(weights(d_model)) if is_given else None for name, is_given in zip(BIASES, given, strict=True)}
+    return matrices | biases
+
+
+@st.composite
+def norm_weights(draw: st.DrawFn, d_model: int) -> Nested:
+    """Gain and bias of a LayerNorm."""
+    return {"gain": draw(gains(d_model)), "bias": draw(weights(d_model))}
+
+
+@st.composite
+def feed_forward_weights(draw: st.DrawFn, d_model: int, d_ff: int) -> Nested:
+    """W_1, b_1, W_2, b_2."""
+    return {
+        "W_1": draw(weights(d_model, d_ff)),
+        "b_1": draw(weights(d_ff)),
+        "W_2": draw(weights(d_ff, d_model)),
+        "b_2": draw(weights(d_model)),
+    }
+
+
+@st.composite
+def encoder_layer_weights(draw: st.DrawFn, d_model: int, d_ff: int) -> Nested:
+    """One encoder layer."""
+    return {
+        "self_attention": draw(multi_head_weights(d_model)),
+        "norm_1": draw(norm_weights(d_model)),
+        "feed_forward": draw(feed_forward_weights(d_model, d_ff)),
+        "norm_2": draw(norm_weights(d_model)),
+    }
+
+
+@st.composite
+def decoder_layer_weights(draw: st.DrawFn, d_model: int, d_ff: int) -> Nested:
+    """One decoder layer."""
+    return {
+        "self_attention": draw(multi_head_weights(d_model)),
+        "norm_1": draw(norm_weights(d_model)),
+        "cross_attention": draw(multi_head_weights(d_model)),
+        "norm_2": draw(norm_weights(d_model)),
+        "feed_forward": draw(feed_forward_weights(d_model, d_ff)),
+        "norm_3": draw(norm_weights(d_model)),
+    }
+
+
+@st.composite
+def choices(draw: st.DrawFn, h: int) -> Nested:
+    """What a Transformer leaves open: where the norm stands, which activation, which eps."""
+    return {
+        "h": h,
+        "norm": draw(st.sampled_from(NORMS)),
+        "activation": draw(st.sampled_from(ACTIVATIONS)),
+        "eps": draw(st.sampled_from((1e-5, 1e-3))),
+    }
+
+
+# Masks ----------------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def masks(draw: st.DrawFn, shape: tuple[int, ...]) -> np.ndarray:
+    """May-look masks in which every row may look somewhere (what a blind row gets is a convention, see `conventions`)."""
+    seed = draw(SEEDS)
+    if seed == 0:
+        return np.ones(shape, dtype=bool)
+    rng = np.random.default_rng(seed)
+    mask = rng.random(shape) < draw(st.sampled_from((0.5, 0.0, 0.9)))
+    np.put_along_axis(mask, rng.integers(0, shape[-1], (*shape[:-1], 1)), True, axis=-1)
+    return mask
+
+
+def optional_masks(*shapes: tuple[int, ...]) -> st.SearchStrategy[np.ndarray | None]:
+    """No mask, or one of any of these shapes."""
+    return st.none() | st.sampled_from(shapes).flatmap(masks)
+
+
+@st.composite
+def past_masks(draw: st.DrawFn, b: int, n: int) -> np.ndarray | None:
+    """Masks that restrict a causal one further, and still let every word see itself or the first word."""
+    shape = draw(st.sampled_from((None, (n, n), (b, 1, n, n), (b, 1, 1, n))))
+    if shape is None:
+        return None
+    mask = draw(masks(shape))
+    mask[..., 0] |= shape[-2] == 1
+    return mask if shape[-2] == 1 else mask | np.eye(n, dtype=bool)
+
+
+@st.composite
+def real_words(draw: st.DrawFn, b: int, n: int) -> np.ndarray | None:
+    """Which words are words and which only fill up the length; the first always is one."""
+    if draw(st.booleans()):
+        return None
+    real = draw(masks((b, n)))
+    real[:, 0] = True
+    return real
+
+
+# Whole calls ----------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def multi_head_calls(draw: st.DrawFn, *, masked: bool = True) -> Call:
+    """X looks at M, under no mask or one that may differ per row and head."""
+    b, n, m, h, d_model, _ = draw(sizes())
+    mask = draw(optional_masks((n, m), (b, 1, 1, m), (b, 1, n, m), (b, h, n, m))) if masked else None
+    X, M = draw(features(b, n, d_model)), draw(features(b, m, d_model))
+    return Call((X, M, mask), {"h": h, **draw(multi_head_weights(d_model))})
+
+
+@st.composite
+def feed_forward_calls(draw: st.DrawFn) -> Call:
+    """Rows up to ±8, so that every activation is seen on both sides of its bend and in its tails."""
+    b, n, _, _, d_model, d_ff = draw(sizes())
+    X = draw(features(b, n, d_model)) * draw(st.sampled_from((1.0, 4.0)))
+    activation = draw(st.sampled_from(ACTIVATIONS))
+    return Call((X,), {**draw(feed_forward_weights(d_model, d_ff)), "activation": activation})
+
+
+@st.composite
+def encoder_layer_calls(draw: st.DrawFn, *, masked: bool = True) -> Call:
+    """One encoder layer and the words it reads."""
+    b, n, _, h, d_model, d_ff = draw(sizes())
+    mask = draw(optional_masks((n, n), (b, 1, 1, n), (b, 1, n, n))) if masked else None
+    X = draw(features(b, n, d_model))
+    return Call((X, mask), {"layer": draw(encoder_layer_weights(d_model, d_ff)), **draw(choices(h))})
+
+
+@st.composite
+def encoder_calls(draw: st.DrawFn) -> Call:
+    """A stack of one or two encoder layers, with or without a final norm."""
+    b, n, _, h, d_model, d_ff = draw(sizes(most_words=4))
+    mask = draw(optional_masks((n, n), (b, 1, 1, n)))
+    layers = draw(st.lists(encoder_layer_weights(d_model, d_ff), min_size=1, max_size=2))
+    final_norm = draw(st.none() | norm_weights(d_model))
+    return Call((draw(features(b, n, d_model)), mask), {"layers": layers, "final_norm": final_norm, **draw(choices(h))})
+
+
+@st.composite
+def decoder_layer_calls(draw: st.DrawFn) -> Call:
+    """One decoder layer, the words it writes and the memory it reads."""
+    b, n, m, h, d_model, d_ff = draw(sizes())
+    mask, memory_mask = draw(past_masks(b, n)), draw(optional_masks((n, m), (b, 1, 1, m), (b, 1, n, m)))
+    X, M = draw(features(b, n, d_model)), draw(features(b, m, d_model))
+    return Call((X, M, mask, memory_mask), {"layer": draw(decoder_layer_weights(d_model, d_ff)), **draw(choices(h))})
+
+
+@st.composite
+def decoder_calls(draw: st.DrawFn) -> Call:
+    """A stack of one or two decoder layers, with or without a final norm."""
+    b, n, m, h, d_model, d_ff = draw(sizes(most_words=4))
+    mask, memory_mask = draw(past_masks(b, n)), draw(optional_masks((b, 1, 1, m), (b, 1, n, m)))
+    layers = draw(st.lists(decoder_layer_weights(d_model, d_ff), min_size=1, max_size=2))
+    final_norm = draw(st.none() | norm_weights(d_model))
+    X, M = draw(features(b, n, d_model)), draw(features(b, m, d_model))
+    return Call((X, M, mask, memory_mask), {"layers": layers, "final_norm": final_norm, **draw(choices(h))})
+
+
+@st.composite
+def models(
+    draw: st.DrawFn, d_model: int, d_ff: int, *, source_vocab: int, vocab: int, tied: bool | None = None, most_layers: int = 1
+) -> Nested:
+    """Every learned number of a small Transformer: so many layers a side, tied or not, with or without final norms."""
+    tied = draw(st.booleans()) if tied is None else tied
+    return {
+        "source_embedding": draw(weights(source_vocab, d_model)),
+        "target_embedding": draw(weights(vocab, d_model)),
+        "encoder": draw(st.lists(encoder_layer_weights(d_model, d_ff), min_size=1, max_size=most_layers)),
+        "decoder": draw(st.lists(decoder_layer_weights(d_model, d_ff), min_size=1, max_size=most_layers)),
+        "W_out": None if tied else draw(weights(d_model, vocab)),
+        "b_out": draw(st.none() | weights(vocab)),
+        "encoder_norm": draw(st.none() | norm_weights(d_model)),
+        "decoder_norm": draw(st.none() | norm_weights(d_model)),
+    }
+
+
+def sentences(b: int, words: int, vocab: int) -> st.SearchStrategy[np.ndarray]:
+    """Word ids; a sentence shrinks to the first word of the dictionary, repeated."""
+    return SEEDS.map(lambda seed: np.random.default_rng(seed).integers(0, vocab if seed else 1, (b, words)))
+
+
+@st.composite
+def transformer_calls(draw: st.DrawFn, *, padded: bool = True, tied: bool | None = None, most_layers: int = 1) -> Call:
+    """A source, a target and a whole model; dictionaries of different sizes."""
+    b, n, m, h, d_model, d_ff = draw(sizes(even=True, most_words=4, most_sentences=2))
+    source_vocab, vocab = draw(st.integers(2, 7)), draw(st.integers(2, 6))
+    parameters = draw(models(d_model, d_ff, source_vocab=source_vocab, vocab=vocab, tied=tied, most_layers=most_layers))
+    source, target = draw(sentences(b, m, source_vocab)), draw(sentences(b, n, vocab))
+    real = (draw(real_words(b, m)), draw(real_words(b, n))) if padded else (None, None)
+    scale = draw(st.booleans())
+    return Call((source, target, *real), {"parameters": parameters, **draw(choices(h)), "scale_embedding": scale})
+
+
+@st.composite
+def generation_calls(draw: st.DrawFn) -> Call:
+    """Sources of different lengths, a start and an end word, and how many words to write at most."""
+    b, _, m, h, d_model, d_ff = draw(sizes(even=True, most_words=4, most_sentences=2))
+    source_vocab, vocab = draw(st.integers(2, 7)), draw(st.integers(2, 6))
+    parameters = draw(models(d_model, d_ff, source_vocab=source_vocab, vocab=vocab))
+    words = st.integers(0, vocab - 1)
+    return Call(
+        (draw(sentences(b, m, source_vocab)), draw(real_words(b, m))),
+        {"parameters": parameters, "start": draw(words), "end": draw(words), "length": draw(st.integers(1, 5)), **draw(choices(h))},
+    )

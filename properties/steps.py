@@ -1,0 +1,114 @@
+"""The steps an implementation may offer, and the signature each must have.
+
+One face for everybody: tensors with a leading batch axis, nested dicts of tensors for layers and whole models. What an
+implementation lacks is UNSUPPORTED, never a failure.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+CHOICES = 'h, norm="post", activation="relu", eps=1e-5'
+
+
+@dataclass(frozen=True)
+class Step:
+    """One callable: its name, the article's step it belongs to, how it is called, what it must return."""
+
+    name: str
+    row: str  # a module of `reference` and `optimized`
+    arguments: str
+    returns: str
+    kind: str = "float"  # what the result holds: float | bool | int
+
+    @property
+    def signature(self) -> str:
+        """As printed by `veriformer list steps`."""
+        return f"{self.name}({self.arguments}) -> {self.returns}"
+
+
+_ROWS = [
+    Step("embedding", "embedding", "tokens (b, n), *, table (vocab, d_model), scale=True", "(b, n, d_model)"),
+    Step("positional_encoding", "positional_encoding", "n, d_model, *, dtype", "(n, d_model)"),
+    Step("attention", "attention", "Q (b, h, n, d_k), K (b, h, m, d_k), V (b, h, m, d_v), mask=None", "(b, h, n, d_v)"),
+    Step("softmax", "softmax", "scores (..., n, m)", "(..., n, m)"),
+    Step("mask", "mask", "n, m", "(n, m) bool, True = may look", "bool"),
+    Step("split_heads", "multi_head", "X (b, n, d_model), h", "(b, h, n, d_k)"),
+    Step("concat_heads", "multi_head", "heads (b, h, n, d_k)", "(b, n, d_model)"),
+    Step(
+        "multi_head",
+        "multi_head",
+        "X (b, n, d_model), M (b, m, d_model), mask=None, *, h, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, b_O",
+        "(b, n, d_model)",
+    ),
+    Step("layer_norm", "residual_norm", "X (b, n, d_model), *, gain, bias, eps=1e-5", "(b, n, d_model)"),
+    Step("residual_norm", "residual_norm", "X (b, n, d_model), Y (b, n, d_model), *, gain, bias, eps=1e-5", "(b, n, d_model)"),
+    Step("feed_forward", "feed_forward", 'X (b, n, d_model), *, W_1, b_1, W_2, b_2, activation="relu"', "(b, n, d_model)"),
+    Step("encoder_layer", "encoder", f"X (b, n, d_model), mask=None, *, layer, {CHOICES}", "(b, n, d_model)"),
+    Step("encoder", "encoder", f"X (b, n, d_model), mask=None, *, layers, final_norm=None, {CHOICES}", "(b, n, d_model)"),
+    Step(
+        "decoder_layer",
+        "decoder",
+        f"X (b, n, d_model), M (b, m, d_model), mask=None, memory_mask=None, *, layer, {CHOICES}",
+        "(b, n, d_model)",
+    ),
+    Step(
+        "decoder",
+        "decoder",
+        f"X (b, n, d_model), M (b, m, d_model), mask=None, memory_mask=None, *, layers, final_norm=None, {CHOICES}",
+        "(b, n, d_model)",
+    ),
+    Step("output_projection", "output_projection", "X (b, n, d_model), *, W (d_model, vocab), b=None", "(b, n, vocab)"),
+    Step("next_word", "output_projection", "X (b, n, d_model), *, W (d_model, vocab), b=None", "(b, n, vocab), rows sum to 1"),
+    Step(
+        "transformer",
+        "transformer",
+        f"source (b, m), target (b, n), source_real=None, target_real=None, *, parameters, {CHOICES}, scale_embedding=True",
+        "(b, n, vocab) logits",
+    ),
+    Step(
+        "gradients",
+        "transformer",
+        f"source (b, m), target (b, n), *, parameters, direction (b, n, vocab), {CHOICES}, scale_embedding=True",
+        "the gradient of sum(direction * logits) as nested dicts like parameters",
+        "nested",
+    ),
+    Step(
+        "generation",
+        "generation",
+        f"source (b, m), source_real=None, *, parameters, start, end, length, {CHOICES}, scale_embedding=True",
+        "(b, length) int64, filled with `end` after a row's end",
+        "int",
+    ),
+]
+
+STEPS: dict[str, Step] = {step.name: step for step in _ROWS}
+
+
+def expected_shape(step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, ...]:
+    """The shape `step` must return for these (float64 numpy) arguments."""
+    first = args[0]
+    match step:
+        case "embedding":
+            return (*first.shape, kwargs["table"].shape[1])
+        case "positional_encoding" | "mask":
+            return (args[0], args[1])
+        case "attention":
+            return (*first.shape[:-1], args[2].shape[-1])
+        case "split_heads":
+            b, n, d_model = first.shape
+            return (b, args[1], n, d_model // args[1])
+        case "concat_heads":
+            b, h, n, d_k = first.shape
+            return (b, n, h * d_k)
+        case "multi_head":
+            return (*first.shape[:-1], kwargs["W_O"].shape[1])
+        case "output_projection" | "next_word":
+            return (*first.shape[:-1], kwargs["W"].shape[1])
+        case "transformer":
+            return (*args[1].shape, kwargs["parameters"]["target_embedding"].shape[0])
+        case "generation":
+            return (len(first), kwargs["length"])
+        case _:
+            return tuple(np.shape(first))

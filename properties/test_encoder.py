@@ -1,0 +1,90 @@
+"""The encoder: self-attention and feed-forward, each with add & norm, layer upon layer."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from properties.budgets import assert_identical, assert_rounding_only
+from properties.claims import claim
+from properties.parameter_strategies import SEEDS, encoder_calls, encoder_layer_calls, few_bits, huge, masks
+
+
+@claim("L1", needs="encoder_layer")
+@given(encoder_layer_calls())
+def test_encoder_layer_agrees_with_the_oracle(subject, call):
+    """Attention, add & norm, feed-forward, add & norm, in this order (or norms first): rounding is the only difference."""
+    got = subject.encoder_layer(*call.args, **call.kwargs)
+
+    assert_rounding_only(subject, "encoder_layer", got, *call.args, **call.kwargs)
+
+
+@claim("L2", needs="encoder")
+@given(encoder_calls())
+def test_encoder_agrees_with_the_oracle(subject, call):
+    """N layers in a row, each reading what the one before wrote, and the final norm if there is one."""
+    got = subject.encoder(*call.args, **call.kwargs)
+
+    assert_rounding_only(subject, "encoder", got, *call.args, **call.kwargs)
+
+
+@claim("L2", needs=("encoder", "encoder_layer"))
+@given(encoder_layer_calls())
+def test_an_encoder_of_one_layer_is_that_layer(subject, call):
+    """A stack of one, without a final norm, is judged as the layer it holds."""
+    layer_alone = {name: value for name, value in call.kwargs.items() if name != "layer"}
+
+    got = subject.encoder(*call.args, layers=[call.kwargs["layer"]], **layer_alone)
+
+    assert_rounding_only(subject, "encoder_layer", got, *call.args, **call.kwargs)
+
+
+@claim("L1", needs="encoder_layer")
+@given(st.data(), encoder_layer_calls(masked=False), SEEDS)
+def test_words_nobody_may_look_at_have_no_influence(subject, data, call, seed):
+    """Filling words hidden from all others can hold anything finite: the words that count stay bit-identical."""
+    X, _ = call.args
+    b, n, _ = X.shape
+    mask = data.draw(masks((b, 1, 1, n)))
+    hidden = ~mask[:, 0, 0]
+    junk = np.where(hidden[..., None], few_bits(2 + seed, X.shape, huge(subject.dtype)), X)
+
+    before, after = (subject.encoder_layer(words, mask, **call.kwargs) for words in (X, junk))
+
+    assert_identical(after[~hidden], before[~hidden], "words that count, after the filling words changed")
+
+
+@claim("L1", needs="encoder_layer")
+@given(encoder_layer_calls(masked=False), st.integers(0, 4), SEEDS)
+def test_every_word_moves_every_other_as_the_oracle_predicts(subject, call, i, seed):
+    """Without a mask all words see a changed word: both answers are judged, one after the other, by the same implementation."""
+    X, _ = call.args
+    changed = X.copy()
+    changed[:, i % X.shape[1]] = few_bits(2 + seed, X[:, 0].shape, 2.0)
+
+    for words in (X, changed):
+        got = subject.encoder_layer(words, **call.kwargs)
+        assert_rounding_only(subject, "encoder_layer", got, words, **call.kwargs)
+
+
+@claim("L1", needs="encoder_layer")
+@given(encoder_layer_calls(masked=False), SEEDS)
+def test_without_positions_a_layer_has_no_order(subject, call, seed):
+    """Words in another order come out in that order."""
+    X, _ = call.args
+    order = np.random.default_rng(seed).permutation(X.shape[1])
+
+    got = subject.encoder_layer(X[:, order], **call.kwargs)
+
+    assert_rounding_only(subject, "encoder_layer", got[:, np.argsort(order)], X, **call.kwargs)
+
+
+@claim("T3", needs="encoder_layer")
+@given(encoder_layer_calls(masked=False))
+def test_a_sentence_is_encoded_alike_alone_and_in_company(subject, call):
+    """Each sentence of a batch, run alone, is judged as the same sentence; the batch in reverse order comes out reversed."""
+    X, _ = call.args
+
+    backwards = subject.encoder_layer(np.flip(X, 0).copy(), **call.kwargs)
+    assert_rounding_only(subject, "encoder_layer", backwards[::-1], X, **call.kwargs)
+    alone = [subject.encoder_layer(X[i : i + 1], **call.kwargs) for i in range(len(X))]
+    assert_rounding_only(subject, "encoder_layer", np.concatenate(alone), X, **call.kwargs)

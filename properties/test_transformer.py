@@ -1,0 +1,282 @@
+"""The whole: the encoder reads the source, the decoder writes the target."""
+
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from properties.budgets import assert_at_most, assert_identical, assert_rounding_only, sum_bound
+from properties.claims import claim
+from properties.oracle import oracle
+from properties.parameter_strategies import SEEDS, Call, Nested, few_bits, masks, sentences, transformer_calls
+from properties.verdicts import ClaimBroken, record
+
+
+def vocabularies(call: Call) -> tuple[int, int]:
+    """How many words the source's and the target's dictionary have."""
+    parameters = call.kwargs["parameters"]
+    return len(parameters["source_embedding"]), len(parameters["target_embedding"])
+
+
+@claim("T1", needs="transformer")
+@given(transformer_calls(most_layers=2))
+def test_transformer_agrees_with_the_oracle(subject, call):
+    """From two sequences of word ids to logits (n, vocab): every choice, padding, tied or not; rounding is the only difference."""
+    got = subject.transformer(*call.args, **call.kwargs)
+
+    assert_rounding_only(subject, "transformer", got, *call.args, **call.kwargs)
+
+
+@claim("T1", needs="transformer")
+@given(transformer_calls(padded=False), SEEDS)
+def test_the_source_moves_the_target_as_the_oracle_predicts(subject, call, seed):
+    """Another source gives other logits, and the first source asked again gives the first answer, bit for bit."""
+    source, target, *_ = call.args
+    other = np.random.default_rng(seed).integers(0, vocabularies(call)[0], source.shape)
+
+    first = subject.transformer(source, target, **call.kwargs)
+    assert_rounding_only(subject, "transformer", subject.transformer(other, target, **call.kwargs), other, target, **call.kwargs)
+    assert_identical(subject.transformer(source, target, **call.kwargs), first, "the same question asked again")
+
+
+@claim("T1", needs="transformer")
+@given(transformer_calls(padded=False, tied=True))
+def test_a_tied_output_matrix_is_the_target_embedding_turned(subject, call):
+    """Tied, the output matrix is target_embeddingᵀ: handed over explicitly it gives the same logits."""
+    parameters = call.kwargs["parameters"]
+    untied = call.but(parameters={**parameters, "W_out": parameters["target_embedding"].T.copy()})
+
+    got = subject.transformer(*untied.args, **untied.kwargs)
+
+    assert_rounding_only(subject, "transformer", got, *call.args, **call.kwargs)
+
+
+@claim("O2", needs="transformer")
+@given(transformer_calls(), st.integers(0, 3), SEEDS)
+def test_a_row_knows_only_its_own_and_earlier_target_words(subject, call, i, seed):
+    """Row i scores word i + 1 from target words 0 … i: other later words leave rows 0 … i bit-identical."""
+    source, target, *real = call.args
+    i %= target.shape[1]
+    other = target.copy()
+    other[:, i + 1 :] = np.random.default_rng(seed).integers(0, vocabularies(call)[1], other[:, i + 1 :].shape)
+
+    before, after = (subject.transformer(source, words, *real, **call.kwargs) for words in (target, other))
+
+    assert_identical(after[:, : i + 1], before[:, : i + 1], f"rows up to {i}, after later words changed")
+
+
+@claim("O2", needs="transformer")
+@given(transformer_calls(padded=False), SEEDS)
+def test_a_row_knows_all_its_earlier_target_words(subject, call, seed):
+    """Another first word moves every row as the oracle predicts."""
+    source, target, *_ = call.args
+    other = target.copy()
+    other[:, 0] = np.random.default_rng(seed).integers(0, vocabularies(call)[1], len(other))
+
+    got = subject.transformer(source, other, **call.kwargs)
+
+    assert_rounding_only(subject, "transformer", got, source, other, **call.kwargs)
+
+
+@claim("T3", needs="transformer")
+@given(transformer_calls(padded=False))
+def test_a_sentence_is_answered_alike_alone_and_in_company(subject, call):
+    """Each sentence of a batch, run alone or with its companions in another order, is judged as the same sentence."""
+    source, target, *_ = call.args
+
+    alone = [subject.transformer(source[i : i + 1], target[i : i + 1], **call.kwargs) for i in range(len(source))]
+    assert_rounding_only(subject, "transformer", np.concatenate(alone), source, target, **call.kwargs)
+    backwards = subject.transformer(np.flip(source, 0).copy(), np.flip(target, 0).copy(), **call.kwargs)
+    assert_rounding_only(subject, "transformer", backwards[::-1], source, target, **call.kwargs)
+
+
+@claim("T3", needs="transformer")
+@given(st.data(), transformer_calls(padded=False), st.integers(0, 3), st.integers(0, 3))
+def test_a_sentence_is_answered_alike_however_far_it_is_filled_up(subject, data, call, more_source, more_target):
+    """Filled up to a greater length with any words that are not real, the real rows are judged as without the filling."""
+    source, target, *_ = call.args
+    source_vocab, vocab = vocabularies(call)
+    (b, m), n = source.shape, target.shape[1]
+    filled_source = np.concatenate([source, data.draw(sentences(b, more_source, source_vocab))], axis=1)
+    filled_target = np.concatenate([target, data.draw(sentences(b, more_target, vocab))], axis=1)
+    real = (np.arange(m + more_source) < m, np.arange(n + more_target) < n)
+    source_real, target_real = (np.repeat(row[None], b, axis=0) for row in real)
+
+    got = subject.transformer(filled_source, filled_target, source_real, target_real, **call.kwargs)
+
+    assert_rounding_only(subject, "transformer", got[:, :n], source, target, **call.kwargs)
+
+
+@claim("T3", needs="transformer")
+@given(st.data(), transformer_calls(padded=False), SEEDS)
+def test_filling_words_have_no_influence(subject, data, call, seed):
+    """Which word fills up the length makes no difference: the rows of real words are bit-identical."""
+    source, target, *_ = call.args
+    rng = np.random.default_rng(seed)
+    source_real, target_real = data.draw(masks(source.shape)), data.draw(masks(target.shape))
+    target_real[:, 0] = True  # the start word; a first word that is none would leave the row nothing to look at
+    other = [
+        np.where(real, words, rng.integers(0, vocab, words.shape))
+        for words, real, vocab in zip((source, target), (source_real, target_real), vocabularies(call), strict=True)
+    ]
+
+    before = subject.transformer(source, target, source_real, target_real, **call.kwargs)
+    after = subject.transformer(*other, source_real, target_real, **call.kwargs)
+
+    assert_identical(after[target_real], before[target_real], "rows of real words after the filling changed")
+
+
+# Gradients: claim T2 --------------------------------------------------------------------------------------------------
+
+
+def named(nested: Any, path: str = "") -> dict[str, np.ndarray]:
+    """Every array of nested dicts and lists under its dotted name."""
+    if nested is None:
+        return {}
+    if not isinstance(nested, (dict, list, tuple)):
+        return {path: np.asarray(nested)}
+    items = nested.items() if isinstance(nested, dict) else enumerate(nested)
+    return {name: array for key, item in items for name, array in named(item, f"{path}.{key}" if path else str(key)).items()}
+
+
+@st.composite
+def generic_calls(draw: st.DrawFn, *, source_words: int = 3) -> Call:
+    """A model none of whose numbers is special: two words more in each dictionary than occur, smooth activation, no padding."""
+    rng = np.random.default_rng(draw(st.integers(2, 2**16)))
+    h, d_model, d_ff, b, n = draw(st.sampled_from((1, 2))), 4, draw(st.integers(3, 6)), 2, 3
+
+    def some(*shape: int) -> np.ndarray:
+        return (rng.integers(8, 64, shape) * rng.choice((-1, 1), shape)) / 64  # at least 1/8: nothing happens to be zero
+
+    def heads() -> Nested:
+        return {f"W_{k}": some(d_model, d_model) for k in "QKVO"} | {f"b_{k}": some(d_model) for k in "QKVO"}
+
+    def norm() -> Nested:
+        return {"gain": 1 + some(d_model) / 2, "bias": some(d_model)}
+
+    def forward() -> Nested:
+        return {"W_1": some(d_model, d_ff), "b_1": some(d_ff), "W_2": some(d_ff, d_model), "b_2": some(d_model)}
+
+    def layer(*sublayers: str) -> Nested:
+        return {name: heads() for name in sublayers} | {f"norm_{i + 1}": norm() for i in range(len(sublayers) + 1)}
+
+    parameters = {
+        "source_embedding": some(6, d_model),
+        "target_embedding": some(5, d_model),
+        "encoder": [layer("self_attention") | {"feed_forward": forward()}],
+        "decoder": [layer("self_attention", "cross_attention") | {"feed_forward": forward()}],
+        "W_out": some(d_model, 5),
+        "b_out": some(5),
+        "encoder_norm": norm(),
+        "decoder_norm": norm(),
+    }
+    choices = {"h": h, "norm": draw(st.sampled_from(("post", "pre"))), "activation": "gelu"}
+    source, target = rng.integers(0, 4, (b, source_words)), rng.integers(0, 3, (b, n))
+    return Call((source, target), {"parameters": parameters, **choices, "direction": some(b, n, 5)})
+
+
+def rounding_of(gradients: dict[str, np.ndarray]) -> float:
+    """How far from 0 a gradient may be that is 0 over the reals: a long sum of terms as large as the largest gradient."""
+    return sum_bound(2**10, "float64", max(np.abs(g).max() for g in gradients.values()))
+
+
+def unreachable(name: str, call: Call) -> bool:
+    """Whether mathematics gives this parameter a gradient of 0: key biases always; queries and keys where there is one key."""
+    one_word = call.args[0].shape[1] == 1
+    return name.endswith("b_K") or (
+        one_word and name.split(".")[-1] in ("W_Q", "W_K", "b_Q") and ("encoder" in name or "cross_attention" in name)
+    )
+
+
+@claim("T2", needs=("transformer", "gradients"))
+@given(generic_calls())
+def test_key_biases_and_absent_words_learn_nothing(subject, call):
+    """Refuted: "all the matrices can be learned". A key bias shifts all scores of a row alike, so its gradient is 0."""
+    gradients = named(subject.gradients(*call.args, **call.kwargs))
+    rounding = rounding_of(gradients)
+
+    for name in (name for name in gradients if name.endswith("b_K")):
+        assert_at_most(np.abs(gradients[name]).max(), rounding, f"gradient of {name}")
+        record.counterexample(f"{name} has gradient 0 (largest found {np.abs(gradients[name]).max():.1e}): it cannot be learned")
+    for name, words in (("source_embedding", call.args[0]), ("target_embedding", call.args[1])):
+        absent = np.setdiff1d(np.arange(len(gradients[name])), words)
+        assert_identical(gradients[name][absent], np.zeros_like(gradients[name][absent]), f"{name} of absent words")
+
+
+@claim("T2", needs=("transformer", "gradients"))
+@given(generic_calls(source_words=1))
+def test_queries_and_keys_learn_nothing_from_a_single_key(subject, call):
+    """Refuted again where the source is one word: its weight is 1 whatever W_Q and W_K say."""
+    gradients = named(subject.gradients(*call.args, **call.kwargs))
+    rounding = rounding_of(gradients)
+
+    for name in (name for name in gradients if unreachable(name, call)):
+        assert_at_most(np.abs(gradients[name]).max(), rounding, f"gradient of {name}")
+
+
+@claim("T2", needs=("transformer", "gradients"))
+@given(generic_calls())
+def test_dead_units_learn_nothing(subject, call):
+    """Refuted once more: the weights into and out of a ReLU that is never active get a gradient of exactly 0."""
+    encoder = call.kwargs["parameters"]["encoder"][0]
+    b_1 = encoder["feed_forward"]["b_1"].copy()
+    b_1[0] = -(2.0**10)
+    layer = {**encoder, "feed_forward": {**encoder["feed_forward"], "b_1": b_1}}
+    dead = call.but(parameters={**call.kwargs["parameters"], "encoder": [layer]}, activation="relu")
+
+    got = named(subject.gradients(*dead.args, **dead.kwargs))
+
+    of_the_unit = np.concatenate([got[f"encoder.0.feed_forward.{name}"].T[0].ravel() for name in ("W_1", "b_1")])
+    assert_identical(of_the_unit, np.zeros_like(of_the_unit), "gradients into the dead unit")
+    out_of_it = got["encoder.0.feed_forward.W_2"][0]
+    assert_identical(out_of_it, np.zeros_like(out_of_it), "gradients out of the dead unit")
+
+
+@claim("T2", needs=("transformer", "gradients"))
+@given(generic_calls())
+def test_every_other_parameter_is_reached(subject, call):
+    """Corrected: every parameter that is not one of these exceptions gets a gradient that is not 0; so does each word that occurs."""
+    gradients = named(subject.gradients(*call.args, **call.kwargs))
+    rounding = rounding_of(gradients)
+    missing = set(named(call.kwargs["parameters"])) - set(gradients)
+    if missing:
+        raise ClaimBroken(f"no gradient at all for {sorted(missing)}")
+
+    for name, gradient in gradients.items():
+        if not unreachable(name, call):
+            assert_at_most(rounding, np.abs(gradient).max(), f"rounding, as against the gradient of {name}")
+    for name, words in (("source_embedding", call.args[0]), ("target_embedding", call.args[1])):
+        for word in np.unique(words):
+            assert_at_most(rounding, np.abs(gradients[name][word]).max(), f"rounding, as against the gradient of {name}[{word}]")
+
+
+@claim("T2", needs=("transformer", "gradients"))
+@given(generic_calls(), SEEDS)
+def test_gradients_say_how_the_oracle_moves(subject, call, seed):
+    """Along any direction of the parameters, ⟨gradient, direction⟩ is the slope that the oracle's own logits have there."""
+    direction, choices = call.kwargs["direction"], {k: v for k, v in call.kwargs.items() if k not in ("direction", "parameters")}
+    weights = call.kwargs["parameters"]
+    gradients = named(subject.gradients(*call.args, **call.kwargs))
+    step = {name: few_bits(2 + seed + i, array.shape) for i, (name, array) in enumerate(named(weights).items())}
+
+    def moved(nested: Any, path: str, t: float) -> Any:
+        if isinstance(nested, dict):
+            return {key: moved(item, f"{path}.{key}" if path else key, t) for key, item in nested.items()}
+        if isinstance(nested, list):
+            return [moved(item, f"{path}.{i}", t) for i, item in enumerate(nested)]
+        return nested + t * step[path]
+
+    def loss(t: float) -> float:
+        return float((direction * oracle("transformer", *call.args, parameters=moved(weights, "", t), **choices)).sum())
+
+    def slope(t: float) -> float:
+        return (loss(t) - loss(-t)) / (2 * t)
+
+    coarse, fine = slope(2.0**-13), slope(2.0**-14)
+    exact = fine + (fine - coarse) / 3  # Richardson: the error of second order is gone
+    got = sum(float((gradients[name] * step[name]).sum()) for name in step)
+
+    size = sum(float(np.abs(gradients[name] * step[name]).sum()) for name in step)
+    allowed = abs(fine - coarse) + sum_bound(2**10, "float64", size) + sum_bound(2**10, "float64", np.abs(direction).sum()) * 2.0**14
+    assert_at_most(abs(got - exact), allowed, "|⟨gradient, direction⟩ − slope|")

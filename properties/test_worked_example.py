@@ -1,0 +1,115 @@
+"""The article's own example: each of its matrices is there, has the shape the article gives it, and is what it is called."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from properties.budgets import assert_at_most, assert_identical, sum_bound
+from properties.claims import claim
+from properties.worked_example import D_FF, D_MODEL, H, SENTENCE, STILL_TO_COME, TRANSLATION, describe, dictionary, parameters, run
+from reference.trace import Trace
+
+N, D_K = 16, D_MODEL // H
+
+
+@pytest.fixture(scope="module")
+def trace() -> Trace:
+    """The run is the same for all."""
+    return run()[1]
+
+
+def expected_shapes() -> dict[str, tuple[int, int]]:
+    """Every matrix of one encoder and one decoder layer, in the article's sizes."""
+    words, heads, wide = (N, D_MODEL), (N, N), (N, D_FF)
+    shapes = {f"{side}.{name}": words for side in ("source", "target") for name in ("embedding", "positional_encoding", "input")}
+    sublayers = {"encoder": ("self_attention",), "decoder": ("self_attention", "cross_attention")}
+    for stack, attentions in sublayers.items():
+        for attention in attentions:
+            at = f"{stack}.0.{attention}"
+            shapes |= {f"{at}.{name}": words for name in ("Q", "K", "V", "concat", "output")}
+            for i in range(H):
+                squares = ("products", "scores", "masked_scores", "weights")
+                shapes |= {f"{at}.head.{i}.{name}": heads for name in squares} | {f"{at}.head.{i}.context": (N, D_K)}
+        for i in range(1, len(attentions) + 2):
+            shapes |= {f"{stack}.0.add_norm_{i}.{name}": words for name in ("residual", "norm")}
+        forward = f"{stack}.0.feed_forward"
+        shapes |= {f"{forward}.preactivation": wide, f"{forward}.hidden": wide, f"{forward}.output": words}
+    vocab = (N, len(dictionary(TRANSLATION, STILL_TO_COME)))
+    return shapes | {"logits": vocab, "probabilities": vocab}
+
+
+def test_the_sentence_has_sixteen_words_of_which_one_stands_twice():
+    """As in the article: 16 words, and a word that repeats."""
+    words, _ = run()
+    twice = [word for word, times in Counter(words).items() if times > 1]
+
+    assert len(words) == N
+    assert words == SENTENCE.split()
+    assert twice == ["the"]
+    assert len(TRANSLATION.split()) == N
+
+
+def test_every_matrix_has_the_articles_shape(trace):
+    """16×512 for words, 16×16 for what words think of each other, 8 times 16×64 for heads; nothing missing, nothing besides."""
+    assert {name: matrix.shape for name, matrix in trace.items()} == expected_shapes()
+
+
+def test_every_matrix_is_described(trace):
+    """`veriformer trace` has a line for each matrix, in the order they were computed, that says what it is and where."""
+    lines = list(describe(trace))
+
+    assert [(name, shape) for name, shape, _ in lines] == [(name, matrix.shape) for name, matrix in trace.items()]
+    told = {name: description for name, _, description in lines}
+    assert told["decoder.0.cross_attention.head.7.weights"].startswith("decoder layer 1, cross-attention to the source, head 8: ")
+    assert told["source.embedding"].startswith("source: ")
+    assert len(set(told.values())) > len(told) / 2
+
+
+@claim("E2", oracle_only=True)
+def test_the_repeated_word_means_the_same_in_both_places(subject, trace):
+    """Before positions are added, the two rows of the repeated word are the same, and no other two are."""
+    rows = [trace["source.embedding"][i] for i, word in enumerate(SENTENCE.split()) if word == "the"]
+
+    assert_identical(rows[1], rows[0], "embedding of the second 'the'")
+    assert len(np.unique(trace["source.embedding"], axis=0)) == N - 1
+
+
+@claim("E3", oracle_only=True)
+def test_the_repeated_word_differs_from_place_to_place(subject, trace):
+    """After positions are added all 16 rows differ, and the input is the sum of its two parts."""
+    parts = trace["source.embedding"] + trace["source.positional_encoding"]
+
+    assert_identical(trace["source.input"], parts, "source.input")
+    assert len(np.unique(trace["source.input"], axis=0)) == N
+
+
+@claim("M1", oracle_only=True)
+def test_the_decoders_weights_are_lower_triangular(subject, trace):
+    """In every head of the masked attention each weight on a later word is exactly 0; in the encoder none is."""
+    for i in range(H):
+        ahead = np.triu(trace[f"decoder.0.self_attention.head.{i}.weights"], k=1)
+        assert_identical(ahead, np.zeros((N, N)), f"weights of head {i} on later words")
+        assert trace[f"encoder.0.self_attention.head.{i}.weights"].min() > 0
+
+
+@claim("A5", oracle_only=True)
+def test_all_weights_and_probabilities_sum_to_one(subject, trace):
+    """In every attention of every head, and over the dictionary."""
+    for name, matrix in trace.items():
+        if name.endswith(("weights", "probabilities")):
+            assert_at_most(np.abs(matrix.sum(axis=-1) - 1).max(), sum_bound(N, "float64", 1.0), f"|row sum − 1| of {name}")
+
+
+@claim("C3", oracle_only=True)
+def test_cross_attention_reads_the_encoders_last_matrix(subject):
+    """K and V of every decoder layer come from what the encoder's last norm wrote, Q from the decoder's own words."""
+    _, two_layers = run(layers=2)
+    memory = two_layers["encoder.1.add_norm_2.norm"]
+
+    for i, layer in enumerate(parameters(layers=2).decoder):
+        weights, at = layer.cross_attention, f"decoder.{i}.cross_attention"
+        asked = two_layers[f"decoder.{i}.add_norm_1.norm"]
+        for name, words, W, b in (("Q", asked, weights.W_Q, weights.b_Q), ("K", memory, weights.W_K, weights.b_K)):
+            assert_identical(two_layers[f"{at}.{name}"], words @ W + b, f"{at}.{name}")
+        assert_identical(two_layers[f"{at}.V"], memory @ weights.W_V + weights.b_V, f"{at}.V")

@@ -1,0 +1,127 @@
+"""What can be said of a claim and an implementation, and the bookkeeping of one running property.
+
+A property passes, or raises one of the exceptions below; `record` counts what it compared on the way, since a property that
+compared nothing proves nothing (VACUOUS).
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+
+class Verdict(StrEnum):
+    """The outcome of one property on one implementation, dtype and device."""
+
+    PASS = "PASS"
+    FAIL = "FAIL"
+    SUSPECT = "SUSPECT"  # between the look-again and the fail mark after escalation: shown, exit 0
+    UNSUPPORTED = "UNSUPPORTED"  # the implementation does not offer the step: never counted as passed
+    CONVENTION_MISMATCH = "CONVENTION_MISMATCH"
+    KNOWN_FAILURE = "KNOWN_FAILURE"
+    UNEXPECTED_PASS = "UNEXPECTED_PASS"  # noqa: S105 (a verdict, not a password)
+    ERROR = "ERROR"
+    TIMEOUT = "TIMEOUT"
+    CRASH = "CRASH"
+    VACUOUS = "VACUOUS"  # nothing was compared, or more than 1 % of a case could not be judged
+
+
+BROKEN = frozenset(
+    {
+        Verdict.FAIL,
+        Verdict.CONVENTION_MISMATCH,
+        Verdict.UNEXPECTED_PASS,
+        Verdict.ERROR,
+        Verdict.TIMEOUT,
+        Verdict.CRASH,
+        Verdict.VACUOUS,
+    }
+)
+"""The verdicts that make a run red (exit code 1)."""
+
+
+class ClaimBroken(AssertionError):
+    """The implementation contradicts the claim: verdict FAIL.
+
+    `share` is the error as a multiple of what rounding allows (> 1), `place` the index of the worst component.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        place: tuple[int, ...] | str | None = None,
+        expected: Any = None,
+        got: Any = None,
+        share: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.place, self.expected, self.got, self.share = place, expected, got, share
+
+
+class ConventionMismatch(AssertionError):
+    """The implementation follows another convention than it declares."""
+
+
+class CandidateError(Exception):
+    """The implementation raised, changed its input, or returned something of the wrong type, shape or dtype: verdict ERROR."""
+
+
+class CandidateTimeout(Exception):
+    """The implementation did not answer within the time allowed for one call."""
+
+
+class CandidateCrash(Exception):
+    """The implementation's process died: of a signal, `os._exit`, or exhausted memory."""
+
+
+class NotOffered(Exception):
+    """The implementation offers the step, but not with these arguments (a mask per head, say): the example is not counted."""
+
+
+@dataclass
+class Record:
+    """What one property did so far: one implementation, all its examples."""
+
+    generated: int = 0
+    filtered: int = 0
+    not_offered: int = 0  # examples with arguments the implementation does not take (`NotOffered`)
+    compared: int = 0  # components of results that were held against something
+    unjudged: int = 0  # components no honest computation can be held to (overflow of a simulated run)
+    mostly_unjudged: int = 0  # cases with more than 1 % of their components unjudged
+    share: float = 0.0  # the largest error seen, as a share of the budget
+    suspects: list[str] = field(default_factory=list)
+    counterexamples: list[str] = field(default_factory=list)
+
+
+class Recorder:
+    """The record of the property that is running now; outside of one, everything is counted and forgotten."""
+
+    def __init__(self) -> None:
+        self.current = Record()
+
+    def start(self) -> Record:
+        """Begin the record of a new property."""
+        self.current = Record()
+        return self.current
+
+    def compared(self, components: int, *, unjudged: int = 0, share: float = 0.0) -> None:
+        """Count one comparison of `components` numbers, of which `unjudged` could not be judged; `share` ≤ 1 is within budget."""
+        self.current.compared += components - unjudged
+        self.current.unjudged += unjudged
+        if unjudged * 100 > components:
+            self.current.mostly_unjudged += 1
+        if np.isfinite(share):
+            self.current.share = max(self.current.share, float(share))
+
+    def suspect(self, message: str) -> None:
+        """Note a score between the look-again and the fail mark after escalation."""
+        self.current.suspects.append(message)
+
+    def counterexample(self, text: str) -> None:
+        """Keep the counterexample that shows a refuted claim refuted; the last one kept is the one reported."""
+        self.current.counterexamples.append(text)
+
+
+record = Recorder()

@@ -1,0 +1,99 @@
+"""The article's example, matrix by matrix: 16 words, 512 features, 8 heads of 64.
+
+A sentence of 16 words in which one word stands twice, and 16 words of its translation so far. The weights are random (a seed,
+nothing learned): what each matrix *is* can be seen, what the model thinks of cats cannot.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from reference.initialisation import initialise
+from reference.output_projection import next_word
+from reference.parameters import Architecture, TransformerParameters
+from reference.trace import Trace
+from reference.transformer import transformer
+
+SENTENCE = "the cat that chased the small grey mouse all morning finally slept beside its warm stove"
+TRANSLATION = "<start> die Katze die den ganzen Morgen die kleine graue Maus jagte schlief endlich am warmen"
+STILL_TO_COME = "Ofen . <end>"
+
+SEED = 2017
+D_MODEL, H, D_FF = 512, 8, 2048
+
+DESCRIPTIONS = {
+    "embedding": "the meaning of each word: a row a word, a column a feature",
+    "positional_encoding": "the place of each word, as sines and cosines",
+    "input": "meaning plus place: the input matrix",
+    "Q": "what each word asks, all heads side by side",
+    "K": "what each word answers to, all heads side by side",
+    "V": "what each word has to say, all heads side by side",
+    "products": "each word's question times each word's key: Q·Kᵀ",
+    "scores": "the products divided by √64",
+    "masked_scores": "−∞ in place of what a word may not look at",
+    "weights": "softmax of the scores: each row sums to 1",
+    "context": "each word's weighted average of the values",
+    "concat": "the 8 heads side by side again",
+    "self_attention.output": "the heads mixed by W_O",
+    "cross_attention.output": "the heads mixed by W_O",
+    "residual": "what came in added to what came out",
+    "norm": "every row brought to mean 0 and mean square 1, then gain and bias",
+    "final_norm": "the norm after the last layer",
+    "preactivation": "each word's features mixed into 2048 hidden units",
+    "hidden": "the units below 0 cut off",
+    "feed_forward.output": "the hidden units mixed back into 512 features",
+    "logits": "a score for every word of the dictionary",
+    "probabilities": "softmax of the logits: the distribution of the next word",
+}
+"""What a matrix is, by the end of its name (the longest that fits)."""
+
+PLACES = {"encoder": "encoder layer", "decoder": "decoder layer"}
+ATTENTIONS = {"self_attention": "self-attention", "cross_attention": "cross-attention to the source"}
+
+
+def dictionary(*texts: str) -> dict[str, int]:
+    """Every word of the texts with its number, in the order of appearance."""
+    words = dict.fromkeys(word for text in texts for word in text.split())
+    return {word: number for number, word in enumerate(words)}
+
+
+def parameters(layers: int = 1) -> TransformerParameters:
+    """Random weights of the article's sizes for these dictionaries."""
+    vocab, source_vocab = len(dictionary(TRANSLATION, STILL_TO_COME)), len(dictionary(SENTENCE))
+    return initialise(SEED, vocab=vocab, source_vocab=source_vocab, d_model=D_MODEL, d_ff=D_FF, layers=layers)
+
+
+def run(layers: int = 1) -> tuple[list[str], Trace]:
+    """The sentence's words, and every matrix on the way from them to the next word of the translation."""
+    source_words, target_words = dictionary(SENTENCE), dictionary(TRANSLATION, STILL_TO_COME)
+    source = np.array([source_words[word] for word in SENTENCE.split()])
+    target = np.array([target_words[word] for word in TRANSLATION.split()])
+    with Trace() as trace:
+        next_word(transformer(source, target, parameters(layers), Architecture(h=H)))
+    return SENTENCE.split(), trace
+
+
+def describe(trace: Trace) -> Iterator[tuple[str, tuple[int, ...], str]]:
+    """Every matrix of the trace as (name, shape, what it is in the article's terms), in the order computed.
+
+    Raises KeyError for a matrix that has no description.
+    """
+    for name, matrix in trace.items():
+        yield name, matrix.shape, f"{_where(name)}{_what(name)}"
+
+
+def _what(name: str) -> str:
+    parts = name.split(".")
+    return DESCRIPTIONS[".".join(parts[-2:])] if ".".join(parts[-2:]) in DESCRIPTIONS else DESCRIPTIONS[parts[-1]]
+
+
+def _where(name: str) -> str:
+    """The layer, attention and head a matrix belongs to, counted from 1 as the article counts."""
+    first, *rest = name.split(".")
+    if first not in PLACES:
+        return f"{first}: " if rest else ""
+    if rest[0] == "final_norm":
+        return f"{first}: "
+    places = [f"{PLACES[first]} {int(rest[0]) + 1}", *(ATTENTIONS[part] for part in rest if part in ATTENTIONS)]
+    places += [f"head {int(rest[i + 1]) + 1}" for i, part in enumerate(rest) if part == "head"]
+    return ", ".join(places) + ": "

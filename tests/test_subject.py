@@ -1,0 +1,56 @@
+"""What a property is protected from: implementations that answer with the wrong thing, or leave something broken behind."""
+
+import numpy as np
+import pytest
+import torch
+
+from properties.implementations.subject import Subject
+from properties.verdicts import CandidateError
+
+
+class Candidate:
+    """An implementation of softmax and embedding whose body each test chooses."""
+
+    name, arrays, dtypes, conventions = "candidate", "torch", ("float32", "bfloat16"), None
+    steps = frozenset({"softmax", "embedding"})
+
+    def __init__(self, body) -> None:
+        self.softmax = self.embedding = body
+
+
+SCORES = np.array([[0.0, 1.0], [2.0, -1.0]])
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        (lambda scores: scores[0], "expected a result of shape (2, 2), got (2,)"),
+        (lambda scores: scores.double(), "expected a result of dtype float32, got float64"),
+        (lambda scores: scores.numpy(), "expected a torch.Tensor, got numpy.ndarray"),
+        (lambda scores: scores.add_(1), "changed its input [0][0] in place"),
+        (lambda scores, temperature: scores, "raised TypeError"),
+        (lambda scores: scores @ torch.zeros(3, 3), "raised RuntimeError"),
+    ],
+)
+def test_a_wrong_answer_is_an_error_that_says_what_was_expected(body, complaint):
+    """Wrong shape, dtype or type, a changed input and an exception are each named in one line."""
+    with pytest.raises(CandidateError, match="candidate.softmax") as caught:
+        Subject(Candidate(body), "float32").softmax(SCORES)
+
+    assert complaint in str(caught.value)
+
+
+def test_numbers_the_dtype_cannot_hold_are_refused_before_the_call():
+    """A property that hands over unrepresentable numbers asks two different questions: that is a fault of the property."""
+    with pytest.raises(ValueError, match="not representable in bfloat16"):
+        Subject(Candidate(torch.softmax), "bfloat16").softmax(SCORES + 1 / 3)
+
+
+def test_changing_a_nested_or_integer_input_is_noticed():
+    """Token ids and tables are watched as well as plain matrices."""
+
+    def shifts_tokens(tokens, *, table, scale=True):
+        return table[tokens.sub_(1)]
+
+    with pytest.raises(CandidateError, match="changed its input"):
+        Subject(Candidate(shifts_tokens), "float32").embedding(np.array([[1, 2]]), table=np.ones((3, 2)))

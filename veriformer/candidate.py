@@ -1,0 +1,510 @@
+"""The process a user's implementation lives in. Started by `veriformer.child` as `python -P candidate.py FD torch|numpy`.
+
+Stand-alone: it imports the standard library, numpy, torch where asked, the user's code, and none of our rooms, so that the
+user's own `bench` or `properties` keep their names and the oracle is out of reach.
+
+    parent ── control socket ──> zygote: imports torch once, then only forks, so that a crash costs milliseconds
+    parent ── one socket each ─> worker: imports the user's code, answers calls until it is told to go, or dies
+
+A message is two lengths, a JSON text and the bytes of its arrays; nothing is ever pickled. The worker's stdout and stderr are
+a pipe of their own, so that printing cannot disturb an answer. Not a sandbox: it guards against mistakes, not against malice.
+"""
+
+import ctypes
+import faulthandler
+import gc
+import importlib
+import importlib.util
+import inspect
+import json
+import os
+import resource
+import signal
+import socket
+import struct
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+LENGTHS = struct.Struct("!QQ")
+PR_SET_PDEATHSIG = 1
+torch: Any = None  # the module, once the zygote has imported it
+
+
+# ---- the wire (the parent uses these functions too) ----
+
+
+def encode(body: Any) -> bytes:
+    """One message: nested dicts and lists of plain values and numpy arrays (float64, bool, int64)."""
+    arrays: list[np.ndarray] = []
+    flat = _without_arrays(body, arrays)
+    shapes = [(array.dtype.name, array.shape) for array in arrays]
+    text = json.dumps({"body": flat, "arrays": shapes}).encode()
+    payload = b"".join(array.tobytes() for array in arrays)
+    return LENGTHS.pack(len(text), len(payload)) + text + payload
+
+
+def receive(read: Callable[[int], bytearray]) -> Any:
+    """The next message, from `read(count)`; its arrays are copies that may be written to."""
+    text, payload = (read(length) for length in LENGTHS.unpack(read(LENGTHS.size)))
+    message = json.loads(text)
+    arrays, start = [], 0
+    for dtype, shape in message["arrays"]:
+        count = int(np.prod(shape, dtype=np.int64))
+        arrays.append(np.frombuffer(payload, dtype, count, start).reshape(shape).copy())
+        start += arrays[-1].nbytes
+    return _with_arrays(message["body"], arrays)
+
+
+def _without_arrays(value: Any, arrays: list[np.ndarray]) -> Any:
+    if isinstance(value, np.ndarray):
+        arrays.append(value)
+        return {"@array": len(arrays) - 1}
+    if isinstance(value, dict):
+        return {key: _without_arrays(item, arrays) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_arrays(item, arrays) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _with_arrays(value: Any, arrays: list[np.ndarray]) -> Any:
+    if isinstance(value, dict):
+        return arrays[value["@array"]] if "@array" in value else {k: _with_arrays(v, arrays) for k, v in value.items()}
+    return [_with_arrays(item, arrays) for item in value] if isinstance(value, list) else value
+
+
+def read_exactly(connection: socket.socket, count: int) -> bytearray:
+    """`count` bytes of a blocking socket; EOFError when the other side is gone."""
+    data = bytearray(count)
+    view, got = memoryview(data), 0
+    while got < count:
+        new = connection.recv_into(view[got:])
+        if not new:
+            raise EOFError
+        got += new
+    return data
+
+
+# ---- the zygote ----
+
+
+def zygote(control: socket.socket) -> None:
+    """Fork a worker for every pair of descriptors sent; reap the workers asked for; leave, with all of them, at the end of file."""
+    workers: set[int] = set()
+    gc.freeze()  # what is imported by now is shared by all workers and never collected
+    control.sendall(json.dumps({"ready": True}).encode())
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(control, 4096, 2)
+        if not data:
+            break
+        if "reap" in (request := json.loads(data)):
+            workers.discard(request["reap"])
+            reply = _reap(request["reap"], request["grace"])
+        else:
+            pid = os.fork()
+            if pid == 0:
+                control.close()
+                _become_worker(*descriptors)
+            workers.add(pid)
+            for descriptor in descriptors:
+                os.close(descriptor)
+            reply = {"pid": pid}
+        control.sendall(json.dumps(reply).encode())
+    for pid in workers:
+        _reap(pid, grace=0.0)
+
+
+def _reap(pid: int, grace: float) -> dict[str, Any]:
+    """Wait `grace` seconds for the worker to end by itself, then kill it and what it started; say how it ended."""
+    deadline = time.monotonic() + grace
+    done, status = os.waitpid(pid, os.WNOHANG)
+    while not done and time.monotonic() < deadline:
+        time.sleep(0.0005)
+        done, status = os.waitpid(pid, os.WNOHANG)
+    for kill in (os.killpg, os.kill):
+        if kill is os.killpg or not done:
+            try:
+                kill(pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                pass  # already gone
+    if not done:
+        _, status = os.waitpid(pid, 0)
+    return {"code": os.waitstatus_to_exitcode(status), "ended_by_us": not done}
+
+
+def _become_worker(connection_fd: int, log_fd: int) -> None:
+    """The fork's own half: never returns."""
+    code = 1
+    try:
+        os.setsid()  # a group of its own: no terminal, no Ctrl-C, and killed together with what it starts
+        _die_with_the_zygote()
+        _die_first_and_quietly()
+        os.dup2(log_fd, 1)
+        os.dup2(log_fd, 2)
+        os.close(log_fd)
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        faulthandler.enable(all_threads=False)  # a crash and a hang (SIGUSR1) say in which line they happened
+        faulthandler.register(signal.SIGUSR1, all_threads=False)
+        connection = socket.socket(fileno=connection_fd)
+        os.register_at_fork(after_in_child=connection.close)  # or the parent would wait for what the candidate forks
+        serve(connection)
+        code = 0
+    except (EOFError, OSError):
+        code = 0  # the parent is gone, or this is a fork of the candidate's that came back here
+    except SystemExit as leaving:
+        if not (leaving.code is None or isinstance(leaving.code, int)):
+            print(leaving.code, file=sys.stderr)
+        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(code & 0xFF)
+
+
+def _die_with_the_zygote() -> None:
+    if sys.platform == "linux":
+        zygote_pid = os.getppid()
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != zygote_pid:
+            os._exit(1)
+
+
+def _die_first_and_quietly() -> None:
+    """When memory runs out the kernel is to take the candidate, not the run; and a crash is not to write a core file."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    try:
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    except OSError:
+        pass  # not Linux, or not allowed: then the kernel chooses
+
+
+# ---- the worker: find what is to be called ----
+
+
+class TargetRefused(Exception):
+    """The target cannot be used: a usage error, not a verdict about it."""
+
+
+def serve(connection: socket.socket) -> None:
+    """Answer requests until the parent closes the connection. The first one says what to import."""
+    candidate: Candidate | None = None
+    while True:
+        request = receive(partial(read_exactly, connection))
+        if candidate is None:
+            try:
+                candidate = Candidate(request)
+                answer: dict[str, Any] = candidate.card()
+            except TargetRefused as refused:
+                answer = {"refused": str(refused)}
+        else:
+            answer = candidate.answer(request)
+        connection.sendall(encode(answer))
+
+
+def load(target: str) -> tuple[Any, str]:
+    """The object that `module:attribute`, `path/to/file.py:attribute` or `module` names, and its own name."""
+    place, colon, attribute = target.partition(":")
+    if not place or (colon and not attribute):
+        raise TargetRefused(f"target: expected module:attribute or path/to/file.py:attribute, got {target!r}")
+    thing = _file(Path(place)) if place.endswith(".py") else _module(place)
+    for name in attribute.split(".") if attribute else ():
+        if not hasattr(thing, name):
+            raise TargetRefused(f"target {target!r}: {getattr(thing, '__name__', thing)!s} has no attribute {name!r}")
+        thing = getattr(thing, name)
+    return thing, attribute.rpartition(".")[2] or place.rpartition(".")[2]
+
+
+def _module(place: str) -> Any:
+    try:
+        return importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{place}.".startswith(f"{error.name}."):
+            raise TargetRefused(f"{place} does not import: {_told(error)}") from error
+        package, _, attribute = place.rpartition(".")
+        if package and error.name == place:  # my_package.my_attention may also be an attribute of a module
+            module = _module(package)
+            if hasattr(module, attribute):
+                return getattr(module, attribute)
+        raise TargetRefused(
+            f"no module named {error.name!r} here: expected module:attribute, importable from {Path.cwd().name}/, or file.py:attribute"
+        ) from error
+    except Exception as error:
+        raise TargetRefused(f"{place} does not import: {_told(error)}") from error
+
+
+def _file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise TargetRefused(f"no file {str(path)!r}: expected path/to/file.py:attribute")
+    name = path.stem if path.stem not in sys.modules else f"candidate_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    assert spec and spec.loader
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.resolve().parent))  # as `python path/to/file.py` would
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise TargetRefused(f"{path} does not import: {_told(error)}") from error
+    return module
+
+
+def offered(thing: Any, name: str, step: str | None, known: list[str]) -> dict[str, Callable[..., Any]]:
+    """The callables `thing` offers, by step: its methods or functions of that name, or itself."""
+    methods = {known_step: getattr(thing, known_step, None) for known_step in known}
+    methods = {known_step: method for known_step, method in methods.items() if callable(method)}
+    if step is not None:
+        method = methods.get(step, thing)
+        if not callable(method):
+            raise TargetRefused(f"target: expected a callable to use as {step}, got {name} of type {type(thing).__name__}")
+        return {step: method}
+    if methods:
+        return methods
+    if callable(thing) and name in known:
+        return {name: thing}
+    if callable(thing):
+        raise TargetRefused(f"target: {name!r} is not the name of a step; say which one it is with --as STEP ({', '.join(known)})")
+    raise TargetRefused(f"target: {name} of type {type(thing).__name__} is not callable and offers none of {', '.join(known)}")
+
+
+class Candidate:
+    """The object under test: one, alive through all calls of this worker."""
+
+    def __init__(self, greeting: dict[str, Any]) -> None:
+        os.chdir(greeting["folder"])
+        sys.path[:0] = [greeting["folder"], *greeting["path"]]
+        target, known = greeting["target"], greeting["known_steps"]
+        self.thing, name = load(target)
+        if inspect.isclass(self.thing):
+            try:
+                self.thing = self.thing()
+            except Exception as error:
+                raise TargetRefused(f"{target}() cannot be made without arguments: {_told(error)}") from error
+        self.steps = offered(self.thing, name, greeting["step"], known)
+        self.arrays = greeting["arrays"] or self._says("arrays", str) or "torch"
+        if self.arrays not in ("torch", "numpy"):
+            raise TargetRefused(f"{target}: arrays: expected 'torch' or 'numpy', got {self.arrays!r}")
+        if self.arrays == "torch" and torch is None:
+            raise TargetRefused(f"{target} takes torch tensors, and torch does not import here")
+
+    def card(self) -> dict[str, Any]:
+        """What it says about itself."""
+        dtypes = self._says("dtypes", list | tuple | set | frozenset)
+        return {
+            "steps": list(self.steps),
+            "arrays": self.arrays,
+            "dtypes": None if dtypes is None else [str(dtype).removeprefix("torch.") for dtype in dtypes],
+            "conventions": self._conventions(),
+            "taps": callable(getattr(self.thing, "tap", None)),
+            "training": bool(getattr(self.thing, "training", False)),
+        }
+
+    def _conventions(self) -> dict[str, Any] | None:
+        conventions = self._says("conventions", dict)
+        for name, value in (conventions or {}).items():
+            if not isinstance(value, str | bool | int | float | None):
+                raise TargetRefused(f"attribute conventions: expected names and plain values, got {name!r}: {value!r}")
+        return conventions
+
+    def _says(self, attribute: str, kind: Any) -> Any:
+        value = None if isinstance(self.thing, ModuleType) else getattr(self.thing, attribute, None)
+        if value is not None and not isinstance(value, kind):
+            expected = kind.__name__ if isinstance(kind, type) else "sequence"
+            raise TargetRefused(f"attribute {attribute}: expected a {expected}, got {value!r}")
+        return value
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Call one step, or `tap`: the result described, or what was raised. SystemExit ends the worker, as it would a script."""
+        handed: list[Handed] = []
+        give = partial(_given, make=partial(self._handed, request, handed))
+        args = [give(value, path) for value, path in zip(request["args"], request["names"], strict=True)]
+        kwargs = {name: give(value, name) for name, value in request["kwargs"].items()}
+        function = self.thing.tap if request["step"] == "tap" else self.steps[request["step"]]
+        try:
+            result = function(*args, **kwargs)
+            answer = described(result)
+            answer["changed"] = [each.path for each in handed if each.changed()]
+            answer["shares"] = [each.path for each in handed if each.shares(result)]
+        except SystemExit:
+            raise
+        except BaseException as error:
+            message = " ".join(str(error).split())
+            return {"raised": type(error).__name__, "message": message[:500], "where": _where(error)}
+        return answer
+
+    def _handed(self, request: dict[str, Any], handed: list["Handed"], value: Any, path: str) -> Any:
+        if isinstance(value, str):  # the name of a dtype
+            return getattr(torch if self.arrays == "torch" else np, value)
+        device = request["device"] if self.arrays == "torch" else None
+        handed.append(Handed(path, value, request["dtype"], device, request["layout"]))
+        return handed[-1].given
+
+
+def _given(value: Any, path: str, make: Callable[[Any, str], Any]) -> Any:
+    """Nested arguments with every array (and every {"@dtype": name}) replaced by `make(value, path)`."""
+    if isinstance(value, np.ndarray):
+        return make(value, path)
+    if isinstance(value, dict):
+        if "@dtype" in value:
+            return make(value["@dtype"], path)
+        return {key: _given(item, f"{path}.{key}", make) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_given(item, f"{path}[{i}]", make) for i, item in enumerate(value)]
+    return value
+
+
+def _frames(error: BaseException) -> Iterator[traceback.FrameSummary]:
+    """The frames of a traceback that are the user's: not ours, not of the import machinery."""
+    for frame in traceback.extract_tb(error.__traceback__):
+        if frame.filename != __file__ and "importlib" not in frame.filename:
+            yield frame
+
+
+def _where(error: BaseException) -> str:
+    """`mine.py:12 in attention`, the innermost line of the user's own, not of an installed package."""
+    frames = list(_frames(error))
+    own = [frame for frame in frames if "site-packages" not in frame.filename and not frame.filename.startswith("<")]
+    for frame in (own or frames)[-1:]:
+        return f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}"
+    return ""
+
+
+def _told(error: BaseException) -> str:
+    """One line: the exception and the user's line it comes from."""
+    where = _where(error)
+    if isinstance(error, SyntaxError) and error.filename:
+        where = f"{Path(error.filename).name}:{error.lineno}"
+        return f"{type(error).__name__}: {error.msg} ({where})"
+    text = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+    return f"{text} ({where})" if where else text
+
+
+# ---- the worker: what is handed over, and what comes back ----
+
+
+class Handed:
+    """One array handed to the candidate, with the memory it lies in and the bits that memory held."""
+
+    def __init__(self, path: str, values: np.ndarray, dtype: str, device: str | None, layout: str | None) -> None:
+        self.path = path
+        array = _converted(values, dtype, device)
+        if values.dtype == np.float64 and layout not in (None, "contiguous") and values.size:
+            self.memory, self.given = LAYOUTS[layout](array, values)
+        else:
+            self.memory = self.given = array
+        self.before = self._state()
+
+    def _state(self) -> tuple[Any, ...]:
+        return _geometry(self.given), _bits(self.memory)
+
+    def changed(self) -> bool:
+        """Whether any bit of the memory (gaps included) or the shape, strides or place of the array is another."""
+        return self._state() != self.before
+
+    def shares(self, result: Any) -> bool:
+        """Whether `result` is a view of this array's memory."""
+        if torch is not None and isinstance(result, torch.Tensor):
+            if not isinstance(self.memory, torch.Tensor) or not result.numel():
+                return False
+            return result.untyped_storage().data_ptr() == self.memory.untyped_storage().data_ptr()
+        return isinstance(result, np.ndarray) and isinstance(self.memory, np.ndarray) and np.may_share_memory(result, self.memory)
+
+
+def _converted(values: np.ndarray, dtype: str, device: str | None) -> Any:
+    """float64 becomes `dtype` (exact: the parent sends numbers `dtype` can hold); bool and int64 stay. device None: numpy."""
+    if device is None:
+        return values.astype(dtype) if values.dtype == np.float64 else values
+    tensor = torch.from_numpy(values)
+    return tensor.to(device, getattr(torch, dtype) if values.dtype == np.float64 else tensor.dtype)
+
+
+def _full_of_nan(shape: tuple[int, ...], like: Any) -> Any:
+    """Fresh memory; what a candidate reads from its gaps is NaN and shows."""
+    return np.full(shape, np.nan, like.dtype) if isinstance(like, np.ndarray) else like.new_full(shape, np.nan)
+
+
+def _filled(memory: Any, view: Any, array: Any) -> tuple[Any, Any]:
+    view[...] = array
+    return memory, view
+
+
+def _transposed(array: Any, _: np.ndarray) -> tuple[Any, Any]:
+    if array.ndim < 2:
+        return array, array
+    memory = _full_of_nan((*array.shape[:-2], array.shape[-1], array.shape[-2]), array)
+    return _filled(memory, memory.swapaxes(-1, -2), array)
+
+
+def _strided(array: Any, _: np.ndarray) -> tuple[Any, Any]:
+    if not array.ndim:
+        return array, array
+    memory = _full_of_nan((*array.shape[:-1], 2 * array.shape[-1]), array)
+    return _filled(memory, memory[..., ::2], array)
+
+
+def _offset(array: Any, values: np.ndarray) -> tuple[Any, Any]:
+    memory = _full_of_nan((values.size + 5,), array)
+    return _filled(memory, memory[3:-2].reshape(array.shape), array)
+
+
+def _expanded(array: Any, values: np.ndarray) -> tuple[Any, Any]:
+    """Stride 0 along every axis on which the values do not differ in a single bit."""
+    bits = values.view(np.int64)
+    constant = [bits.shape[axis] > 1 and (bits == bits.take([0], axis)).all() for axis in range(bits.ndim)]
+    if not any(constant):
+        return array, array
+    first = array[tuple(slice(0, 1) if same else slice(None) for same in constant)]
+    memory = first.copy() if isinstance(array, np.ndarray) else first.clone()
+    return memory, np.broadcast_to(memory, array.shape) if isinstance(array, np.ndarray) else memory.expand(array.shape)
+
+
+LAYOUTS = {"transposed": _transposed, "strided": _strided, "offset": _offset, "expanded": _expanded}
+
+
+def _bits(array: Any) -> bytes:
+    if isinstance(array, np.ndarray):
+        return array.tobytes()
+    return array.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _geometry(array: Any) -> tuple[Any, ...]:
+    if isinstance(array, np.ndarray):
+        return array.shape, array.strides, array.__array_interface__["data"][0]
+    return tuple(array.shape), array.stride(), array.data_ptr()
+
+
+def described(result: Any) -> dict[str, Any]:
+    """A result as a message: what it is, and its values as float64, bool or int64 (None where those cannot hold them)."""
+    kind_of_type = f"{type(result).__module__}.{type(result).__qualname__}".removeprefix("builtins.")
+    if torch is not None and isinstance(result, torch.Tensor):
+        values, dtype = result.detach().cpu(), str(result.dtype).removeprefix("torch.")
+        values = values.to(torch.float64) if values.is_floating_point() else values
+        return _array_answer("tensor", "torch.Tensor", dtype, values.resolve_conj().numpy())
+    if isinstance(result, np.ndarray):
+        return _array_answer("array", "numpy.ndarray", result.dtype.name, np.asarray(result))
+    if isinstance(result, dict):
+        return {"kind": "nested", "type": kind_of_type, "items": {str(key): described(item) for key, item in result.items()}}
+    if isinstance(result, list | tuple):
+        return {"kind": "nested", "type": kind_of_type, "items": [described(item) for item in result]}
+    return {"kind": "other", "type": kind_of_type}
+
+
+def _array_answer(kind: str, type_name: str, dtype: str, values: np.ndarray) -> dict[str, Any]:
+    wide = {"f": np.float64, "b": np.bool_, "i": np.int64, "u": np.int64}.get(values.dtype.kind)
+    held = None if wide is None else values.astype(wide)
+    return {"kind": kind, "type": type_name, "dtype": dtype, "shape": list(values.shape), "values": held}
+
+
+if __name__ == "__main__":
+    if sys.argv[2] == "torch":
+        try:
+            torch = importlib.import_module("torch")
+        except ImportError:
+            torch = None  # said by the worker to those who need it
+    zygote(socket.socket(fileno=int(sys.argv[1])))
