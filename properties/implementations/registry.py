@@ -1,0 +1,26 @@
+"""The implementations the suite brings along, by name. Each is made when first asked for: torch is imported late."""
+
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+
+from properties.implementations.subject import Adapter
+
+BUILT_IN: dict[str, str] = {
+    "reference": "properties.implementations.reference:Reference",
+    "optimized": "properties.implementations.optimized:Optimized",
+    "torch.sdpa": "properties.implementations.torch_functional:TorchFunctional",
+    "torch.multi_head.train": "properties.implementations.torch_modules:MultiHeadTrain",
+    "torch.multi_head.eval": "properties.implementations.torch_modules:MultiHeadEval",
+    "torch.transformer.train": "properties.implementations.torch_modules:TransformerTrain",
+    "torch.transformer.eval": "properties.implementations.torch_modules:TransformerEval",
+}
+"""name → module:class; the class takes no arguments and is an `Adapter`."""
+
+
+@cache
+def built_in(name: str) -> Adapter:
+    """The implementation of that name. Raises KeyError for a name that is not in BUILT_IN."""
+    module, _, attribute = BUILT_IN[name].partition(":")
+    make: Callable[[], Adapter] = getattr(import_module(module), attribute)
+    return make()

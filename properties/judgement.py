@@ -1,0 +1,181 @@
+"""Run one property on one implementation and say how it ended: the only place where an exception becomes a verdict.
+
+pytest (through the plugin) and the detection score both come here, so that both mean the same by FAIL.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import hypothesis
+from hypothesis.errors import FlakyFailure, Unsatisfiable
+from hypothesis.statistics import collector
+
+from properties.claims import Property
+from properties.implementations.subject import Subject
+from properties.verdicts import (
+    CandidateCrash,
+    CandidateError,
+    CandidateTimeout,
+    ClaimBroken,
+    ConventionMismatch,
+    Record,
+    Verdict,
+    record,
+)
+
+MESSAGE_KEPT = 4000  # characters of a message or a counterexample that a verdict carries
+
+
+class Vacuous(Exception):
+    """The property compared nothing, or too much of a case could not be judged: it proves nothing."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How one property ended on one implementation."""
+
+    verdict: Verdict
+    message: str = ""
+    counterexample: str = ""
+    share: float | None = None  # the largest error seen, as a share of the budget; > 1 where the claim is broken by rounding's measure
+    place: str | None = None
+    expected: str | None = None
+    got: str | None = None
+    generated: int = 0
+    filtered: int = 0
+    compared: int = 0
+    unjudged: int = 0
+    suspects: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    error: BaseException | None = None
+
+    def as_line(self) -> dict[str, Any]:
+        """What `verify.jsonl` holds of it."""
+        return {name: value for name, value in asdict(self).items() if name != "error"}
+
+
+def seed_of(claim: str, name: str, seed: int) -> int:
+    """The seed Hypothesis gets for one property: from its claim and name, so that neither order nor sharding changes examples."""
+    return int.from_bytes(hashlib.blake2b(f"{claim}/{name}/{seed}".encode(), digest_size=8).digest(), "big")
+
+
+def judge(test: Callable[[], object], prop: Property, name: str, subject: Subject, seed: int | None) -> Judgement:
+    """Call `test` (a Hypothesis test with all its other arguments bound) and judge it; never raises but for KeyboardInterrupt."""
+    counts = record.start()
+    statistics: dict[str, Any] = {}
+    known = known_failure(subject, prop, name)
+    began = time.perf_counter()
+    error: BaseException | None = None
+    with collector.with_value(statistics.update):  # type: ignore[attr-defined]
+        try:
+            test()
+            _must_not_be_vacuous(counts, subject)
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as raised:  # noqa: BLE001 (a candidate in process may raise SystemExit)
+            error = raised
+    verdict, message = _told(error, counts)
+    if known is not None and verdict in (Verdict.FAIL, Verdict.ERROR):
+        verdict, message, error = Verdict.KNOWN_FAILURE, f"{known} ({message})", None
+    elif known is not None and verdict is Verdict.PASS:
+        verdict, message = Verdict.UNEXPECTED_PASS, f"declared as failing: {known}"
+        error = AssertionError(message)
+    share = max(counts.share, getattr(error, "share", None) or 0.0)
+    return Judgement(
+        verdict=verdict,
+        message=message[:MESSAGE_KEPT],
+        counterexample=(_falsifying(error) or "; ".join(counts.counterexamples[-1:]))[:MESSAGE_KEPT],
+        share=share if counts.compared or share else None,
+        place=_text(getattr(error, "place", None)),
+        expected=_text(getattr(error, "expected", None)),
+        got=_text(getattr(error, "got", None)),
+        **_examples(statistics),
+        compared=counts.compared,
+        unjudged=counts.unjudged,
+        suspects=[suspect[:MESSAGE_KEPT] for suspect in counts.suspects[:5]],
+        seconds=time.perf_counter() - began,
+        error=error,
+    )
+
+
+def run_property(test: Callable[..., object], subject: Subject, *, seed: int, examples: int | None = None) -> Judgement:
+    """Judge a property's test function outside of pytest, with `examples` examples drawn from `seed`."""
+    prop: Property = test.property_of_claim  # type: ignore[attr-defined]
+    name = test.__name__
+    if not subject.offers(*prop.needs):
+        return Judgement(Verdict.UNSUPPORTED, f"does not offer {', '.join(prop.needs)}")
+    with drawing(test, seed_of(prop.claim, name, seed), examples):
+        return judge(lambda: test(subject=subject), prop, name, subject, seed)
+
+
+@contextmanager
+def drawing(test: Any, seed: int, examples: int | None = None) -> Iterator[None]:
+    """While this lasts the Hypothesis test `test` draws from `seed`, and `examples` examples where that is given."""
+    if not hasattr(test, "hypothesis"):
+        yield
+        return
+    hypothesis.seed(seed)(test)
+    before = getattr(test, "_hypothesis_internal_use_settings", None)
+    if examples is not None:
+        test._hypothesis_internal_use_settings = hypothesis.settings(before, max_examples=examples)
+    try:
+        yield
+    finally:
+        test._hypothesis_internal_use_settings = before
+        test._hypothesis_internal_use_seed = None
+
+
+def known_failure(subject: Subject, prop: Property, name: str) -> str | None:
+    """The reason an implementation's adapter declares for failing this property (by name) or claim, at this dtype or any."""
+    declared: dict[str, str] = getattr(subject.adapter, "known_failures", None) or {}
+    for key in (f"{name}@{subject.dtype}", name, f"{prop.claim}@{subject.dtype}", prop.claim):
+        if key in declared:
+            return declared[key]
+    return None
+
+
+def _must_not_be_vacuous(counts: Record, subject: Subject) -> None:
+    if counts.compared == 0 and not counts.suspects:
+        why = "every example was one the implementation does not take" if counts.not_offered else "nothing was compared"
+        raise Vacuous(f"{why} with {subject.name} in {subject.dtype}")
+    if counts.mostly_unjudged:
+        raise Vacuous(f"{counts.mostly_unjudged} cases had more than 1 % of their components unjudged")
+
+
+def _told(error: BaseException | None, counts: Record) -> tuple[Verdict, str]:
+    if error is None:
+        return (Verdict.SUSPECT, counts.suspects[0]) if counts.suspects else (Verdict.PASS, "")
+    if isinstance(error, Unsatisfiable) and counts.not_offered:
+        return Verdict.UNSUPPORTED, "every example was one the implementation does not take"
+    cause = error.exceptions[0] if isinstance(error, FlakyFailure) and error.exceptions else error
+    verdict = {
+        ClaimBroken: Verdict.FAIL,
+        ConventionMismatch: Verdict.CONVENTION_MISMATCH,
+        CandidateError: Verdict.ERROR,
+        CandidateTimeout: Verdict.TIMEOUT,
+        CandidateCrash: Verdict.CRASH,
+        Vacuous: Verdict.VACUOUS,
+    }.get(type(cause), Verdict.FAIL if isinstance(cause, AssertionError) else Verdict.ERROR)
+    unsteady = "not the same twice: " if isinstance(error, FlakyFailure) else ""
+    return verdict, f"{unsteady}{cause}" if str(cause) else f"{unsteady}{type(cause).__name__}"
+
+
+def _examples(statistics: dict[str, Any]) -> dict[str, int]:
+    cases = [case["status"] for phase in statistics.values() if isinstance(phase, dict) for case in phase.get("test-cases", ())]
+    if not cases:
+        return {"generated": 1, "filtered": 0}
+    tried = sum(status in ("valid", "interesting") for status in cases)
+    return {"generated": tried, "filtered": len(cases) - tried}
+
+
+def _falsifying(error: BaseException | None) -> str:
+    notes = getattr(error, "__notes__", ())
+    return "\n".join(note for note in notes if "example" in note or "raised" in note)
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)[:MESSAGE_KEPT]
