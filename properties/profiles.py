@@ -1,0 +1,40 @@
+"""How hard Hypothesis looks: `quick` while working, `ci` on every change, `nightly` to find what nobody has seen yet.
+
+`derandomize=True` would ignore every seed, so `quick` and `ci` are deterministic another way: each property is seeded from its
+claim, its name and `--seed` (`judgement.seed_of`), and no database brings back examples of an earlier run. Wherever the variable
+CI is set Hypothesis selects a profile of its own called `ci`: ours is registered in its place.
+"""
+
+import hypothesis
+from hypothesis import HealthCheck, settings
+from hypothesis.database import DirectoryBasedExampleDatabase
+
+EXAMPLES = {"quick": 20, "ci": 60, "nightly": 1000}
+DEFAULT = "ci"
+
+NOT_OURS = (
+    HealthCheck.too_slow,  # a first call may import torch, start a process or compile
+    HealthCheck.filter_too_much,  # a candidate may refuse arguments it does not take; a property that compared nothing is VACUOUS
+    HealthCheck.function_scoped_fixture,  # the subject keeps nothing from one example to the next that a verdict may not depend on
+    HealthCheck.differing_executors,  # one test function runs on every implementation
+)
+
+
+def register() -> None:
+    """Make the three profiles known and load the default one; `--hypothesis-profile` and the door choose another."""
+    for name, examples in EXAMPLES.items():
+        settings.register_profile(
+            name,
+            max_examples=examples,
+            database=DirectoryBasedExampleDatabase(".hypothesis/examples") if name == "nightly" else None,
+            deadline=None,  # the first call of a process is always late
+            report_multiple_bugs=False,  # one counterexample a property, the smallest
+            print_blob=False,  # a verdict is replayed by its seed, not by a blob that only one version understands
+            suppress_health_check=NOT_OURS,
+        )
+    settings.load_profile(DEFAULT)
+
+
+def is_random() -> bool:
+    """Whether the profile in force draws other examples each time, and remembers what it found."""
+    return hypothesis.settings().database is not None

@@ -1,0 +1,66 @@
+"""What decides which examples Hypothesis draws: the profile, the claim and `--seed`; nothing else, and certainly not the variable CI."""
+
+import os
+import subprocess
+import sys
+
+import hypothesis
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from properties import profiles
+from properties.claims import claim
+from properties.judgement import drawing, seed_of
+
+drawn: list[int] = []
+
+
+@claim("A5")
+@given(number=st.integers())
+def numbers(number):
+    """A property that notes what it is given."""
+    drawn.append(number)
+
+
+def examples(seed: int) -> list[int]:
+    """The examples `numbers` draws for `--seed seed`."""
+    drawn.clear()
+    with drawing(numbers, seed_of("A5", "numbers", seed)):
+        numbers()
+    return list(drawn)
+
+
+def test_one_seed_draws_the_same_examples_again():
+    """Twice the same seed, twice the same examples."""
+    assert examples(0) == examples(0)
+
+
+def test_two_seeds_draw_different_examples():
+    """The seed is not ignored (as it is under `derandomize=True`)."""
+    assert examples(0) != examples(1)
+
+
+def test_two_properties_draw_different_examples_from_one_seed():
+    """The seed of a property comes from its claim and its name, too."""
+    assert len({seed_of(claim, name, 0) for claim in ("A5", "A9") for name in ("one", "two")}) == 4
+
+
+@pytest.mark.parametrize("name", profiles.EXAMPLES)
+def test_a_profile_is_the_one_described(name):
+    """Number of examples, no deadline, no blob; only the nightly one remembers."""
+    profile = hypothesis.settings.get_profile(name)
+
+    assert profile.max_examples == profiles.EXAMPLES[name]
+    assert profile.deadline is None
+    assert not profile.print_blob
+    assert not profile.derandomize
+    assert (profile.database is not None) == (name == "nightly")
+
+
+def test_a_set_ci_variable_does_not_bring_back_hypothesis_own_profile():
+    """Hypothesis loads a profile called `ci`, which derandomises, where CI is set: ours is there under that name."""
+    code = "import hypothesis; from properties import profiles; profiles.register(); print(hypothesis.settings().derandomize)"
+    run = subprocess.run([sys.executable, "-c", code], env=os.environ | {"CI": "true"}, capture_output=True, text=True, check=True)
+
+    assert run.stdout.strip() == "False"
