@@ -1,4 +1,4 @@
-"""What must be in place before the first property is imported: the oracle's shapes are checked on every call while properties run."""
+"""Before the first property is imported: have the shapes of the oracle checked on every call, and our Hypothesis profiles known."""
 
 from jaxtyping import install_import_hook
 

@@ -1,4 +1,4 @@
-"""What decides which examples Hypothesis draws: the profile, the claim and `--seed`; nothing else, and certainly not the variable CI."""
+"""What decides which examples Hypothesis draws: the profile, the claim and `--seed`, and not the variable CI."""
 
 import os
 import subprocess
