@@ -26,6 +26,7 @@ def register() -> None:
         settings.register_profile(
             name,
             max_examples=examples,
+            derandomize=False,  # said, since it would be inherited from Hypothesis's own `ci`
             database=DirectoryBasedExampleDatabase(".hypothesis/examples") if name == "nightly" else None,
             deadline=None,  # the first call of a process is always late
             report_multiple_bugs=False,  # one counterexample a property, the smallest
