@@ -41,7 +41,9 @@ class Judgement:
     verdict: Verdict
     message: str = ""
     counterexample: str = ""
-    share: float | None = None  # the largest error seen, as a share of the budget; > 1 where the claim is broken by rounding's measure
+    share: float | None = (
+        None  # the largest error seen, as a share of the budget (> 1: over it)
+    )
     place: str | None = None
     expected: str | None = None
     got: str | None = None
@@ -63,7 +65,7 @@ def seed_of(claim: str, name: str, seed: int) -> int:
     return int.from_bytes(hashlib.blake2b(f"{claim}/{name}/{seed}".encode(), digest_size=8).digest(), "big")
 
 
-def judge(test: Callable[[], object], prop: Property, name: str, subject: Subject, seed: int | None) -> Judgement:
+def judge(test: Callable[[], object], prop: Property, name: str, subject: Subject) -> Judgement:
     """Call `test` (a Hypothesis test with all its other arguments bound) and judge it; never raises but for KeyboardInterrupt."""
     counts = record.start()
     statistics: dict[str, Any] = {}
@@ -76,7 +78,7 @@ def judge(test: Callable[[], object], prop: Property, name: str, subject: Subjec
             _must_not_be_vacuous(counts, subject)
         except (KeyboardInterrupt, GeneratorExit):
             raise
-        except BaseException as raised:  # noqa: BLE001 (a candidate in process may raise SystemExit)
+        except BaseException as raised:  # a candidate in this process may raise SystemExit
             error = raised
     verdict, message = _told(error, counts)
     if known is not None and verdict in (Verdict.FAIL, Verdict.ERROR):
@@ -109,24 +111,27 @@ def run_property(test: Callable[..., object], subject: Subject, *, seed: int, ex
     if not subject.offers(*prop.needs):
         return Judgement(Verdict.UNSUPPORTED, f"does not offer {', '.join(prop.needs)}")
     with drawing(test, seed_of(prop.claim, name, seed), examples):
-        return judge(lambda: test(subject=subject), prop, name, subject, seed)
+        return judge(lambda: test(subject=subject), prop, name, subject)
 
 
 @contextmanager
 def drawing(test: Any, seed: int, examples: int | None = None) -> Iterator[None]:
-    """While this lasts the Hypothesis test `test` draws from `seed`, and `examples` examples where that is given."""
+    """While this lasts the Hypothesis test `test` draws from `seed`, and `examples` examples where that is given.
+
+    Set from outside as Hypothesis's own pytest plugin does: its decorators would have to be applied before `--seed` is known.
+    """
     if not hasattr(test, "hypothesis"):
         yield
         return
     hypothesis.seed(seed)(test)
     before = getattr(test, "_hypothesis_internal_use_settings", None)
     if examples is not None:
-        test._hypothesis_internal_use_settings = hypothesis.settings(before, max_examples=examples)
+        test._hypothesis_internal_use_settings = hypothesis.settings(before, max_examples=examples)  # noqa: SLF001
     try:
         yield
     finally:
-        test._hypothesis_internal_use_settings = before
-        test._hypothesis_internal_use_seed = None
+        test._hypothesis_internal_use_settings = before  # noqa: SLF001
+        test._hypothesis_internal_use_seed = None  # noqa: SLF001
 
 
 def known_failure(subject: Subject, prop: Property, name: str) -> str | None:

@@ -17,6 +17,15 @@ BUILT_IN: dict[str, str] = {
 }
 """name → module:class; the class takes no arguments and is an `Adapter`."""
 
+DEFAULT_CELLS: tuple[tuple[str, str], ...] = (
+    ("reference", "float64"),
+    *(("optimized", dtype) for dtype in ("float64", "float32", "bfloat16", "float16")),
+    *((name, "float32") for name in BUILT_IN if name.startswith("torch.")),
+    ("torch.sdpa", "bfloat16"),
+    ("torch.multi_head.eval", "bfloat16"),
+)
+"""What the properties run on when no implementation is named: the suite's own test run."""
+
 
 @cache
 def built_in(name: str) -> Adapter:

@@ -1,0 +1,28 @@
+"""A callable that no other process could import (a lambda, a closure): run in this process, and said to be not isolated."""
+
+from collections.abc import Callable
+from typing import Any
+
+from properties.conventions import Conventions
+
+from properties.steps import STEPS
+from veriformer.candidate import offered
+from veriformer.child import DTYPES
+
+
+class InProcess:
+    """The adapter of an object that is at hand; `step` says which one a callable is. Raises TargetRefused for one that is none."""
+
+    isolated = False
+
+    def __init__(self, name: str, thing: Any, step: str | None, arrays: str | None) -> None:
+        self.name, self._steps = name, offered(thing, name, step, list(STEPS))
+        self.arrays: str = arrays or getattr(thing, "arrays", "torch")
+        self.dtypes: tuple[str, ...] = tuple(getattr(thing, "dtypes", DTYPES[self.arrays]))
+        self.steps = frozenset(self._steps)
+        self.conventions = Conventions(**(getattr(thing, "conventions", None) or {}))
+
+    def __getattr__(self, step: str) -> Callable[..., Any]:
+        if step.startswith("_") or step not in self._steps:
+            raise AttributeError(step)
+        return self._steps[step]

@@ -1,0 +1,343 @@
+"""The pytest plugin: which implementations the properties run on, and one JSON line for every verdict.
+
+Loaded in every pytest run of an environment that has veriformer, so it must not be noticed in others': its options exist only
+in runs that name our properties or an implementation, and no room is imported before properties are collected.
+"""
+
+import json
+import re
+import secrets
+import sys
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+if TYPE_CHECKING:
+    from properties.claims import Property
+    from properties.implementations.subject import Adapter, Subject
+
+ROOT = Path(__file__).resolve().parents[1]
+PLAN = pytest.StashKey["Plan"]()
+JUDGEMENT = pytest.StashKey[dict[str, Any]]()
+
+DEFAULT_DTYPES = ("float64", "float32", "bfloat16", "float16")
+
+
+class Cell(NamedTuple):
+    """One column of the matrix: an implementation at a dtype on a device."""
+
+    implementation: str
+    dtype: str
+    device: str
+
+    def __str__(self) -> str:
+        return "-".join(self)
+
+
+@dataclass
+class Plan:
+    """What this run is asked to verify, from the options."""
+
+    implementations: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    devices: tuple[str, ...]
+    claims: frozenset[str]
+    seed: int
+    step: str | None
+    arrays: str | None
+    max_time: float
+    run: Path | None
+    callables: dict[str, Any]  # of `veriformer.verify`: objects that no other process could import, by name
+    _adapters: dict[str, "Adapter"] = field(default_factory=dict)
+
+    def adapter(self, name: str) -> "Adapter":
+        """The implementation of that name, made once. Raises UsageError for one that cannot be had."""
+        if name not in self._adapters:
+            self._adapters[name] = self._made(name)
+        return self._adapters[name]
+
+    def _made(self, name: str) -> "Adapter":
+        from properties.implementations.registry import BUILT_IN, built_in
+
+        if name in BUILT_IN:
+            return built_in(name)
+        if name in self.callables:
+            from veriformer.in_process import InProcess
+
+            return InProcess(name, self.callables[name], self.step, self.arrays)
+        from veriformer.child import CandidateProxy, TargetError
+
+        try:
+            return CandidateProxy(name, self.step, self.arrays, self.devices[0], self.max_time)
+        except TargetError as error:
+            raise pytest.UsageError(str(error)) from error
+
+    def cells(self) -> Iterator[Cell]:
+        """Every column that the implementations support; each dtype that was asked for must be."""
+        for name in self.implementations:
+            offered = tuple(self.adapter(name).dtypes)
+            missing = [dtype for dtype in self.dtypes if dtype not in offered]
+            if missing and len(self.implementations) == 1:
+                raise pytest.UsageError(f"--dtype: {name} takes {', '.join(offered)}, got {', '.join(missing)}")
+            for dtype in self.dtypes or offered:
+                if dtype in offered:
+                    yield from (Cell(name, dtype, device) for device in self.devices)
+
+
+# ---- options ----
+
+
+def _ours(config: pytest.Config, args: list[str]) -> bool:
+    """Whether this run is about our properties: it names them or an implementation, or it starts in our own root."""
+    named = any(arg.startswith("--implementation") or "properties" in re.split(r"[/\\.:]", arg) for arg in args)
+    return named or config.rootpath == ROOT
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None:
+    """Add our options, where they are wanted: a user's own conftest may define `--device` or `--seed` for itself."""
+    if not _ours(early_config, args):
+        return
+    group = parser.getgroup("veriformer", "verification of Transformer implementations")
+    group.addoption(
+        "--implementation", action="append", metavar="TARGET", help="built-in name, module:attribute or file.py:attribute"
+    )
+    group.addoption("--as", dest="as_step", metavar="STEP", help="the step a callable is to be used as")
+    group.addoption("--arrays", choices=("torch", "numpy"), help="what the target takes and returns")
+    group.addoption("--dtype", action="append", metavar="DTYPES", help="comma-separated; default: all the implementation supports")
+    group.addoption("--device", action="append", metavar="DEVICES", help="comma-separated; default: cpu")
+    group.addoption("--claims", action="append", metavar="IDS", help="comma-separated claim ids; default: all")
+    group.addoption("--examples", type=int, metavar="N", help="examples a property draws; default: the profile's")
+    group.addoption("--seed", type=int, metavar="N", help="default 0; the nightly profile draws one and prints it")
+    group.addoption("--max-time", type=float, default=10.0, metavar="SECONDS", help="what one call of a target may take")
+    group.addoption("--run", dest="run_folder", metavar="DIR", help="write manifest.json and verify.jsonl there")
+
+
+def _list(values: list[str] | None) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(item.strip() for value in values or () for item in value.split(",") if item.strip()))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the options into a plan; refuse what does not exist."""
+    config.addinivalue_line("markers", "claim(id): the claim of the article that a property carries")
+    if not hasattr(config.option, "run_folder"):
+        return
+    option = config.option
+    dtypes = _list(option.dtype)
+    if unknown := [dtype for dtype in dtypes if dtype not in DEFAULT_DTYPES]:
+        raise pytest.UsageError(f"--dtype: expected some of {', '.join(DEFAULT_DTYPES)}, got {', '.join(unknown)}")
+    seed = option.seed
+    if seed is None:
+        seed = secrets.randbelow(2**32) if option.__dict__.get("hypothesis_profile") == "nightly" else 0
+    if option.examples is not None and option.examples < 1:
+        raise pytest.UsageError(f"--examples: expected at least 1, got {option.examples}")
+    if not option.max_time > 0:
+        raise pytest.UsageError(f"--max-time: expected a number of seconds above 0, got {option.max_time}")
+    config.stash[PLAN] = Plan(
+        implementations=_list(option.implementation),
+        dtypes=dtypes,
+        devices=_list(option.device) or ("cpu",),
+        claims=frozenset(_list(option.claims)),
+        seed=seed,
+        step=option.as_step,
+        arrays=option.arrays,
+        max_time=option.max_time,
+        run=Path(option.run_folder) if option.run_folder else None,
+        callables=getattr(config.pluginmanager.get_plugin("veriformer_callables"), "callables", {}),
+    )
+    _prepare_run(config)
+
+
+def _prepare_run(config: pytest.Config) -> None:
+    """Refuse a folder that already holds a run, and have the verdicts written there."""
+    folder = config.stash[PLAN].run
+    if folder is None or hasattr(config, "workerinput"):
+        return
+    if (folder / "manifest.json").exists():
+        raise pytest.UsageError(f"--run {folder}: this folder already holds a run; name another, or remove it")
+    config.pluginmanager.register(Writer(folder), "veriformer_writer")
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """The seed, which with the options makes the run again."""
+    plan = config.stash.get(PLAN, None)
+    if plan is None:
+        return None
+    return f"veriformer: seed {plan.seed}, {', '.join(plan.implementations) or 'built-in implementations'}"
+
+
+# ---- which property runs on what ----
+
+
+def _property(function: Any) -> "Property | None":
+    return getattr(function, "property_of_claim", None)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give every property its subjects: each planned implementation at each of its dtypes."""
+    prop = _property(metafunc.function)
+    if prop is None:
+        return
+    plan = metafunc.config.stash[PLAN]
+    _check_rooms()
+    if plan.claims:
+        _check_claims(plan)
+    cells = [] if plan.claims and prop.claim not in plan.claims else list(_cells_of(plan, prop))
+    metafunc.parametrize("subject", cells, ids=[str(cell) for cell in cells], indirect=True, scope="function")
+
+
+def _cells_of(plan: Plan, prop: "Property") -> Iterator[Cell]:
+    from properties.implementations.registry import DEFAULT_CELLS
+
+    if prop.oracle_only:
+        asked = not plan.implementations or "reference" in plan.implementations
+        yield from [Cell("reference", "float64", "cpu")] if asked else []
+        return
+    if plan.implementations:
+        cells = plan.cells()
+    else:
+        wanted = plan.dtypes or DEFAULT_DTYPES
+        cells = (Cell(name, dtype, device) for name, dtype in DEFAULT_CELLS if dtype in wanted for device in plan.devices)
+    for cell in cells:
+        if prop.dtypes is None or cell.dtype in prop.dtypes:
+            yield cell
+
+
+@cache
+def _check_rooms() -> None:
+    """Our folders have plain names: say so when a user's own folder of such a name was imported in place of ours."""
+    for room in ("reference", "optimized", "properties"):
+        module = sys.modules.get(room)
+        if module is not None and module.__file__ is not None and Path(module.__file__).resolve().parents[1] != ROOT:
+            raise pytest.UsageError(f"{room} resolves to {module.__file__}, not to {ROOT / room}: run from another folder")
+
+
+def _check_claims(plan: Plan) -> None:
+    from properties.claims import CLAIMS
+
+    known = {claim.id for claim in CLAIMS}
+    if unknown := sorted(plan.claims - known):
+        raise pytest.UsageError(f"--claims: no claim {', '.join(unknown)}; `veriformer list claims` names all {len(known)}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With an implementation or claims named, only properties run: tests about the suite itself are left out."""
+    plan = config.stash.get(PLAN, None)
+    if plan is None:
+        return
+    for item in items:
+        if prop := _property(getattr(item, "function", None)):
+            item.add_marker(pytest.mark.claim(prop.claim))
+    if plan.implementations or plan.claims:
+        kept = [item for item in items if _property(getattr(item, "function", None)) and getattr(item, "callspec", None)]
+        kept = [item for item in kept if not _is_empty_set(item)]
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
+
+
+def _is_empty_set(item: pytest.Item) -> bool:
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and not isinstance(callspec.params.get("subject"), Cell)
+
+
+@pytest.fixture
+def subject(request: pytest.FixtureRequest) -> "Subject":
+    """The implementation a property runs on."""
+    from properties.implementations.subject import Subject
+
+    cell: Cell = request.param
+    return Subject(request.config.stash[PLAN].adapter(cell.implementation), cell.dtype, cell.device)
+
+
+# ---- run, judge, write down ----
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a property and judge it: an exception becomes a verdict, and a property that compared nothing fails."""
+    prop = _property(pyfuncitem.function)
+    if prop is None:
+        return None
+    from properties.judgement import Judgement, drawing, judge, seed_of
+    from properties.verdicts import Verdict
+
+    config, subject, name = pyfuncitem.config, pyfuncitem.funcargs["subject"], pyfuncitem.originalname
+    arguments = {arg: pyfuncitem.funcargs[arg] for arg in pyfuncitem._fixtureinfo.argnames}  # noqa: SLF001 (as pytest's own hook)
+    if subject.offers(*prop.needs):
+        with drawing(pyfuncitem.obj, seed_of(prop.claim, name, config.stash[PLAN].seed), config.option.examples):
+            judgement = judge(lambda: pyfuncitem.obj(**arguments), prop, name, subject)
+    else:
+        judgement = Judgement(Verdict.UNSUPPORTED, f"{subject.name} does not offer {', '.join(prop.needs)}")
+    pyfuncitem.stash[JUDGEMENT] = judgement.as_line()
+    if judgement.verdict in (Verdict.UNSUPPORTED, Verdict.KNOWN_FAILURE):
+        pytest.skip(f"{judgement.verdict}: {judgement.message}")
+    if judgement.error is not None:
+        raise judgement.error
+    return True
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Give the report of a property its verdict line, which travels to whoever writes (under xdist another process)."""
+    report = yield
+    prop, cell = _property(getattr(item, "function", None)), _cell(item)
+    judged = item.stash.get(JUDGEMENT, None)
+    if prop is None or cell is None or not (report.when == "call" or (report.when == "setup" and not report.passed)):
+        return report
+    if judged is None:
+        judged = {"verdict": "ERROR", "message": str(report.longrepr)[-500:]}
+    report.user_properties.append(("veriformer", json.dumps(_key(item, prop, cell) | _run_of(item) | judged, default=str)))
+    return report
+
+
+def _cell(item: pytest.Item) -> Cell | None:
+    callspec = getattr(item, "callspec", None)
+    found = callspec.params.get("subject") if callspec is not None else None
+    return found if isinstance(found, Cell) else None
+
+
+def _key(item: pytest.Item, prop: "Property", cell: Cell) -> dict[str, Any]:
+    """What a verdict is about, and what is planned: a property (with its own parameters) on a cell."""
+    name = getattr(item, "originalname", item.name)
+    extra = item.name.removeprefix(f"{name}[").removesuffix("]").replace(str(cell), "").strip("-")
+    return {"claim": prop.claim, "property": f"{name}[{extra}]" if extra else name, **cell._asdict()}
+
+
+def _run_of(item: pytest.Item) -> dict[str, Any]:
+    plan, cell = item.config.stash[PLAN], _cell(item)
+    assert cell is not None
+    adapter = plan.adapter(cell.implementation)
+    return {"kind": "verdict", "seed": plan.seed, "isolated": bool(getattr(adapter, "isolated", False))}
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Write down what is planned, before anything runs: a check that never ran is then seen to be missing."""
+    plan = session.config.stash.get(PLAN, None)
+    worker = getattr(session.config, "workerinput", {"workerid": "gw0"})["workerid"]
+    if plan is None or plan.run is None or worker != "gw0" or session.config.option.collectonly or not session.items:
+        return
+    from properties import runs
+
+    items = [(item, _property(getattr(item, "function", None)), _cell(item)) for item in session.items]
+    planned = [_key(item, prop, cell) for item, prop, cell in items if prop is not None and cell is not None]
+    manifest = {"planned": planned, "seed": plan.seed, "command": list(session.config.invocation_params.args)}
+    runs.create(plan.run, manifest | {"environment": runs.environment(plan.devices[0])})
+
+
+class Writer:
+    """Appends each verdict to the run folder's verify.jsonl as it falls; lives in the process the user started."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """One line, on disk before the next property begins."""
+        from properties import runs
+
+        for name, line in report.user_properties:
+            if name == "veriformer":
+                runs.append(self.folder / "verify.jsonl", json.loads(str(line)))
