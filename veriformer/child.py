@@ -50,6 +50,8 @@ class CandidateProxy:
     each of its calls says so. `path`: further folders to import from, after the current one.
     """
 
+    isolated = True
+
     def __init__(
         self,
         target: str,
@@ -139,7 +141,7 @@ class CandidateProxy:
     ) -> dict[str, Any]:
         """The candidate's answer as it came, unchecked.
 
-        Keys: kind (tensor, array, nested, other), type, dtype, shape, values (or items, for nested), changed and shares (the
+        Keys: kind (tensor, array, nested, plain, other), type, dtype, shape, values (or items, for nested), changed and shares (the
         names of the inputs it changed, and of those whose memory the result is a view of).
         """
         if dtype not in DTYPES[self.arrays]:
@@ -242,6 +244,8 @@ class CandidateProxy:
         """The values of an answer of the right type and dtype."""
         if nested and answer["type"] == "NoneType":
             return None
+        if nested and answer["kind"] == "plain":
+            return answer["value"]
         if nested and answer["kind"] == "nested":
             if isinstance(answer["items"], list):
                 return [self._values(step, item, dtype, nested=True) for item in answer["items"]]
