@@ -81,6 +81,13 @@ _ROWS = [
         "(b, length) int64, filled with `end` after a row's end",
         "int",
     ),
+    Step(
+        "kv_cache",
+        "generation",
+        f"source (b, m), source_real=None, *, parameters, {CHOICES}, scale_embedding=True",
+        "a cache: see properties.implementations.cached",
+        "nested",
+    ),
 ]
 
 STEPS: dict[str, Step] = {step.name: step for step in _ROWS}

@@ -1,7 +1,8 @@
 """The process a user's implementation lives in. Started by `veriformer.child` as `python -P candidate.py FD torch|numpy`.
 
-Stand-alone: it imports the standard library, numpy, torch where asked, the user's code, and none of our rooms, so that the
-user's own `bench` or `properties` keep their names and the oracle is out of reach.
+Stand-alone: it imports the standard library, numpy, torch where asked, the user's code, and none of our rooms (two files that
+stand alone as well are loaded by their paths), so that the user's own `bench` or `properties` keep their names and the oracle
+is out of reach.
 
     parent ── control socket ──> zygote: imports torch once, then only forks, so that a crash costs milliseconds
     parent ── one socket each ─> worker: imports the user's code, answers calls until it is told to go, or dies
@@ -36,6 +37,20 @@ import numpy as np
 LENGTHS = struct.Struct("!QQ")
 PR_SET_PDEATHSIG = 1
 torch: Any = None  # the module, once the zygote has imported it
+
+
+def _ours(file: str) -> ModuleType:
+    """A file of ours that stands alone, loaded by its path, so that no room of ours becomes importable."""
+    path = Path(__file__).resolve().parents[1] / file
+    spec = importlib.util.spec_from_file_location(f"_veriformer_{path.stem}", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+CACHED = _ours("properties/implementations/cached.py")
 
 
 # ---- the wire (the parent uses these functions too) ----
@@ -326,6 +341,8 @@ class Candidate:
         args = [give(value, path) for value, path in zip(request["args"], request["names"], strict=True)]
         kwargs = {name: give(value, name) for name, value in request["kwargs"].items()}
         function = self.thing.tap if request["step"] == "tap" else self.steps[request["step"]]
+        if request["step"] == "kv_cache":
+            function = partial(CACHED.play, function)
         try:
             result = function(*args, **kwargs)
             answer = described(result)
@@ -492,6 +509,8 @@ def described(result: Any) -> dict[str, Any]:
         return {"kind": "nested", "type": kind_of_type, "items": {str(key): described(item) for key, item in result.items()}}
     if isinstance(result, list | tuple):
         return {"kind": "nested", "type": kind_of_type, "items": [described(item) for item in result]}
+    if isinstance(result, str | int):
+        return {"kind": "plain", "type": kind_of_type, "value": result}
     return {"kind": "other", "type": kind_of_type}
 
 

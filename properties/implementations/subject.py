@@ -5,12 +5,14 @@ checks what comes back (type, shape, dtype) and what was left behind (inputs unc
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from hypothesis import reject
 
+from properties.implementations.cached import play
 from properties.steps import STEPS, expected_shape
 from properties.verdicts import CandidateError, NotOffered, record
 
@@ -104,8 +106,11 @@ class Subject:
         if step == "positional_encoding":
             numpy_dtype = NUMPY_DTYPES.get(self.dtype)
             given_kwargs["dtype"] = DTYPES[self.dtype] if self.adapter.arrays == "torch" else numpy_dtype
+        function = getattr(self.adapter, step)
+        if step == "kv_cache":
+            function = partial(play, function)
         try:
-            result = getattr(self.adapter, step)(*given_args, **given_kwargs)
+            result = function(*given_args, **given_kwargs)
         except (ValueError, TypeError, RuntimeError, IndexError, AssertionError, KeyError, NotImplementedError) as error:
             failure = CandidateError(f"{self.name}.{step} raised {type(error).__name__}: {error}")
             failure.raised = True  # type: ignore[attr-defined]
@@ -135,9 +140,14 @@ class Subject:
                 raise CandidateError(f"{self.name}.{step} changed its input {path} in place")
 
     def _taken(self, step: str, result: Any) -> Any:
-        """The implementation's result as a NumPy array, its dtype checked."""
+        """The implementation's result as a NumPy array, its dtype checked; nested results likewise, array by array."""
         if STEPS[step].kind == "nested":
-            return result
+            if isinstance(result, dict):
+                return {key: self._taken(step, item) for key, item in result.items()}
+            if isinstance(result, (list, tuple)):
+                return [self._taken(step, item) for item in result]
+            if result is None or isinstance(result, (str, int)):
+                return result
         expected_type = torch.Tensor if self.adapter.arrays == "torch" else np.ndarray
         if not isinstance(result, expected_type):
             raise CandidateError(
@@ -149,7 +159,7 @@ class Subject:
 
     def check_dtype(self, step: str, got: str) -> None:
         """Raise CandidateError unless a result of dtype `got` is what `step` promises."""
-        expected = {"float": self.dtype, "bool": "bool", "int": "int64"}[STEPS[step].kind]
+        expected = {"bool": "bool", "int": "int64"}.get(STEPS[step].kind, self.dtype)
         if got != expected:
             raise CandidateError(f"{self.name}.{step}: expected a result of dtype {expected}, got {got}")
 

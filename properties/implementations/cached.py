@@ -1,0 +1,92 @@
+"""The K/V cache of an implementation: what it must answer, and how a program of operations is played on it.
+
+An implementation that writes word by word offers the step `kv_cache`: a method that takes a source and a model and gives a
+`Cache`. Nobody compares what a cache holds; what counts is the logits it answers, which must be those of the same
+implementation's whole model, recomputed from the words of each row so far.
+
+A program is plain data, so that it crosses into a candidate's process as one call, and prints as it is:
+
+    [[0, "prefill", words], [0, "copy"], [1, "step", words], [0, "rollback", 2], …]
+
+The first entry names the branch: 0 is the cache that was started, each `copy` adds one. This file stands alone (standard
+library only): a candidate's process, which imports none of our rooms, loads it by its path.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+OPTIONAL = ("rollback", "reorder", "leave", "join", "reset", "copy")
+"""Operations that a cache may lack; what it lacks is not asked of it."""
+
+
+class Cache(Protocol):
+    """What `kv_cache(source (b, m), source_real (b, m) or None, *, parameters, h, norm, activation, eps, scale_embedding)` gives.
+
+    Arrays are of the implementation's own kind: word ids and rows int64, logits of the dtype of its parameters. All rows of a
+    cache have read the same number of words. Only `prefill` and `step` are required.
+    """
+
+    length: int
+    """How many words each row has read: 0 at first. Optional."""
+
+    def prefill(self, words: Any) -> Any:
+        """Read k ≥ 1 more words in every row, (b, k); return the logits after each of them, (b, k, vocab)."""
+        ...
+
+    def step(self, words: Any) -> Any:
+        """Read one more word in every row, (b,); return the logits after it, (b, vocab)."""
+        ...
+
+    def rollback(self, length: int) -> None:
+        """Forget all words but the first `length` of every row, 0 ≤ length ≤ self.length."""
+        ...
+
+    def reorder(self, rows: Any) -> None:
+        """Let row i be what row rows[i] was, its source too; (b,), and a row may come twice or not at all (beam search)."""
+        ...
+
+    def leave(self, rows: Any) -> None:
+        """Let these rows go; the others close up in their order. At least one row stays."""
+        ...
+
+    def join(self, other: "Cache") -> None:
+        """Take over the rows of `other`, behind one's own: a cache of this model, as many words long, its source as wide."""
+        ...
+
+    def reset(self, source: Any, source_real: Any = None) -> None:
+        """Start anew with other sources, of any number and width, as a new cache of the same model would."""
+        ...
+
+    def copy(self) -> "Cache":
+        """Give a second cache in the same state; from now on neither knows what the other does."""
+        ...
+
+
+def play(
+    kv_cache: Callable[..., Any], source: Any, source_real: Any = None, *, program: list[list[Any]], **model: Any
+) -> dict[str, Any]:
+    """Start a cache and play `program` on it.
+
+    Returns `operations`, the optional ones the cache has, and `results`: for every operation its logits (None where it gives none)
+    and the length of the branch afterwards (None where the cache does not tell).
+
+    The operands of `join` are the source, its real words and the words (b, k) another cache has read when its rows are taken over.
+    """
+    branches = [kv_cache(source, source_real, **model)]
+    results = []
+    for branch, operation, *operands in program:
+        cache, logits = branches[branch], None
+        if operation == "copy":
+            branches.append(cache.copy())
+        elif operation == "join":
+            *other_source, words = operands
+            other = kv_cache(*other_source, **model)
+            if words.shape[1]:
+                other.prefill(words)
+            cache.join(other)
+        elif operation in ("prefill", "step"):
+            logits = getattr(cache, operation)(*operands)
+        else:
+            getattr(cache, operation)(*operands)
+        results.append([logits, getattr(cache, "length", None)])
+    return {"operations": [name for name in OPTIONAL if callable(getattr(branches[0], name, None))], "results": results}

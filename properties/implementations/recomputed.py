@@ -1,0 +1,59 @@
+"""The cache that caches nothing: it keeps the words and asks the whole model again. What `cached.Cache` means, in code."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+
+class Recomputed:
+    """A `Cache` over any NumPy `transformer`; nothing it holds is ever written into."""
+
+    def __init__(
+        self, transformer: Callable[..., np.ndarray], source: np.ndarray, source_real: np.ndarray | None = None, **model: Any
+    ) -> None:
+        self._transformer, self._model = transformer, model
+        self.reset(source, source_real)
+
+    @property
+    def length(self) -> int:
+        """How many words each row has read."""
+        return self.words.shape[1]
+
+    def prefill(self, words: np.ndarray) -> np.ndarray:
+        """Append the words; return the last k rows of logits."""
+        self.words = np.concatenate([self.words, words], axis=1)
+        return self._transformer(self.source, self.words, self.real, **self._model)[:, -words.shape[1] :]
+
+    def step(self, words: np.ndarray) -> np.ndarray:
+        """Append one word; return the last row of logits."""
+        return self.prefill(words[:, None])[:, 0]
+
+    def rollback(self, length: int) -> None:
+        """Drop the last words."""
+        self.words = self.words[:, :length]
+
+    def reorder(self, rows: np.ndarray) -> None:
+        """Pick rows."""
+        self.source, self.real, self.words = self.source[rows], self.real[rows], self.words[rows]
+
+    def leave(self, rows: np.ndarray) -> None:
+        """Keep the other rows."""
+        self.reorder(np.delete(np.arange(len(self.source)), rows))
+
+    def join(self, other: "Recomputed") -> None:
+        """Stack both."""
+        self.source = np.concatenate([self.source, other.source])
+        self.real = np.concatenate([self.real, other.real])
+        self.words = np.concatenate([self.words, other.words])
+
+    def reset(self, source: np.ndarray, source_real: np.ndarray | None = None) -> None:
+        """Forget everything but the model."""
+        self.source, self.words = source, np.zeros((len(source), 0), dtype=np.int64)
+        self.real = np.ones(source.shape, dtype=bool) if source_real is None else source_real
+
+    def copy(self) -> "Recomputed":
+        """The same sources and words once more."""
+        twin = Recomputed(self._transformer, self.source, self.real, **self._model)
+        twin.words = self.words
+        return twin
