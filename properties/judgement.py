@@ -178,8 +178,10 @@ def _examples(statistics: dict[str, Any]) -> dict[str, int]:
 
 
 def _falsifying(error: BaseException | None) -> str:
-    notes = getattr(error, "__notes__", ())
-    return "\n".join(note for note in notes if "example" in note or "raised" in note)
+    """Hypothesis's own print of the smallest failing arguments, without the subject, which the verdict names."""
+    notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(("Failing test case", "Falsifying example"))]
+    text = notes[0].split("\nExplanation:")[0] if notes else ""
+    return "\n".join(line for line in text.splitlines() if not line.strip().startswith("subject=Subject("))
 
 
 def _text(value: Any) -> str | None:
