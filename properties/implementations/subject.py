@@ -5,13 +5,14 @@ checks what comes back (type, shape, dtype) and what was left behind (inputs unc
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from hypothesis import reject
 
+from properties.conventions import Conventions, answered, asked, settled
 from properties.implementations.cached import play
 from properties.steps import STEPS, expected_shape
 from properties.verdicts import CandidateError, NotOffered, record
@@ -42,6 +43,17 @@ class Subject:
         if dtype not in DTYPES:
             raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
         self.adapter, self.dtype, self.device = adapter, dtype, device
+
+    @cached_property
+    def conventions(self) -> Conventions:
+        """What the implementation declares, and for what it leaves open what probes show."""
+        return settled(self, self.adapter.conventions)
+
+    def under(self, conventions: Conventions) -> "Subject":
+        """The same implementation, taken to follow these conventions."""
+        other = Subject(self.adapter, self.dtype, self.device)
+        other.conventions = conventions
+        return other
 
     @property
     def name(self) -> str:
@@ -78,6 +90,7 @@ class Subject:
         for path, array in _arrays((args, kwargs)):
             self._must_be_representable(step, path, array)
         try:
+            args, kwargs = asked(step, args, kwargs, self.conventions)
             if hasattr(self.adapter, "call"):  # lives in a child process, which converts and compares on its side
                 result = self.adapter.call(step, args, kwargs, self.dtype, self.device)  # type: ignore[attr-defined]
             else:
@@ -85,7 +98,7 @@ class Subject:
         except NotOffered:
             record.current.not_offered += 1
             reject()
-        return self._checked(step, result, args, kwargs)
+        return answered(step, self._checked(step, result, args, kwargs), self.conventions)
 
     def refuses(self, step: str, *args: Any, **kwargs: Any) -> bool:
         """Whether the implementation refuses these arguments with an exception of its own instead of computing something."""

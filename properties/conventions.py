@@ -1,0 +1,207 @@
+"""What is a choice and not a fault: an implementation declares its conventions, and what it leaves open is found out by probes.
+
+The oracle knows one convention of each kind (`OURS`). Two translations stand between it and an implementation of another: the
+arguments it is called with (`asked`) and the answer that is expected of it (`expected`). Which GELU is meant is no convention
+here: it is an argument of the steps.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from hypothesis.errors import UnsatisfiedAssumption
+
+from properties.verdicts import CandidateError, NotOffered
+
+if TYPE_CHECKING:
+    from properties.implementations.subject import Subject
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "mask_polarity": ("may_look", "hidden", "additive"),
+    "causal_alignment": ("top_left", "bottom_right"),
+    "blind_row": ("zeros", "nan", "mean"),
+    "blind_softmax": ("zeros", "nan", "mean"),
+    "eps": ("inside", "outside"),
+    "layout": ("interleaved", "halves"),
+    "non_finite_behind_mask": ("leaks", "blocked"),
+}
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """What an implementation says of itself; None is left open, and found out.
+
+    The polarity of masks is not open unless it is said to be: the signature of the steps names it. Raises ValueError for a
+    choice that is not one of `CHOICES`.
+    """
+
+    mask_polarity: str | None = "may_look"  # what True, or a number, in a mask means: may look, is hidden, is added to the score
+    causal_alignment: str | None = None  # for n ≠ m both sequences begin at the same word, or end at the same word
+    blind_row: str | None = None  # what attention gives a query that may look nowhere: zeros, NaN, the mean of V
+    blind_softmax: str | None = None  # what softmax makes of a row of nothing but −∞: zeros, NaN, the same weight for all
+    eps: str | None = None  # √(var + eps) or √var + eps
+    layout: str | None = None  # of sines and cosines: in turn, or first all sines
+    non_finite_behind_mask: str | None = None  # NaN and ∞ in a hidden value: 0·NaN leaks, or never arrives
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value is not None and value not in CHOICES[name]:
+                raise ValueError(f"{name}: expected one of {', '.join(CHOICES[name])}, got {value!r}")
+
+
+OURS = Conventions("may_look", "top_left", "zeros", "zeros", "inside", "interleaved", "leaks")
+"""The oracle's, and the fast implementation's."""
+
+
+# Translation ----------------------------------------------------------------------------------------------------------
+
+MASKED = {"attention": 3, "multi_head": 2, "encoder_layer": 1, "encoder": 1, "decoder_layer": 2, "decoder": 2}
+"""Where the first mask of a step stands among its arguments; whatever follows it is a mask too."""
+
+BURIED = {
+    "eps": ("encoder_layer", "encoder", "decoder_layer", "decoder", "transformer", "generation", "gradients"),
+    "layout": ("transformer", "generation", "gradients"),
+}
+"""Steps that use a convention inside, where no translation of their answer reaches."""
+
+
+def asked(
+    step: str, args: tuple[Any, ...], kwargs: dict[str, Any], conventions: Conventions
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of `step` as an implementation of these conventions wants them. Raises NotOffered where none would do."""
+    for name, steps in BURIED.items():
+        if step in steps and getattr(conventions, name) not in (None, getattr(OURS, name)):
+            raise NotOffered(f"{step} with {name} = {getattr(conventions, name)}: the oracle has no such {step}")
+    if step not in MASKED or conventions.mask_polarity == "may_look":
+        return args, kwargs
+    first = MASKED[step]
+    masks = tuple(_mask_as(conventions.mask_polarity, mask) for mask in args[first:])
+    named = {name: _mask_as(conventions.mask_polarity, value) for name, value in kwargs.items() if name in ("mask", "memory_mask")}
+    return (*args[:first], *masks), {**kwargs, **named}
+
+
+def answered(step: str, answer: Any, conventions: Conventions) -> Any:
+    """The causal mask that an implementation of these conventions gave, with True for *may look*; any other answer as it is."""
+    return ~answer if step == "mask" and conventions.mask_polarity == "hidden" else answer
+
+
+def _mask_as(polarity: str | None, mask: np.ndarray | None) -> np.ndarray | None:
+    if mask is None:
+        return None
+    return ~mask if polarity == "hidden" else np.where(mask, 0.0, -np.inf)
+
+
+def expected(step: str, exact: np.ndarray, args: tuple[Any, ...], kwargs: dict[str, Any], conventions: Conventions) -> np.ndarray:
+    """The oracle's answer `exact` to these arguments, as an implementation of these conventions should give it.
+
+    Rearranges and replaces components, so that it serves as well for an answer of the oracle's that was rounded on the way.
+    """
+    match step:
+        case "mask" if conventions.causal_alignment == "bottom_right":
+            n, m = args
+            return np.arange(m) <= np.arange(n)[:, None] + (m - n)
+        case "positional_encoding" if conventions.layout == "halves":
+            return np.concatenate([exact[:, 0::2], exact[:, 1::2]], axis=1)
+        case "softmax" if conventions.blind_softmax not in (None, "zeros"):
+            blind = (args[0] == -np.inf).all(axis=-1, keepdims=True)
+            return np.where(blind, np.nan if conventions.blind_softmax == "nan" else 1 / max(exact.shape[-1], 1), exact)
+        case "attention" if conventions.blind_row not in (None, "zeros"):
+            Q, _, V = args[:3]
+            mask = args[3] if len(args) > 3 else kwargs.get("mask")
+            shape = (*Q.shape[:-1], V.shape[-2])
+            blind = ~np.broadcast_to(True if mask is None else mask, shape).any(axis=-1, keepdims=True)
+            instead = np.nan if conventions.blind_row == "nan" or not V.shape[-2] else V.mean(axis=-2, keepdims=True)
+            return np.where(blind, instead, exact)
+        case "layer_norm" | "residual_norm" if conventions.eps == "outside":
+            spread = np.sqrt(np.var(sum(args), axis=-1, keepdims=True))
+            eps, bias = kwargs.get("eps", 1e-5), kwargs["bias"]
+            return (exact - bias) * np.sqrt(spread**2 + eps) / (spread + eps) + bias
+        case _:
+            return exact
+
+
+# Probes ---------------------------------------------------------------------------------------------------------------
+
+Probe = Callable[["Subject"], float]
+
+
+def _average(subject: "Subject", values: list[float], mask: list[bool]) -> float:
+    """The mean of those values that the mask lets a single query see: all scores are 0."""
+    V, may_look = np.array(values)[:, None], np.array([mask])
+    nothing = np.zeros((1, 1))
+    if subject.offers("attention"):
+        return float(subject.attention(nothing[None, None], np.zeros((1, 1, *V.shape)), V[None, None], may_look).item())
+    weights = {"W_Q": nothing, "W_K": nothing, "W_V": np.eye(1), "W_O": np.eye(1)}
+    biases = dict.fromkeys(("b_Q", "b_K", "b_V", "b_O"), np.zeros(1))
+    return float(subject.multi_head(nothing[None], V[None], may_look, h=1, **weights, **biases).item())
+
+
+def _polarity(subject: "Subject") -> float:
+    """1 where the mask was read rightly. A mask to be added is tried last: True is a number too."""
+    for number, polarity in enumerate(CHOICES["mask_polarity"]):
+        try:
+            if _average(subject.under(Conventions(polarity)), [1.0, 2.0, 4.0], [True, False, False]) == 1:
+                return float(number)
+        except CandidateError:
+            continue
+    return np.nan
+
+
+def _outer_eps(subject: "Subject") -> float:
+    return float(subject.layer_norm(np.array([[[1.0, -1.0]]]), gain=np.ones(2), bias=np.zeros(2), eps=1.0)[0, 0, 0])
+
+
+PROBES: dict[str, tuple[tuple[str, ...], Probe, tuple[float, ...]]] = {
+    "mask_polarity": (("attention", "multi_head"), _polarity, (0.0, 1.0, 2.0)),
+    "causal_alignment": (("mask",), lambda subject: float(subject.mask(1, 2)[0, 1]), (0.0, 1.0)),
+    "blind_row": (("attention", "multi_head"), lambda subject: _average(subject, [1.0, 2.0, 6.0], [False] * 3), (0.0, np.nan, 3.0)),
+    "blind_softmax": (("softmax",), lambda subject: float(subject.softmax(np.full((1, 2), -np.inf))[0, 0]), (0.0, np.nan, 0.5)),
+    "eps": (("layer_norm",), _outer_eps, (2**-0.5, 0.5)),
+    "layout": (("positional_encoding",), lambda subject: float(subject.positional_encoding(2, 4)[1, 1]), (np.cos(1), np.sin(0.01))),
+    "non_finite_behind_mask": (
+        ("attention", "multi_head"),
+        lambda subject: _average(subject, [1.0, np.nan], [True, False]),
+        (np.nan, 1.0),
+    ),
+}
+"""For each convention: any of which steps shows it, a question, and its answer under each of the CHOICES."""
+
+
+def shown(subject: "Subject", name: str) -> tuple[str | None, float]:
+    """The choice that the implementation is seen to follow, and its answer to the probe; None for an answer that fits no choice."""
+    _, probe, answers = PROBES[name]
+    got = probe(subject)
+    nearest = [choice for choice, answer in zip(CHOICES[name], answers, strict=True) if _means(got, answer, answers)]
+    return (nearest[0] if nearest else None), got
+
+
+def _means(got: float, answer: float, answers: tuple[float, ...]) -> bool:
+    """Whether `got` is this answer, rounded: nearer to it than a quarter of the way to any other."""
+    if np.isnan(got) or np.isnan(answer):
+        return bool(np.isnan(got) and np.isnan(answer))
+    others = [abs(other - answer) for other in answers if other != answer and not np.isnan(other)]
+    return abs(got - answer) < min(others, default=1.0) / 4
+
+
+def probed(subject: "Subject", name: str) -> bool:
+    """Whether the implementation offers a step that would show this convention."""
+    return any(subject.offers(step) for step in PROBES[name][0])
+
+
+def settled(subject: "Subject", declared: Conventions | None) -> Conventions:
+    """What is declared, and for what is left open what probes show; our own choice where they show nothing."""
+    known = Conventions() if declared is None else declared
+    for field in fields(Conventions):
+        name = field.name
+        if getattr(known, name) is None:
+            known = replace(known, **{name: _found(subject.under(known), name) or getattr(OURS, name)})
+    return known
+
+
+def _found(subject: "Subject", name: str) -> str | None:
+    """What the probe shows; nothing, where the implementation refuses the question."""
+    try:
+        return shown(subject, name)[0] if probed(subject, name) else None
+    except (CandidateError, UnsatisfiedAssumption):
+        return None
