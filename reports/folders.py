@@ -1,0 +1,189 @@
+"""Read run folders, strictly: what is torn, foreign, empty or contradictory is said in one line, never guessed around.
+
+manifest.json       what was planned, the claims' texts, the machine and the versions
+verify.jsonl        one line a verdict            bench.jsonl     one line a timed cell
+score.json          the detection score           calibration.json   false alarms and faults seen, per rule of comparison
+"""
+
+import json
+import unicodedata
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from reports.outcomes import IN_A_LINE, worst
+
+SCHEMA = 1
+CELL = ("claim", "property", "implementation", "dtype", "device")  # what names one planned check
+EXTRAS = ("score", "calibration")
+MACHINE = ("processor", "cores", "threads", "float32_matmul_precision", "device", "device_name", "cuda")
+TIMED = ("group", "workload", "step", "dtype", "device", "threads")  # what all timed lines say of the thing timed
+BENCH = {  # the fields a report needs of each `what` of bench.jsonl
+    "process": ("group", "process", "started", "seconds", "timed", "load", "discarded", "throttled"),
+    "cell": (*TIMED, "peer", "status", "message", "really", "gate", "flops", "bytes", "median_ns", "low_ns", "high_ns"),
+    "comparison": (*TIMED, "baseline", "peer", "verdict", "message", "margin", "ratio", "low", "high"),
+    "control": ("group", "baseline", "trusted", "message", "ratio", "low", "high", "reach"),
+    "trust": ("trusted", "message", "noise_floor", "pressure", "load"),
+    "roof": ("limit", "dtype", "device", "threads", "size", "rate"),
+    "growth": ("family", "dtype", "device", "peer", "quantity", "axis", "lengths", "values", "local", "fitted"),
+    "cost": ("piece", "name", "seconds", "per_second"),
+}
+KEPT_VISIBLE = "\n\t"  # the two control characters that may stay as they are
+
+Line = dict[str, Any]
+
+
+class ReportError(Exception):
+    """A run folder that cannot be reported on; its message is one line for the user."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run folder holds."""
+
+    path: Path
+    manifest: Line
+    verdicts: list[Line] = field(default_factory=list)
+    bench: list[Line] = field(default_factory=list)
+    extras: dict[str, Line] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)  # what a reader of the report must know about the folder itself
+
+    @property
+    def id(self) -> str:
+        """The run's name."""
+        return str(self.manifest.get("id", self.path.name))
+
+    @property
+    def environments(self) -> list[Line]:
+        """Every environment the run was made in: one, or after a merge one for each part."""
+        return self.manifest.get("environments") or [{"run": self.id, **self.manifest.get("environment", {})}]
+
+    @property
+    def code(self) -> str:
+        """The hash of the code that ran."""
+        return str(self.environments[0].get("code", "unknown"))
+
+
+def read(folder: Path) -> Run:
+    """The run in `folder`; raises ReportError with one line that says what is wrong with it."""
+    if not folder.is_dir():
+        raise ReportError(f"{folder}: expected a run folder, found {'a file' if folder.exists() else 'nothing there'}")
+    if not (folder / "manifest.json").exists():
+        raise ReportError(f"{folder}: expected a run folder with a manifest.json, found none in it")
+    manifest = _object(folder / "manifest.json")
+    for part in ("claims", "planned"):
+        if not isinstance(manifest.get(part), list):
+            raise ReportError(f"{folder / 'manifest.json'}: expected a list {part!r}, found {type(manifest.get(part)).__name__}")
+    for number, cell in enumerate(manifest["planned"], 1):
+        _has_texts(cell, CELL, f"{folder / 'manifest.json'}, planned check {number}")
+    notes: list[str] = []
+    verdicts = _lines(folder / "verify.jsonl", notes)
+    for number, line in enumerate(verdicts, 1):
+        _is_a_verdict(line, f"{folder / 'verify.jsonl'}, line {number}")
+    bench = _last_of_each(_lines(folder / "bench.jsonl", notes), folder / "bench.jsonl")
+    extras = {name: _object(folder / f"{name}.json") for name in EXTRAS if (folder / f"{name}.json").exists()}
+    return Run(folder, manifest, worst_of_each(verdicts, notes), bench, extras, notes)
+
+
+def machine(run: Run) -> dict[str, str]:
+    """What makes a machine class: two runs are timed alike only where all of it is equal."""
+    return {name: str(run.environments[0].get(name, "")) for name in MACHINE}
+
+
+def difference(one: Run, other: Run) -> str:
+    """How the machine classes of two runs differ, in words."""
+    here, there = machine(one), machine(other)
+    return "; ".join(f"{name}: {here[name] or 'none'} and {there[name] or 'none'}" for name in MACHINE if here[name] != there[name])
+
+
+def cell_of(line: Line) -> tuple[str, ...]:
+    """The name of the planned check a verdict belongs to."""
+    return tuple(str(line[part]) for part in CELL)
+
+
+def worst_of_each(lines: list[Line], notes: list[str]) -> list[Line]:
+    """One line a cell: where a resumed run judged a cell twice and differently, the worse verdict counts and `notes` says so."""
+    kept: dict[tuple[str, ...], Line] = {}
+    for line in lines:
+        cell = cell_of(line)
+        before = kept.setdefault(cell, line)
+        if before["verdict"] != line["verdict"]:
+            worse = worst([before["verdict"], line["verdict"]])
+            kept[cell] = before if before["verdict"] == worse else line
+            notes.append(f"{' · '.join(cell)} was judged twice: {before['verdict']} and {line['verdict']}; the worse counts")
+    return list(kept.values())
+
+
+def visible(value: Any) -> Any:
+    """`value` with every control and formatting character spelled out, so that no name can act on a page or a terminal."""
+    if isinstance(value, str):
+        return "".join(_spelled(character) for character in value)
+    if isinstance(value, list):
+        return [visible(item) for item in value]
+    if isinstance(value, dict):
+        return {visible(key): visible(item) for key, item in value.items()}
+    return value
+
+
+def _spelled(character: str) -> str:
+    if character in KEPT_VISIBLE or unicodedata.category(character) not in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}:
+        return character
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def _object(path: Path) -> Line:
+    return _parsed(path.read_bytes(), str(path))
+
+
+def _lines(path: Path, notes: list[str]) -> list[Line]:
+    if not path.exists():
+        return []
+    *whole, rest = path.read_bytes().split(b"\n")
+    if rest:
+        notes.append(f"{path.name}: the last line is cut off ({len(rest)} bytes); its cell counts as not run")
+    return [_parsed(line, f"{path}, line {number}") for number, line in enumerate(whole, 1) if line.strip()]
+
+
+def _parsed(text: bytes, where: str) -> Line:
+    try:
+        value = json.loads(text.decode("utf-8"), parse_constant=_no_json)
+    except (ValueError, RecursionError) as error:
+        raise ReportError(f"{where}: expected JSON, got {str(error).splitlines()[0]}") from None
+    if not isinstance(value, dict):
+        raise ReportError(f"{where}: expected a JSON object, got {type(value).__name__}")
+    if value.get("schema") != SCHEMA:
+        raise ReportError(
+            f"{where}: expected schema {SCHEMA}, got {value.get('schema', 'none')!r}; it was written by another version"
+        )
+    return visible(value)
+
+
+def _no_json(word: str) -> NoReturn:
+    raise ValueError(f"{word}, which is not a JSON number")
+
+
+def _is_a_verdict(line: Line, where: str) -> None:
+    _has_texts(line, (*CELL, "verdict"), where)
+    if line["verdict"] not in IN_A_LINE:
+        raise ReportError(f"{where}: expected a verdict ({', '.join(IN_A_LINE)}), got {line['verdict']!r}")
+
+
+def _last_of_each(lines: list[Line], path: Path) -> list[Line]:
+    """The bench lines that count: of each `what` and `id` the last."""
+    last: dict[tuple[str, str], Line] = {}
+    for number, line in enumerate(lines, 1):
+        _has_texts(line, ("what", "id"), f"{path}, line {number}")
+        lacking = [name for name in BENCH.get(line["what"], ()) if name not in line]
+        if line["what"] not in BENCH or lacking:
+            wanted = f"the field {lacking[0]!r}" if lacking else f"'what' to be one of {', '.join(BENCH)}"
+            raise ReportError(f"{path}, line {number}: expected {wanted}, got {line['what']!r} without it")
+        last[line["what"], line["id"]] = line
+    return list(last.values())
+
+
+def _has_texts(value: Any, names: tuple[str, ...], where: str) -> None:
+    if not isinstance(value, dict):
+        raise ReportError(f"{where}: expected a JSON object, got {type(value).__name__}")
+    for name in names:
+        if not isinstance(value.get(name), str):
+            raise ReportError(f"{where}: expected a text {name!r}, got {value.get(name)!r}")

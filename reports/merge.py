@@ -1,0 +1,117 @@
+"""Several run folders made into one: the shards of one plan, or runs of the same code on several machines. Overwrites nothing."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from reports.folders import SCHEMA, Line, ReportError, Run, cell_of, difference, machine
+
+OF_A_RUN: dict[str, Callable[[Line], Any]] = {  # lines every run has for itself, and which of two counts (the least)
+    "trust": lambda line: (bool(line["trusted"]), -(line["noise_floor"] or 0.0)),  # the less trusted
+    "roof": lambda line: -line["rate"],  # a limit is the best ever seen
+    "cost": lambda line: line["seconds"],
+}
+
+
+def merged(runs: Sequence[Run]) -> Run:
+    """One run that holds what all of `runs` hold; raises ReportError where they are of different code or contradict each other."""
+    if not runs:
+        raise ReportError("expected at least one run folder, got none")
+    first, *others = runs
+    for other in others:
+        if other.code != first.code:
+            raise ReportError(
+                f"{first.path} and {other.path} are runs of different code ({first.code} and {other.code}); "
+                f"to set one against the other: veriformer compare {first.path} {other.path}"
+            )
+    if not others:
+        return first
+    manifest = {
+        **first.manifest,
+        "schema": SCHEMA,
+        "id": "+".join(run.id for run in runs),
+        "environments": [environment for run in runs for environment in run.environments],
+        "claims": _union([run.manifest["claims"] for run in runs]),
+        "planned": _union([run.manifest["planned"] for run in runs]),
+        "bench_planned": _union([run.manifest.get("bench_planned") or [] for run in runs]),
+    }
+    return Run(
+        path=first.path,
+        manifest=manifest,
+        verdicts=_verdicts(runs),
+        bench=_bench(runs),
+        extras=_extras(runs),
+        notes=[f"{run.id}: {note}" for run in runs for note in run.notes],
+    )
+
+
+def write(run: Run, folder: Path) -> None:
+    """Write `run` as a run folder; raises ReportError for a folder that holds anything: nothing is overwritten."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ReportError(f"-o {folder}: expected a new or empty folder, found one in use; nothing is overwritten")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, extra in run.extras.items():
+        _whole(folder / f"{name}.json", json.dumps(extra, ensure_ascii=False, indent=1))
+    for name, lines in (("verify.jsonl", run.verdicts), ("bench.jsonl", run.bench)):
+        if lines:
+            _whole(folder / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    manifest = {**run.manifest, "id": folder.name}
+    _whole(folder / "manifest.json", json.dumps(manifest, ensure_ascii=False, indent=1))  # last: only now it is a run
+
+
+def _union(lists: list[list[Any]]) -> list[Any]:
+    return list({json.dumps(item, sort_keys=True): item for items in lists for item in items}.values())
+
+
+def _verdicts(runs: Sequence[Run]) -> list[Line]:
+    kept: dict[tuple[str, ...], tuple[Run, Line]] = {}
+    for run in runs:
+        for line in run.verdicts:
+            before, same = kept.setdefault(cell_of(line), (run, line))
+            if same["verdict"] != line["verdict"]:
+                raise _conflict(before, run, " · ".join(cell_of(line)), f" ({same['verdict']} and {line['verdict']})")
+    return [line for _, line in kept.values()]
+
+
+def _bench(runs: Sequence[Run]) -> list[Line]:
+    timed = [run for run in runs if run.bench]
+    for other in timed[1:]:
+        if machine(other) != machine(timed[0]):
+            raise ReportError(
+                f"{timed[0].path} and {other.path} hold timings of different machines "
+                f"({difference(timed[0], other)}); only timings of one machine class make one report"
+            )
+    kept: dict[tuple[str, str], tuple[Run, Line]] = {}
+    for run in timed:
+        for line in run.bench:
+            name = (line["what"], line["id"])
+            before, same = kept.setdefault(name, (run, line))
+            if name[0] in OF_A_RUN:
+                kept[name] = (run, min(same, line, key=OF_A_RUN[name[0]]))
+            elif same != line:
+                raise _conflict(before, run, " ".join(name))
+    return [line for _, line in kept.values()]
+
+
+def _conflict(before: Run, run: Run, what: str, how: str = "") -> ReportError:
+    return ReportError(f"{before.path} and {run.path} both hold {what} and differ{how}; merge only runs of different cells")
+
+
+def _extras(runs: Sequence[Run]) -> dict[str, Line]:
+    found: dict[str, Line] = {}
+    for run in runs:
+        for name, extra in run.extras.items():
+            if found.setdefault(name, extra) != extra:
+                raise ReportError(f"{run.path / name}.json differs from that of another folder; merge only one of them")
+    return found
+
+
+def _whole(path: Path, text: str) -> None:
+    unfinished = path.with_name(path.name + ".unfinished")
+    with unfinished.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)

@@ -1,0 +1,135 @@
+"""Tables of what was verified: every check, the matrix of claims, what is broken, what is refuted, how near to the budget."""
+
+from typing import Any
+
+import pandas as pd
+
+from reports.folders import CELL, Line, Run, cell_of
+from reports.outcomes import BROKEN, OUTCOMES, worst
+
+COLUMN = ["implementation", "dtype", "device"]  # what makes a column of the matrix
+FINDINGS = {
+    "verdict": "MISSING",
+    "message": "",
+    "counterexample": "",
+    "share": None,
+    "place": None,
+    "expected": None,
+    "got": None,
+    "generated": 0,
+    "filtered": 0,
+    "compared": 0,
+    "unjudged": 0,
+    "seconds": 0.0,
+    "seed": None,
+    "isolated": None,
+}
+"""What a check's row says where no verdict is there."""
+
+
+def claims(run: Run) -> pd.DataFrame:
+    """The catalogue as the run's manifest carries it, in its order; a claim that only a verdict names is added at the end."""
+    texts = ["id", "step", "kind", "statement", "formula", "expectation"]
+    known = [{name: str(row.get(name, "")) for name in texts} for row in run.manifest["claims"] if isinstance(row, dict)]
+    ids = {row["id"] for row in known}
+    named = dict.fromkeys(str(line["claim"]) for line in [*run.manifest["planned"], *run.verdicts])
+    strange = [
+        {"id": name, "step": "", "kind": "", "statement": "a claim this run's manifest does not describe"}
+        for name in named
+        if name not in ids
+    ]
+    return pd.DataFrame([*known, *strange], columns=texts).fillna("").drop_duplicates("id").set_index("id")
+
+
+def checks(run: Run) -> pd.DataFrame:
+    """One row a check, planned or run: a planned one without a verdict is MISSING."""
+    planned = {cell_of(cell): cell for cell in run.manifest["planned"]}
+    done = {cell_of(line): line for line in run.verdicts}
+    rows = [_row(cell, done.get(cell), cell in planned) for cell in dict.fromkeys([*planned, *done])]
+    frame = pd.DataFrame(rows, columns=[*CELL, *FINDINGS, "planned"])
+    numbers = ["share", "generated", "filtered", "compared", "unjudged", "seconds"]
+    frame[numbers] = frame[numbers].apply(pd.to_numeric, errors="coerce")
+    return frame
+
+
+def _row(cell: tuple[str, ...], line: Line | None, planned: bool) -> Line:
+    found = line or {}
+    return {
+        **dict(zip(CELL, cell, strict=True)),
+        **{name: found.get(name, empty) for name, empty in FINDINGS.items()},
+        "planned": planned,
+    }
+
+
+def matrix(checked: pd.DataFrame, catalogue: pd.DataFrame) -> pd.DataFrame:
+    """Claim × (implementation, dtype, device): the worst of the claim's properties there; UNPLANNED where the run planned none."""
+    columns = pd.MultiIndex.from_frame(checked[COLUMN].drop_duplicates())
+    if checked.empty:
+        return pd.DataFrame("UNPLANNED", index=catalogue.index, columns=columns)
+    grid = checked.groupby(["claim", *COLUMN], sort=False)["verdict"].agg(lambda names: worst(list(names))).unstack(COLUMN)
+    return grid.reindex(index=catalogue.index, columns=columns).astype(object).where(lambda told: told.notna(), "UNPLANNED")
+
+
+def tally(grid: pd.DataFrame) -> pd.DataFrame:
+    """How many claims stand how, for each column of the matrix; only outcomes that occur, worst first."""
+    occurring = [outcome.name for outcome in OUTCOMES if (grid == outcome.name).any(axis=None)]
+    return pd.DataFrame({name: (grid == name).sum() for name in occurring}, index=grid.columns)
+
+
+def broken(checked: pd.DataFrame) -> list[Line]:
+    """One entry a broken (claim, implementation): its plainest counterexample, and where else the same is broken."""
+    entries: list[Line] = []
+    red = checked[checked["verdict"].isin(BROKEN)]
+    for _, group in red.groupby(["claim", "implementation"], sort=False):
+        rows = _records(group)
+        lead = min(rows, key=lambda row: (not row["counterexample"], len(row["counterexample"])))
+        entries.append({**lead, "also": [row for row in rows if row is not lead]})
+    return entries
+
+
+def missing(checked: pd.DataFrame) -> pd.DataFrame:
+    """The planned checks that did not run."""
+    return checked.loc[checked["verdict"] == "MISSING", list(CELL)]
+
+
+def refuted(checked: pd.DataFrame, catalogue: pd.DataFrame) -> list[Line]:
+    """One entry a claim that mathematics refutes: the smallest counterexample found, and on which columns it was found or not."""
+    entries: list[Line] = []
+    for claim in catalogue.index[catalogue["kind"] == "refuted"]:
+        rows = _records(checked[checked["claim"] == claim])
+        shown = [row for row in rows if row["verdict"] == "PASS" and row["counterexample"]]
+        entries.append(
+            {
+                "claim": claim,
+                **catalogue.loc[claim].to_dict(),
+                "counterexample": min((row["counterexample"] for row in shown), key=lambda text: (len(text), text), default=""),
+                "shown": sorted({_where(row) for row in shown}),
+                "not_shown": sorted({_where(row) for row in rows if row["verdict"] in (*BROKEN, "MISSING")}),
+            }
+        )
+    return entries
+
+
+def headroom(checked: pd.DataFrame) -> pd.DataFrame:
+    """Claim and dtype: the worst error as a share of the budget, its inverse the head-room, and how much was compared."""
+    judged = checked[checked["verdict"].isin(["PASS", "SUSPECT"]) & (checked["share"] > 0)]
+    groups = judged.groupby(["claim", "dtype"], sort=False)
+    table = groups.agg(share=("share", "max"), checks=("share", "size"), compared=("compared", "sum"), unjudged=("unjudged", "sum"))
+    table.insert(1, "headroom", 1 / table["share"])
+    return table.reset_index()
+
+
+def effort(checked: pd.DataFrame) -> pd.DataFrame:
+    """Claim: how hard it was tried: examples, filtered ones, numbers compared, seconds."""
+    ran = checked[~checked["verdict"].isin(["MISSING", "UNSUPPORTED"])]
+    columns = ["generated", "filtered", "compared", "unjudged", "seconds"]
+    return ran.groupby("claim", sort=False)[columns].sum().reset_index()
+
+
+def _records(frame: pd.DataFrame) -> list[Line]:
+    records: list[Any] = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return records
+
+
+def _where(row: Line) -> str:
+    return f"{row['implementation']} {row['dtype']}" + ("" if row["device"] == "cpu" else f" {row['device']}")
