@@ -1,0 +1,73 @@
+"""The command line: `veriformer COMMAND`. A command's module is imported when it is asked for, so that `--help` is immediate.
+
+Exit codes: 0 good, 1 a claim is broken, 2 usage, 3 a confirmed slowdown, 5 planned checks missing, 130 interrupted.
+"""
+
+import importlib
+from importlib.metadata import version
+from typing import Any
+
+import click
+
+from veriformer import rooms, settings
+
+COMMANDS = {
+    "verify": ("veriformer.commands.verify", "Verify an implementation, claim by claim."),
+    "report": ("veriformer.commands.report", "Verify and measure all that is built in, or render run folders."),
+    "list": ("veriformer.commands.list", "List claims, steps (with their signatures) or implementations."),
+    "explain": ("veriformer.commands.explain", "Say what a claim states and what mathematics says about it."),
+    "trace": ("veriformer.commands.trace", "Print the article's worked example, matrix by matrix."),
+    "bench": ("veriformer.commands.bench", "Measure what an implementation costs, beside its peers."),
+    "compare": ("veriformer.commands.compare", "Compare the timings of two runs."),
+    "merge": ("veriformer.commands.merge", "Join the run folders of several shards into one."),
+    "doctor": ("veriformer.commands.doctor", "Say what this machine has, and what cannot be trusted on it."),
+    "budget": ("veriformer.commands.budget", "Say how far an honest computation may stray from the oracle."),
+    "calibrate": ("veriformer.commands.calibrate", "Measure false alarms and the smallest visible fault of every budget."),
+    "localize": ("veriformer.commands.localize", "Find the first step at which an implementation goes wrong."),
+    "score": ("veriformer.commands.score", "Count which of the re-created real bugs the properties catch."),
+    "repro": ("veriformer.commands.repro", "Replay a counterexample."),
+}
+"""name → (module, what `--help` says of it)."""
+
+
+class Commands(click.Group):
+    """A group whose commands are looked up in COMMANDS."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
+        """In the table's order."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, with the defaults the user's pyproject.toml gives it."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        ctx.default_map = {**(ctx.default_map or {}), cmd_name: settings.defaults(cmd_name, command)}
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with the nearest name for one that does not exist."""
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            known = ", ".join(COMMANDS)
+            raise settings.Refused(f"no command {args[0]!r}{settings.nearest(args[0], COMMANDS)}; expected one of {known}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Without importing any of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run; an interrupt is exit code 130."""
+        try:
+            return super().main(*args, **kwargs)
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(version("veriformer"), prog_name="veriformer")
+def main() -> None:
+    """Is this Transformer right, where does it go wrong, and what does it cost?"""
+    if mistake := rooms.mistaken():
+        raise settings.Refused(mistake)

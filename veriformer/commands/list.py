@@ -1,0 +1,59 @@
+"""`veriformer list claims|steps|implementations`."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+COLUMNS = {
+    "claims": ("id", "step", "kind", "statement"),
+    "steps": ("name", "row", "arguments", "returns"),
+    "implementations": ("name", "steps", "dtypes"),
+}
+
+
+def claims() -> list[dict[str, Any]]:
+    """Every claim of the catalogue."""
+    from properties.claims import CLAIMS
+
+    return [asdict(claim) for claim in CLAIMS]
+
+
+def steps() -> list[dict[str, Any]]:
+    """Every step a user's callable may be, with the signature it must have."""
+    from properties.steps import STEPS
+
+    return [{**asdict(step), "signature": step.signature} for step in STEPS.values()]
+
+
+def implementations() -> list[dict[str, Any]]:
+    """Every implementation the suite brings along."""
+    from properties.implementations.registry import BUILT_IN, built_in
+
+    adapters = {name: built_in(name) for name in BUILT_IN}
+    return [{"name": name, "steps": sorted(a.steps), "dtypes": list(a.dtypes), "arrays": a.arrays} for name, a in adapters.items()]
+
+
+@click.command("list")
+@click.argument("what", type=click.Choice(list(COLUMNS)))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+def command(what: str, *, as_json: bool) -> None:
+    """List claims, steps or implementations.
+
+    Steps are printed with the signature a user's callable must have: torch tensors with a leading batch axis b; masks are
+    boolean, broadcastable to the shape shown, and True means *may look*.
+    """
+    rows = {"claims": claims, "steps": steps, "implementations": implementations}[what]()
+    if as_json:
+        click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
+    elif what == "steps":
+        for row in rows:
+            click.echo(row["signature"])
+    else:
+        table = Table(*COLUMNS[what], box=None, header_style="bold")
+        for row in rows:
+            table.add_row(*(", ".join(cell) if isinstance(cell := row[column], list) else cell for column in COLUMNS[what]))
+        Console(soft_wrap=False).print(table)

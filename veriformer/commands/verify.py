@@ -1,0 +1,93 @@
+"""`veriformer verify TARGET`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from veriformer import engine, options, progress
+from veriformer.results import INTERRUPTED, Results
+
+
+@click.command()
+@click.argument("target")
+@click.option("--as", "as_step", metavar="STEP", help="The step a callable is to be used as (`veriformer list steps`).")
+@click.option(
+    "--arrays", type=click.Choice(["torch", "numpy"]), help="What TARGET takes and returns. Default: what it says, else torch."
+)
+@click.option("--dtype", metavar="LIST", help="Comma-separated. Default: all that TARGET supports.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@click.option("--claims", metavar="LIST", help="Comma-separated claim ids. Default: all.")
+@click.option("--examples", type=click.IntRange(1), metavar="N", help="Examples a property. Default: what the profile says.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the examples: one seed, one run.")
+@click.option("--quick", is_flag=True, help="A third of the examples.")
+@click.option(
+    "--max-time", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True, help="Seconds a call may take."
+)
+@click.option(
+    "--run", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Where to write. Default: a new folder in runs/."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+@click.pass_context
+def command(ctx: click.Context, /, *, as_json: bool, **asked: Any) -> None:
+    """Verify TARGET, claim by claim.
+
+    TARGET is a name from `veriformer list implementations`, or yours: module:attribute or path/to/file.py:attribute. It runs in
+    a process of its own, so a crash or a hang is a verdict. Exit code: 0 good, 1 a claim broken, 2 usage, 5 planned checks missing.
+    """
+    results, ended = progress.verify(_request(**asked), quiet=as_json)
+    code = INTERRUPTED if ended.interrupted else results.exit_code
+    if as_json:
+        click.echo(json.dumps(_json(results, code), ensure_ascii=False, indent=1))
+    else:
+        from veriformer.show import show
+
+        show(results, Console(highlight=False))
+    ctx.exit(code)
+
+
+def _request(
+    *,
+    target: str,
+    as_step: str | None,
+    arrays: str | None,
+    dtype: str | None,
+    device: str,
+    claims: str | None,
+    examples: int | None,
+    seed: int,
+    quick: bool,
+    max_time: float,
+    folder: Path | None,
+) -> engine.Request:
+    """The options, checked; the target is imported once, so that a typo costs a line and not a run."""
+    step, dtypes, device = options.step(as_step), options.dtypes(dtype), options.device(device)
+    request = engine.Request(
+        targets=(target,),
+        run=options.run_folder(folder),
+        step=step,
+        arrays=arrays,
+        dtypes=dtypes,
+        device=device,
+        claims=options.claims(claims),
+        examples=examples,
+        seed=seed,
+        profile="quick" if quick else "ci",
+        max_time=max_time,
+        workers=engine.workers(device),
+    )
+    options.target(target, step, arrays, device, dtypes=dtypes, max_time=max_time)
+    return request
+
+
+def _json(results: Results, code: int) -> dict[str, Any]:
+    return {
+        "exit_code": code,
+        "run": str(results.folder),
+        "planned": len(results.planned),
+        "broken": len(results.broken),
+        "missing": results.missing,
+        "verdicts": results.lines,
+    }

@@ -1,0 +1,110 @@
+"""pytest is the engine: a request to verify becomes a pytest run of our properties, in a process of its own.
+
+Neither the user's conftest, configuration or environment nor any plugin we do not name takes part: the same request means the
+same run everywhere.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from veriformer.rooms import ROOT
+
+PLUGINS = ("veriformer", "hypothesispytest")
+PROFILES = ("quick", "ci", "nightly")
+NOT_INHERITED = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD", "HYPOTHESIS_PROFILE")
+PAUSE = 0.2  # seconds between two looks at what is finished
+
+Progress = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be verified, and how hard to look."""
+
+    targets: tuple[str, ...]
+    run: Path
+    step: str | None = None
+    arrays: str | None = None
+    dtypes: tuple[str, ...] = ()  # none: all that a target supports
+    device: str = "cpu"
+    claims: tuple[str, ...] = ()  # none: all
+    examples: int | None = None
+    seed: int | None = None
+    profile: str = "ci"
+    max_time: float = 10.0
+    workers: int = 1
+
+    def arguments(self) -> list[str]:
+        """The arguments of pytest."""
+        options = [
+            str(ROOT / "properties"),
+            f"--rootdir={ROOT}",
+            f"--confcutdir={ROOT}",
+            f"--config-file={Path(__file__).with_name('pytest.ini')}",
+            "--disable-plugin-autoload",
+            *(f"-p{plugin}" for plugin in PLUGINS),
+            "-pno:cacheprovider",
+            "--quiet",
+            "--tb=line",
+            f"--hypothesis-profile={self.profile}",
+            f"--implementation={','.join(self.targets)}",
+            f"--device={self.device}",
+            f"--max-time={self.max_time}",
+            f"--run={self.run}",
+        ]
+        options += [f"--as={self.step}"] if self.step else []
+        options += [f"--arrays={self.arrays}"] if self.arrays else []
+        options += [f"--dtype={','.join(self.dtypes)}"] if self.dtypes else []
+        options += [f"--claims={','.join(self.claims)}"] if self.claims else []
+        options += [f"--examples={self.examples}"] if self.examples is not None else []
+        options += [f"--seed={self.seed}"] if self.seed is not None else []
+        return options + (["-pxdist", f"--numprocesses={self.workers}", "--dist=worksteal"] if self.workers > 1 else [])
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a pytest run ended: its exit code (https://docs.pytest.org/en/stable/reference/exit-codes.html), and what it printed."""
+
+    code: int
+    output: str
+    interrupted: bool = False
+
+    @property
+    def refusal(self) -> str | None:
+        """The usage error that pytest reported, in its words."""
+        lines = [line.removeprefix("ERROR: ") for line in self.output.splitlines() if line.startswith("ERROR: ")]
+        return lines[-1] if self.code == 4 and lines else None
+
+
+def run(request: Request, progress: Progress = lambda: None, folder: Path | None = None) -> Ended:
+    """Run pytest to its end in `folder` (None: here), calling `progress` now and then. An interrupt is reported, not raised."""
+    environment = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
+    if request.workers > 1:
+        environment.setdefault("OMP_NUM_THREADS", "1")  # the workers are the parallelism
+    command = [sys.executable, "-P", "-m", "pytest", *request.arguments()]
+    interrupted = False
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, cwd=folder
+        ) as process:
+            while process.poll() is None:
+                try:
+                    progress()
+                    time.sleep(PAUSE)
+                except KeyboardInterrupt:  # Ctrl-C goes to pytest as well, which ends by itself
+                    interrupted = True
+        progress()
+        output.seek(0)
+        return Ended(process.returncode, output.read(), interrupted)
+
+
+def workers(device: str) -> int:
+    """How many processes pay: one a core where calls are short and on the CPU, at most four; one on another device."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 4) if device == "cpu" else 1

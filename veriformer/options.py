@@ -1,0 +1,90 @@
+"""What the user may ask for: each option checked before anything starts, and refused in one line that names what was expected."""
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from veriformer.settings import Refused, nearest
+
+
+def listed(option: str, text: str | None, known: Collection[str], *, fold: bool = False) -> tuple[str, ...]:
+    """The items of a comma-separated list, each one of `known` (whatever its case, if `fold`)."""
+    names = {name.lower() if fold else name: name for name in known}
+    items = [item.strip() for item in (text or "").split(",") if item.strip()]
+    for item in items:
+        if (item.lower() if fold else item) not in names:
+            raise Refused(f"{option}: no {item!r}{nearest(item, known)}; expected some of {', '.join(known)}")
+    return tuple(dict.fromkeys(names[item.lower() if fold else item] for item in items))
+
+
+def claims(text: str | None) -> tuple[str, ...]:
+    """Claim ids."""
+    from properties.claims import CLAIMS
+
+    return listed("--claims", text, [claim.id for claim in CLAIMS if claim.kind != "study"], fold=True)
+
+
+def dtypes(text: str | None) -> tuple[str, ...]:
+    """Names of dtypes."""
+    from veriformer.child import DTYPES
+
+    return listed("--dtype", text, DTYPES["torch"])
+
+
+def step(name: str | None) -> str | None:
+    """The name of a step."""
+    from properties.steps import STEPS
+
+    if name is not None and name not in STEPS:
+        raise Refused(f"--as: no step {name!r}{nearest(name, STEPS)}; expected one of {', '.join(STEPS)}")
+    return name
+
+
+def device(name: str) -> str:
+    """A device that is there."""
+    if name == "cpu":
+        return name
+    if not re.fullmatch(r"cuda(:\d+)?", name):
+        raise Refused(f"--device: expected cpu, cuda or cuda:N, got {name!r}")
+    import torch
+
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(name.partition(":")[2] or 0) >= there:
+        raise Refused(f"--device: no {name} here; expected one of {', '.join(['cpu', *(f'cuda:{i}' for i in range(there))])}")
+    return name
+
+
+def target(name: str, as_step: str | None, arrays: str | None, on: str, *, dtypes: tuple[str, ...], max_time: float) -> None:
+    """A built-in name, or something of the user's that imports, offers a step and supports the dtypes asked for."""
+    from properties.implementations.registry import BUILT_IN, built_in
+    from veriformer.child import CandidateProxy, TargetError
+
+    if name in BUILT_IN:
+        if as_step is not None:
+            raise Refused(f"--as: {name} is built in and knows its own steps")
+        offered = built_in(name).dtypes
+    else:
+        try:
+            with CandidateProxy(name, as_step, arrays, on, max_time) as proxy:
+                offered = proxy.dtypes
+        except TargetError as error:
+            hint = "" if ":" in name else f"{nearest(name, BUILT_IN)} (built in: {', '.join(BUILT_IN)})"
+            raise Refused(f"{error}{hint}") from error
+    if missing := [dtype for dtype in dtypes if dtype not in offered]:
+        hint = "; numpy has no bfloat16" if missing == ["bfloat16"] and name not in BUILT_IN else ""
+        raise Refused(f"--dtype: {name} supports {', '.join(offered)}, got {', '.join(missing)}{hint}")
+
+
+def run_folder(path: Path | None) -> Path:
+    """A folder that holds no run yet: the one named, or a new one under runs/."""
+    from properties.runs import new_id
+
+    if path is None:
+        path = first = Path("runs") / new_id()
+        count = 1
+        while path.exists():  # two runs within one second
+            count += 1
+            path = first.with_name(f"{first.name}-{count}")
+    if path.exists() and (not path.is_dir() or (path / "manifest.json").exists() or (path / "verify.jsonl").exists()):
+        raise Refused(f"--run: {path} already holds a run; expected a new folder or an empty one")
+    return path.absolute()

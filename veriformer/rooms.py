@@ -1,0 +1,24 @@
+"""Our folders have plain names, and a user's project may have folders of the same names: ours must be the ones we import."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("reference", "optimized", "properties", "bench", "reports", "veriformer")
+
+
+def prefer_ours() -> None:
+    """Let the current directory be searched last: `python -m` puts it first."""
+    here = {"", str(Path.cwd())} - {str(ROOT)}
+    sys.path[:] = [place for place in sys.path if place not in here] + [place for place in sys.path if place in here]
+
+
+def mistaken() -> str | None:
+    """In one line, the room that would be imported from elsewhere, with both places; None when all is well."""
+    for room in ROOMS:
+        spec = importlib.util.find_spec(room)
+        found = Path(spec.origin).resolve().parent if spec and spec.origin else None
+        if found != ROOT / room:
+            return f"{room}: expected {ROOT / room}, but Python finds {found or 'nothing'} first; is PYTHONPATH set?"
+    return None
