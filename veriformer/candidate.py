@@ -1,6 +1,6 @@
 """The process a user's implementation lives in. Started by `veriformer.child` as `python -P candidate.py FD torch|numpy`.
 
-Stand-alone: it imports the standard library, numpy, torch where asked, the user's code, and none of our rooms (two files that
+Stand-alone: it imports the standard library, numpy, torch where asked, the user's code, and none of our rooms (three files that
 stand alone as well are loaded by their paths), so that the user's own `bench` or `properties` keep their names and the oracle
 is out of reach.
 
@@ -11,6 +11,7 @@ A message is two lengths, a JSON text and the bytes of its arrays; nothing is ev
 a pipe of their own, so that printing cannot disturb an answer. Not a sandbox: it guards against mistakes, not against malice.
 """
 
+import contextlib
 import ctypes
 import faulthandler
 import gc
@@ -22,7 +23,6 @@ import os
 import resource
 import signal
 import socket
-import struct
 import sys
 import time
 import traceback
@@ -30,11 +30,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-LENGTHS = struct.Struct("!QQ")
 PR_SET_PDEATHSIG = 1
 torch: Any = None  # the module, once the zygote has imported it
 
@@ -50,61 +49,15 @@ def _ours(file: str) -> ModuleType:
     return module
 
 
-CACHED = _ours("properties/implementations/cached.py")
+if TYPE_CHECKING:
+    from properties.implementations import cached
+    from veriformer import handed, wire
+else:
+    cached = _ours("properties/implementations/cached.py")
+    handed = _ours("veriformer/handed.py")
+    wire = _ours("veriformer/wire.py")
 
-
-# ---- the wire (the parent uses these functions too) ----
-
-
-def encode(body: Any) -> bytes:
-    """One message: nested dicts and lists of plain values and numpy arrays (float64, bool, int64)."""
-    arrays: list[np.ndarray] = []
-    flat = _without_arrays(body, arrays)
-    shapes = [(array.dtype.name, array.shape) for array in arrays]
-    text = json.dumps({"body": flat, "arrays": shapes}).encode()
-    payload = b"".join(array.tobytes() for array in arrays)
-    return LENGTHS.pack(len(text), len(payload)) + text + payload
-
-
-def receive(read: Callable[[int], bytearray]) -> Any:
-    """The next message, from `read(count)`; its arrays are copies that may be written to."""
-    text, payload = (read(length) for length in LENGTHS.unpack(read(LENGTHS.size)))
-    message = json.loads(text)
-    arrays, start = [], 0
-    for dtype, shape in message["arrays"]:
-        count = int(np.prod(shape, dtype=np.int64))
-        arrays.append(np.frombuffer(payload, dtype, count, start).reshape(shape).copy())
-        start += arrays[-1].nbytes
-    return _with_arrays(message["body"], arrays)
-
-
-def _without_arrays(value: Any, arrays: list[np.ndarray]) -> Any:
-    if isinstance(value, np.ndarray):
-        arrays.append(value)
-        return {"@array": len(arrays) - 1}
-    if isinstance(value, dict):
-        return {key: _without_arrays(item, arrays) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_arrays(item, arrays) for item in value]
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _with_arrays(value: Any, arrays: list[np.ndarray]) -> Any:
-    if isinstance(value, dict):
-        return arrays[value["@array"]] if "@array" in value else {k: _with_arrays(v, arrays) for k, v in value.items()}
-    return [_with_arrays(item, arrays) for item in value] if isinstance(value, list) else value
-
-
-def read_exactly(connection: socket.socket, count: int) -> bytearray:
-    """`count` bytes of a blocking socket; EOFError when the other side is gone."""
-    data = bytearray(count)
-    view, got = memoryview(data), 0
-    while got < count:
-        new = connection.recv_into(view[got:])
-        if not new:
-            raise EOFError
-        got += new
-    return data
+OURS = {str(module.__file__) for module in (cached, handed, wire)} | {__file__}
 
 
 # ---- the zygote ----
@@ -145,10 +98,8 @@ def _reap(pid: int, grace: float) -> dict[str, Any]:
         done, status = os.waitpid(pid, os.WNOHANG)
     for kill in (os.killpg, os.kill):
         if kill is os.killpg or not done:
-            try:
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # already gone
                 kill(pid, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                pass  # already gone
     if not done:
         _, status = os.waitpid(pid, 0)
     return {"code": os.waitstatus_to_exitcode(status), "ended_by_us": not done}
@@ -195,10 +146,8 @@ def _die_with_the_zygote() -> None:
 def _die_first_and_quietly() -> None:
     """When memory runs out the kernel is to take the candidate, not the run; and a crash is not to write a core file."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    try:
-        Path("/proc/self/oom_score_adj").write_text("1000")
-    except OSError:
-        pass  # not Linux, or not allowed: then the kernel chooses
+    with contextlib.suppress(OSError):  # not Linux, or not allowed: then the kernel chooses
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 # ---- the worker: find what is to be called ----
@@ -212,7 +161,7 @@ def serve(connection: socket.socket) -> None:
     """Answer requests until the parent closes the connection. The first one says what to import."""
     candidate: Candidate | None = None
     while True:
-        request = receive(partial(read_exactly, connection))
+        request = wire.receive(partial(wire.read_exactly, connection))
         if candidate is None:
             try:
                 candidate = Candidate(request)
@@ -221,7 +170,7 @@ def serve(connection: socket.socket) -> None:
                 answer = {"refused": str(refused)}
         else:
             answer = candidate.answer(request)
-        connection.sendall(encode(answer))
+        connection.sendall(wire.encode(answer))
 
 
 def load(target: str) -> tuple[Any, str]:
@@ -249,7 +198,7 @@ def _module(place: str) -> Any:
             if hasattr(module, attribute):
                 return getattr(module, attribute)
         raise TargetRefused(
-            f"no module named {error.name!r} here: expected module:attribute, importable from {Path.cwd().name}/, or file.py:attribute"
+            f"no module named {error.name!r} in {Path.cwd().name}/ or installed: expected module:attribute or file.py:attribute"
         ) from error
     except Exception as error:
         raise TargetRefused(f"{place} does not import: {_told(error)}") from error
@@ -260,7 +209,8 @@ def _file(path: Path) -> ModuleType:
         raise TargetRefused(f"no file {str(path)!r}: expected path/to/file.py:attribute")
     name = path.stem if path.stem not in sys.modules else f"candidate_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path.resolve())
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.resolve().parent))  # as `python path/to/file.py` would
     try:
@@ -295,6 +245,7 @@ class Candidate:
         os.chdir(greeting["folder"])
         sys.path[:0] = [greeting["folder"], *greeting["path"]]
         target, known = greeting["target"], greeting["known_steps"]
+        self.thing: Any
         self.thing, name = load(target)
         if inspect.isclass(self.thing):
             try:
@@ -336,18 +287,18 @@ class Candidate:
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Call one step, or `tap`: the result described, or what was raised. SystemExit ends the worker, as it would a script."""
-        handed: list[Handed] = []
-        give = partial(_given, make=partial(self._handed, request, handed))
+        inputs: list[handed.Handed] = []
+        give = partial(_given, make=partial(self._handed, request, inputs))
         args = [give(value, path) for value, path in zip(request["args"], request["names"], strict=True)]
         kwargs = {name: give(value, name) for name, value in request["kwargs"].items()}
         function = self.thing.tap if request["step"] == "tap" else self.steps[request["step"]]
         if request["step"] == "kv_cache":
-            function = partial(CACHED.play, function)
+            function = partial(cached.play, function)
         try:
             result = function(*args, **kwargs)
-            answer = described(result)
-            answer["changed"] = [each.path for each in handed if each.changed()]
-            answer["shares"] = [each.path for each in handed if each.shares(result)]
+            answer = handed.described(result)
+            answer["changed"] = [each.path for each in inputs if each.changed()]
+            answer["shares"] = [each.path for each in inputs if each.shares(result)]
         except SystemExit:
             raise
         except BaseException as error:
@@ -355,12 +306,12 @@ class Candidate:
             return {"raised": type(error).__name__, "message": message[:500], "where": _where(error)}
         return answer
 
-    def _handed(self, request: dict[str, Any], handed: list["Handed"], value: Any, path: str) -> Any:
+    def _handed(self, request: dict[str, Any], inputs: list["handed.Handed"], value: Any, path: str) -> Any:
         if isinstance(value, str):  # the name of a dtype
             return getattr(torch if self.arrays == "torch" else np, value)
         device = request["device"] if self.arrays == "torch" else None
-        handed.append(Handed(path, value, request["dtype"], device, request["layout"]))
-        return handed[-1].given
+        inputs.append(handed.Handed(path, value, request["dtype"], device, request["layout"]))
+        return inputs[-1].given
 
 
 def _given(value: Any, path: str, make: Callable[[Any, str], Any]) -> Any:
@@ -379,7 +330,7 @@ def _given(value: Any, path: str, make: Callable[[Any, str], Any]) -> Any:
 def _frames(error: BaseException) -> Iterator[traceback.FrameSummary]:
     """The frames of a traceback that are the user's: not ours, not of the import machinery."""
     for frame in traceback.extract_tb(error.__traceback__):
-        if frame.filename != __file__ and "importlib" not in frame.filename:
+        if frame.filename not in OURS and "importlib" not in frame.filename:
             yield frame
 
 
@@ -400,124 +351,6 @@ def _told(error: BaseException) -> str:
         return f"{type(error).__name__}: {error.msg} ({where})"
     text = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
     return f"{text} ({where})" if where else text
-
-
-# ---- the worker: what is handed over, and what comes back ----
-
-
-class Handed:
-    """One array handed to the candidate, with the memory it lies in and the bits that memory held."""
-
-    def __init__(self, path: str, values: np.ndarray, dtype: str, device: str | None, layout: str | None) -> None:
-        self.path = path
-        array = _converted(values, dtype, device)
-        if values.dtype == np.float64 and layout not in (None, "contiguous") and values.size:
-            self.memory, self.given = LAYOUTS[layout](array, values)
-        else:
-            self.memory = self.given = array
-        self.before = self._state()
-
-    def _state(self) -> tuple[Any, ...]:
-        return _geometry(self.given), _bits(self.memory)
-
-    def changed(self) -> bool:
-        """Whether any bit of the memory (gaps included) or the shape, strides or place of the array is another."""
-        return self._state() != self.before
-
-    def shares(self, result: Any) -> bool:
-        """Whether `result` is a view of this array's memory."""
-        if torch is not None and isinstance(result, torch.Tensor):
-            if not isinstance(self.memory, torch.Tensor) or not result.numel():
-                return False
-            return result.untyped_storage().data_ptr() == self.memory.untyped_storage().data_ptr()
-        return isinstance(result, np.ndarray) and isinstance(self.memory, np.ndarray) and np.may_share_memory(result, self.memory)
-
-
-def _converted(values: np.ndarray, dtype: str, device: str | None) -> Any:
-    """float64 becomes `dtype` (exact: the parent sends numbers `dtype` can hold); bool and int64 stay. device None: numpy."""
-    if device is None:
-        return values.astype(dtype) if values.dtype == np.float64 else values
-    tensor = torch.from_numpy(values)
-    return tensor.to(device, getattr(torch, dtype) if values.dtype == np.float64 else tensor.dtype)
-
-
-def _full_of_nan(shape: tuple[int, ...], like: Any) -> Any:
-    """Fresh memory; what a candidate reads from its gaps is NaN and shows."""
-    return np.full(shape, np.nan, like.dtype) if isinstance(like, np.ndarray) else like.new_full(shape, np.nan)
-
-
-def _filled(memory: Any, view: Any, array: Any) -> tuple[Any, Any]:
-    view[...] = array
-    return memory, view
-
-
-def _transposed(array: Any, _: np.ndarray) -> tuple[Any, Any]:
-    if array.ndim < 2:
-        return array, array
-    memory = _full_of_nan((*array.shape[:-2], array.shape[-1], array.shape[-2]), array)
-    return _filled(memory, memory.swapaxes(-1, -2), array)
-
-
-def _strided(array: Any, _: np.ndarray) -> tuple[Any, Any]:
-    if not array.ndim:
-        return array, array
-    memory = _full_of_nan((*array.shape[:-1], 2 * array.shape[-1]), array)
-    return _filled(memory, memory[..., ::2], array)
-
-
-def _offset(array: Any, values: np.ndarray) -> tuple[Any, Any]:
-    memory = _full_of_nan((values.size + 5,), array)
-    return _filled(memory, memory[3:-2].reshape(array.shape), array)
-
-
-def _expanded(array: Any, values: np.ndarray) -> tuple[Any, Any]:
-    """Stride 0 along every axis on which the values do not differ in a single bit."""
-    bits = values.view(np.int64)
-    constant = [bits.shape[axis] > 1 and (bits == bits.take([0], axis)).all() for axis in range(bits.ndim)]
-    if not any(constant):
-        return array, array
-    first = array[tuple(slice(0, 1) if same else slice(None) for same in constant)]
-    memory = first.copy() if isinstance(array, np.ndarray) else first.clone()
-    return memory, np.broadcast_to(memory, array.shape) if isinstance(array, np.ndarray) else memory.expand(array.shape)
-
-
-LAYOUTS = {"transposed": _transposed, "strided": _strided, "offset": _offset, "expanded": _expanded}
-
-
-def _bits(array: Any) -> bytes:
-    if isinstance(array, np.ndarray):
-        return array.tobytes()
-    return array.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-
-
-def _geometry(array: Any) -> tuple[Any, ...]:
-    if isinstance(array, np.ndarray):
-        return array.shape, array.strides, array.__array_interface__["data"][0]
-    return tuple(array.shape), array.stride(), array.data_ptr()
-
-
-def described(result: Any) -> dict[str, Any]:
-    """A result as a message: what it is, and its values as float64, bool or int64 (None where those cannot hold them)."""
-    kind_of_type = f"{type(result).__module__}.{type(result).__qualname__}".removeprefix("builtins.")
-    if torch is not None and isinstance(result, torch.Tensor):
-        values, dtype = result.detach().cpu(), str(result.dtype).removeprefix("torch.")
-        values = values.to(torch.float64) if values.is_floating_point() else values
-        return _array_answer("tensor", "torch.Tensor", dtype, values.resolve_conj().numpy())
-    if isinstance(result, np.ndarray):
-        return _array_answer("array", "numpy.ndarray", result.dtype.name, np.asarray(result))
-    if isinstance(result, dict):
-        return {"kind": "nested", "type": kind_of_type, "items": {str(key): described(item) for key, item in result.items()}}
-    if isinstance(result, list | tuple):
-        return {"kind": "nested", "type": kind_of_type, "items": [described(item) for item in result]}
-    if isinstance(result, str | int):
-        return {"kind": "plain", "type": kind_of_type, "value": result}
-    return {"kind": "other", "type": kind_of_type}
-
-
-def _array_answer(kind: str, type_name: str, dtype: str, values: np.ndarray) -> dict[str, Any]:
-    wide = {"f": np.float64, "b": np.bool_, "i": np.int64, "u": np.int64}.get(values.dtype.kind)
-    held = None if wide is None else values.astype(wide)
-    return {"kind": kind, "type": type_name, "dtype": dtype, "shape": list(values.shape), "values": held}
 
 
 if __name__ == "__main__":

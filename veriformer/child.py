@@ -4,37 +4,24 @@ A crash, `os._exit`, a hang or exhausted memory is an exception about the candid
 the input that caused it; the next call gets a new process. `veriformer.candidate` is the other end.
 """
 
-import contextlib
 import hashlib
-import os
 import re
-import select
-import signal
-import socket
-import subprocess
-import sys
 import time
-import weakref
-from collections.abc import Callable, Sequence
-from json import dumps, loads
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import hypothesis
 import numpy as np
 
 from properties.steps import STEPS
-from properties.verdicts import CandidateCrash, CandidateError, CandidateTimeout, record
-from veriformer import candidate
+from properties.verdicts import CandidateCrash, CandidateError, CandidateTimeout
+from veriformer import handed, wire
+from veriformer.losses import Failure, Losses
+from veriformer.processes import Worker, zygote
 
 DTYPES = {"torch": ("float64", "float32", "bfloat16", "float16"), "numpy": ("float64", "float32", "float16")}
-LAYOUTS = ("contiguous", *candidate.LAYOUTS)
-START_TIME = 120.0  # seconds a zygote may take to import torch
-LOG_KEPT = 4096  # bytes of the candidate's last output that are kept to be quoted
-
-STACK = re.compile(r"Fatal Python error|Stack \(most recent|Current thread 0x")
-
-Failure = tuple[type[Exception], str]
+LAYOUTS = ("contiguous", *handed.LAYOUTS)
 
 
 class TargetError(ValueError):
@@ -42,12 +29,13 @@ class TargetError(ValueError):
 
 
 class CandidateProxy:
-    """The implementation `target` names (`module:attribute`, `file.py:attribute`, `module`), as an adapter (see INTERFACES).
+    """The implementation `target` names (`module:attribute`, `file.py:attribute`, `module`), as an adapter.
 
-    A class is instantiated without arguments and offers its methods named after steps, a module its functions; a callable is
-    the step of its own name, or `step`. `arrays` None: what the candidate says itself, else torch. One object lives in the
-    child through all calls until it has to be replaced. A target that crashes or hangs while it is imported is an adapter too:
-    each of its calls says so. `path`: further folders to import from, after the current one.
+    What an adapter is stands in `properties.implementations.subject`. A class is instantiated without arguments and offers its
+    methods named after steps, a module its functions; a callable is the step of its own name, or `step`. `arrays` None: what
+    the candidate says itself, else torch. One object lives in the child through all calls until it has to be replaced. A target
+    that crashes or hangs while it is imported is an adapter too: each of its calls says so. `path`: further folders to import
+    from, after the current one.
     """
 
     isolated = True
@@ -78,7 +66,7 @@ class CandidateProxy:
             "folder": str(Path.cwd()),
             "path": list(path),
         }
-        self._import_time = max_time if max_time > import_time else import_time
+        self._import_time = max(max_time, import_time)
         self._losses = Losses(max_time)
         self._broken: Failure | None = None  # it cannot be imported without dying
         self._worker: Worker | None = None
@@ -93,7 +81,7 @@ class CandidateProxy:
     def __repr__(self) -> str:
         return f"CandidateProxy({self.name})"
 
-    def __enter__(self) -> "CandidateProxy":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -151,7 +139,7 @@ class CandidateProxy:
             raise ValueError(f"layout: expected one of {', '.join(LAYOUTS)}, got {layout!r}")
         if step == "positional_encoding":
             kwargs = {**kwargs, "dtype": {"@dtype": dtype}}
-        request = candidate.encode(
+        request = wire.encode(
             {
                 "step": step,
                 "args": [_widened(value) for value in args],
@@ -200,8 +188,8 @@ class CandidateProxy:
         """Start a worker and let it import the target: what that says about itself, {} where it died or hung (`_broken`)."""
         began = time.monotonic()
         try:
-            self._worker = _zygote(with_torch=self._greeting["arrays"] != "numpy").fork()
-            card = self._worker.ask(candidate.encode(self._greeting), self._import_time)
+            self._worker = zygote(with_torch=self._greeting["arrays"] != "numpy").fork()
+            card = self._worker.ask(wire.encode(self._greeting), self._import_time)
         except TimeoutError:
             place = self._last_line(hung=True)
             self._broken = CandidateTimeout, f"{self.name} was not imported within {self._import_time:g} s{place}"
@@ -298,242 +286,3 @@ def _positional_names(step: str, count: int) -> list[str]:
     arguments = re.sub(r"\([^)]*\)", "", STEPS[step].arguments) if step in STEPS else ""
     names = [name for part in arguments.split(",") if (name := part.split("=")[0].strip()) not in ("", "*")]
     return [*names, *(f"[{i}]" for i in range(len(names), count))][:count]
-
-
-class Losses:
-    """The inputs that cost the candidate its process.
-
-    They are remembered, so that Hypothesis, which replays an input to confirm it, meets the same exception at once. And they
-    are rationed, so that shrinking a hang ends: after a step has hung once for the full `max_time`, its limit drops to 20 times its
-    slowest answer; after HANGS lost inputs to time or a ration of seconds within one property, inputs not seen before are
-    rejected (`hypothesis.reject()`: the example does not count), while known ones answer or fail as they did.
-    """
-
-    HANGS = 15
-    SECONDS = 20.0  # of one property; shared by the properties that lose time, so that a run of many ends too
-    LEAST_SECONDS = 4.0
-    LEAST_LIMIT = 0.5
-    LIMIT_UNANSWERED = 1.0  # of a step that has hung and never answered
-
-    def __init__(self, max_time: float) -> None:
-        self.max_time = max_time
-        self.failures: dict[bytes, Failure] = {}
-        self.slowest: dict[str, float] = {}  # seconds of the slowest answer of each step
-        self.hung: set[str] = set()
-        self.properties = 0  # how many have lost time so far
-        self._property: Any = None
-        self._begin()
-
-    def _begin(self) -> None:
-        self.seen: set[bytes] = set()
-        self.hangs, self.seconds = 0, 0.0
-
-    def _current(self) -> None:
-        if record.current is not self._property:  # another property is running
-            self._property = record.current
-            self._begin()
-
-    def known(self, digest: bytes) -> Failure | None:
-        """How this input failed before."""
-        return self.failures.get(digest)
-
-    def ration_is_used_up_for(self, digest: bytes) -> bool:
-        """Whether to reject this input; never outside of Hypothesis."""
-        self._current()
-        ration = max(self.LEAST_SECONDS, self.SECONDS / max(1, self.properties))
-        used_up = self.hangs > self.HANGS or self.seconds > ration
-        return used_up and digest not in self.seen and hypothesis.currently_in_test_context()
-
-    def limit(self, step: str) -> float:
-        """How many seconds `step` may take now."""
-        if step not in self.hung:
-            return self.max_time
-        slowest = self.slowest.get(step)
-        return min(self.max_time, self.LIMIT_UNANSWERED if slowest is None else max(self.LEAST_LIMIT, 20 * slowest))
-
-    def answered(self, step: str, digest: bytes, seconds: float) -> None:
-        """This input was answered (with a result or an exception)."""
-        self.seen.add(digest)
-        self.slowest[step] = max(self.slowest.get(step, 0.0), seconds)
-
-    def lost(self, step: str, digest: bytes, failure: Failure, seconds: float) -> None:
-        """This input ended the worker. The first hang of a step takes `max_time`, which is not counted."""
-        if not self.hangs and not self.seconds:
-            self.properties += 1
-        self.failures[digest] = failure
-        if failure[0] is CandidateTimeout:
-            self.hangs += 1
-            seconds = seconds if step in self.hung else 0.0
-            self.hung.add(step)
-        self.seconds += seconds
-
-    def restarted(self, seconds: float) -> None:
-        """A new worker imported the target again: that counts too, where a target is slow to import."""
-        if self.failures:
-            self.seconds += seconds
-
-
-class Worker:
-    """A process with one candidate in it: its connection, and the pipe its stdout and stderr end in."""
-
-    def __init__(self, pid: int, connection: socket.socket, log: int, reap: Callable[[int, float], dict[str, Any]]) -> None:
-        self.pid, self._connection, self._log = pid, connection, log
-        self._printed = bytearray()
-        self._poll = select.poll()
-        self._poll.register(connection, select.POLLIN)
-        self._poll.register(log, select.POLLIN)
-        self._finish = weakref.finalize(self, _finish, pid, connection, log, reap, os.getpid())
-
-    def ask(self, request: bytes, limit: float) -> dict[str, Any]:
-        """Send and wait. Raises TimeoutError after `limit` seconds, EOFError when the process is gone."""
-        deadline = time.monotonic() + limit
-        self._connection.settimeout(limit)
-        try:
-            self._connection.sendall(request)
-            return candidate.receive(lambda count: self._read(count, deadline))
-        except ConnectionError as error:
-            raise EOFError from error
-
-    def _read(self, count: int, deadline: float) -> bytearray:
-        data = bytearray(count)
-        view, got = memoryview(data), 0
-        while got < count:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError
-            for descriptor, _ in self._poll.poll(1000 * left):
-                if descriptor == self._log:
-                    self._drain()
-                elif got < count and (new := self._connection.recv_into(view[got:])):
-                    got += new
-                else:
-                    raise EOFError
-        return data
-
-    def _drain(self) -> bool:
-        """Read what the candidate printed (a full pipe would block it); whether there may be more."""
-        if new := os.read(self._log, 65536):
-            self._printed = (self._printed + new)[-LOG_KEPT:]
-        else:
-            self._poll.unregister(self._log)  # closed by the candidate
-        return bool(new)
-
-    def interrupt(self) -> None:
-        """Have the process print the line it is in, and wait for that a moment."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGUSR1)
-        _readable(self._log, 0.2)
-
-    def last_words(self) -> tuple[str, str]:
-        """Where it was (`file:line in function`, from the stack faulthandler prints) and the last lines printed before that."""
-        until = time.monotonic() + 0.5  # it may be printing without end
-        while time.monotonic() < until and _readable(self._log, 0.01) and self._drain():
-            pass
-        printed, _, stack = STACK.sub("\0", self._printed.decode(errors="replace"), count=1).partition("\0")
-        frames = re.findall(r'File "([^"]+)", line (\d+) in (\S+)', stack)
-        own = [frame for frame in frames if "/lib/python" not in frame[0] and frame[0] != candidate.__file__]
-        place = next((f"{Path(file).name}:{line} in {function}" for file, line, function in own), "")
-        return place, " / ".join(line.strip() for line in printed.splitlines()[-3:])[-300:]
-
-    def end(self) -> str:
-        """In words, how the process ended by itself."""
-        if (finish := self._finish.detach()) is None:
-            return "was ended"
-        _, function, args, _ = finish
-        end = function(*args, grace=5.0)
-        if end["ended_by_us"]:
-            return "closed its connection"
-        if end["code"] >= 0:
-            return f"exited with code {end['code']}"
-        name = signal.Signals(-end["code"]).name
-        return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-
-    def close(self) -> None:
-        """Kill the process and whatever it started."""
-        self._finish()
-
-
-def _readable(descriptor: int, seconds: float) -> bool:
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(1000 * seconds))
-
-
-def _finish(
-    pid: int,
-    connection: socket.socket,
-    log: int,
-    reap: Callable[[int, float], dict[str, Any]],
-    owner: int,
-    *,
-    grace: float = 0.0,
-) -> dict[str, Any] | None:
-    connection.close()
-    os.close(log)
-    return reap(pid, grace) if os.getpid() == owner else None  # a fork of ours has no business with it
-
-
-class Zygote:
-    """A process that has imported numpy, and torch if it can, and does nothing but fork."""
-
-    def __init__(self, *, with_torch: bool) -> None:
-        self._control, theirs = socket.socketpair()
-        threads = {name: os.environ.get(name, "1") for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-        command = [sys.executable, "-P", candidate.__file__, str(theirs.fileno()), "torch" if with_torch else "numpy"]
-        with theirs:
-            self._process = subprocess.Popen(
-                command,
-                env=os.environ | threads,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,  # Ctrl-C is for the parent
-            )
-        self.close = weakref.finalize(self, _close_zygote, self._control, self._process, os.getpid())
-        self._control.settimeout(START_TIME)
-        self._reply()
-
-    @property
-    def alive(self) -> bool:
-        """Whether it can still fork."""
-        return self._process.poll() is None
-
-    def _reply(self) -> dict[str, Any]:
-        data = self._control.recv(4096)
-        if not data:
-            raise RuntimeError(f"{sys.executable} {Path(candidate.__file__).name} ended with code {self._process.wait()}")
-        return loads(data)
-
-    def fork(self) -> Worker:
-        """A new worker."""
-        connection, theirs = socket.socketpair()
-        log, their_log = os.pipe()
-        with theirs:
-            socket.send_fds(self._control, [b"{}"], [theirs.fileno(), their_log])
-            os.close(their_log)
-            pid = self._reply()["pid"]
-        return Worker(pid, connection, log, self.reap)
-
-    def reap(self, pid: int, grace: float) -> dict[str, Any]:
-        """Wait `grace` seconds for a worker to end, then kill it: its exit code as subprocess gives it, and whether we ended it."""
-        if not self.alive:  # and with it its workers
-            return {"code": -signal.SIGKILL, "ended_by_us": True}
-        self._control.sendall(dumps({"reap": pid, "grace": grace}).encode())
-        return self._reply()
-
-
-def _close_zygote(control: socket.socket, process: subprocess.Popen[bytes], owner: int) -> None:
-    control.close()
-    if os.getpid() == owner:
-        process.wait()
-
-
-_zygotes: dict[bool, Zygote] = {}
-
-
-def _zygote(*, with_torch: bool) -> Zygote:
-    """The zygote of this process, started when first needed."""
-    found = _zygotes.get(with_torch)
-    if found is None or not found.alive:
-        found = _zygotes[with_torch] = Zygote(with_torch=with_torch)
-    return found

@@ -1,0 +1,130 @@
+"""What is handed to a candidate, in every memory layout, and what comes back from it, described.
+
+Stands alone (standard library, numpy, torch where it is imported): the candidate's process loads this file by its path.
+"""
+
+import sys
+from typing import Any
+
+import numpy as np
+
+
+def _is_tensor(value: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+class Handed:
+    """One array handed to the candidate, with the memory it lies in and the bits that memory held."""
+
+    def __init__(self, path: str, values: np.ndarray, dtype: str, device: str | None, layout: str | None) -> None:
+        self.path = path
+        array = _converted(values, dtype, device)
+        if values.dtype == np.float64 and layout not in (None, "contiguous") and values.size:
+            self.memory, self.given = LAYOUTS[layout](array, values)
+        else:
+            self.memory = self.given = array
+        self.before = self._state()
+
+    def _state(self) -> tuple[Any, ...]:
+        return _geometry(self.given), _bits(self.memory)
+
+    def changed(self) -> bool:
+        """Whether any bit of the memory (gaps included) or the shape, strides or place of the array is another."""
+        return self._state() != self.before
+
+    def shares(self, result: Any) -> bool:
+        """Whether `result` is a view of this array's memory."""
+        if _is_tensor(result):
+            if not _is_tensor(self.memory) or not result.numel():
+                return False
+            return result.untyped_storage().data_ptr() == self.memory.untyped_storage().data_ptr()
+        return isinstance(result, np.ndarray) and isinstance(self.memory, np.ndarray) and np.may_share_memory(result, self.memory)
+
+
+def _converted(values: np.ndarray, dtype: str, device: str | None) -> Any:
+    """float64 becomes `dtype` (exact: the parent sends numbers `dtype` can hold); bool and int64 stay. device None: numpy."""
+    if device is None:
+        return values.astype(dtype) if values.dtype == np.float64 else values
+    torch = sys.modules["torch"]
+    tensor = torch.from_numpy(values)
+    return tensor.to(device, getattr(torch, dtype) if values.dtype == np.float64 else tensor.dtype)
+
+
+def _full_of_nan(shape: tuple[int, ...], like: Any) -> Any:
+    """Fresh memory; what a candidate reads from its gaps is NaN and shows."""
+    return np.full(shape, np.nan, like.dtype) if isinstance(like, np.ndarray) else like.new_full(shape, np.nan)
+
+
+def _filled(memory: Any, view: Any, array: Any) -> tuple[Any, Any]:
+    view[...] = array
+    return memory, view
+
+
+def _transposed(array: Any, _: np.ndarray) -> tuple[Any, Any]:
+    if array.ndim < 2:
+        return array, array
+    memory = _full_of_nan((*array.shape[:-2], array.shape[-1], array.shape[-2]), array)
+    return _filled(memory, memory.swapaxes(-1, -2), array)
+
+
+def _strided(array: Any, _: np.ndarray) -> tuple[Any, Any]:
+    if not array.ndim:
+        return array, array
+    memory = _full_of_nan((*array.shape[:-1], 2 * array.shape[-1]), array)
+    return _filled(memory, memory[..., ::2], array)
+
+
+def _offset(array: Any, values: np.ndarray) -> tuple[Any, Any]:
+    memory = _full_of_nan((values.size + 5,), array)
+    return _filled(memory, memory[3:-2].reshape(array.shape), array)
+
+
+def _expanded(array: Any, values: np.ndarray) -> tuple[Any, Any]:
+    """Stride 0 along every axis on which the values do not differ in a single bit."""
+    bits = values.view(np.int64)
+    constant = [bits.shape[axis] > 1 and (bits == bits.take([0], axis)).all() for axis in range(bits.ndim)]
+    if not any(constant):
+        return array, array
+    first = array[tuple(slice(0, 1) if same else slice(None) for same in constant)]
+    memory = first.copy() if isinstance(array, np.ndarray) else first.clone()
+    return memory, np.broadcast_to(memory, array.shape) if isinstance(array, np.ndarray) else memory.expand(array.shape)
+
+
+LAYOUTS = {"transposed": _transposed, "strided": _strided, "offset": _offset, "expanded": _expanded}
+
+
+def _bits(array: Any) -> bytes:
+    if isinstance(array, np.ndarray):
+        return array.tobytes()
+    return array.detach().cpu().contiguous().reshape(-1).view(sys.modules["torch"].uint8).numpy().tobytes()
+
+
+def _geometry(array: Any) -> tuple[Any, ...]:
+    if isinstance(array, np.ndarray):
+        return array.shape, array.strides, array.__array_interface__["data"][0]
+    return tuple(array.shape), array.stride(), array.data_ptr()
+
+
+def described(result: Any) -> dict[str, Any]:
+    """A result as a message: what it is, and its values as float64, bool or int64 (None where those cannot hold them)."""
+    kind_of_type = f"{type(result).__module__}.{type(result).__qualname__}".removeprefix("builtins.")
+    if _is_tensor(result):
+        values, dtype = result.detach().cpu(), str(result.dtype).removeprefix("torch.")
+        values = values.double() if values.is_floating_point() else values
+        return _array_answer("tensor", "torch.Tensor", dtype, values.resolve_conj().numpy())
+    if isinstance(result, np.ndarray):
+        return _array_answer("array", "numpy.ndarray", result.dtype.name, np.asarray(result))
+    if isinstance(result, dict):
+        return {"kind": "nested", "type": kind_of_type, "items": {str(key): described(item) for key, item in result.items()}}
+    if isinstance(result, list | tuple):
+        return {"kind": "nested", "type": kind_of_type, "items": [described(item) for item in result]}
+    if isinstance(result, str | int):
+        return {"kind": "plain", "type": kind_of_type, "value": result}
+    return {"kind": "other", "type": kind_of_type}
+
+
+def _array_answer(kind: str, type_name: str, dtype: str, values: np.ndarray) -> dict[str, Any]:
+    wide = {"f": np.float64, "b": np.bool_, "i": np.int64, "u": np.int64}.get(values.dtype.kind)
+    held = None if wide is None else values.astype(wide)
+    return {"kind": kind, "type": type_name, "dtype": dtype, "shape": list(values.shape), "values": held}
