@@ -1,0 +1,69 @@
+"""Scaled dot-product attention: the only step where words exchange information.
+
+    Attention(Q, K, V) = softmax(Q Kᵀ / √d_k) V
+
+Vaswani et al. (2017), section 3.2.1, equation (1).
+
+torch's fused kernels never hold the n × m scores in memory, but they *add* −∞ to hidden scores: where a hidden score has
+overflowed, that is NaN. So they are used where that cannot happen: without a mask; with the causal rule as a flag, which the
+CPU's kernel carries out by replacing; and with a mask that hides a key from all queries alike, for then the key itself can
+be emptied. Any other mask takes the formula as it stands.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from optimized.mask import apply_mask, both, causal_mask
+from optimized.softmax import softmax
+
+
+def attention(
+    Q: Float[Tensor, "... n d_k"],
+    K: Float[Tensor, "... m d_k"],
+    V: Float[Tensor, "... m d_v"],
+    mask: Bool[Tensor, "..."] | None = None,
+    causal: bool = False,
+) -> Float[Tensor, "... n d_v"]:
+    """All sentences and heads in one call, fused where the mask permits; `causal` adds the causal rule to `mask`.
+
+    A query that may look nowhere receives zeros. Finite numbers behind a mask, however large, change no bit of the result.
+    """
+    if 0 in (*Q.shape, *K.shape, *V.shape):
+        return _by_the_formula(Q, K, V, _with_causal_rule(mask, Q, K) if causal else mask)
+    if causal and mask is None and _kernel_replaces_scores(Q, K, V):
+        return F.scaled_dot_product_attention(Q, K, V, is_causal=True)
+    if causal:
+        return _by_the_formula(Q, K, V, _with_causal_rule(mask, Q, K))
+    if mask is None:
+        return F.scaled_dot_product_attention(Q, K, V)
+    mask = torch.atleast_2d(mask)
+    return _with_hidden_keys(Q, K, V, mask) if mask.shape[-2] == 1 else _by_the_formula(Q, K, V, mask)
+
+
+def _with_causal_rule(mask: Tensor | None, Q: Tensor, K: Tensor) -> Tensor | None:
+    return both(causal_mask(Q.shape[-2], K.shape[-2], Q.device), mask)
+
+
+def _kernel_replaces_scores(Q: Tensor, K: Tensor, V: Tensor) -> bool:
+    """Whether torch has a fused kernel for these that puts −∞ in place of later words' scores (others add it)."""
+    dense = all(X.dim() == 4 and X.stride(-1) == 1 for X in (Q, K, V))
+    return Q.device.type == "cpu" and dense and Q.shape[:2] == K.shape[:2] == V.shape[:2] and K.shape[-1] == V.shape[-1]
+
+
+def _with_hidden_keys(Q: Tensor, K: Tensor, V: Tensor, mask: Tensor) -> Tensor:
+    """Fused, for a mask (…, 1, m): hidden keys are emptied, and who may look nowhere looks at values that are emptied as well."""
+    blind = ~mask.any(dim=-1, keepdim=True)
+    K = K.masked_fill(~mask.mT, 0.0)
+    V = V.masked_fill(blind, 0.0)
+    return F.scaled_dot_product_attention(Q, K, V, attn_mask=mask | blind)
+
+
+def _by_the_formula(Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None) -> Tensor:
+    """Step by step, in float32 where the dtype is narrower, and rounded once."""
+    wide = torch.promote_types(Q.dtype, torch.float32)
+    scores = Q.to(wide) @ K.to(wide).mT / math.sqrt(Q.shape[-1])
+    return (softmax(apply_mask(scores, mask)) @ V.to(wide)).to(Q.dtype)

@@ -1,0 +1,96 @@
+"""The decoder: N layers of masked self-attention, cross-attention and feed-forward, each with add & norm.
+
+In cross-attention Q comes from the decoder, K and V from the encoder's final output M, in every layer.
+
+Vaswani et al. (2017), sections 3.1 and 3.2.3 and figure 1, right.
+"""
+
+from collections.abc import Callable, Sequence
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from optimized.cache import Cache
+from optimized.feed_forward import feed_forward
+from optimized.mask import causal_mask
+from optimized.multi_head import KeysAndValues, keys_and_values, look_at
+from optimized.parameters import PAPER, Architecture, DecoderLayerParameters, NormParameters
+from optimized.residual_norm import layer_norm, residual_norm
+
+
+def _layer(
+    X: Tensor,
+    past: Callable[[Tensor], KeysAndValues],
+    memory: KeysAndValues,
+    parameters: DecoderLayerParameters,
+    architecture: Architecture,
+    mask: Tensor | None,
+    memory_mask: Tensor | None,
+    causal: bool,
+) -> Tensor:
+    """The three sublayers, with a cache or without: `past` says what the words of X may look back at."""
+
+    def look_back(X: Tensor) -> Tensor:
+        return look_at(X, past(X), parameters.self_attention, architecture.h, mask, causal)
+
+    def look_at_source(X: Tensor) -> Tensor:
+        return look_at(X, memory, parameters.cross_attention, architecture.h, memory_mask)
+
+    def think(X: Tensor) -> Tensor:
+        return feed_forward(X, parameters.feed_forward, architecture.activation)
+
+    X = residual_norm(X, look_back, parameters.norm_1, architecture.eps, architecture.norm)
+    X = residual_norm(X, look_at_source, parameters.norm_2, architecture.eps, architecture.norm)
+    return residual_norm(X, think, parameters.norm_3, architecture.eps, architecture.norm)
+
+
+def decoder_layer(
+    X: Float[Tensor, "... n d_model"],
+    M: Float[Tensor, "... m d_model"],
+    parameters: DecoderLayerParameters,
+    architecture: Architecture = PAPER,
+    mask: Bool[Tensor, "..."] | None = None,
+    memory_mask: Bool[Tensor, "..."] | None = None,
+) -> Float[Tensor, "... n d_model"]:
+    """Whole batches; the causal rule is a flag to the fused kernel, not a matrix. `mask` only restricts further."""
+
+    def past(X: Tensor) -> KeysAndValues:
+        return keys_and_values(X, parameters.self_attention, architecture.h)
+
+    memory = keys_and_values(M, parameters.cross_attention, architecture.h)
+    return _layer(X, past, memory, parameters, architecture, mask, memory_mask, causal=True)
+
+
+def decoder(
+    X: Float[Tensor, "... n d_model"],
+    M: Float[Tensor, "... m d_model"],
+    layers: Sequence[DecoderLayerParameters],
+    architecture: Architecture = PAPER,
+    mask: Bool[Tensor, "..."] | None = None,
+    memory_mask: Bool[Tensor, "..."] | None = None,
+    final_norm: NormParameters | None = None,
+) -> Float[Tensor, "... n d_model"]:
+    """Whole batches through the layers, one after another, each with the same M; then `final_norm`, if there is one."""
+    for layer in layers:
+        X = decoder_layer(X, M, layer, architecture, mask, memory_mask)
+    return X if final_norm is None else layer_norm(X, final_norm, architecture.eps)
+
+
+def continue_decoder(
+    X: Float[Tensor, "b n d_model"],
+    cache: Cache,
+    layers: Sequence[DecoderLayerParameters],
+    architecture: Architecture = PAPER,
+    final_norm: NormParameters | None = None,
+) -> Float[Tensor, "b n d_model"]:
+    """Only the n new words are computed; what they look back at comes from `cache`, which remembers them too afterwards."""
+    n, known = X.shape[-2], cache.length
+    mask = causal_mask(known + n, device=X.device)[known:] if known and n > 1 else None
+    for i, layer in enumerate(layers):
+
+        def past(X: Tensor, i: int = i, layer: DecoderLayerParameters = layer) -> KeysAndValues:
+            return cache.keep(i, keys_and_values(X, layer.self_attention, architecture.h))
+
+        X = _layer(X, past, cache.memory[i], layer, architecture, mask, cache.memory_mask, causal=known == 0)
+    cache.length += n
+    return X if final_norm is None else layer_norm(X, final_norm, architecture.eps)

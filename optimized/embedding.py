@@ -1,0 +1,29 @@
+"""Embedding: each word becomes a row of features.
+
+    X_t = √d_model · table[token_t]
+
+Vaswani et al. (2017), section 3.4.
+"""
+
+import math
+
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def embedding(
+    tokens: Int[Tensor, "... n"],
+    table: Float[Tensor, "vocab d_model"],
+    scale: bool = True,
+) -> Float[Tensor, "... n d_model"]:
+    """A whole batch is looked up at once: the same word gets the same row wherever it stands.
+
+    Raises ValueError for a token outside 0 … vocab − 1.
+    """
+    vocab, d_model = table.shape
+    outside = (tokens < 0) | (tokens >= vocab)
+    if outside.any():
+        raise ValueError(f"tokens: expected ids from 0 to {vocab - 1} (the dictionary has {vocab} words), got {tokens[outside][0]}")
+    rows = F.embedding(tokens, table)
+    return rows * math.sqrt(d_model) if scale else rows

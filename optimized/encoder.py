@@ -1,0 +1,45 @@
+"""The encoder: N layers of self-attention and feed-forward, each with add & norm. The shape stays (…, n, d_model).
+
+Vaswani et al. (2017), section 3.1 and figure 1, left.
+"""
+
+from collections.abc import Sequence
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from optimized.feed_forward import feed_forward
+from optimized.multi_head import multi_head
+from optimized.parameters import PAPER, Architecture, EncoderLayerParameters, NormParameters
+from optimized.residual_norm import layer_norm, residual_norm
+
+
+def encoder_layer(
+    X: Float[Tensor, "... n d_model"],
+    parameters: EncoderLayerParameters,
+    architecture: Architecture = PAPER,
+    mask: Bool[Tensor, "..."] | None = None,
+) -> Float[Tensor, "... n d_model"]:
+    """Whole batches, under a mask of their own each: every word looks where it may, then thinks for itself."""
+
+    def attend(X: Tensor) -> Tensor:
+        return multi_head(X, X, parameters.self_attention, architecture.h, mask)
+
+    def think(X: Tensor) -> Tensor:
+        return feed_forward(X, parameters.feed_forward, architecture.activation)
+
+    X = residual_norm(X, attend, parameters.norm_1, architecture.eps, architecture.norm)
+    return residual_norm(X, think, parameters.norm_2, architecture.eps, architecture.norm)
+
+
+def encoder(
+    X: Float[Tensor, "... n d_model"],
+    layers: Sequence[EncoderLayerParameters],
+    architecture: Architecture = PAPER,
+    mask: Bool[Tensor, "..."] | None = None,
+    final_norm: NormParameters | None = None,
+) -> Float[Tensor, "... n d_model"]:
+    """Whole batches through the layers, one after another; then `final_norm`, if there is one."""
+    for layer in layers:
+        X = encoder_layer(X, layer, architecture, mask)
+    return X if final_norm is None else layer_norm(X, final_norm, architecture.eps)

@@ -1,0 +1,116 @@
+"""Generation: take the likeliest next word, append it, go round again.
+
+Greedy decoding with a K/V cache: each word is computed once. Beam search and sampling are not here, but a `Writer` has what
+they would need: its rows can be taken back, copied and reordered.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from optimized.cache import Cache
+from optimized.decoder import continue_decoder
+from optimized.embedding import embedding
+from optimized.multi_head import keys_and_values
+from optimized.parameters import PAPER, Architecture, TransformerParameters
+from optimized.positional_encoding import add_positions
+from optimized.transformer import encode, score_words
+
+
+class Writer:
+    """A batch of targets in the making: it reads words, remembers what it read, and scores the word that follows.
+
+    Every row has its own source and all rows have read `length` words. The answers are those of
+    `optimized.transformer.transformer` on the words of each row so far, but for rounding. No gradients: writing is not training.
+    """
+
+    def __init__(
+        self,
+        source: Int[Tensor, "b m"],
+        parameters: TransformerParameters,
+        architecture: Architecture = PAPER,
+        source_real: Bool[Tensor, "b m"] | None = None,
+        capacity: int = 64,
+    ) -> None:
+        self.parameters, self.architecture, self.capacity = parameters, architecture, capacity
+        self.reset(source, source_real)
+
+    @property
+    def length(self) -> int:
+        """How many words every row has read."""
+        return self.cache.length
+
+    @torch.no_grad()
+    def reset(self, source: Int[Tensor, "b m"], source_real: Bool[Tensor, "b m"] | None = None) -> None:
+        """Start anew with other sources, as many and as wide as they may be."""
+        M = encode(source, self.parameters, self.architecture, source_real)
+        memory = [keys_and_values(M, layer.cross_attention, self.architecture.h) for layer in self.parameters.decoder]
+        real = torch.ones_like(source, dtype=torch.bool) if source_real is None else source_real
+        self.cache = Cache.of(memory, real, self.capacity)
+
+    @torch.no_grad()
+    def prefill(self, words: Int[Tensor, "b n"]) -> Float[Tensor, "b n vocab"]:
+        """Read n words more in every row at once, and score the word after each of them."""
+        if words.shape[-1] == 0:
+            raise ValueError("words: expected at least one word, got an empty sequence")
+        if len(words) != len(self.cache.memory_mask):
+            raise ValueError(f"words: expected a row for each of {len(self.cache.memory_mask)} sources, got {len(words)}")
+        X = add_positions(embedding(words, self.parameters.target_embedding, self.architecture.scale_embedding), self.length)
+        X = continue_decoder(X, self.cache, self.parameters.decoder, self.architecture, self.parameters.decoder_norm)
+        return score_words(X, self.parameters)
+
+    def step(self, words: Int[Tensor, " b"]) -> Float[Tensor, "b vocab"]:
+        """Read one word more in every row, and score the word after it."""
+        return self.prefill(words[:, None])[:, 0]
+
+    def rollback(self, length: int) -> None:
+        """Forget all words but the first `length` of every row."""
+        self.cache.rollback(length)
+
+    def reorder(self, rows: Int[Tensor, " rows"]) -> None:
+        """Let row i be what row rows[i] was, its source too; a row may come twice or not at all."""
+        self.cache.take(rows)
+
+    def leave(self, rows: Int[Tensor, " rows"]) -> None:
+        """Let these rows go; the others close up in their order."""
+        all_rows = torch.arange(len(self.cache.memory_mask), device=rows.device)
+        self.cache.take(all_rows[~torch.isin(all_rows, rows)])
+
+    def join(self, other: "Writer") -> None:
+        """Take over the rows of `other`, as many words long and with sources as wide, behind one's own."""
+        self.cache.join(other.cache)
+
+    def copy(self) -> "Writer":
+        """A second writer in the same state; neither knows what the other does from now on."""
+        other = object.__new__(Writer)
+        other.parameters, other.architecture, other.capacity = self.parameters, self.architecture, self.capacity
+        other.cache = self.cache.copy()
+        return other
+
+
+@torch.no_grad()
+def generate(
+    source: Int[Tensor, "b m"],
+    parameters: TransformerParameters,
+    architecture: Architecture = PAPER,
+    *,
+    start: int,
+    end: int,
+    length: int,
+    source_real: Bool[Tensor, "b m"] | None = None,
+) -> Int[Tensor, "b length"]:
+    """All rows at once, with a cache: up to `length` words after `start`; a row that has written `end` is filled up with it.
+
+    Of equal logits the first word wins.
+    """
+    writer = Writer(source, parameters, architecture, source_real, capacity=length)
+    written = torch.full((len(source), length), end, device=source.device)
+    words = torch.full((len(source),), start, device=source.device)
+    going = torch.ones(len(source), dtype=torch.bool, device=source.device)
+    for i in range(length):
+        words = torch.where(going, writer.step(words).argmax(dim=-1), end)
+        written[:, i] = words
+        going = going & (words != end)
+        if not going.any():
+            break
+    return written

@@ -1,0 +1,72 @@
+"""Multi-head attention: several attentions side by side, each on its own projection of the features.
+
+    MultiHead(X, M) = Concat(head_1, …, head_h) W_O
+    head_i          = Attention(X W_Qⁱ, M W_Kⁱ, M W_Vⁱ)
+
+Vaswani et al. (2017), section 3.2.2. Self-attention is M = X; in cross-attention M is the encoder's output.
+"""
+
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from optimized.attention import attention
+from optimized.parameters import MultiHeadParameters
+
+KeysAndValues = tuple[Float[Tensor, "... h m d_k"], Float[Tensor, "... h m d_v"]]
+
+
+def split_heads(X: Float[Tensor, "... n d_model"], h: int) -> Float[Tensor, "... h n d_k"]:
+    """A view, no loop: the heads become an axis in front of the words; head i is columns d_k·i … d_k·(i+1) − 1.
+
+    Raises ValueError when h does not divide the number of features.
+    """
+    d_model = X.shape[-1]
+    if d_model % h:
+        raise ValueError(f"h: expected a number of heads that divides {d_model} features, got {h}")
+    return X.unflatten(-1, (h, d_model // h)).transpose(-3, -2)
+
+
+def concat_heads(heads: Float[Tensor, "... h n d_k"]) -> Float[Tensor, "... n d_model"]:
+    """One copy for all heads: the inverse of `split_heads`."""
+    return heads.transpose(-3, -2).flatten(-2)
+
+
+def linear(
+    X: Float[Tensor, "... rows"], W: Float[Tensor, "rows columns"], b: Float[Tensor, " columns"] | None
+) -> Float[Tensor, "... columns"]:
+    """Product and bias in one kernel, so that they are rounded once: X W + b."""
+    return F.linear(X, W.mT, b)
+
+
+def keys_and_values(M: Float[Tensor, "... m d_model"], parameters: MultiHeadParameters, h: int) -> KeysAndValues:
+    """What the words of M offer to be looked at by: the part of the step that a cache can keep."""
+    K = split_heads(linear(M, parameters.W_K, parameters.b_K), h)
+    V = split_heads(linear(M, parameters.W_V, parameters.b_V), h)
+    return K, V
+
+
+def look_at(
+    X: Float[Tensor, "... n d_model"],
+    offered: KeysAndValues,
+    parameters: MultiHeadParameters,
+    h: int,
+    masks: Bool[Tensor, "..."] | None = None,
+    causal: bool = False,
+) -> Float[Tensor, "... n d_model"]:
+    """The rest of the step: the words of X ask, and what the heads found is mixed."""
+    Q = split_heads(linear(X, parameters.W_Q, parameters.b_Q), h)
+    heads = attention(Q, *offered, masks, causal)
+    return linear(concat_heads(heads), parameters.W_O, parameters.b_O)
+
+
+def multi_head(
+    X: Float[Tensor, "... n d_model"],
+    M: Float[Tensor, "... m d_model"],
+    parameters: MultiHeadParameters,
+    h: int,
+    masks: Bool[Tensor, "..."] | None = None,
+    causal: bool = False,
+) -> Float[Tensor, "... n d_model"]:
+    """One matrix product projects for all heads, one call attends for all; `masks` may differ from head to head."""
+    return look_at(X, keys_and_values(M, parameters, h), parameters, h, masks, causal)

@@ -1,0 +1,174 @@
+"""The fast implementation behind the common face."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optimized import parameters as column
+from optimized.attention import attention
+from optimized.decoder import decoder, decoder_layer
+from optimized.embedding import embedding
+from optimized.encoder import encoder, encoder_layer
+from optimized.feed_forward import feed_forward
+from optimized.generation import Writer, generate
+from optimized.mask import causal_mask
+from optimized.multi_head import concat_heads, multi_head, split_heads
+from optimized.output_projection import next_word, output_projection
+from optimized.parameters import Architecture, FeedForwardParameters, MultiHeadParameters, NormParameters, TransformerParameters
+from optimized.positional_encoding import positional_encoding
+from optimized.residual_norm import layer_norm, residual_norm
+from optimized.softmax import softmax
+from optimized.training import trainable
+from optimized.transformer import transformer
+from properties.conventions import OURS
+from properties.implementations.subject import DTYPES
+from properties.steps import STEPS
+from properties.weights import Nested, as_float64, built, mapped, nested
+
+
+def _norm(norm: Nested | None) -> NormParameters | None:
+    return None if norm is None else NormParameters(**norm)
+
+
+def _whole(parameters: Nested) -> TransformerParameters:
+    return built(column, "TransformerParameters", parameters)
+
+
+class Optimized:
+    """`optimized`, step by step: batched torch tensors in and out, all four dtypes, CPU and CUDA.
+
+    `kv_cache` gives an `optimized.generation.Writer`, which has every operation of `properties.implementations.cached.Cache`:
+    prefill, step, rollback, reorder, leave, join, reset, copy and length. It makes room for two words at first, so that a
+    program of a few steps sees it grow.
+    """
+
+    name = "optimized"
+    arrays = "torch"
+    dtypes = tuple(DTYPES)
+    steps = frozenset(STEPS)
+    conventions = OURS
+
+    def embedding(self, tokens: Tensor, *, table: Tensor, scale: bool = True) -> Tensor:
+        """See `optimized.embedding`."""
+        return embedding(tokens, table, scale)
+
+    def positional_encoding(self, n: int, d_model: int, *, dtype: torch.dtype) -> Tensor:
+        """See `optimized.positional_encoding`."""
+        return positional_encoding(torch.arange(n), d_model, dtype)
+
+    def attention(self, Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None = None) -> Tensor:
+        """See `optimized.attention`."""
+        return attention(Q, K, V, mask)
+
+    def softmax(self, scores: Tensor) -> Tensor:
+        """See `optimized.softmax`."""
+        return softmax(scores)
+
+    def mask(self, n: int, m: int) -> Tensor:
+        """See `optimized.mask`."""
+        return causal_mask(n, m)
+
+    def split_heads(self, X: Tensor, h: int) -> Tensor:
+        """See `optimized.multi_head`."""
+        return split_heads(X, h)
+
+    def concat_heads(self, heads: Tensor) -> Tensor:
+        """See `optimized.multi_head`."""
+        return concat_heads(heads)
+
+    def multi_head(self, X: Tensor, M: Tensor, mask: Tensor | None = None, *, h: int, **weights: Tensor) -> Tensor:
+        """See `optimized.multi_head`."""
+        return multi_head(X, M, MultiHeadParameters(**weights), h, mask)
+
+    def layer_norm(self, X: Tensor, *, gain: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+        """See `optimized.residual_norm`."""
+        return layer_norm(X, NormParameters(gain, bias), eps)
+
+    def residual_norm(self, X: Tensor, Y: Tensor, *, gain: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+        """See `optimized.residual_norm`; Y is what the sublayer gave."""
+        return residual_norm(X, lambda _: Y, NormParameters(gain, bias), eps)
+
+    def feed_forward(self, X: Tensor, *, activation: Any = "relu", **weights: Tensor) -> Tensor:
+        """See `optimized.feed_forward`."""
+        return feed_forward(X, FeedForwardParameters(**weights), activation)
+
+    def encoder_layer(self, X: Tensor, mask: Tensor | None = None, *, layer: Nested, **choices: Any) -> Tensor:
+        """See `optimized.encoder`."""
+        return encoder_layer(X, built(column, "EncoderLayerParameters", layer), Architecture(**choices), mask)
+
+    def encoder(
+        self, X: Tensor, mask: Tensor | None = None, *, layers: list[Nested], final_norm: Nested | None = None, **choices: Any
+    ) -> Tensor:
+        """See `optimized.encoder`."""
+        stack = [built(column, "EncoderLayerParameters", layer) for layer in layers]
+        return encoder(X, stack, Architecture(**choices), mask, _norm(final_norm))
+
+    def decoder_layer(
+        self, X: Tensor, M: Tensor, mask: Tensor | None = None, memory_mask: Tensor | None = None, *, layer: Nested, **choices: Any
+    ) -> Tensor:
+        """See `optimized.decoder`."""
+        return decoder_layer(X, M, built(column, "DecoderLayerParameters", layer), Architecture(**choices), mask, memory_mask)
+
+    def decoder(
+        self,
+        X: Tensor,
+        M: Tensor,
+        mask: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        *,
+        layers: list[Nested],
+        final_norm: Nested | None = None,
+        **choices: Any,
+    ) -> Tensor:
+        """See `optimized.decoder`."""
+        stack = [built(column, "DecoderLayerParameters", layer) for layer in layers]
+        return decoder(X, M, stack, Architecture(**choices), mask, memory_mask, _norm(final_norm))
+
+    def output_projection(self, X: Tensor, *, W: Tensor, b: Tensor | None = None) -> Tensor:
+        """See `optimized.output_projection`."""
+        return output_projection(X, W, b)
+
+    def next_word(self, X: Tensor, *, W: Tensor, b: Tensor | None = None) -> Tensor:
+        """See `optimized.output_projection`."""
+        return next_word(output_projection(X, W, b))
+
+    def transformer(
+        self,
+        source: Tensor,
+        target: Tensor,
+        source_real: Tensor | None = None,
+        target_real: Tensor | None = None,
+        *,
+        parameters: Nested,
+        **choices: Any,
+    ) -> Tensor:
+        """See `optimized.transformer`."""
+        return transformer(source, target, _whole(parameters), Architecture(**choices), source_real, target_real)
+
+    def gradients(self, source: Tensor, target: Tensor, *, parameters: Nested, direction: Tensor, **choices: Any) -> Nested:
+        """Autograd's gradient of Σ direction · logits by every parameter, as nested dicts of float64 NumPy arrays."""
+        weights = trainable(_whole(parameters))
+        logits = transformer(source, target, weights, Architecture(**choices))
+        (direction * logits).sum().backward()
+        return mapped(lambda W: as_float64(torch.zeros_like(W) if W.grad is None else W.grad), nested(weights))
+
+    def generation(
+        self,
+        source: Tensor,
+        source_real: Tensor | None = None,
+        *,
+        parameters: Nested,
+        start: int,
+        end: int,
+        length: int,
+        **choices: Any,
+    ) -> Tensor:
+        """See `optimized.generation`."""
+        return generate(
+            source, _whole(parameters), Architecture(**choices), start=start, end=end, length=length, source_real=source_real
+        )
+
+    def kv_cache(self, source: Tensor, source_real: Tensor | None = None, *, parameters: Nested, **choices: Any) -> Writer:
+        """See `optimized.generation.Writer`."""
+        return Writer(source, _whole(parameters), Architecture(**choices), source_real, capacity=2)

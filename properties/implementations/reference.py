@@ -1,0 +1,22 @@
+"""The oracle as an implementation like any other: the suite's laws hold it to account too, but never compare it with itself."""
+
+from functools import partial
+from typing import Any
+
+from properties.conventions import OURS
+from properties.oracle import ORACLES, oracle
+
+
+class Reference:
+    """`reference` behind the common face; each step is the oracle's own (`properties.oracle`). It has no gradients."""
+
+    name = "reference"
+    arrays = "numpy"
+    dtypes = ("float64",)
+    steps = frozenset(ORACLES)
+    conventions = OURS
+
+    def __getattr__(self, step: str) -> Any:
+        if step not in ORACLES:
+            raise AttributeError(step)
+        return partial(oracle, step)
