@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
+from veriformer import engine
 from veriformer.settings import Refused, nearest
 
 
@@ -17,21 +18,21 @@ def listed(option: str, text: str | None, known: Collection[str], *, fold: bool 
     return tuple(dict.fromkeys(names[item.lower() if fold else item] for item in items))
 
 
-def claims(text: str | None) -> tuple[str, ...]:
+def known_claims(text: str | None) -> tuple[str, ...]:
     """Claim ids."""
     from properties.claims import CLAIMS
 
     return listed("--claims", text, [claim.id for claim in CLAIMS if claim.kind != "study"], fold=True)
 
 
-def dtypes(text: str | None) -> tuple[str, ...]:
+def known_dtypes(text: str | None) -> tuple[str, ...]:
     """Names of dtypes."""
     from veriformer.child import DTYPES
 
     return listed("--dtype", text, DTYPES["torch"])
 
 
-def step(name: str | None) -> str | None:
+def known_step(name: str | None) -> str | None:
     """The name of a step."""
     from properties.steps import STEPS
 
@@ -40,7 +41,7 @@ def step(name: str | None) -> str | None:
     return name
 
 
-def device(name: str) -> str:
+def available(name: str) -> str:
     """A device that is there."""
     if name == "cpu":
         return name
@@ -52,27 +53,6 @@ def device(name: str) -> str:
     if int(name.partition(":")[2] or 0) >= there:
         raise Refused(f"--device: no {name} here; expected one of {', '.join(['cpu', *(f'cuda:{i}' for i in range(there))])}")
     return name
-
-
-def target(name: str, as_step: str | None, arrays: str | None, on: str, *, dtypes: tuple[str, ...], max_time: float) -> None:
-    """A built-in name, or something of the user's that imports, offers a step and supports the dtypes asked for."""
-    from properties.implementations.registry import BUILT_IN, built_in
-    from veriformer.child import CandidateProxy, TargetError
-
-    if name in BUILT_IN:
-        if as_step is not None:
-            raise Refused(f"--as: {name} is built in and knows its own steps")
-        offered = built_in(name).dtypes
-    else:
-        try:
-            with CandidateProxy(name, as_step, arrays, on, max_time) as proxy:
-                offered = proxy.dtypes
-        except TargetError as error:
-            hint = "" if ":" in name else f"{nearest(name, BUILT_IN)} (built in: {', '.join(BUILT_IN)})"
-            raise Refused(f"{error}{hint}") from error
-    if missing := [dtype for dtype in dtypes if dtype not in offered]:
-        hint = "; numpy has no bfloat16" if missing == ["bfloat16"] and name not in BUILT_IN else ""
-        raise Refused(f"--dtype: {name} supports {', '.join(offered)}, got {', '.join(missing)}{hint}")
 
 
 def run_folder(path: Path | None) -> Path:
@@ -88,3 +68,58 @@ def run_folder(path: Path | None) -> Path:
     if path.exists() and (not path.is_dir() or (path / "manifest.json").exists() or (path / "verify.jsonl").exists()):
         raise Refused(f"--run: {path} already holds a run; expected a new folder or an empty one")
     return path.absolute()
+
+
+def request(
+    *,
+    target: str,
+    as_step: str | None = None,
+    arrays: str | None = None,
+    dtype: str | None = None,
+    device: str = "cpu",
+    claims: str | None = None,
+    examples: int | None = None,
+    seed: int = 0,
+    quick: bool = False,
+    max_time: float = 10.0,
+    folder: Path | None = None,
+) -> engine.Request:
+    """The options of `verify`, checked."""
+    return engine.Request(
+        targets=(target,),
+        run=run_folder(folder),
+        step=known_step(as_step),
+        arrays=arrays,
+        dtypes=known_dtypes(dtype),
+        device=available(device),
+        claims=known_claims(claims),
+        examples=examples,
+        seed=seed,
+        profile="quick" if quick else "ci",
+        max_time=max_time,
+        workers=engine.workers(device),
+    )
+
+
+def check_target(request: engine.Request) -> None:
+    """Refuse a target that is neither built in nor imports, offers no step, or does not support the dtypes asked for.
+
+    It is imported once, here, so that a typo costs a line and not a run.
+    """
+    from properties.implementations.registry import BUILT_IN, built_in
+    from veriformer.child import CandidateProxy, TargetError
+
+    (name,) = request.targets
+    if name in BUILT_IN:
+        if request.step is not None:
+            raise Refused(f"--as: {name} is built in and knows its own steps")
+        offered = built_in(name).dtypes
+    else:
+        try:
+            with CandidateProxy(name, request.step, request.arrays, request.device, request.max_time) as proxy:
+                offered = proxy.dtypes
+        except TargetError as error:
+            hint = "" if ":" in name else f"{nearest(name, BUILT_IN)} (built in: {', '.join(BUILT_IN)})"
+            raise Refused(f"{error}{hint}") from error
+    if missing := [dtype for dtype in request.dtypes if dtype not in offered]:
+        raise Refused(f"--dtype: {name} supports {', '.join(offered)}, got {', '.join(missing)}")

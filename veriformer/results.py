@@ -2,15 +2,17 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 from properties import runs
 from properties.verdicts import BROKEN, Verdict
+from veriformer.findings import Finding
 
 GOOD, CLAIM_BROKEN, USAGE, MISSING, INTERRUPTED = 0, 1, 2, 5, 130  # exit codes
+KEY = ("claim", "property", "implementation", "dtype", "device")  # what a line is about, and what is planned
 WORST_FIRST = (
     Verdict.CRASH,
     Verdict.TIMEOUT,
@@ -24,51 +26,6 @@ WORST_FIRST = (
     Verdict.PASS,
     Verdict.UNSUPPORTED,
 )
-
-Key = tuple[str, str, str, str, str]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of `verify.jsonl`: what one property found on one implementation, dtype and device."""
-
-    claim: str
-    name: str  # of the property
-    implementation: str
-    dtype: str
-    device: str
-    verdict: Verdict
-    message: str = ""
-    counterexample: str = ""
-    share: float | None = None
-    place: str | None = None
-    expected: str | None = None
-    got: str | None = None
-    generated: int = 0
-    filtered: int = 0
-    compared: int = 0
-    unjudged: int = 0
-    suspects: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-    seed: int = 0
-    isolated: bool = True
-
-    @classmethod
-    def of(cls, line: dict[str, Any]) -> Self:
-        """From a line's JSON; keys we do not know are left out."""
-        known = {each.name for each in fields(cls)}
-        told: dict[str, Any] = {key: value for key, value in line.items() if key in known}
-        return cls(**told | {"name": line["property"], "verdict": Verdict(line["verdict"])})
-
-    @property
-    def broken(self) -> bool:
-        """Whether this makes the run red."""
-        return self.verdict in BROKEN
-
-    @property
-    def key(self) -> Key:
-        """What it is about."""
-        return self.claim, self.name, self.implementation, self.dtype, self.device
 
 
 @dataclass(frozen=True)
@@ -89,19 +46,20 @@ class Results:
     @cached_property
     def findings(self) -> list[Finding]:
         """The lines, read."""
-        return [Finding.of(line) for line in self.lines]
+        return [Finding.of(line, broken=line["verdict"] in BROKEN) for line in self.lines]
 
     @property
     def broken(self) -> list[Finding]:
         """The findings that make the run red, worst first."""
-        return sorted((finding for finding in self.findings if finding.broken), key=lambda each: WORST_FIRST.index(each.verdict))
+        return sorted(
+            (finding for finding in self.findings if finding.broken), key=lambda each: WORST_FIRST.index(Verdict(each.verdict))
+        )
 
     @property
     def missing(self) -> list[dict[str, str]]:
         """What was planned and has no verdict."""
-        found = {finding.key for finding in self.findings}
-        names = ("claim", "property", "implementation", "dtype", "device")
-        return [check for check in self.planned if tuple(check[name] for name in names) not in found]
+        found = {tuple(line[name] for name in KEY) for line in self.lines}
+        return [check for check in self.planned if tuple(check[name] for name in KEY) not in found]
 
     @property
     def exit_code(self) -> int:
@@ -113,4 +71,4 @@ class Results:
 
 def worst(findings: Iterable[Finding]) -> Verdict:
     """The verdict that stands for several."""
-    return min((finding.verdict for finding in findings), key=WORST_FIRST.index)
+    return min((Verdict(finding.verdict) for finding in findings), key=WORST_FIRST.index)

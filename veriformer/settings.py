@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 
-class Refused(click.ClickException):
+class Refused(click.ClickException, ValueError):
     """What the user asked for cannot be done as asked: one line on stderr, exit code 2."""
 
     exit_code = 2

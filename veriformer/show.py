@@ -10,7 +10,8 @@ from rich.text import Text
 
 from properties.claims import CLAIMS
 from properties.verdicts import Verdict
-from veriformer.results import Finding, Results, worst
+from veriformer.findings import Finding
+from veriformer.results import Results, worst
 
 COLOURS = {Verdict.PASS: "green", Verdict.SUSPECT: "yellow", Verdict.KNOWN_FAILURE: "yellow", Verdict.UNSUPPORTED: "dim"}
 ORDER = {claim.id: number for number, claim in enumerate(CLAIMS)}
@@ -65,7 +66,7 @@ def _verdict(findings: list[Finding]) -> Text:
     if not findings:
         return Text("·", "dim")
     verdict = worst(findings)
-    offered = sum(finding.verdict is not Verdict.UNSUPPORTED for finding in findings)
+    offered = sum(finding.verdict != Verdict.UNSUPPORTED for finding in findings)
     count = f" {offered}/{len(findings)}" if verdict is Verdict.PASS and offered < len(findings) else ""
     return Text(f"{verdict}{count}", COLOURS.get(verdict, "bold red"))
 
@@ -81,7 +82,7 @@ def _share(findings: Iterable[Finding]) -> str:
 
 def _closing(results: Results) -> Text:
     """One line: how many of each, what is missing, where it is written."""
-    counts = {verdict: sum(finding.verdict is verdict for finding in results.findings) for verdict in Verdict}
+    counts = {verdict: sum(finding.verdict == verdict for finding in results.findings) for verdict in Verdict}
     parts = [f"{count} {verdict}" for verdict, count in counts.items() if count]
     parts += [f"{len(results.missing)} planned and not run"] if results.missing else []
     colour = {0: "green", 1: "bold red"}.get(results.exit_code, "bold yellow")

@@ -7,7 +7,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from veriformer import engine, options, progress
+from veriformer import options, progress
 from veriformer.results import INTERRUPTED, Results
 
 
@@ -37,7 +37,9 @@ def command(ctx: click.Context, /, *, as_json: bool, **asked: Any) -> None:
     TARGET is a name from `veriformer list implementations`, or yours: module:attribute or path/to/file.py:attribute. It runs in
     a process of its own, so a crash or a hang is a verdict. Exit code: 0 good, 1 a claim broken, 2 usage, 5 planned checks missing.
     """
-    results, ended = progress.verify(_request(**asked), quiet=as_json)
+    request = options.request(**asked)
+    options.check_target(request)
+    results, ended = progress.verify(request, quiet=as_json)
     code = INTERRUPTED if ended.interrupted else results.exit_code
     if as_json:
         click.echo(json.dumps(_json(results, code), ensure_ascii=False, indent=1))
@@ -48,40 +50,6 @@ def command(ctx: click.Context, /, *, as_json: bool, **asked: Any) -> None:
     ctx.exit(code)
 
 
-def _request(
-    *,
-    target: str,
-    as_step: str | None,
-    arrays: str | None,
-    dtype: str | None,
-    device: str,
-    claims: str | None,
-    examples: int | None,
-    seed: int,
-    quick: bool,
-    max_time: float,
-    folder: Path | None,
-) -> engine.Request:
-    """The options, checked; the target is imported once, so that a typo costs a line and not a run."""
-    step, dtypes, device = options.step(as_step), options.dtypes(dtype), options.device(device)
-    request = engine.Request(
-        targets=(target,),
-        run=options.run_folder(folder),
-        step=step,
-        arrays=arrays,
-        dtypes=dtypes,
-        device=device,
-        claims=options.claims(claims),
-        examples=examples,
-        seed=seed,
-        profile="quick" if quick else "ci",
-        max_time=max_time,
-        workers=engine.workers(device),
-    )
-    options.target(target, step, arrays, device, dtypes=dtypes, max_time=max_time)
-    return request
-
-
 def _json(results: Results, code: int) -> dict[str, Any]:
     return {
         "exit_code": code,
@@ -89,5 +57,5 @@ def _json(results: Results, code: int) -> dict[str, Any]:
         "planned": len(results.planned),
         "broken": len(results.broken),
         "missing": results.missing,
-        "verdicts": results.lines,
+        "verdicts": [{**line, "broken": each.broken} for line, each in zip(results.lines, results.findings, strict=True)],
     }

@@ -1,0 +1,156 @@
+"""`veriformer.verify`, for a user's own tests: the same run as the command line's, and its verdicts to assert on.
+
+What another process can import by name is verified there, by the command itself: nothing of ours is imported into the user's
+process, whose `properties` or `bench` may be folders of its own. A lambda or a closure is verified here, by pytest all the same.
+"""
+
+import io
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from veriformer import rooms
+from veriformer.findings import Finding
+from veriformer.settings import Refused
+
+
+class Verdicts(list[Finding]):
+    """The verdicts of one run. True when nothing is broken and nothing is missing: `assert verify(...)` shows what is."""
+
+    def __init__(self, findings: Iterable[Finding], missing: int = 0) -> None:
+        super().__init__(findings)
+        self.missing = missing  # planned checks that did not run
+
+    @property
+    def broken(self) -> list[Finding]:
+        """Those that make a run red."""
+        return [finding for finding in self if finding.broken]
+
+    def __bool__(self) -> bool:
+        return bool(len(self)) and not self.broken and not self.missing
+
+    def assert_ok(self) -> None:
+        """Raise AssertionError, with every broken claim and its smallest input, unless all is well."""
+        if not self:
+            raise AssertionError(repr(self))
+
+    def __repr__(self) -> str:
+        lines = [str(finding) for finding in self.broken]
+        lines += [f"{self.missing} planned checks did not run"] if self.missing else []
+        counts = f"{len(self)} verdicts, {len(self.broken)} broken"
+        return "\n".join([counts, *lines])
+
+
+class Place(NamedTuple):
+    """Where another process finds a callable: a target, and the folder to start from."""
+
+    target: str
+    folder: Path | None
+
+
+def verify(
+    target: str | Callable[..., Any] | Any,
+    step: str | None = None,
+    dtype: str = "float32",
+    *,
+    device: str = "cpu",
+    claims: str | Iterable[str] | None = None,
+    examples: int | None = None,
+    seed: int = 0,
+    arrays: str | None = None,
+    max_time: float = 10.0,
+) -> Verdicts:
+    """Verify `target`, claim by claim, as `veriformer verify` does.
+
+    `target` is a built-in name, `module:attribute`, `file.py:attribute`, or the callable (or object) itself; `step` says which
+    step a callable is, where its name does not. `dtype` and `claims` may be comma-separated lists. Raises ValueError, in one
+    line, for what cannot be verified as asked.
+    """
+    asked = {
+        "as_step": step,
+        "dtype": dtype,
+        "device": device,
+        "claims": claims if claims is None or isinstance(claims, str) else ",".join(claims),
+        "examples": examples,
+        "seed": seed,
+        "arrays": arrays,
+        "max_time": max_time,
+    }
+    place = Place(target, None) if isinstance(target, str) else found(target)
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        return _by_command(place, asked, run) if place else _here(target, asked, run)
+
+
+def found(thing: Any) -> Place | None:
+    """Where another process would find this very object; None when it could not."""
+    name, module = getattr(thing, "__qualname__", None), sys.modules.get(getattr(thing, "__module__", None) or "")
+    if name is None or module is None or _attribute(module, name) is not thing:
+        return None
+    if getattr(module, "__file__", None) is None:
+        return Place(f"{module.__name__}:{name}", None)  # compiled into Python or torch
+    file = Path(str(module.__file__)).resolve()
+    if module.__name__ == "__main__" or (file.suffix == ".py" and "." not in module.__name__ and file.stem != "__init__"):
+        return Place(f"{file}:{name}", None)
+    depth = module.__name__.count(".") + (file.stem == "__init__")
+    return Place(f"{module.__name__}:{name}", None if "site-packages" in file.parts else file.parents[depth])
+
+
+def _attribute(module: Any, name: str) -> Any:
+    for part in name.split("."):
+        module = getattr(module, part, None)
+    return module
+
+
+def _by_command(place: Place, asked: dict[str, Any], run: Path) -> Verdicts:
+    names = {"as_step": "as", "max_time": "max-time"}
+    options = [f"--{names.get(name, name)}={value}" for name, value in asked.items() if value is not None]
+    command = [sys.executable, "-P", "-m", "veriformer", "verify", place.target, f"--run={run}", "--json", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, cwd=place.folder)
+    try:
+        told = json.loads(done.stdout)
+    except json.JSONDecodeError:
+        lines = done.stderr.strip().splitlines() or ["nothing was said"]
+        raise Refused(lines[-1].removeprefix("Error: ")) from None
+    return Verdicts((Finding.of(line, broken=line["broken"]) for line in told["verdicts"]), len(told["missing"]))
+
+
+def _here(thing: Any, asked: dict[str, Any], run: Path) -> Verdicts:
+    """In this process, which may itself be in the midst of a pytest run."""
+    name = str(getattr(thing, "__qualname__", type(thing).__qualname__)).replace(",", "")
+    if mistake := rooms.mistaken():
+        raise Refused(f"{name}: no other process could import it, and in this one {mistake}; give it a name in a module")
+    from veriformer import engine, options
+    from veriformer.results import Results
+
+    request = replace(options.request(target=name, folder=run, **asked), workers=1)
+    output = io.StringIO()
+    with redirect_stdout(output), redirect_stderr(output):
+        code = pytest.main([*request.arguments(), "--capture=no", "-pno:faulthandler"], plugins=[Hand(name, thing)])
+    ended = engine.Ended(int(code), output.getvalue())
+    if ended.refusal:
+        raise Refused(ended.refusal)
+    results = Results.of(run)
+    return Verdicts(results.findings, len(results.missing))
+
+
+class Hand:
+    """A pytest plugin that hands a callable to ours under a name."""
+
+    def __init__(self, name: str, thing: Any) -> None:
+        self.name, self.thing = name, thing
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_configure(self, config: pytest.Config) -> None:
+        """After our plugin has read its options."""
+        from veriformer.pytest_plugin import PLAN
+
+        config.stash[PLAN].callables[self.name] = self.thing
