@@ -1,0 +1,34 @@
+# `make report` and `make test`, each alone, do everything on a fresh machine: they make the environment they need.
+
+PYTHON ?= python3
+VENV ?= .venv
+READY := $(VENV)/ready
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: report test lint score calibrate nightly
+
+report: $(READY)  ## verify and measure all that is built in; the page is runs/<id>/report.html
+	$(VENV)/bin/veriformer report
+
+test: $(READY)  ## every property and test, with the ci profile
+	$(VENV)/bin/pytest --numprocesses=logical --dist=worksteal
+
+lint: $(READY)  ## style, types, and who may import whom
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
+	$(VENV)/bin/lint-imports
+
+score: $(READY)  ## how many of the re-created real bugs are caught
+	$(VENV)/bin/veriformer score
+
+calibrate: $(READY)  ## false alarms, and the smallest fault each budget sees
+	$(VENV)/bin/veriformer calibrate
+
+nightly: $(READY)  ## many more examples, drawn at random; what failed once is tried first the next time
+	$(VENV)/bin/pytest properties --hypothesis-profile=nightly --numprocesses=logical --dist=worksteal --timeout=7200
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[lint]'
+	touch $@
