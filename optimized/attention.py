@@ -32,20 +32,16 @@ def attention(
 
     A query that may look nowhere receives zeros. Finite numbers behind a mask, however large, change no bit of the result.
     """
-    if 0 in (*Q.shape, *K.shape, *V.shape):
-        return _by_the_formula(Q, K, V, _with_causal_rule(mask, Q, K) if causal else mask)
-    if causal and mask is None and _kernel_replaces_scores(Q, K, V):
-        return F.scaled_dot_product_attention(Q, K, V, is_causal=True)
+    empty = 0 in (*Q.shape, *K.shape, *V.shape)
+    if causal and (empty or mask is not None or not _kernel_replaces_scores(Q, K, V)):
+        return attention(Q, K, V, both(causal_mask(Q.shape[-2], K.shape[-2], Q.device), mask))
     if causal:
-        return _by_the_formula(Q, K, V, _with_causal_rule(mask, Q, K))
-    if mask is None:
+        return F.scaled_dot_product_attention(Q, K, V, is_causal=True)
+    if mask is None and not empty:
         return F.scaled_dot_product_attention(Q, K, V)
-    mask = torch.atleast_2d(mask)
-    return _with_hidden_keys(Q, K, V, mask) if mask.shape[-2] == 1 else _by_the_formula(Q, K, V, mask)
-
-
-def _with_causal_rule(mask: Tensor | None, Q: Tensor, K: Tensor) -> Tensor | None:
-    return both(causal_mask(Q.shape[-2], K.shape[-2], Q.device), mask)
+    if mask is None or empty or (mask.dim() > 1 and mask.shape[-2] > 1):
+        return _by_the_formula(Q, K, V, mask)
+    return _with_hidden_keys(Q, K, V, mask if mask.dim() > 1 else mask[None])
 
 
 def _kernel_replaces_scores(Q: Tensor, K: Tensor, V: Tensor) -> bool:
