@@ -28,5 +28,5 @@ def positional_encoding(positions: Float[np.ndarray, " n"], d_model: int) -> Flo
 def add_positions(X: Float64[np.ndarray, "n d_model"]) -> Float64[np.ndarray, "n d_model"]:
     """The input matrix: the embedding plus the encoding of the places 0 … n − 1, of the same shape."""
     n, d_model = X.shape
-    PE = record("positional_encoding", positional_encoding(np.arange(n, dtype=np.float64), d_model))
+    PE = record("positional_encoding", positional_encoding(np.arange(n, dtype=np.float64, like=X), d_model))
     return record("input", X + PE)

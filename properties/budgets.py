@@ -1,0 +1,296 @@
+"""How far rounding may take an honest implementation: derived for every component of every result, never chosen.
+
+The oracle runs in float64 (exactly, for our purposes) and, on the rounding machine, sixteen times as the implementation's
+contract would have it round. How far those runs stray is the scale of each component; an error is judged in these deviations:
+
+    up to 6 passes; above, the case is judged again on 256 fresh trials; then up to 8 is SUSPECT and above it FAIL.
+
+On single steps there is a ceiling besides: an error above the proven bound (`rounding.worst_case`) fails whatever its score.
+Comparison happens in float64; NaN, +inf and −inf are met as categories, before anything is subtracted; the worst component
+decides. This is the only place in the project that holds a tolerance.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from properties.contracts import Contract, declared, envelope
+from properties.conventions import posed
+from properties.implementations.subject import Subject
+from properties.oracle import oracle
+from properties.rounding.formats import FORMATS
+from properties.rounding.run import BOUNDED, bound, simulate
+from properties.rounding.scales import Aggregate, aggregates, component_scale
+from properties.steps import STEPS
+from properties.verdicts import ClaimBroken, Verdict, record
+
+FAIL, SUSPECT = 8.0, 6.0  # deviations
+TRIALS, AGAIN = 16, 256
+COPIES = frozenset({"mask", "split_heads", "concat_heads"})  # steps that compute nothing: equal bit for bit
+UNJUDGED = 100  # more than one component in so many unjudged, and a case proves nothing
+
+
+@dataclass(frozen=True)
+class Score:
+    """How far a result is from exact, measured by what rounding allows.
+
+    worst      the largest error, in deviations       kind   where it was seen: "component", "row, bias", "head, gain" …
+    place      the index of that component or sum      share  of the budget used: above 1 the claim is broken
+    """
+
+    worst: float
+    kind: str
+    place: tuple[int, ...]
+    expected: float
+    got: float
+    share: float
+    components: int
+    unjudged: int = 0
+    dtype: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        """FAIL, SUSPECT, VACUOUS where too much could not be judged, or PASS."""
+        if self.share > 1:
+            return Verdict.FAIL
+        if self.unjudged * UNJUDGED > self.components:
+            return Verdict.VACUOUS
+        return Verdict.SUSPECT if self.worst > SUSPECT else Verdict.PASS
+
+    def __str__(self) -> str:
+        where = f"at {self.place}" if self.kind in ("component", "category", "bound") else f"in {self.kind} {self.place}, worst"
+        if self.kind == "category":
+            return (
+                f"{where}: expected {self.expected}, got {self.got}, which rounding in {self.dtype} does not turn into one another"
+            )
+        how = f"{self.worst:.3g} deviations" if self.kind != "bound" else "above the proven bound"
+        values = f"expected {self.expected!r}, got {self.got!r}"
+        return f"{where}: {values}: {how}, {self.share:.3g} times what rounding in {self.dtype} allows"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a step gives exactly, and the deviation of honest implementations from it, component by component."""
+
+    step: str
+    dtype: str
+    exact: np.ndarray
+    scale: np.ndarray
+    unjudged: np.ndarray  # True where a simulated honest run is not finite
+    categories: np.ndarray  # what the oracle gives where it is not finite itself; 0 elsewhere
+    aggregates: Sequence[Aggregate] = field(repr=False)
+    again: Callable[[], "Budget"] = field(repr=False)
+    find_bound: Callable[[], np.ndarray] | None = field(repr=False)
+
+    @cached_property
+    def bound(self) -> np.ndarray | None:
+        """The proven bound of the error of each component, for single steps."""
+        return None if self.find_bound is None else self.find_bound()
+
+    def score(self, got: np.ndarray, *, escalate: bool = True) -> Score:
+        """The worst of all components and sums; a suspect is judged again on fresh trials, unless `escalate` is False."""
+        if np.shape(got) != self.exact.shape:
+            raise ValueError(f"{self.step}: expected a result of shape {self.exact.shape}, got {np.shape(got)}")
+        got = np.asarray(got, dtype=np.float64)
+        wrong = self._category_mismatch(got)
+        if wrong is not None:
+            return self._score_at(wrong, got, "category", np.inf, np.inf)
+        judged = ~self.unjudged & np.isfinite(self.exact)
+        error = np.subtract(got, self.exact, out=np.zeros_like(got), where=judged)
+        score = self._worst(got, error)
+        if escalate and score.worst > SUSPECT:
+            score = self.again().score(got, escalate=False)
+        if score.worst > 2 and score.share <= 1:  # two deviations are within any bound: the last rounding alone gives it u·|y|
+            score = self._under_the_ceiling(got, error, score)
+        return score
+
+    def _worst(self, got: np.ndarray, error: np.ndarray) -> Score:
+        z = error / self.scale
+        size = np.abs(z)
+        if not size.size:
+            return Score(0.0, "component", (), 0.0, 0.0, 0.0, 0, dtype=self.dtype)
+        place = np.unravel_index(int(size.argmax()), size.shape)
+        score = self._score_at(place, got, "component", float(size[place]), float(size[place]) / FAIL)
+        for aggregate in self.aggregates:
+            sums = aggregate.score(z)
+            group = np.unravel_index(int(sums.argmax()), sums.shape)
+            if sums[group] > score.worst:
+                within = tuple(slice(None) if axis in aggregate.axes else index for axis, index in enumerate(group))
+                inside = np.zeros(size.shape, dtype=bool)
+                inside[within] = True
+                place = np.unravel_index(int(np.where(inside, size, -1.0).argmax()), size.shape)
+                score = self._score_at(place, got, aggregate.kind, float(sums[group]), float(sums[group]) / FAIL)
+        return score
+
+    def _under_the_ceiling(self, got: np.ndarray, error: np.ndarray, score: Score) -> Score:
+        if self.bound is None:
+            return score
+        share = np.divide(np.abs(error), self.bound, out=np.where(error == 0, 0.0, np.inf), where=self.bound > 0)
+        place = np.unravel_index(int(share.argmax()), share.shape)
+        if share[place] <= 1:
+            return score
+        return self._score_at(place, got, "bound", score.worst, float(share[place]))
+
+    def _score_at(self, place: Sequence[Any], got: np.ndarray, kind: str, worst: float, share: float) -> Score:
+        index = tuple(int(i) for i in place)
+        values = float(self.exact[index]), float(got[index])
+        return Score(worst, kind, index, *values, share, got.size, int(self.unjudged.sum()), self.dtype)
+
+    def _category_mismatch(self, got: np.ndarray) -> tuple[Any, ...] | None:
+        """The first component that is NaN or infinite where the exact one is something else, or the other way round."""
+        finite = np.isfinite(got)
+        if finite.all() and not self.categories.any():
+            return None
+        wrong = ~self.unjudged & (_category(got) != self.categories)
+        return np.unravel_index(int(wrong.argmax()), wrong.shape) if wrong.any() else None
+
+
+def budget(
+    step: str,
+    *args: Any,
+    contract: Contract | Sequence[Contract] | None = None,
+    dtype: str = "float32",
+    probes: Mapping[str, np.ndarray] | None = None,
+    **kwargs: Any,
+) -> Budget:
+    """How far an honest implementation may be from `step` of these arguments (float64, representable in the dtype).
+
+    `contract` says how it computes; several mean the larger scale of each; None is what an implementation in `dtype` is held to
+    that declares nothing. `probes` are results of named faults: sums of errors along each of them are judged too.
+    Raises ValueError for a step without rounding.
+    """
+    if step in COPIES or step not in STEPS or STEPS[step].kind != "float":
+        raise ValueError(f"step: expected one that computes with real numbers, got {step!r}")
+    contracts = envelope(dtype) if contract is None else (contract,) if isinstance(contract, Contract) else tuple(contract)
+    key = _digest(step, args, kwargs, contracts, probes)
+    return _remembered(key, lambda: _budget(step, args, kwargs, contracts, probes or {}, TRIALS, key))
+
+
+def _budget(
+    step: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    contracts: tuple[Contract, ...],
+    probes: Mapping[str, np.ndarray],
+    trials: int,
+    seed: bytes,
+) -> Budget:
+    exact, blocks = simulate(step, args, kwargs, contracts, trials, int.from_bytes(seed, "big"))
+    storage = contracts[0].storage
+    with np.errstate(all="ignore"):
+        categories = _category(exact)
+        agree = [np.isfinite(errors).all(axis=0) for errors in blocks]
+        unjudged = ~np.logical_and.reduce(agree) & (categories == 0)
+        judged = ~unjudged & (categories == 0)
+        blocks = [np.where(judged, errors, 0.0) for errors in blocks]
+        finite = np.where(judged, exact, 0.0)
+        scale, floor = component_scale(blocks, finite, storage)
+        sums = tuple(aggregates(blocks, finite, scale, floor, probes)) if exact.size else ()
+
+    def again() -> Budget:
+        return _remembered(b"again" + seed, lambda: _budget(step, args, kwargs, contracts, probes, AGAIN, b"again" + seed))
+
+    ceiling = (lambda: bound(step, args, kwargs, contracts)) if step in BOUNDED else None
+    return Budget(step, contracts[0].dtype, exact, scale, unjudged, categories, sums, again, ceiling)
+
+
+def assert_rounding_only(subject: Subject, step: str, got: np.ndarray, *args: Any, **kwargs: Any) -> None:
+    """`got` differs from the oracle's step(*args, **kwargs) by what rounding allows the subject, and by nothing else.
+
+    Raises ClaimBroken, and records what was compared. An answer of the oracle's own that equals the oracle's is not counted.
+    """
+    if step in COPIES:
+        assert_identical(got, oracle(step, *args, **kwargs), step)
+        return
+    args = posed(step, args, subject.conventions)
+    allowed = budget(step, *args, contract=declared(subject.adapter, subject.dtype), **kwargs)
+    if subject.name == "reference" and np.array_equal(got, allowed.exact, equal_nan=True):
+        record.compared(0)
+        return
+    score = allowed.score(got)
+    record.compared(score.components, unjudged=score.unjudged, share=score.share)
+    if score.verdict is Verdict.FAIL:
+        raise ClaimBroken(f"{step} {score}", place=score.place, expected=score.expected, got=score.got, share=score.share)
+    if score.verdict is Verdict.SUSPECT:
+        record.suspect(f"{step} {score}")
+
+
+def assert_identical(got: np.ndarray, expected: np.ndarray, what: str) -> None:
+    """Equal bit for bit, where NaN equals NaN and −0 equals 0. Raises ClaimBroken; records what was compared."""
+    got, expected = np.asarray(got), np.asarray(expected)
+    if got.shape != expected.shape:
+        raise ClaimBroken(f"{what}: expected shape {expected.shape}, got {got.shape}", expected=expected.shape, got=got.shape)
+    record.compared(got.size)
+    different = (got != expected) & ~(_is_nan(got) & _is_nan(expected))
+    if not different.any():
+        return
+    place = tuple(int(i) for i in np.argwhere(different)[0])
+    message = f"{what}: expected {expected[place]!r} at {place}, got {got[place]!r}; {int(different.sum())} of {got.size} differ"
+    raise ClaimBroken(message, place=place, expected=expected[place], got=got[place])
+
+
+def assert_at_most(value: float, bound: float, what: str) -> None:
+    """`value` ≤ `bound`, NaN being above everything. Raises ClaimBroken; records one comparison and the share of the bound."""
+    share = 0.0 if value <= 0 else value / bound if bound > 0 else np.inf
+    record.compared(1, share=min(share, 1.0) if value <= bound else share)
+    if not value <= bound:
+        raise ClaimBroken(f"{what}: expected at most {bound:.6g}, got {value:.6g}", expected=bound, got=value, share=share)
+
+
+def sum_bound(terms: int, dtype: str, scale: float) -> float:
+    """How far a sum of `terms` numbers may be off whose sizes add up to `scale`, in any order: (γₙ + 2u)·scale.
+
+    γₙ = n·u/(1 − n·u) for the n = terms + 4 operations (four around the sum) in the dtype that `dtype` accumulates in; each
+    term, and the result, may have been stored in `dtype` (u each).
+    """
+    contract = Contract(dtype)
+    operations = (terms + 4) * FORMATS[contract.accumulation].u
+    return float(scale) * (operations / (1 - operations) + 2 * contract.storage.u)
+
+
+def _category(values: np.ndarray) -> np.ndarray:
+    """0 for a finite number, 1 for NaN, 2 and 3 for +inf and −inf."""
+    return np.isnan(values) + 2 * np.isposinf(values) + 3 * np.isneginf(values)
+
+
+def _is_nan(values: np.ndarray) -> np.ndarray:
+    return np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, dtype=bool)
+
+
+# Budgets are remembered: one oracle serves all implementations of a case ----------------------------------------------
+
+REMEMBERED = 64
+_budgets: OrderedDict[bytes, Budget] = OrderedDict()
+
+
+def _remembered(key: bytes, make: Callable[[], Budget]) -> Budget:
+    if key not in _budgets:
+        _budgets[key] = make()
+        if len(_budgets) > REMEMBERED:
+            _budgets.popitem(last=False)
+    _budgets.move_to_end(key)
+    return _budgets[key]
+
+
+def _digest(*values: Any) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    _feed(digest.update, values)
+    return digest.digest()
+
+
+def _feed(update: Callable[[bytes], None], value: Any) -> None:
+    if isinstance(value, Mapping):
+        value = list(value.items())
+    if isinstance(value, (list, tuple)):
+        update(b"(%d" % len(value))
+        for item in value:
+            _feed(update, item)
+    elif isinstance(value, np.ndarray):
+        update(f"{value.dtype}{value.shape}".encode() + np.ascontiguousarray(value).tobytes())
+    else:
+        update(repr(value).encode() + b";")

@@ -1,0 +1,89 @@
+"""The number formats, and how an array of float64 is rounded to one of them.
+
+A format of p significant bits has unit roundoff u = 2⁻ᵖ: rounding to nearest errs by at most u times the number, or by half
+the smallest subnormal number where that is more.
+
+float64 cannot be simulated in float64, so it is simulated on a grid 2¹³ times coarser, whose errors are then scaled down:
+rounding errors this small are proportional to the unit roundoff.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+COARSER = 13  # bits that simulated float64 has fewer than float64
+
+Grid = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Format:
+    """One dtype: `bits` significant bits, its smallest subnormal and normal numbers, and how arrays are rounded to it."""
+
+    name: str
+    bits: int
+    smallest: float
+    smallest_normal: float
+    to_nearest: Grid
+
+    @property
+    def u(self) -> float:
+        """The unit roundoff."""
+        return 2.0**-self.bits
+
+    @property
+    def simulated_u(self) -> float:
+        """The unit roundoff of the grid that `to_nearest` rounds to."""
+        return self.u * self.coarser
+
+    @property
+    def coarser(self) -> float:
+        """How many times larger the errors of `to_nearest` are than the format's own."""
+        return 2.0**COARSER if self.name == "float64" else 1.0
+
+
+def _float32(x: np.ndarray) -> np.ndarray:
+    return x.astype(np.float32).astype(np.float64)
+
+
+def _of_float32(dropped: int) -> Grid:
+    """Round float32 to its upper bits, ties to even; what overflows there becomes infinite, NaN stays NaN."""
+    half, last, kept = np.uint32(2 ** (dropped - 1) - 1), np.uint32(1), np.uint32(2**32 - 2**dropped)
+    shift = np.uint32(dropped)
+
+    def to_nearest(x: np.ndarray) -> np.ndarray:
+        bits = x.astype(np.float32).view(np.uint32)
+        return ((bits + (half + ((bits >> shift) & last))) & kept).view(np.float32).astype(np.float64)
+
+    return to_nearest
+
+
+def _float16(x: np.ndarray) -> np.ndarray:
+    """As float32 cut to eleven bits, with float16's own subnormals and largest number."""
+    rounded = _of_eleven_bits(x)
+    size = np.abs(rounded)
+    if size.max(initial=0.0) > 65504.0:
+        rounded = np.where(size > 65504.0, np.copysign(np.inf, rounded), rounded)
+    subnormal = size < 2.0**-14
+    if subnormal.any():
+        shift = 1.5 * 2.0 ** (52 - 24)  # added and taken away again, it leaves multiples of 2⁻²⁴
+        rounded = np.where(subnormal, (x + shift) - shift, rounded)
+    return rounded
+
+
+def _coarse_float64(x: np.ndarray) -> np.ndarray:
+    half, last, kept = np.uint64(2 ** (COARSER - 1) - 1), np.uint64(1), np.uint64(2**64 - 2**COARSER)
+    bits = np.ascontiguousarray(x, dtype=np.float64).view(np.uint64)
+    return ((bits + (half + ((bits >> np.uint64(COARSER)) & last))) & kept).view(np.float64)
+
+
+_of_eleven_bits = _of_float32(13)
+
+FORMATS = {
+    "float64": Format("float64", 53, 2.0**-1074, 2.0**-1022, _coarse_float64),
+    "float32": Format("float32", 24, 2.0**-149, 2.0**-126, _float32),
+    "tf32": Format("tf32", 11, 2.0**-136, 2.0**-126, _of_eleven_bits),  # of matrix operands only
+    "float16": Format("float16", 11, 2.0**-24, 2.0**-14, _float16),
+    "bfloat16": Format("bfloat16", 8, 2.0**-133, 2.0**-126, _of_float32(16)),
+}

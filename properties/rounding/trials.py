@@ -1,0 +1,200 @@
+"""Trials: the oracle run many times at once, each time rounding as one honest machine might.
+
+Every result x becomes RN(x·t)/t, with one t for each operation and trial: t = 1 half of the time (the true grid, so that effects
+of the lattice survive), else a power 2^−U(0,1) (another grid of the same fineness). Equal numbers err alike, as they do in
+reality. On the trials with t ≠ 1 the machine also takes the liberties a contract allows: operands of a difference are rescaled,
+a division multiplies by a reciprocal, an exponential is taken to base 2.
+
+A sum of n terms, in whatever order, deviates by 0.42·u·√(n·max(S²/3 + Q/6, P)) with S the sum, Q the sum of squares and P the
+mean square of the partial sums; if all terms are equal their errors are too, and √n becomes n. The deviation is a function of
+the sum's exact value, so equal sums err alike.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from scipy.special import erf
+
+from properties.contracts import Contract
+from properties.rounding.formats import Format
+from properties.rounding.shadow import Shadowed
+
+SPREAD = 0.42  # standard deviation of rounding to nearest, in units of u times the number (the middle of a binade and its ends)
+NOT_ROUNDED = frozenset({np.maximum, np.minimum, np.negative, np.absolute, np.equal, np.not_equal, np.less, np.greater})
+BLOCKS = 16  # partial sums of a long matrix product that are looked at
+WHOLE = 2**16  # products of numbers in a matrix product up to which all partial sums are
+
+
+class Trials:
+    """`count` trials for each contract; the contracts share the dtype and what they accumulate in."""
+
+    def __init__(self, contracts: Sequence[Contract], count: int, seed: int) -> None:
+        self.contracts, self.count = tuple(contracts), count
+        self.rng = np.random.default_rng(seed)
+        self.inside = contracts[0].inside
+        self._operands = contracts[0].operands
+        self._grids: Iterator[np.ndarray] = iter(())
+
+    def given(self, exact: np.ndarray) -> Shadowed:
+        """The same number in every trial."""
+        return Shadowed(exact, exact[None], self, frozenset(range(len(self.contracts))))
+
+    def lift(self, operand: Any, ndim: int) -> np.ndarray:
+        """Constants and tables are rounded too: a machine has them in its own dtype."""
+        if isinstance(operand, Shadowed):
+            return operand.behind(ndim)
+        value = np.asarray(operand)[None]
+        if value.dtype != np.float64 or not np.isfinite(value).all():
+            return value
+        value = value.reshape(1, *(1,) * (ndim - value.ndim + 1), *value.shape[1:])
+        if value.size == 1:
+            return value if _is_power_of_two(value.item()) else self._rounded(value, self._grid(ndim))
+        return self._off_by("table", value[0], self._rounded(value, self._grid(ndim)))
+
+    def elementwise(self, ufunc: np.ufunc, operands: Sequence[Any], exact: np.ndarray) -> np.ndarray:
+        """One operation on each element, rounded once; and the liberties that the operation allows."""
+        values = [self.lift(operand, exact.ndim) for operand in operands]
+        if ufunc in NOT_ROUNDED or (ufunc in (np.multiply, np.divide) and any(map(_is_power_of_two, operands))):
+            return ufunc(*values)
+        grid = self._grid(exact.ndim)
+        name = ufunc.__name__.split(" ")[0]  # "erf (vectorized)": a Python function that frompyfunc made a ufunc
+        if ufunc is np.subtract:
+            result = self._rescaled(values[0], grid) - self._rescaled(values[1], grid)
+        elif ufunc is np.divide:
+            result = self._quotient(values[0], values[1], grid)
+        elif ufunc is np.exp:
+            result = self._off_by("exp", exact, np.exp(self._rescaled(values[0], grid)))
+        elif name == "erf":
+            result = self._off_by("erf", exact, erf(values[0]))
+        elif name in ("tanh", "sin", "cos", "sqrt"):
+            result = self._off_by(name, exact, ufunc(*values))
+        elif ufunc in (np.add, np.multiply):
+            result = ufunc(*values)
+        else:
+            raise TypeError(f"the rounding machine does not know how {ufunc.__name__} rounds")
+        return self._rounded(result, self._grid(exact.ndim))
+
+    def matmul(self, A: Shadowed, B: Shadowed, exact: np.ndarray) -> np.ndarray:
+        """All products of the row and the column summed in an unknown order, and rounded."""
+        a, b = self._operand(A), self._operand(B)
+        terms, a_exact, b_exact = A.shape[-1], A.exact, B.exact
+        squares = (a_exact * a_exact) @ (b_exact * b_exact)
+        partial = _mean_square_of_partial_products(a_exact, b_exact)
+        result = a @ b if len(b) > 1 else (a.reshape(-1, terms) @ b[0]).reshape(len(a), *exact.shape)
+        return self._summed(result, exact, squares, partial, terms)
+
+    def sum(self, X: Shadowed, exact: np.ndarray) -> np.ndarray:
+        """All numbers of the row summed in an unknown order, and rounded."""
+        squares = np.square(X.exact).sum(axis=-1, keepdims=True)
+        partial = np.square(np.cumsum(X.exact, axis=-1)).sum(axis=-1, keepdims=True) / max(X.shape[-1], 1)
+        return self._summed(X.shadow.sum(axis=-1, keepdims=True), exact, squares, partial, X.shape[-1])
+
+    def largest(self, X: Shadowed, initial: float) -> np.ndarray:
+        """Choosing rounds nothing."""
+        return X.shadow.max(axis=-1, keepdims=True, initial=initial)
+
+    def store(self, name: str, X: Shadowed) -> Shadowed:
+        """Rounded to the storage dtype by the contracts that store this matrix, unless it is in that dtype already."""
+        storing = [i for i, contract in enumerate(self.contracts) if contract.stores(name) and i not in X.stored]
+        if not storing:
+            return X
+        stored = X.stored.union(storing)
+        storage = self.contracts[0].storage
+        if storage is self.inside:
+            return Shadowed(X.exact, X.shadow, self, stored)
+        shadow, grid = X.behind(X.ndim), self._grid(X.ndim)
+        if len(storing) == len(self.contracts):
+            return Shadowed(X.exact, self._rounded(shadow, grid, storage), self, stored)
+        shadow = np.array(np.broadcast_to(shadow, (len(grid), *X.shape)))
+        for i in storing:
+            own = slice(i * self.count, (i + 1) * self.count)
+            shadow[own] = self._rounded(shadow[own], grid[own], storage)
+        return Shadowed(X.exact, shadow, self, stored)
+
+    def _grid(self, ndim: int) -> np.ndarray:
+        """t for each trial of one operation."""
+        grid = next(self._grids, None)
+        if grid is None:
+            shape = (64, self.count * len(self.contracts))
+            t = np.where(self.rng.random(shape) < 0.5, 1.0, np.exp2(-self.rng.random(shape)))
+            self._grids = iter(t)
+            grid = next(self._grids)
+        return grid.reshape(-1, *(1,) * ndim)
+
+    def _one_each(self, ndim: int) -> tuple[int, ...]:
+        """The shape of one number for each trial."""
+        return (self.count * len(self.contracts), *(1,) * ndim)
+
+    def _rounded(self, values: np.ndarray, grid: np.ndarray, to: Format | None = None) -> np.ndarray:
+        to = to or self.inside
+        result = to.to_nearest(values * grid)
+        result /= grid
+        if self.contracts[0].flush_to_zero:
+            result[np.abs(result) < to.smallest_normal] = 0.0
+        return result
+
+    def _rescaled(self, values: np.ndarray, grid: np.ndarray) -> np.ndarray:
+        """Multiplied by a constant and rounded before the operation; on the true grid left as they are."""
+        return np.where(grid == 1.0, values, self._rounded(values, grid))
+
+    def _quotient(self, above: np.ndarray, below: np.ndarray, grid: np.ndarray) -> np.ndarray:
+        return np.where(grid == 1.0, above / below, above * self._rounded(1.0 / below, grid))
+
+    def _off_by(self, function: str, exact: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Relative errors up to κ units: a part that the trial's library has everywhere, and a part of each number's own."""
+        kappa = self.contracts[0].kappa(function)
+        if kappa == 0.0:
+            return values
+        common = self.rng.uniform(-1.0, 1.0, self._one_each(exact.ndim))
+        own = self._noise(exact)
+        own += common
+        own *= kappa * self.inside.simulated_u / 2
+        own += 1.0
+        return values * own
+
+    def _noise(self, exact: np.ndarray) -> np.ndarray:
+        """For each trial numbers spread evenly over (−1, 1), the same for elements whose exact value is the same in float32."""
+        bits = exact.astype(np.float32).view(np.uint32).astype(np.uint64)
+        bits *= np.uint64(0xBF58476D1CE4E5B9)
+        bits ^= bits >> np.uint64(29)
+        bits *= np.uint64(0x94D049BB133111EB)
+        bits ^= bits >> np.uint64(32)
+        keys = self.rng.integers(0, 2**64, size=self._one_each(exact.ndim), dtype=np.uint64) | np.uint64(1)
+        noise = (bits * keys).view(np.int64).astype(np.float64)
+        noise *= 2.0**-63
+        return noise
+
+    def _summed(self, sums: np.ndarray, exact: np.ndarray, squares: np.ndarray, partial: np.ndarray, terms: int) -> np.ndarray:
+        mean_square = np.maximum(np.square(exact) / 3 + squares / 6, partial)
+        equal_terms = np.square(exact) >= squares * (terms * (1 - 2.0**-10))
+        steps = np.where(equal_terms, float(terms), np.sqrt(terms))
+        deviation = steps * np.sqrt(mean_square) * (SPREAD * np.sqrt(3.0) * self.inside.simulated_u)
+        noise = self._noise(exact)
+        noise *= np.where(np.isfinite(deviation), deviation, 0.0)
+        noise += sums
+        return self._rounded(noise, self._grid(exact.ndim))
+
+    def _operand(self, X: Shadowed) -> np.ndarray:
+        if self._operands is None:
+            return X.shadow
+        return self._rounded(X.shadow, self._grid(X.ndim), self._operands)
+
+
+def _mean_square_of_partial_products(A: np.ndarray, B: np.ndarray) -> np.ndarray:
+    """For each entry of A B (two matrices), how large the sum is on the way, squared and averaged over the way."""
+    terms = A.shape[-1]
+    if A.size * B.shape[-1] <= WHOLE:
+        on_the_way = np.cumsum(A[:, :, None] * B[None], axis=1)
+        return np.square(on_the_way).sum(axis=1) / max(terms, 1)
+    total, mean_square = np.zeros((len(A), B.shape[-1])), np.zeros((len(A), B.shape[-1]))
+    edges = np.linspace(0, terms, min(BLOCKS, terms) + 1).astype(int)
+    for start, stop in pairwise(edges):
+        total += A[:, start:stop] @ B[start:stop]
+        mean_square += np.square(total)
+    return mean_square / (len(edges) - 1)
+
+
+def _is_power_of_two(operand: Any) -> bool:
+    return isinstance(operand, (int, float, np.floating)) and abs(np.frexp(operand)[0]) == 0.5

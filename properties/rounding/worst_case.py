@@ -1,0 +1,110 @@
+"""The worst case: a bound of the error, carried along with every number and proven for every honest order of doing things.
+
+Behind each exact number stands how far an honest one can be from it: the errors of the operands go through the operation
+exactly as they can at worst, and each rounding adds u times the number. A sum of n terms adds γₙ = n·u/(1 − n·u) times the sum
+of their sizes (Higham 2002, section 3.1), with four operations a term: an online softmax rescales what it has summed so far.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from properties.contracts import KAPPA, Contract
+from properties.rounding.formats import Format
+from properties.rounding.shadow import Shadowed
+
+PER_TERM, AROUND = 4, 8  # operations for each term of a sum, and around the sum
+COMPARISONS = frozenset({np.equal, np.not_equal, np.less, np.greater})
+
+
+class WorstCase:
+    """The shadow is a bound of the error; of a truth value, the truth value itself."""
+
+    def __init__(self, contract: Contract) -> None:
+        self.contract = contract
+        self.inside = contract.inside
+
+    def given(self, exact: np.ndarray) -> Shadowed:
+        """Arguments have no error."""
+        return Shadowed(exact, np.zeros((1, *exact.shape)), self, frozenset((0,)))
+
+    def lift(self, operand: Any, ndim: int) -> np.ndarray:
+        """Constants are rounded, tables are good to κ units."""
+        if isinstance(operand, Shadowed):
+            return operand.behind(ndim)
+        value = np.asarray(operand)
+        if value.dtype == bool:
+            return value[None]
+        value = np.where(np.isfinite(value), np.abs(value), 0.0).astype(np.float64)
+        units = 1.0 if value.ndim == 0 else 1.0 + self.contract.kappa("table")
+        return (units * self.inside.u * value).reshape(1, *(1,) * (ndim - value.ndim), *value.shape)
+
+    def elementwise(self, ufunc: np.ufunc, operands: Sequence[Any], exact: np.ndarray) -> np.ndarray:
+        """The operands' errors at their worst, and the operation's own rounding."""
+        if ufunc in COMPARISONS:
+            return exact[None]
+        values = [np.asarray(x.exact if isinstance(x, Shadowed) else x)[None] for x in operands]
+        sizes = [np.where(np.isfinite(value), np.abs(value), 0.0) for value in values]
+        errors = [self.lift(x, exact.ndim) for x in operands]
+        name = ufunc.__name__.split(" ")[0]
+        u = self.inside.u
+        kappa = self.contract.kappa(name) * u * np.abs(exact) if name in KAPPA else 0.0
+        match name:
+            case "maximum" | "minimum":
+                return np.broadcast_to(np.maximum(*errors), (1, *exact.shape))
+            case "negative" | "absolute":
+                return errors[0]
+            case "add":
+                error = errors[0] + errors[1]
+            case "subtract":  # of rescaled operands
+                error = errors[0] * (1 + u) + errors[1] * (1 + u) + u * (sizes[0] + sizes[1]) + u * np.abs(exact)
+            case "multiply":
+                error = sizes[0] * errors[1] + errors[0] * sizes[1] + errors[0] * errors[1]
+            case "divide":  # by way of a reciprocal
+                room = np.maximum(sizes[1] - errors[1], 0.0)
+                error = (errors[0] + np.abs(exact) * errors[1]) / room + 2 * u * (sizes[0] + errors[0]) / room
+            case "exp":  # to base 2: the argument is rescaled
+                error = np.exp(values[0] + errors[0] + 2 * u * sizes[0]) - exact + kappa
+            case "sqrt":
+                error = exact - np.sqrt(np.maximum(values[0] - errors[0], 0.0)) + kappa
+            case "erf":
+                error = errors[0] * 2 / np.sqrt(np.pi) + kappa
+            case "tanh" | "sin" | "cos":
+                error = errors[0] + kappa
+            case _:
+                raise TypeError(f"the rounding machine does not know how {name} rounds")
+        return self._rounded(exact, error)
+
+    def matmul(self, A: Shadowed, B: Shadowed, exact: np.ndarray) -> np.ndarray:
+        """Every product's error, and γₙ of the sizes of all products."""
+        cut = 0.0 if self.contract.operands is None else self.contract.operands.u
+        a, b = np.abs(A.exact)[None], np.abs(B.exact)[None]
+        error_a, error_b = A.shadow * (1 + cut) + cut * a, B.shadow * (1 + cut) + cut * b
+        error = a @ error_b + error_a @ b + error_a @ error_b
+        return self._rounded(exact, error + self._gamma(A.shape[-1]) * ((a + error_a) @ (b + error_b)))
+
+    def sum(self, X: Shadowed, exact: np.ndarray) -> np.ndarray:
+        """Every term's error, and γₙ of the terms' sizes."""
+        size = (np.abs(X.exact)[None] + X.shadow).sum(axis=-1, keepdims=True)
+        return self._rounded(exact, X.shadow.sum(axis=-1, keepdims=True) + self._gamma(X.shape[-1]) * size)
+
+    def largest(self, X: Shadowed, initial: float) -> np.ndarray:  # noqa: ARG002 (every machine is asked the same way)
+        """The largest moves by no more than the one that moves most."""
+        return X.shadow.max(axis=-1, keepdims=True, initial=0.0)
+
+    def store(self, name: str, X: Shadowed) -> Shadowed:
+        """One more rounding, to the storage dtype, unless the matrix is in it already."""
+        if not self.contract.stores(name) or X.stored or self.contract.storage is self.inside:
+            return X
+        return Shadowed(X.exact, self._rounded(X.exact, X.shadow, self.contract.storage), self, frozenset((0,)))
+
+    def _gamma(self, terms: int) -> float:
+        operations = (PER_TERM * terms + AROUND) * self.inside.u
+        return operations / (1 - operations) if operations < 1 else np.inf
+
+    def _rounded(self, exact: np.ndarray, error: np.ndarray, to: Format | None = None) -> np.ndarray:
+        to = to or self.inside
+        least = to.smallest_normal if self.contract.flush_to_zero else to.smallest / 2
+        error = error + to.u * (np.abs(exact) + error) + least
+        return np.where(np.isfinite(exact), np.where(np.isnan(error), np.inf, error), 0.0)
