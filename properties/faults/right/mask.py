@@ -1,0 +1,22 @@
+"""The causal mask and the masks of padding; True = may look."""
+
+import torch
+from torch import Tensor
+
+
+def mask(n: int, m: int) -> Tensor:
+    """Word i sees words 0 … i; with m ≠ n both sequences begin at the same word."""
+    query, key = torch.arange(n)[:, None], torch.arange(m)[None, :]
+    return key <= query
+
+
+def of_padding(real: Tensor | None) -> Tensor | None:
+    """A mask (b, 1, 1, m) under which everybody sees the real words alone."""
+    if real is None:
+        return None
+    return real[:, None, None, :]
+
+
+def both(first: Tensor, second: Tensor | None) -> Tensor:
+    """What both masks allow."""
+    return first if second is None else first & second
