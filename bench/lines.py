@@ -55,6 +55,7 @@ class Gate:
     share: float | None = None  # the largest error as a share of its budget
     compared: int = 0  # components compared
     sample: str = ""  # which part of the output was compared, when not all of it
+    outputs: list[str] = field(default_factory=list)  # digests of the outputs judged
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,103 @@
+"""Time and memory of calls on one device: the processor's clock, or a GPU's events with its cache emptied before each call."""
+
+import ctypes
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+FLUSHED = 256 * 2**20  # bytes written before each call on a GPU: more than any second-level cache
+STATUS = Path("/proc/self/status")
+RESET = Path("/proc/self/clear_refs")  # "5" sets the highest resident memory back to the present one
+
+
+class Clock(Protocol):
+    """Times calls on one device, and sees how much memory one needs."""
+
+    def time(self, call: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> tuple[float, Any]:
+        """Call once for each of `arguments`: ns a call, and the last result."""
+        ...
+
+    def peak_bytes(self, call: Callable[[], Any]) -> int | None:
+        """How far one call raises the memory in use, its result included; None where that cannot be seen."""
+        ...
+
+
+class ProcessorClock:
+    """Calls in a row between two readings of the processor's clock."""
+
+    def time(self, call: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> tuple[float, Any]:
+        """Call once for each of `arguments`: ns a call, and the last result."""
+        result = None
+        start = time.perf_counter_ns()
+        for given in arguments:
+            result = call(*given)
+        return (time.perf_counter_ns() - start) / len(arguments), result
+
+    def peak_bytes(self, call: Callable[[], Any]) -> int | None:
+        """How far one call raises the process's resident memory, after what was freed before has been given back."""
+        gc.collect()
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
+        try:
+            RESET.write_text("5", encoding="ascii")
+            before = _resident("VmRSS")
+            call()
+            return max(0, _resident("VmHWM") - before)
+        except (OSError, StopIteration):
+            return None
+
+
+class GpuClock:
+    """Each call between two events on the device's own clock, behind a write that empties its cache."""
+
+    def __init__(self, device: str) -> None:
+        self.device = torch.device(device)
+        self.cache = torch.empty(FLUSHED, dtype=torch.int8, device=self.device)
+
+    def time(self, call: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> tuple[float, Any]:
+        """Call once for each of `arguments`: ns a call, and the last result."""
+        result, events = None, []
+        for given in arguments:
+            self.cache.zero_()
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            result = call(*given)
+            end.record()
+            events.append((start, end))
+        torch.cuda.synchronize(self.device)
+        return sum(start.elapsed_time(end) for start, end in events) * 1e6 / len(events), result
+
+    def peak_bytes(self, call: Callable[[], Any]) -> int | None:
+        """How far one call raises the memory that torch has allocated on the device."""
+        torch.cuda.synchronize(self.device)
+        torch.cuda.reset_peak_memory_stats(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        call()
+        torch.cuda.synchronize(self.device)
+        return torch.cuda.max_memory_allocated(self.device) - before
+
+
+def clock_of(device: str) -> Clock:
+    """The clock of a device."""
+    return ProcessorClock() if device == "cpu" else GpuClock(device)
+
+
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Collect now, and not again until the end: a collection inside one peer's sample would be charged to it."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _resident(field: str) -> int:
+    lines = STATUS.read_text(encoding="ascii").splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(field + ":")).split()[1])

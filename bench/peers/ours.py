@@ -1,0 +1,146 @@
+"""Our two columns, and whatever a user names."""
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.peers.table import tensors
+from bench.peers.training import learn
+from bench.timer import Built
+from bench.workloads import Workload
+from optimized import parameters as column
+from optimized.attention import attention
+from optimized.decoder import decoder_layer
+from optimized.embedding import embedding
+from optimized.encoder import encoder_layer
+from optimized.feed_forward import feed_forward
+from optimized.generation import generate
+from optimized.mask import causal_mask
+from optimized.multi_head import multi_head
+from optimized.output_projection import output_projection
+from optimized.parameters import Architecture, FeedForwardParameters, MultiHeadParameters, NormParameters
+from optimized.positional_encoding import positional_encoding
+from optimized.residual_norm import residual_norm
+from optimized.softmax import softmax
+from optimized.transformer import transformer
+from properties.implementations.subject import DTYPES
+from properties.oracle import ORACLES, oracle
+from properties.parameter_strategies import Call, Nested
+from properties.verdicts import NotOffered
+from properties.weights import built as dataclass_of
+
+MOST_FLOPS = 2e10  # of a call of the oracle's that one waits for
+MOST_WORDS = 64
+
+
+class Reference:
+    """The oracle, in float64 whatever the others compute in: the anchor that ratios of different runs have in common."""
+
+    name = "reference"
+
+    def build(self, workload: Workload, calls: list[Call], dtype: str, device: str) -> Built:  # noqa: ARG002 (always the same)
+        """The oracle's own arrays. Raises NotOffered for what would take minutes, and for learning, which it does not do."""
+        if workload.step not in ORACLES or workload.flops > MOST_FLOPS or (workload.tokens or 0) > MOST_WORDS:
+            raise NotOffered("the oracle would take minutes" if workload.step in ORACLES else f"the oracle has no {workload.step}")
+        call = partial(oracle, workload.step, **calls[0].kwargs)
+        return Built(call, [call.args for call in calls], "NumPy, one sentence and one head at a time", "float64")
+
+
+class Optimized:
+    """The fast column; what it takes as parameters is built before the clock starts."""
+
+    name = "optimized"
+
+    def build(self, workload: Workload, calls: list[Call], dtype: str, device: str) -> Built:
+        """A function of the inputs alone, for each step."""
+        kwargs = tensors(calls[0].kwargs, dtype, device)
+        call = _optimized(workload.step, kwargs, dtype, device)
+        return Built(call, [tensors(call.args, dtype, device) for call in calls], "", dtype)
+
+
+class OptimizedCompiled:
+    """The fast column through torch.compile."""
+
+    name = "optimized.compiled"
+
+    def build(self, workload: Workload, calls: list[Call], dtype: str, device: str) -> Built:
+        """As `Optimized`; loops of generation and training are left alone."""
+        if workload.step in {"generation", "training"}:
+            raise NotOffered(f"{workload.step} is a loop: nothing to compile whole")
+        plain = Optimized().build(workload, calls, dtype, device)
+        return Built(torch.compile(plain.call), plain.arguments, "torch.compile (inductor)", dtype)
+
+
+class Candidate:
+    """A user's own `module:name`: a function of one step's signature, or a class with a method for each (`list steps`)."""
+
+    def __init__(self, target: str) -> None:
+        self.name = target
+        module, _, path = target.partition(":")
+        if str(Path.cwd()) not in sys.path:
+            sys.path.append(str(Path.cwd()))
+        found = import_module(module)
+        for name in path.split("."):
+            found = getattr(found, name)
+        self.found: Any = found() if isinstance(found, type) else found
+
+    def build(self, workload: Workload, calls: list[Call], dtype: str, device: str) -> Built:
+        """Tensors, or float64 arrays for one that says `arrays = "numpy"`. Raises NotOffered for a step it lacks."""
+        call = getattr(self.found, workload.step, None) if hasattr(self.found, "steps") else self.found
+        if call is None or not callable(call):
+            raise NotOffered(f"{self.name} has no {workload.step}")
+        if getattr(self.found, "arrays", "torch") == "numpy":
+            return Built(partial(call, **calls[0].kwargs), [call.args for call in calls], "", "float64")
+        kwargs = tensors(calls[0].kwargs, dtype, device)
+        if workload.step == "positional_encoding":
+            kwargs["dtype"] = DTYPES[dtype]
+        return Built(partial(call, **kwargs), [tensors(call.args, dtype, device) for call in calls], "", dtype)
+
+
+def _optimized(step: str, given: Nested, dtype: str, device: str) -> Callable[..., Any]:
+    match step:
+        case "embedding":
+            return partial(embedding, table=given["table"])
+        case "positional_encoding":
+            return lambda n, d_model: positional_encoding(torch.arange(n, device=device), d_model, DTYPES[dtype])
+        case "attention":
+            return attention
+        case "softmax":
+            return softmax
+        case "mask":
+            return partial(causal_mask, device=torch.device(device))
+        case "residual_norm":
+            norm = NormParameters(**given)
+            return lambda X, Y: residual_norm(X, lambda _: Y, norm)
+        case "feed_forward":
+            return partial(feed_forward, parameters=FeedForwardParameters(**given))
+        case "output_projection":
+            return partial(output_projection, W=given["W"], b=given["b"])
+        case "multi_head":
+            h = given.pop("h")
+            return partial(multi_head, parameters=MultiHeadParameters(**given), h=h)
+        case _:
+            return _optimized_layers(step, given)
+
+
+def _optimized_layers(step: str, given: Nested) -> Callable[..., Any]:
+    architecture = Architecture(h=given.pop("h"))
+    if step in {"encoder_layer", "decoder_layer"}:
+        kind, layer = {
+            "encoder_layer": ("EncoderLayerParameters", encoder_layer),
+            "decoder_layer": ("DecoderLayerParameters", decoder_layer),
+        }[step]
+        return partial(layer, parameters=dataclass_of(column, kind, given["layer"]), architecture=architecture)
+    whole = dataclass_of(column, "TransformerParameters", given.pop("parameters"))
+    if step == "generation":
+        return partial(generate, parameters=whole, architecture=architecture, **given)
+    if step == "transformer":
+        return partial(transformer, parameters=whole, architecture=architecture)
+    weights = column.map_tensors(lambda W: W.requires_grad_(), whole)
+    forward = partial(transformer, parameters=weights, architecture=architecture)
+    return learn(forward, column.tensors(weights))

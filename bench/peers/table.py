@@ -1,0 +1,77 @@
+"""The peers by name, and how one is found: built in, or a user's own `module:name`."""
+
+import difflib
+from collections.abc import Callable, Iterable
+from functools import cache
+from importlib import import_module
+from typing import Any, Protocol
+
+import torch
+
+from bench.timer import Built
+from bench.workloads import Workload
+from properties.implementations.subject import DTYPES
+from properties.parameter_strategies import Call
+
+PEERS: dict[str, str] = {
+    "reference": "bench.peers.ours:Reference",
+    "optimized": "bench.peers.ours:Optimized",
+    "optimized.compiled": "bench.peers.ours:OptimizedCompiled",
+    "torch.eager": "bench.peers.torch_modules:Eager",
+    "torch.fastpath": "bench.peers.torch_modules:Fastpath",
+    "torch.compiled": "bench.peers.torch_modules:Compiled",
+    "torch.sdpa.math": "bench.peers.torch_attention:Math",
+    "torch.sdpa.flash": "bench.peers.torch_attention:Flash",
+    "torch.sdpa.efficient": "bench.peers.torch_attention:Efficient",
+    "torch.sdpa.cudnn": "bench.peers.torch_attention:Cudnn",
+    "onnxruntime": "bench.peers.onnx_runtime:OnnxRuntime",
+}
+"""name → module:class; the class takes no arguments and is a `Peer`."""
+
+USUAL = tuple(name for name in PEERS if "compiled" not in name)
+"""Those timed unless others are asked for: compilation takes a minute a cell."""
+
+DEFAULT_BASELINE = "torch.eager"
+AGAIN = " again"  # behind the name of the baseline when it is entered a second time, as the control
+
+
+class Peer(Protocol):
+    """Somebody to be timed."""
+
+    name: str
+
+    def build(self, workload: Workload, calls: list[Call], dtype: str, device: str) -> Built:
+        """Convert everything, outside the clock. Raises NotOffered for what it cannot do, ImportError for what is not installed."""
+        ...
+
+
+@cache
+def peer(name: str) -> Peer:
+    """The peer of that name. Raises ImportError when its package is not installed."""
+    if ":" in name:
+        from bench.peers.ours import Candidate
+
+        return Candidate(name)
+    module, _, attribute = PEERS[name].partition(":")
+    make: Callable[[], Peer] = getattr(import_module(module), attribute)
+    return make()
+
+
+def check_names(names: Iterable[str], option: str = "--peers") -> None:
+    """Raise ValueError for a name that is neither built in nor `module:name`."""
+    for name in names:
+        if name not in PEERS and ":" not in name:
+            close = difflib.get_close_matches(name, PEERS, n=3, cutoff=0.4) or list(PEERS)
+            raise ValueError(f"{option}: no peer called {name!r}; did you mean {', '.join(close)}? (your own: module:name)")
+
+
+def tensors(value: Any, dtype: str, device: str) -> Any:
+    """Nested NumPy arguments as torch tensors: float64 arrays in `dtype`, others in their own; new memory for each call."""
+    if isinstance(value, dict):
+        return {name: tensors(part, dtype, device) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(tensors(part, dtype, device) for part in value)
+    if not hasattr(value, "dtype"):
+        return value
+    tensor = torch.from_numpy(value)
+    return tensor.to(device, DTYPES[dtype] if tensor.is_floating_point() else tensor.dtype, copy=True)
