@@ -181,7 +181,25 @@ def _budget(
     seed: bytes,
 ) -> Budget:
     exact, blocks = simulate(step, args, kwargs, contracts, trials, int.from_bytes(seed, "big"))
-    storage = contracts[0].storage
+
+    def again() -> Budget:
+        return _remembered(b"again" + seed, lambda: _budget(step, args, kwargs, contracts, probes, AGAIN, b"again" + seed))
+
+    ceiling = (lambda: bound(step, args, kwargs, contracts)) if step in BOUNDED else None
+    return derived(step, contracts, exact, blocks, again, probes=probes, ceiling=ceiling)
+
+
+def derived(
+    step: str,
+    contracts: Sequence[Contract],
+    exact: np.ndarray,
+    blocks: Sequence[np.ndarray],
+    again: Callable[[], Budget],
+    *,
+    probes: Mapping[str, np.ndarray] | None = None,
+    ceiling: Callable[[], np.ndarray] | None = None,
+) -> Budget:
+    """The budget of a matrix from the errors of honest trials under each contract, (trials, *shape); `again` gives one of more."""
     with np.errstate(all="ignore"):
         categories = _category(exact)
         agree = [np.isfinite(errors).all(axis=0) for errors in blocks]
@@ -189,13 +207,8 @@ def _budget(
         judged = ~unjudged & (categories == 0)
         blocks = [np.where(judged, errors, 0.0) for errors in blocks]
         finite = np.where(judged, exact, 0.0)
-        scale, floor = component_scale(blocks, finite, storage)
-        sums = tuple(aggregates(blocks, finite, scale, floor, probes)) if exact.size else ()
-
-    def again() -> Budget:
-        return _remembered(b"again" + seed, lambda: _budget(step, args, kwargs, contracts, probes, AGAIN, b"again" + seed))
-
-    ceiling = (lambda: bound(step, args, kwargs, contracts)) if step in BOUNDED else None
+        scale, floor = component_scale(blocks, finite, contracts[0].storage)
+        sums = tuple(aggregates(blocks, finite, scale, floor, probes or {})) if exact.size else ()
     return Budget(step, contracts[0].dtype, exact, scale, unjudged, categories, sums, again, ceiling)
 
 
