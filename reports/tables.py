@@ -7,6 +7,8 @@ import pandas as pd
 from reports.folders import CELL, Line, Run, cell_of
 from reports.outcomes import BROKEN, OUTCOMES, worst
 
+Table = Any  # a pandas.DataFrame: pandas ships no types that a checker can follow through a selection
+
 COLUMN = ["implementation", "dtype", "device"]  # what makes a column of the matrix
 FINDINGS = {
     "verdict": "MISSING",
@@ -27,7 +29,7 @@ FINDINGS = {
 """What a check's row says where no verdict is there."""
 
 
-def claims(run: Run) -> pd.DataFrame:
+def claims(run: Run) -> Table:
     """The catalogue as the run's manifest carries it, in its order; a claim that only a verdict names is added at the end."""
     texts = ["id", "step", "kind", "statement", "formula", "expectation"]
     known = [{name: str(row.get(name, "")) for name in texts} for row in run.manifest["claims"] if isinstance(row, dict)]
@@ -41,7 +43,7 @@ def claims(run: Run) -> pd.DataFrame:
     return pd.DataFrame([*known, *strange], columns=texts).fillna("").drop_duplicates("id").set_index("id")
 
 
-def checks(run: Run) -> pd.DataFrame:
+def checks(run: Run) -> Table:
     """One row a check, planned or run: a planned one without a verdict is MISSING."""
     planned = {cell_of(cell): cell for cell in run.manifest["planned"]}
     done = {cell_of(line): line for line in run.verdicts}
@@ -61,22 +63,22 @@ def _row(cell: tuple[str, ...], line: Line | None, planned: bool) -> Line:
     }
 
 
-def matrix(checked: pd.DataFrame, catalogue: pd.DataFrame) -> pd.DataFrame:
+def matrix(checked: Table, catalogue: Table) -> Table:
     """Claim × (implementation, dtype, device): the worst of the claim's properties there; UNPLANNED where the run planned none."""
-    columns = pd.MultiIndex.from_frame(checked[COLUMN].drop_duplicates())
+    columns: Any = pd.MultiIndex.from_frame(checked[COLUMN].drop_duplicates())
     if checked.empty:
         return pd.DataFrame("UNPLANNED", index=catalogue.index, columns=columns)
     grid = checked.groupby(["claim", *COLUMN], sort=False)["verdict"].agg(lambda names: worst(list(names))).unstack(COLUMN)
     return grid.reindex(index=catalogue.index, columns=columns).astype(object).where(lambda told: told.notna(), "UNPLANNED")
 
 
-def tally(grid: pd.DataFrame) -> pd.DataFrame:
+def tally(grid: Table) -> Table:
     """How many claims stand how, for each column of the matrix; only outcomes that occur, worst first."""
     occurring = [outcome.name for outcome in OUTCOMES if (grid == outcome.name).any(axis=None)]
     return pd.DataFrame({name: (grid == name).sum() for name in occurring}, index=grid.columns)
 
 
-def broken(checked: pd.DataFrame) -> list[Line]:
+def broken(checked: Table) -> list[Line]:
     """One entry a broken (claim, implementation): its plainest counterexample, and where else the same is broken."""
     entries: list[Line] = []
     red = checked[checked["verdict"].isin(BROKEN)]
@@ -87,12 +89,12 @@ def broken(checked: pd.DataFrame) -> list[Line]:
     return entries
 
 
-def missing(checked: pd.DataFrame) -> pd.DataFrame:
+def missing(checked: Table) -> Table:
     """The planned checks that did not run."""
     return checked.loc[checked["verdict"] == "MISSING", list(CELL)]
 
 
-def refuted(checked: pd.DataFrame, catalogue: pd.DataFrame) -> list[Line]:
+def refuted(checked: Table, catalogue: Table) -> list[Line]:
     """One entry a claim that mathematics refutes: the smallest counterexample found, and on which columns it was found or not."""
     entries: list[Line] = []
     for claim in catalogue.index[catalogue["kind"] == "refuted"]:
@@ -110,7 +112,7 @@ def refuted(checked: pd.DataFrame, catalogue: pd.DataFrame) -> list[Line]:
     return entries
 
 
-def headroom(checked: pd.DataFrame) -> pd.DataFrame:
+def headroom(checked: Table) -> Table:
     """Claim and dtype: the worst error as a share of the budget, its inverse the head-room, and how much was compared."""
     judged = checked[checked["verdict"].isin(["PASS", "SUSPECT"]) & (checked["share"] > 0)]
     groups = judged.groupby(["claim", "dtype"], sort=False)
@@ -119,14 +121,14 @@ def headroom(checked: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
-def effort(checked: pd.DataFrame) -> pd.DataFrame:
+def effort(checked: Table) -> Table:
     """Claim: how hard it was tried: examples, filtered ones, numbers compared, seconds."""
     ran = checked[~checked["verdict"].isin(["MISSING", "UNSUPPORTED"])]
     columns = ["generated", "filtered", "compared", "unjudged", "seconds"]
     return ran.groupby("claim", sort=False)[columns].sum().reset_index()
 
 
-def _records(frame: pd.DataFrame) -> list[Line]:
+def _records(frame: Table) -> list[Line]:
     records: list[Any] = frame.astype(object).where(frame.notna(), None).to_dict("records")
     return records
 

@@ -1,0 +1,199 @@
+"""What the templates are given: the findings, ordered and shortened as a page shows them."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from reports import plots, speeds, summary, words
+from reports.findings import Findings
+from reports.folders import Line
+from reports.outcomes import BY_NAME, OUTCOMES
+from reports.tables import Table, tally
+
+FOREST_WIDTH = 200  # of the interval's picture, in its own units
+FOREST_TICKS = (1 / 64, 1 / 16, 1 / 4, 1 / 2, 1, 2, 4, 16, 64)
+
+
+def context(found: Findings, rows: int) -> dict[str, Any]:
+    """Everything the templates need; a list is cut after `rows` entries, and they say how many more there are."""
+    headline, tone = summary.headline(found)
+    return {
+        "found": found,
+        "rows": rows,
+        "headline": headline,
+        "tone": tone,
+        "points": summary.points(found),
+        "matrix": matrix(found),
+        "legend": [outcome for outcome in OUTCOMES if (found.matrix == outcome.name).any(axis=None)],
+        "broken": [card(found, entry, number) for number, entry in enumerate(found.broken, 1)],
+        "missing": found.missing.to_dict("records"),
+        "refuted": found.refuted,
+        "headroom": headroom(found.headroom),
+        "effort": found.effort.to_dict("records"),
+        "workloads": workloads(found),
+        "forest": forest_axis(found.ratios),
+        "by_peer": found.by_peer.to_dict("records"),
+        "growth": found.growth.to_dict("records"),
+        "roofs": found.roofs.to_dict("records"),
+        "controls": found.controls.to_dict("records"),
+        "places": speeds.by_place(found.run).to_dict("records"),
+        "load": speeds.load(found.run),
+        "costs": found.costs.to_dict("records"),
+        "plots": {name: plot for name, draw in PLOTS.items() if (plot := draw(found)) is not None},
+        "change": found.against,
+        "environments": found.environments(),
+        "plan": found.plan(),
+        "detection": extra(found.run.extras.get("score")),
+        "calibration": extra(found.run.extras.get("calibration")),
+        "sections": SECTIONS,
+        "exponent": plots.exponent,
+        "outcomes": BY_NAME,
+    }
+
+
+SECTIONS = (
+    ("matrix", "Claims"),
+    ("broken", "Broken"),
+    ("refuted", "Refuted"),
+    ("detection", "Detection"),
+    ("tolerance", "Budgets"),
+    ("bench", "Cost"),
+    ("growth", "Growth"),
+    ("roof", "Limit"),
+    ("change", "Regression"),
+    ("trust", "Trust"),
+    ("environment", "Environment"),
+)
+PLOTS: dict[str, Callable[[Findings], plots.Plot | None]] = {
+    "headroom": lambda found: plots.headroom(found.headroom),
+    "time": lambda found: plots.scaling(found.growth, "time"),
+    "memory": lambda found: plots.scaling(found.growth, "memory"),
+    "roofline": lambda found: plots.roofline(found.timed, found.roofs),
+    "drift": lambda found: plots.drift(found.drift),
+}
+
+
+def matrix(found: Findings) -> Line:
+    """The matrix as its template walks it: column heads, and for each step of the article its claims with their cells."""
+    grid = found.matrix
+    cards = {(entry["claim"], entry["implementation"]): number for number, entry in enumerate(found.broken, 1)}
+    several = len({device for _, _, device in grid.columns}) > 1
+    columns = [
+        {"implementation": name, "dtype": dtype, "device": device if several else ""} for name, dtype, device in grid.columns
+    ]
+    steps: dict[str, list[Line]] = {}
+    for claim, row in grid.iterrows():
+        text = found.claims.loc[claim]
+        cells = [
+            {"outcome": BY_NAME[told], "card": cards.get((claim, column[0])) if BY_NAME[told].tone == "bad" else None}
+            for column, told in row.items()
+        ]
+        steps.setdefault(text["step"], []).append({"claim": claim, **text.to_dict(), "cells": cells, "ran": any_ran(cells)})
+    spans: list[Line] = []
+    for column in columns:
+        if not spans or spans[-1]["name"] != column["implementation"]:
+            spans.append({"name": column["implementation"], "width": 0})
+        spans[-1]["width"] += 1
+    counts = [{"column": column, "counts": counted} for column, counted in zip(columns, _counts(grid), strict=True)]
+    return {"columns": columns, "spans": spans, "steps": steps, "tally": counts}
+
+
+def any_ran(cells: list[Line]) -> bool:
+    """Whether a claim has a verdict anywhere."""
+    return any(cell["outcome"].name not in {"MISSING", "UNPLANNED"} for cell in cells)
+
+
+def _counts(grid: Table) -> list[list[tuple[Any, int]]]:
+    table = tally(grid)
+    return [[(BY_NAME[name], int(count)) for name, count in row.items() if count] for _, row in table.iterrows()]
+
+
+def card(found: Findings, entry: Line, number: int) -> Line:
+    """A broken claim as its card shows it."""
+    texts: dict[str, str] = found.claims.loc[entry["claim"]].to_dict()
+    command = [str(part) for part in found.run.manifest.get("command") or []]
+    share = entry["share"]
+    return {
+        **texts,
+        **entry,
+        "number": number,
+        "outcome": BY_NAME[entry["verdict"]],
+        "replay": words.replay(entry, command),
+        "over": None if words.absent(share) or share <= 0 else min(1.0, 1 / share),
+    }
+
+
+def extra(told: Line | None) -> list[Line]:
+    """A result file of another command as tables: one of its single values, one of each list of records in it."""
+    if told is None:
+        return []
+    single = {name: value for name, value in told.items() if not isinstance(value, list | dict) and name not in {"schema", "kind"}}
+    found = [{"name": "Summary", "columns": ["what", "value"], "rows": [(_title(name), value) for name, value in single.items()]}]
+    for name, value in told.items():
+        records = [{"": key, **row} for key, row in value.items() if isinstance(row, dict)] if isinstance(value, dict) else value
+        if isinstance(records, list) and records and all(isinstance(row, dict) for row in records):
+            columns = list(dict.fromkeys(column for row in records for column in row))
+            rows = [[_said(row.get(column)) for column in columns] for row in records]
+            found.append({"name": _title(name), "columns": [_title(column) for column in columns], "rows": rows})
+    return [table for table in found if table["rows"]]
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ").strip().capitalize()
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "–"}[value]
+    if isinstance(value, float):
+        return words.number(value)
+    return words.excerpt(", ".join(map(str, value)) if isinstance(value, list) else value, 200)
+
+
+def headroom(table: Table) -> list[Line]:
+    """The head-room table, the tightest first."""
+    return table.sort_values("share", ascending=False, kind="stable").to_dict("records")
+
+
+def workloads(found: Findings) -> list[Line]:
+    """The timed cells, group by group, each with its ratio and the place of its interval on the common axis."""
+    ratios: dict[str, Line] = {row["id"]: row for row in found.ratios.to_dict("records")}
+    baselines = {(row["group"], row["baseline"]) for row in ratios.values()}
+    reach = _reach(found.ratios)
+    groups: dict[str, Line] = {}
+    for cell in found.timed.to_dict("records"):
+        group = groups.setdefault(
+            cell["group"], {"name": cell["group"], "cells": [], **{k: cell[k] for k in ("workload", "dtype", "device", "threads")}}
+        )
+        compared = ratios.get(cell["id"])
+        is_baseline = (cell["group"], cell["peer"]) in baselines
+        group["cells"].append({**cell, "ratio": compared, "mark": _mark(compared, reach), "is_baseline": is_baseline})
+    return list(groups.values())
+
+
+def forest_axis(ratios: Table) -> Line:
+    """The common axis of the interval pictures."""
+    reach = _reach(ratios)
+    ticks = [tick for tick in FOREST_TICKS if abs(math.log(tick)) <= reach]
+    return {
+        "width": FOREST_WIDTH,
+        "ticks": [{"x": _x(tick, reach), "label": f"{tick:g}" if tick >= 1 else f"1/{1 / tick:g}"} for tick in ticks],
+    }
+
+
+def _reach(ratios: Table) -> float:
+    """How far the axis goes to either side of 1, as a logarithm."""
+    ends = [abs(math.log(value)) for name in ("low", "high") for value in ratios[name] if value > 0]
+    return max([1.05 * math.log(2), *(1.05 * end for end in ends)])
+
+
+def _mark(compared: Line | None, reach: float) -> Line | None:
+    if compared is None:
+        return None
+    band = 1 + compared["margin"]
+    places = {"low": compared["low"], "middle": compared["ratio"], "high": compared["high"], "from": 1 / band, "to": band}
+    return {name: _x(value, reach) for name, value in places.items()} | {"one": _x(1, reach)}
+
+
+def _x(value: float, reach: float) -> float:
+    return round(FOREST_WIDTH * (0.5 + math.log(value) / reach / 2), 1)

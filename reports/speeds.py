@@ -1,0 +1,174 @@
+"""Tables of what was timed: every planned cell, ratios with intervals, growth, the machine's limits, and how far to trust it."""
+
+from collections import Counter
+from typing import Any
+
+import pandas as pd
+
+from reports.folders import Line, Run
+from reports.tables import Table
+
+BELIEVED = ("PASS", "SUSPECT")  # a speed is shown only where the outputs of the timed calls were judged so
+NAMED = ("id", "group", "workload", "step", "peer", "dtype", "device", "threads")
+MEASURED = (
+    *("median_ns", "low_ns", "high_ns", "min_ns", "first_call_ns", "peak_bytes"),
+    *("flops_per_s", "bytes_per_s", "tokens_per_s", "roof_share", "processes", "rounds"),
+)
+
+
+def lines(run: Run, what: str) -> list[Line]:
+    """The bench lines of one kind."""
+    return [line for line in run.bench if line["what"] == what]
+
+
+def cells(run: Run) -> Table:
+    """One row a planned or timed cell. What was not timed is "missing"; whose outputs are wrong has no speed at all."""
+    done = {line["id"]: line for line in lines(run, "cell")}
+    planned = [str(cell) for cell in run.manifest.get("bench_planned") or []]
+    rows = [_cell(done[name]) if name in done else _unmeasured(name) for name in dict.fromkeys([*planned, *done])]
+    texts = _names("status gate claim message really roof_bound above_roof")
+    numbers = [*MEASURED, "flops", "bytes"]
+    return _numeric(pd.DataFrame(rows, columns=[*NAMED, *texts, *numbers]), numbers)
+
+
+def _cell(line: Line) -> Line:
+    gate = line.get("gate") or {}
+    told = {**line, "gate": str(gate.get("verdict") or ""), "claim": str(gate.get("claim") or "")}
+    if told["gate"] in BELIEVED and line["status"] == "measured":
+        return told
+    nothing: Line = dict.fromkeys(MEASURED)
+    if line["status"] == "measured":  # timed, and not seen to be right: that is no speed
+        told["status"] = "wrong" if told["gate"] else "unchecked"
+    return {**told, **nothing, "message": line["message"] or str(gate.get("message") or "")}
+
+
+def _unmeasured(name: str) -> Line:
+    parts = name.split("/")
+    known = (
+        dict(zip(["workload", "dtype", "device", "threads", "peer"], parts, strict=True)) if len(parts) == 5 else {"workload": name}
+    )
+    known["threads"] = known.get("threads", "").removesuffix("t")
+    return {"id": name, "group": "/".join(parts[:-1]), "status": "missing", "message": "planned, and not measured", **known}
+
+
+def ratios(run: Run, timed: Table) -> Table:
+    """One row a comparison whose two cells both have a speed: the peer's time over the baseline's, with its interval."""
+    with_speed = set(timed.loc[timed["median_ns"].notna(), "id"])
+    wanted = [line for line in lines(run, "comparison") if _both(line, with_speed)]
+    numbers = _names("ratio low high margin ratio_of_minima")
+    columns = _names("id group workload peer baseline dtype device threads verdict message minima_disagree")
+    table = _numeric(pd.DataFrame(wanted, columns=[*columns, *numbers]), numbers).dropna(subset=["ratio", "low", "high"])
+    order = {name: place for place, name in enumerate(timed["id"])}
+    return table.sort_values("id", key=lambda ids: ids.map(order), ignore_index=True)
+
+
+def _both(line: Line, with_speed: set[str]) -> bool:
+    group: str = line["group"]
+    return f"{group}/{line['peer']}" in with_speed and f"{group}/{line['baseline']}" in with_speed
+
+
+def by_peer(compared: Table) -> Table:
+    """Each peer against the baseline over all its workloads: how many are faster, slower, the same, and the median ratio."""
+    rows = []
+    for (baseline, peer), group in compared.groupby(["baseline", "peer"], sort=True):
+        counts = Counter(group["verdict"])
+        words = {word: counts.get(word, 0) for word in ("faster", "same", "slower", "unresolved", "untrusted")}
+        middle = {"median_ratio": group["ratio"].median(), "least": group["low"].min(), "most": group["high"].max()}
+        rows.append({"peer": peer, "baseline": baseline, "workloads": len(group), **words, **middle})
+    columns = _names("peer baseline workloads faster same slower unresolved untrusted median_ratio least most")
+    return pd.DataFrame(rows, columns=columns)
+
+
+def growth(run: Run, timed: Table) -> Table:
+    """How time and memory of each peer that is right at every length grow: the fitted exponent, its interval, local ones."""
+    sort = ["step", "peer", "dtype", "device"]
+    wrong = set(timed.loc[timed["status"].isin(["wrong", "unchecked"]), sort].itertuples(index=False, name=None))
+    columns = _names("family peer dtype device quantity axis first last exponent low high residual local lengths values")
+    rows = []
+    for line in lines(run, "growth"):
+        if tuple(line.get(name) for name in sort) in wrong:
+            continue
+        fitted: Line = line["fitted"] or {}
+        local = ", ".join(
+            f"{step['first']}→{step['last']}: {step['exponent']:.2f}" for step in line["local"] if step["exponent"] is not None
+        )
+        rows.append({**line, **fitted, "local": local})
+    return pd.DataFrame(rows, columns=columns).sort_values(["family", "quantity", "dtype", "device", "peer"], ignore_index=True)
+
+
+def roofs(run: Run) -> Table:
+    """The machine's limits as this run measured them: products in flop/s, reading and copying in bytes/s."""
+    columns = _names("limit dtype device threads size rate median_rate")
+    rows = [{**line, "size": " ".join(f"{name}={value}" for name, value in line["size"].items())} for line in lines(run, "roof")]
+    return pd.DataFrame(rows, columns=columns).sort_values(["device", "limit", "dtype", "threads", "rate"], ignore_index=True)
+
+
+def controls(run: Run) -> Table:
+    """The baseline against itself, group by group."""
+    columns = _names("group baseline trusted ratio low high reach contains_one processes rounds message")
+    return pd.DataFrame(lines(run, "control"), columns=columns).sort_values("group", ignore_index=True)
+
+
+def trust(run: Run) -> Line | None:
+    """What the run says of its own timings, or None where nothing was timed."""
+    return next(iter(lines(run, "trust")), None)
+
+
+def costs(run: Run) -> Table:
+    """What the suite itself costs: a call of the oracle, a verdict of the budget, an example of a claim."""
+    return pd.DataFrame(lines(run, "cost"), columns=_names("piece name seconds per_second repeats note"))
+
+
+def drift(run: Run) -> Table:
+    """One row a peer and process: when it ran, and its median time relative to the same peer's over the whole run."""
+    rows: list[Line] = []
+    for process in lines(run, "process"):
+        for timed in process["timed"]:
+            if timed["samples"] and timed["status"] == "measured":
+                middle = float(pd.Series(timed["samples"]).median())
+                rows.append({"group": process["group"], "peer": timed["peer"], "started": process["started"], "median": middle})
+    table = pd.DataFrame(rows, columns=["group", "peer", "started", "median"])
+    table["relative"] = table["median"] / table.groupby(["group", "peer"])["median"].transform("median")
+    table["minutes"] = (table["started"] - table["started"].min()) / 60
+    return table.sort_values(["started", "group", "peer"], ignore_index=True)
+
+
+def by_place(run: Run) -> Table:
+    """Does it matter who runs first in a round? Median time by place, relative to the same peer's median in the same process."""
+    rows: list[tuple[int, float]] = []
+    for process in lines(run, "process"):
+        for timed in process["timed"]:
+            samples: Any = pd.Series(timed["samples"], dtype=float)
+            rows += zip(timed["order"], samples / samples.median(), strict=False)
+    table = pd.DataFrame(rows, columns=["place", "relative"]).dropna()
+    return table.groupby("place")["relative"].agg(samples="size", median="median").reset_index()
+
+
+def load(run: Run) -> Line:
+    """What else went on: the load and pressure around the processes, samples not used and why, throttling."""
+    processes = lines(run, "process")
+    discarded: Counter[str] = Counter()
+    for process in processes:
+        discarded.update(process["discarded"])
+    return {
+        "processes": len(processes),
+        "seconds": sum(process["seconds"] for process in processes),
+        "discarded": dict(sorted(discarded.items())),
+        "throttled": sorted({str(process["throttled"]) for process in processes if process["throttled"]}),
+        "load": _highest(processes, "load"),
+        "pressure": _highest(processes, "pressure"),
+    }
+
+
+def _highest(processes: list[Line], name: str) -> float | None:
+    seen = [value for process in processes for value in process["load"].get(name) or [] if value is not None]
+    return max(seen, default=None)
+
+
+def _names(text: str) -> list[str]:
+    return text.split()
+
+
+def _numeric(table: Table, columns: list[str]) -> Table:
+    table[columns] = table[columns].apply(pd.to_numeric, errors="coerce")
+    return table

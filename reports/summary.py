@@ -1,0 +1,106 @@
+"""The verdict in five lines: what is broken, how fast, how it grows, how far to trust it. Page, Markdown and terminal agree."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from reports import words
+from reports.findings import Findings
+from reports.outcomes import Tone
+from reports.plots import exponent
+from reports.words import plural
+
+SHOWN = 4  # broken claims named in the summary; the others are counted
+
+
+@dataclass(frozen=True)
+class Point:
+    """One line of the verdict."""
+
+    label: str
+    text: str
+    tone: Tone
+    section: str  # the section that shows it
+
+
+def exit_code(found: Findings) -> int:
+    """0 good, 1 a claim is broken, 5 planned checks or cells are missing (a run without a verdict is one)."""
+    if found.broken or found.wrong:
+        return 1
+    return 5 if len(found.missing) or found.untimed or not found.done else 0
+
+
+def headline(found: Findings) -> tuple[str, Tone]:
+    """The answer in a sentence."""
+    broken = found.broken_claims
+    if broken:
+        return f"{len(broken)} of {plural(len(found.claims), 'claim')} {'is' if len(broken) == 1 else 'are'} broken", "bad"
+    if found.wrong:
+        return f"{plural(found.wrong, 'timed cell')} gave a wrong result", "bad"
+    if not found.done:
+        return "Nothing was verified", "bad"
+    if len(found.missing) or found.untimed:
+        return "No claim is broken, but the run is incomplete", "bad"
+    return "No claim is broken", "good"
+
+
+def points(found: Findings) -> list[Point]:
+    """Five lines: verdict, broken, speed, growth, trust."""
+    return [_verdict(found), _broken(found), _speed(found), _growth(found), _trust(found)]
+
+
+def _verdict(found: Findings) -> Point:
+    planned = int(found.checks["planned"].sum())
+    counts = [f"{planned - len(found.missing)} of {plural(planned, 'planned check')} ran"]
+    counts += [f"{len(found.missing)} missing"] if len(found.missing) else []
+    if len(found.timed):
+        counts.append(f"{len(found.timed) - found.untimed} of {plural(len(found.timed), 'planned timing')} ran")
+    idle = found.never_run
+    counts += (
+        [f"{plural(len(idle), 'claim')} not run: {', '.join(idle[:SHOWN])}{' …' if len(idle) > SHOWN else ''}"] if idle else []
+    )
+    word, tone = headline(found)
+    return Point("Verdict", f"{word} · {' · '.join(counts)}", tone, "matrix")
+
+
+def _broken(found: Findings) -> Point:
+    if not found.broken:
+        text = "nothing, among what ran" if found.done else "nothing ran"
+        return Point("Broken", text, "good" if found.done else "bad", "broken")
+    named = [f"{entry['claim']} in {entry['implementation']} {entry['dtype']}" for entry in found.broken[:SHOWN]]
+    more = len(found.broken) - len(named)
+    return Point("Broken", "; ".join(named) + (f"; and {more} more" if more else ""), "bad", "broken")
+
+
+def _speed(found: Findings) -> Point:
+    if found.by_peer.empty:
+        return Point("Speed", "not measured: veriformer bench", "none", "bench")
+    told = []
+    for row in found.by_peer.to_dict("records"):
+        counted = [f"{row[word]} {word}" for word in ("faster", "same", "slower", "unresolved", "untrusted") if row[word]]
+        over = f"{words.ratio(row['least'])} to {words.ratio(row['most'])} over {plural(row['workloads'], 'workload')}"
+        told.append(
+            f"{row['peer']} / {row['baseline']} = {words.ratio(row['median_ratio'])} of the time, {over} ({', '.join(counted)})"
+        )
+    told += [f"{plural(found.wrong, 'timed cell')} wrong, without a speed"] if found.wrong else []
+    return Point("Speed", "; ".join(told), "bad" if found.wrong else "none", "bench")
+
+
+def _growth(found: Findings) -> Point:
+    fitted: list[dict[str, Any]] = [row for row in found.growth.to_dict("records") if not words.absent(row["exponent"])]
+    if not fitted:
+        return Point("Growth", "not measured: veriformer bench", "none", "growth")
+    fitted.sort(key=lambda row: (row["quantity"] != "time", -row["last"]))
+    told = [f"{row['family']}, {row['peer']} {row['dtype']}: {row['quantity']} ∝ {exponent(row)}" for row in fitted[:SHOWN]]
+    return Point("Growth", "; ".join(told), "none", "growth")
+
+
+def _trust(found: Findings) -> Point:
+    notes = [f"{plural(len(found.run.notes), 'note')} on the run folder"] if found.run.notes else []
+    compared = found.checks["compared"].sum()
+    notes.append(f"{words.number(float(compared))} numbers compared" if compared else "no numbers compared")
+    if found.trust is None:
+        return Point("Trust", " · ".join(["no timings to trust or not", *notes]), "none", "trust")
+    word = "timings trusted" if found.trust["trusted"] else f"timings NOT trusted: {found.trust['message'] or 'the control failed'}"
+    floor = f"noise floor ±{words.percent(found.trust['noise_floor'])}"
+    pressure = f"cores waited for {words.percent(found.trust['pressure'])} of the time"
+    return Point("Trust", " · ".join([word, floor, pressure, *notes]), "none" if found.trust["trusted"] else "warn", "trust")

@@ -1,0 +1,202 @@
+"""Run folders made up for the reports' tests: small, with something of everything, the same bytes every time."""
+
+import itertools
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+CLAIMS = [
+    {
+        "id": "A5",
+        "step": "softmax",
+        "kind": "law",
+        "statement": "Softmax turns scores into probabilities that sum to 1.",
+        "formula": "P ≥ 0, Σ_j P[i, j] = 1",
+        "expectation": "holds within the rounding of the dtype",
+    },
+    {
+        "id": "M3",
+        "step": "mask",
+        "kind": "law",
+        "statement": "No future word can influence a word.",
+        "formula": "X'[:j] = X[:j] ⇒ out'[:j] = out[:j], bit for bit",
+        "expectation": "holds",
+    },
+    {
+        "id": "PE2",
+        "step": "positional_encoding",
+        "kind": "refuted",
+        "statement": "Every value of the encoding lies strictly between −1 and 1.",
+        "formula": "−1 < PE[p, j] < 1",
+        "expectation": "refuted at position 0: cos 0 = 1. What holds: −1 ≤ PE ≤ 1",
+    },
+    {
+        "id": "G2",
+        "step": "generation",
+        "kind": "study",
+        "statement": "A longer prompt improves predictions.",
+        "formula": "–",
+        "expectation": "a study with a plot, no verdict",
+    },
+]
+PROPERTIES = {"A5": ["test_rows_sum_to_one", "test_agrees"], "M3": ["test_future_is_hidden"], "PE2": ["test_one_at_position_zero"]}
+IMPLEMENTATIONS = ("reference", "optimized", "torch")
+DTYPES = ("float64", "float32", "bfloat16")
+ENVIRONMENT = {"processor": "Example CPU", "cores": 2, "threads": 1, "device": "cpu", "code": "c0de", "versions": {"torch": "2.13"}}
+
+
+def check(claim: str, prop: str, implementation: str, dtype: str, **findings: Any) -> dict[str, Any]:
+    """One line of verify.jsonl; it passes unless `findings` says otherwise."""
+    told = {"verdict": "PASS", "message": "", "counterexample": "", "share": 0.31, "place": None, "expected": None, "got": None}
+    counts = {"generated": 100, "filtered": 3, "compared": 6400, "unjudged": 0, "suspects": [], "seconds": 0.5}
+    named = {"claim": claim, "property": prop, "implementation": implementation, "dtype": dtype, "device": "cpu"}
+    return {"schema": 1, "kind": "verdict", **named, "seed": 0, "isolated": True, **told, **counts, **findings}
+
+
+def checks(claims: Iterable[dict[str, Any]] = CLAIMS, implementations: Iterable[str] = IMPLEMENTATIONS) -> list[dict[str, Any]]:
+    """A passing line for every property of every claim on every implementation and dtype."""
+    return [
+        check(claim["id"], prop, implementation, dtype, **({"counterexample": "p=0"} if claim["kind"] == "refuted" else {}))
+        for claim in claims
+        for prop in PROPERTIES.get(claim["id"], [f"test_{claim['id'].lower()}"] if claim["kind"] != "study" else [])
+        for implementation in implementations
+        for dtype in DTYPES
+    ]
+
+
+def planned(lines: Iterable[dict[str, Any]]) -> list[dict[str, str]]:
+    """The plan that `lines` fulfil."""
+    return [{name: line[name] for name in ("claim", "property", "implementation", "dtype", "device")} for line in lines]
+
+
+def write(
+    folder: Path,
+    lines: list[dict[str, Any]] | None = None,
+    bench: list[dict[str, Any]] | None = None,
+    **manifest: Any,
+) -> Path:
+    """A run folder with these lines; planned is what `lines` hold unless `manifest` says otherwise."""
+    lines = checks() if lines is None else lines
+    folder.mkdir(parents=True, exist_ok=True)
+    told = {"schema": 1, "id": folder.name, "claims": CLAIMS, "planned": planned(lines), "seed": 0, "environment": ENVIRONMENT}
+    timed = [line["id"] for line in bench or [] if line["what"] == "cell"]
+    (folder / "manifest.json").write_text(json.dumps(told | {"bench_planned": timed} | manifest), encoding="utf-8")
+    for name, written in (("verify.jsonl", lines), ("bench.jsonl", bench)):
+        if written is not None:
+            (folder / name).write_text("".join(json.dumps(line) + "\n" for line in written), encoding="utf-8")
+    return folder
+
+
+# ---- timings ----
+
+PEERS = {"torch": 1.0, "optimized": 0.62, "reference": 7.5}  # times the baseline's
+LENGTHS = (64, 256, 1024)
+
+
+def bench(
+    slower: float = 1.0, *, wrong: str = "", trusted: bool = True, lengths: tuple[int, ...] = LENGTHS
+) -> list[dict[str, Any]]:
+    """A bench.jsonl of attention at a few lengths; `slower` multiplies the time of "optimized", `wrong` names a peer that fails."""
+    peers = {peer: factor * (slower if peer == "optimized" else 1) for peer, factor in PEERS.items()}
+    found: list[dict[str, Any]] = []
+    for n in lengths:
+        thing = {
+            "workload": f"attention n={n}",
+            "step": "attention",
+            "dtype": "float32",
+            "device": "cpu",
+            "threads": 1,
+            "sizes": {"n": n},
+        }
+        group = f"{thing['workload']}/float32/cpu/1t"
+        baseline = 1e3 * n + n * n * 3
+        found += [_process(group, number, baseline, peers) for number in range(5)]
+        found += [_cell(thing, group, peer, baseline * factor, wrong=peer == wrong) for peer, factor in peers.items()]
+        found += [
+            _comparison(thing, group, peer, factor, trusted=trusted)
+            for peer, factor in peers.items()
+            if peer not in {"torch", wrong}
+        ]
+        found.append(
+            _line("control", group, group=group, baseline="torch", trusted=trusted, message="" if trusted else "1.2 is not 1")
+            | {"ratio": 1.001, "low": 0.996, "high": 1.005, "reach": 0.005, "contains_one": True, "processes": 5, "rounds": 100}
+        )
+    return [*found, *_growth(peers, lengths), *_machine(trusted=trusted)]
+
+
+def _line(what: str, identifier: str, **fields: Any) -> dict[str, Any]:
+    return {"schema": 1, "kind": "bench", "what": what, "id": identifier, **fields}
+
+
+def _process(group: str, number: int, baseline: float, peers: dict[str, float]) -> dict[str, Any]:
+    timed = []
+    for place, (peer, factor) in enumerate(peers.items()):
+        samples = [baseline * factor * (1 + 0.02 * math.sin(7 * i + place + number)) for i in range(8)]
+        order = [(i + place) % len(peers) for i in range(8)]
+        timed.append({"peer": peer, "status": "measured", "samples": samples, "order": order, "at": [0.01 * i for i in range(8)]})
+    load = {"load": [1.5, 1.7], "pressure": [0.2, 0.3]}
+    told = {"group": group, "process": number, "started": 1.7e9 + 30 * number, "seconds": 3.0, "timed": timed, "load": load}
+    return _line("process", f"{group}/#{number}", **told, discarded={}, throttled="")
+
+
+def _cell(thing: dict[str, Any], group: str, peer: str, ns: float, *, wrong: bool) -> dict[str, Any]:
+    n = thing["sizes"]["n"]
+    gate = {
+        "verdict": "FAIL" if wrong else "PASS",
+        "claim": "A6",
+        "message": "41 × the budget at (0, 3)" if wrong else "",
+        "share": 0.2,
+    }
+    told = {"status": "wrong" if wrong else "measured", "message": "", "really": f"{peer} eager", "gate": gate, "processes": 5}
+    speed = {"median_ns": ns, "low_ns": ns * 0.99, "high_ns": ns * 1.01, "min_ns": ns * 0.98, "first_call_ns": ns * 9}
+    work = {"flops": 256.0 * n * n, "bytes": 1024.0 * n, "tokens": n, "peak_bytes": 4.0 * n * n, "rounds": 100}
+    rates = {"flops_per_s": 256e9 * n * n / ns, "bytes_per_s": 1024e9 * n / ns, "tokens_per_s": n * 1e9 / ns}
+    roof = {"roof_share": 0.4, "roof_bound": "products", "above_roof": False}
+    nothing = dict.fromkeys([*speed, *rates, "peak_bytes", "roof_share"]) if wrong else {}
+    return _line("cell", f"{group}/{peer}", **thing, group=group, peer=peer, **told, **(work | speed | rates | roof | nothing))
+
+
+def _comparison(thing: dict[str, Any], group: str, peer: str, ratio: float, *, trusted: bool) -> dict[str, Any]:
+    verdict = ("faster" if ratio < 0.97 else "slower" if ratio > 1.03 else "same") if trusted else "untrusted"
+    told = {"baseline": "torch", "peer": peer, "verdict": verdict, "message": "", "margin": 0.03, "processes": 5, "rounds": 100}
+    found = {"ratio": ratio, "low": ratio * 0.99, "high": ratio * 1.01, "ratio_of_minima": ratio, "minima_disagree": False}
+    return _line("comparison", f"{group}/{peer}", **thing, group=group, **told, **found, process_ratios=[ratio] * 5)
+
+
+def _growth(peers: dict[str, float], lengths: tuple[int, ...]) -> list[dict[str, Any]]:
+    lines = []
+    for peer, factor in peers.items():
+        for quantity, values in (
+            ("time", [factor * (1e3 * n + 3 * n * n) for n in lengths]),
+            ("memory", [4.0 * n * n for n in lengths]),
+        ):
+            pairs = itertools.pairwise(lengths)
+            local = [{"first": a, "last": b, "exponent": 1.6, "low": None, "high": None, "residual": None} for a, b in pairs]
+            fitted = {"first": lengths[0], "last": lengths[-1], "exponent": 1.8, "low": 1.75, "high": 1.85, "residual": 0.02}
+            named = {"family": "attention", "step": "attention", "peer": peer, "dtype": "float32", "device": "cpu", "threads": 1}
+            grown = {
+                "quantity": quantity,
+                "axis": "n",
+                "lengths": list(lengths),
+                "values": values,
+                "local": local,
+                "fitted": fitted,
+            }
+            lines.append(_line("growth", f"growth/attention/float32/cpu/1t/{peer}/{quantity}", **named, **grown))
+    return lines
+
+
+def _machine(*, trusted: bool) -> list[dict[str, Any]]:
+    place = {"dtype": "float32", "device": "cpu", "threads": 1, "samples": []}
+    told = {"trusted": trusted, "message": "" if trusted else "the baseline differs from itself", "noise_floor": 0.005}
+    seen = {"controls": 3, "containing_one": 3, "p_value": 1.0, "pressure": 0.25, "load": 1.6, "first": 1.7e9, "last": 1.7e9 + 150}
+    return [
+        _line("roof", "roof/products/float32/cpu/1t/512", limit="products", size={"m": 512}, rate=9e11, median_rate=8e11, **place),
+        _line("roof", "roof/read/float32/cpu/1t/64M", limit="read", size={"bytes": 2**26}, rate=2e10, median_rate=1.8e10, **place),
+        _line("trust", "trust", **told, **seen, seconds=150.0),
+        _line(
+            "cost", "cost/oracle/attention", piece="oracle", name="attention", seconds=2e-4, per_second=5e3, repeats=9, note="n=8"
+        ),
+    ]
