@@ -63,10 +63,11 @@ class Results:
 
     @property
     def exit_code(self) -> int:
-        """0 good, 1 a claim broken, 5 planned checks missing (nothing planned is missing, too)."""
+        """0 good, 1 a claim broken, 5 planned checks missing, or nothing but UNSUPPORTED: then nothing was verified."""
         if self.broken:
             return CLAIM_BROKEN
-        return MISSING if self.missing or not self.findings else GOOD
+        verified = any(finding.verdict != Verdict.UNSUPPORTED for finding in self.findings)
+        return MISSING if self.missing or not verified else GOOD
 
 
 def worst(findings: Iterable[Finding]) -> Verdict:

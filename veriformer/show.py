@@ -1,4 +1,4 @@
-"""Findings on a terminal: broken claims first, each with its smallest input, then a table claim × implementation and dtype."""
+"""Findings on a terminal: what is broken first, each with its smallest input, then a table claim × implementation and dtype."""
 
 from collections.abc import Iterable
 from itertools import groupby
@@ -14,48 +14,78 @@ from veriformer.findings import Finding
 from veriformer.results import Results, worst
 
 COLOURS = {Verdict.PASS: "green", Verdict.SUSPECT: "yellow", Verdict.KNOWN_FAILURE: "yellow", Verdict.UNSUPPORTED: "dim"}
+LINES_SHOWN = 16  # of a counterexample; all of it is in verify.jsonl
 ORDER = {claim.id: number for number, claim in enumerate(CLAIMS)}
-KINDS = {claim.id: claim.kind for claim in CLAIMS}
-STATEMENTS = {claim.id: claim.statement for claim in CLAIMS}
+CLAIM = {claim.id: claim for claim in CLAIMS}
+
+Cell = tuple[str, str, str]
 
 
 def show(results: Results, console: Console) -> None:
     """Print everything a person needs to know about a run."""
-    for finding in results.broken:
-        console.print(_card(finding))
-    console.print(_table(results.findings))
+    for group in _alike(results.broken):
+        console.print(_card(group))
+    offered = {each.claim for each in results.findings if each.verdict != Verdict.UNSUPPORTED}
+    if offered:
+        console.print(_table([each for each in results.findings if each.claim in offered]))
+    if lacking := [claim for claim in ORDER if claim in {each.claim for each in results.findings} - offered]:
+        console.print(Text(f"UNSUPPORTED, since it offers no step they need: {' '.join(lacking)}", "dim"))
+    for finding in results.findings:
+        for suspect in finding.suspects if finding.verdict == Verdict.SUSPECT else ():
+            console.print(Text(f"SUSPECT {finding.claim} {finding.name}: {suspect}", "yellow"))
     console.print(_closing(results))
 
 
-def _card(finding: Finding) -> Panel:
-    """A broken claim: what it says, what was seen, the smallest input."""
-    lines = [Text(STATEMENTS.get(finding.claim, "")), Text(finding.message, "bold")]
+def _cell(finding: Finding) -> Cell:
+    return finding.implementation, finding.dtype, finding.device
+
+
+def _alike(broken: list[Finding]) -> list[list[Finding]]:
+    """The broken findings, those that one fault explains together: the same claim, or the same words about the candidate itself."""
+    groups: dict[tuple[object, ...], list[Finding]] = {}
+    for finding in broken:
+        about = finding.claim if finding.verdict == Verdict.FAIL else finding.message
+        groups.setdefault((_cell(finding), finding.verdict, about), []).append(finding)
+    return list(groups.values())
+
+
+def _card(alike: list[Finding]) -> Panel:
+    """What the claim says, what was seen instead, on which smallest input, and how to see it again."""
+    finding = min(alike, key=lambda each: len(each.counterexample) or LINES_SHOWN**4)
+    claims = sorted({each.claim for each in alike}, key=lambda claim: ORDER.get(claim, len(ORDER)))
+    lines = [Text(CLAIM[claims[0]].statement)] if len(claims) == 1 else []
+    lines.append(Text(finding.message, "bold"))
     if finding.expected is not None or finding.got is not None:
-        place = f" at {finding.place}" if finding.place else ""
-        lines.append(Text(f"expected {finding.expected}, got {finding.got}{place}"))
+        lines.append(Text(f"expected {finding.expected}, got {finding.got}" + (f" at {finding.place}" if finding.place else "")))
     if finding.counterexample and finding.counterexample not in finding.message:
-        lines.append(Text(finding.counterexample))
-    again = f"--claims {finding.claim} --dtype {finding.dtype} --seed {finding.seed}"
-    lines.append(Text(f"{finding.name}, {_examples([finding])} examples; again: {again}", "dim"))
-    title = Text(f"{finding.claim}  {finding.verdict}  {finding.implementation}  {finding.dtype}  {finding.device}")
+        lines.append(Text(_beginning(finding.counterexample)))
+    others = f" and {len(alike) - 1} more of its properties" if len(alike) > 1 else ""
+    lines.append(Text(f"{finding.name}{others}; again: --claims {claims[0]} --dtype {finding.dtype} --seed {finding.seed}", "dim"))
+    title = Text(f"{' '.join(claims)}  {finding.verdict}  {'  '.join(_cell(finding))}")
     return Panel(Group(*lines), title=title, title_align="left", border_style="red")
+
+
+def _beginning(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    more = len(lines) - LINES_SHOWN
+    return "\n".join([*lines[:LINES_SHOWN], *([f"… {more} more lines in verify.jsonl"] if more > 0 else [])])
 
 
 def _table(findings: list[Finding]) -> Table:
     """A row a claim, a column for each implementation, dtype and device."""
-    cells = list(dict.fromkeys((each.implementation, each.dtype, each.device) for each in findings))
+    cells = list(dict.fromkeys(map(_cell, findings)))
     table = Table("claim", "kind", *(_heading(cell, cells) for cell in cells), box=None, header_style="bold")
     table.add_column("examples", justify="right")
     table.add_column("worst error / budget", justify="right")
     rows = sorted(findings, key=lambda each: ORDER.get(each.claim, len(ORDER)))
     for claim, group in groupby(rows, key=lambda each: each.claim):
         of_claim = list(group)
-        by_cell = [[each for each in of_claim if (each.implementation, each.dtype, each.device) == cell] for cell in cells]
-        table.add_row(claim, KINDS.get(claim, ""), *map(_verdict, by_cell), _examples(of_claim), _share(of_claim))
+        verdicts = [_verdict([each for each in of_claim if _cell(each) == cell]) for cell in cells]
+        table.add_row(claim, CLAIM[claim].kind, *verdicts, _examples(of_claim), _share(of_claim))
     return table
 
 
-def _heading(cell: tuple[str, str, str], cells: list[tuple[str, str, str]]) -> str:
+def _heading(cell: Cell, cells: list[Cell]) -> str:
     """Of implementation, dtype and device, what is not the same for all columns; the dtype always."""
     differing = [len({other[i] for other in cells}) > 1 for i in range(3)]
     return "\n".join(part for part, shown in zip(cell, (differing[0], True, differing[2]), strict=True) if shown)
@@ -81,7 +111,7 @@ def _share(findings: Iterable[Finding]) -> str:
 
 
 def _closing(results: Results) -> Text:
-    """One line: how many of each, what is missing, where it is written."""
+    """One line: how many of each verdict, what is missing, where it is written."""
     counts = {verdict: sum(finding.verdict == verdict for finding in results.findings) for verdict in Verdict}
     parts = [f"{count} {verdict}" for verdict, count in counts.items() if count]
     parts += [f"{len(results.missing)} planned and not run"] if results.missing else []
