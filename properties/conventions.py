@@ -1,8 +1,8 @@
 """What is a choice and not a fault: an implementation declares its conventions, and what it leaves open is found out by probes.
 
-The oracle knows one convention of each kind (`OURS`). Two translations stand between it and an implementation of another: the
-arguments it is called with (`asked`) and the answer that is expected of it (`expected`). Which GELU is meant is no convention
-here: it is an argument of the steps.
+The oracle knows one convention of each kind (`OURS`). Between it and an implementation of another stand translations: of the
+arguments the implementation is called with (`asked`), of its answer (`answered`), and of the question to the oracle (`posed`).
+Which GELU is meant is no convention here: it is an argument of the steps.
 """
 
 from collections.abc import Callable
@@ -81,44 +81,62 @@ def asked(
     return (*args[:first], *masks), {**kwargs, **named}
 
 
-def answered(step: str, answer: Any, conventions: Conventions) -> Any:
-    """The causal mask that an implementation of these conventions gave, with True for *may look*; any other answer as it is."""
-    return ~answer if step == "mask" and conventions.mask_polarity == "hidden" else answer
-
-
 def _mask_as(polarity: str | None, mask: np.ndarray | None) -> np.ndarray | None:
     if mask is None:
         return None
     return ~mask if polarity == "hidden" else np.where(mask, 0.0, -np.inf)
 
 
-def expected(step: str, exact: np.ndarray, args: tuple[Any, ...], kwargs: dict[str, Any], conventions: Conventions) -> np.ndarray:
-    """The oracle's answer `exact` to these arguments, as an implementation of these conventions should give it.
+def answered(step: str, answer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], conventions: Conventions) -> Any:
+    """An answer of an implementation of these conventions, as one of ours would have given it.
 
-    Rearranges and replaces components, so that it serves as well for an answer of the oracle's that was rounded on the way.
+    Where a blind row is NaN by declaration, NaN becomes 0 there, and anything else NaN.
     """
     match step:
-        case "mask" if conventions.causal_alignment == "bottom_right":
-            n, m = args
-            return np.arange(m) <= np.arange(n)[:, None] + (m - n)
+        case "mask" if conventions.mask_polarity == "hidden":
+            return ~answer
         case "positional_encoding" if conventions.layout == "halves":
-            return np.concatenate([exact[:, 0::2], exact[:, 1::2]], axis=1)
-        case "softmax" if conventions.blind_softmax not in (None, "zeros"):
-            blind = (args[0] == -np.inf).all(axis=-1, keepdims=True)
-            return np.where(blind, np.nan if conventions.blind_softmax == "nan" else 1 / max(exact.shape[-1], 1), exact)
-        case "attention" if conventions.blind_row not in (None, "zeros"):
-            Q, _, V = args[:3]
-            mask = args[3] if len(args) > 3 else kwargs.get("mask")
-            shape = (*Q.shape[:-1], V.shape[-2])
-            blind = ~np.broadcast_to(True if mask is None else mask, shape).any(axis=-1, keepdims=True)
-            instead = np.nan if conventions.blind_row == "nan" or not V.shape[-2] else V.mean(axis=-2, keepdims=True)
-            return np.where(blind, instead, exact)
+            sines, cosines = np.split(answer, 2, axis=1)
+            return np.stack([sines, cosines], axis=-1).reshape(answer.shape)
+        case "softmax" if conventions.blind_softmax == "nan":
+            return np.where(_blind_scores(args[0]), np.where(np.isnan(answer), 0.0, np.nan), answer)
+        case "attention" if conventions.blind_row == "nan":
+            return np.where(_blind_queries(args), np.where(np.isnan(answer), 0.0, np.nan), answer)
         case "layer_norm" | "residual_norm" if conventions.eps == "outside":
-            spread = np.sqrt(np.var(sum(args), axis=-1, keepdims=True))
+            spread = np.std(sum(args), axis=-1, keepdims=True)
             eps, bias = kwargs.get("eps", 1e-5), kwargs["bias"]
-            return (exact - bias) * np.sqrt(spread**2 + eps) / (spread + eps) + bias
+            return (answer - bias) * (spread + eps) / np.sqrt(spread**2 + eps) + bias
         case _:
-            return exact
+            return answer
+
+
+def posed(step: str, args: tuple[Any, ...], conventions: Conventions) -> tuple[Any, ...]:
+    """The question to which the oracle's answer is what an implementation of these conventions should say to `args`.
+
+    To give the mean to a query that may look nowhere is to let it look everywhere, with no preference.
+    """
+    if step == "softmax" and conventions.blind_softmax == "mean":
+        return (np.where(_blind_scores(args[0]), 0.0, args[0]),)
+    if step == "attention" and conventions.blind_row == "mean" and args[3:] and args[3] is not None:
+        Q, K, V, mask = args
+        return np.where(_blind_queries(args), 0.0, Q), K, V, mask | _blind_queries(args)
+    return args
+
+
+def causal(n: int, m: int, conventions: Conventions) -> np.ndarray:
+    """The causal mask, True = may look: with n ≠ m both sequences begin at the same word, or end at the same word."""
+    return np.tri(n, m, m - n if conventions.causal_alignment == "bottom_right" else 0, dtype=bool)
+
+
+def _blind_scores(scores: np.ndarray) -> np.ndarray:
+    return (scores == -np.inf).all(axis=-1, keepdims=True)
+
+
+def _blind_queries(args: tuple[Any, ...]) -> np.ndarray:
+    """Which of the queries (b, h, n, 1) may look nowhere."""
+    Q, K, _, *masks = args
+    may_look = True if not masks or masks[0] is None else masks[0]
+    return ~np.broadcast_to(may_look, (*Q.shape[:-1], K.shape[-2])).any(axis=-1, keepdims=True)
 
 
 # Probes ---------------------------------------------------------------------------------------------------------------

@@ -41,9 +41,7 @@ class Judgement:
     verdict: Verdict
     message: str = ""
     counterexample: str = ""
-    share: float | None = (
-        None  # the largest error seen, as a share of the budget (> 1: over it)
-    )
+    share: float | None = None  # the largest error seen, as a share of the budget (> 1: over it)
     place: str | None = None
     expected: str | None = None
     got: str | None = None
@@ -90,7 +88,7 @@ def judge(test: Callable[[], object], prop: Property, name: str, subject: Subjec
     return Judgement(
         verdict=verdict,
         message=message[:MESSAGE_KEPT],
-        counterexample=(_falsifying(error) or "; ".join(counts.counterexamples[-1:]))[:MESSAGE_KEPT],
+        counterexample=(_counterexample(error) or "; ".join(counts.counterexamples[-1:]))[:MESSAGE_KEPT],
         share=share if counts.compared or share else None,
         place=_text(getattr(error, "place", None)),
         expected=_text(getattr(error, "expected", None)),
@@ -154,6 +152,8 @@ def _must_not_be_vacuous(counts: Record, subject: Subject) -> None:
 def _told(error: BaseException | None, counts: Record) -> tuple[Verdict, str]:
     if error is None:
         return (Verdict.SUSPECT, counts.suspects[0]) if counts.suspects else (Verdict.PASS, "")
+    if isinstance(error, Vacuous) and counts.with_itself:
+        return Verdict.UNSUPPORTED, "agreement with the oracle says nothing of the oracle: it is not compared with itself"
     if isinstance(error, Unsatisfiable) and counts.not_offered:
         return Verdict.UNSUPPORTED, "every example was one the implementation does not take"
     cause = error.exceptions[0] if isinstance(error, FlakyFailure) and error.exceptions else error
@@ -177,8 +177,13 @@ def _examples(statistics: dict[str, Any]) -> dict[str, int]:
     return {"generated": tried, "filtered": len(cases) - tried}
 
 
-def _falsifying(error: BaseException | None) -> str:
-    """Hypothesis's own print of the smallest failing arguments, without the subject, which the verdict names."""
+def _counterexample(error: BaseException | None) -> str:
+    """What the exception carries (a program played on a cache), or else Hypothesis's own print of the smallest failing arguments.
+
+    Without the subject, which the verdict names.
+    """
+    if carried := getattr(error, "counterexample", None):
+        return carried
     notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(("Failing test case", "Falsifying example"))]
     text = notes[0].split("\nExplanation:")[0] if notes else ""
     return "\n".join(line for line in text.splitlines() if not line.strip().startswith("subject=Subject("))

@@ -87,6 +87,7 @@ class Record:
     generated: int = 0
     filtered: int = 0
     not_offered: int = 0  # examples with arguments the implementation does not take (`NotOffered`)
+    with_itself: int = 0  # answers of the oracle's own that equal the oracle's: not counted as compared
     compared: int = 0  # components of results that were held against something
     unjudged: int = 0  # components no honest computation can be held to (overflow of a simulated run)
     mostly_unjudged: int = 0  # cases with more than 1 % of their components unjudged

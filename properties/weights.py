@@ -261,7 +261,7 @@ def _norm_from(state: Mapping[str, Tensor], path: str) -> Nested:
 def _layer_to(layer: Nested, stack: str) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for ours, theirs in ATTENTIONS[stack].items():
-        state |= _attention_to(layer[ours], theirs)
+        state |= attention_to_torch(layer[ours], theirs)
     forward = layer["feed_forward"]
     state |= {f"linear{k}.weight": forward[f"W_{k}"].mT.contiguous() for k in (1, 2)} | {
         f"linear{k}.bias": forward[f"b_{k}"] for k in (1, 2)
@@ -271,7 +271,8 @@ def _layer_to(layer: Nested, stack: str) -> dict[str, Tensor]:
     return state
 
 
-def _attention_to(heads: Nested, path: str) -> dict[str, Tensor]:
+def attention_to_torch(heads: Nested, path: str) -> dict[str, Tensor]:
+    """The entries of a state dict for the `nn.MultiheadAttention` at `path`; a bias that is None becomes zeros."""
     biases = {}
     for k in "QKVO":
         given = heads.get(f"b_{k}")

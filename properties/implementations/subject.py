@@ -90,15 +90,15 @@ class Subject:
         for path, array in _arrays((args, kwargs)):
             self._must_be_representable(step, path, array)
         try:
-            args, kwargs = asked(step, args, kwargs, self.conventions)
+            their_args, their_kwargs = asked(step, args, kwargs, self.conventions)
             if hasattr(self.adapter, "call"):  # lives in a child process, which converts and compares on its side
-                result = self.adapter.call(step, args, kwargs, self.dtype, self.device)  # type: ignore[attr-defined]
+                result = self.adapter.call(step, their_args, their_kwargs, self.dtype, self.device)  # type: ignore[attr-defined]
             else:
-                result = self._call_here(step, args, kwargs)
+                result = self._call_here(step, their_args, their_kwargs)
         except NotOffered:
             record.current.not_offered += 1
             reject()
-        return answered(step, self._checked(step, result, args, kwargs), self.conventions)
+        return answered(step, self._checked(step, result, args, kwargs), args, kwargs, self.conventions)
 
     def refuses(self, step: str, *args: Any, **kwargs: Any) -> bool:
         """Whether the implementation refuses these arguments with an exception of its own instead of computing something."""

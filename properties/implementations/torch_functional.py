@@ -1,0 +1,51 @@
+"""torch's own functions, each for the step it computes: scaled_dot_product_attention, softmax, layer_norm, embedding, linear, gelu."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from properties.conventions import Conventions
+from properties.implementations.subject import DTYPES
+
+ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "gelu_tanh": lambda X: F.gelu(X, approximate="tanh")}
+
+
+class TorchFunctional:
+    """`torch.nn.functional`, with as little of ours around it as the signatures of the steps allow."""
+
+    name = "torch.sdpa"
+    arrays = "torch"
+    dtypes = tuple(DTYPES)
+    steps = frozenset({"attention", "softmax", "layer_norm", "embedding", "feed_forward", "output_projection"})
+    conventions = Conventions(
+        mask_polarity="may_look",
+        blind_row="zeros",
+        blind_softmax="nan",
+        eps="inside",
+        non_finite_behind_mask="leaks",
+    )
+
+    def attention(self, Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None = None) -> Tensor:
+        """One call, whichever kernel torch picks."""
+        return F.scaled_dot_product_attention(Q, K, V, attn_mask=mask)
+
+    def softmax(self, scores: Tensor) -> Tensor:
+        """Over the last axis."""
+        return F.softmax(scores, dim=-1)
+
+    def layer_norm(self, X: Tensor, *, gain: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+        """Over the last axis."""
+        return F.layer_norm(X, X.shape[-1:], gain, bias, eps)
+
+    def embedding(self, tokens: Tensor, *, table: Tensor, scale: bool = True) -> Tensor:
+        """The look-up is torch's, the factor ours."""
+        rows = F.embedding(tokens, table)
+        return rows * table.shape[1] ** 0.5 if scale else rows
+
+    def feed_forward(self, X: Tensor, *, W_1: Tensor, b_1: Tensor, W_2: Tensor, b_2: Tensor, activation: str = "relu") -> Tensor:
+        """Two `linear` with `relu` or `gelu` between them."""
+        return F.linear(ACTIVATIONS[activation](F.linear(X, W_1.T, b_1)), W_2.T, b_2)
+
+    def output_projection(self, X: Tensor, *, W: Tensor, b: Tensor | None = None) -> Tensor:
+        """One `linear`."""
+        return F.linear(X, W.T, b)

@@ -1,0 +1,247 @@
+"""torch's own modules: nn.MultiheadAttention, the Transformer's layers and stacks, and nn.Transformer, on each of their two paths.
+
+In training mode (dropout 0) they run operator by operator; in evaluation mode and without gradients, where they may, through
+fused kernels of their own (the "fast path"). Both must do the same. Their masks are True where a key is hidden.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from properties.conventions import Conventions
+from properties.implementations.subject import DTYPES
+from properties.weights import Nested, attention_to_torch, mapped, to_torch
+
+CONVENTIONS = Conventions(
+    mask_polarity="hidden", blind_row="nan", eps="inside", layout="interleaved", non_finite_behind_mask="leaks"
+)
+
+
+def gelu_tanh(X: Tensor) -> Tensor:
+    """The activation that torch's layers know only as a callable."""
+    return F.gelu(X, approximate="tanh")
+
+
+ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_tanh": gelu_tanh}
+
+
+def attention_masks(mask: Tensor | None, b: int, h: int, n: int, m: int) -> tuple[Tensor | None, Tensor | None]:
+    """A mask broadcastable to (b, h, n, m) as torch takes it: one about words of each sentence apart from all others."""
+    if mask is None:
+        return None, None
+    if mask.ndim == 2:
+        return mask.expand(n, m), None
+    if mask.shape[1:3] == (1, 1):
+        return None, mask[:, 0, 0].expand(b, m)
+    return mask.expand(b, h, n, m).reshape(b * h, n, m), None
+
+
+def causal_too(mask: Tensor | None, n: int, X: Tensor) -> Tensor:
+    """What lies ahead hidden, besides what `mask` hides."""
+    ahead = torch.ones(n, n, dtype=torch.bool, device=X.device).triu(1)
+    return ahead if mask is None else mask | ahead
+
+
+class _Modules:
+    """What both paths have in common; a module is made for each call and run with the call's weights in place of its own."""
+
+    arrays = "torch"
+    dtypes = tuple(DTYPES)
+    conventions = CONVENTIONS
+    training: bool
+
+    def _run(self, module: nn.Module, state: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:
+        with torch.set_grad_enabled(self.training):
+            return functional_call(module.train(self.training), state, args, kwargs)
+
+
+class _MultiHead(_Modules):
+    """nn.MultiheadAttention. A bias that is None is zeros, unless all are."""
+
+    steps = frozenset({"multi_head"})
+
+    def multi_head(self, X: Tensor, M: Tensor, mask: Tensor | None = None, *, h: int, **weights: Tensor | None) -> Tensor:
+        """Self-attention hands the same object over three times, as the fast path wants it."""
+        b, n, d_model = X.shape
+        biased = any(weights[f"b_{name}"] is not None for name in "QKVO")
+        module = nn.MultiheadAttention(d_model, h, bias=biased, batch_first=True, device=X.device, dtype=X.dtype)
+        M = X if torch.equal(X, M) else M
+        attn_mask, padding = attention_masks(mask, b, h, n, M.shape[1])
+        state = {
+            name.removeprefix("."): tensor
+            for name, tensor in attention_to_torch(weights, "").items()
+            if biased or "bias" not in name
+        }
+        return self._run(module, state, X, M, M, key_padding_mask=padding, attn_mask=attn_mask, need_weights=False)[0]
+
+
+class MultiHeadTrain(_MultiHead):
+    """nn.MultiheadAttention in training mode."""
+
+    name, training = "torch.multi_head.train", True
+
+
+class MultiHeadEval(_MultiHead):
+    """nn.MultiheadAttention in evaluation mode, without gradients."""
+
+    name, training = "torch.multi_head.eval", False
+
+
+class _Transformer(_Modules):
+    """nn.TransformerEncoder, nn.TransformerDecoder, a single layer of each, and both as nn.Transformer between our embedding and logits."""
+
+    steps = frozenset({"encoder_layer", "encoder", "decoder_layer", "decoder", "transformer"})
+
+    def encoder_layer(self, X: Tensor, mask: Tensor | None = None, *, layer: Nested, **choices: Any) -> Tensor:
+        """One nn.TransformerEncoderLayer."""
+        attn_mask, padding = attention_masks(mask, *X.shape[:1], choices["h"], X.shape[1], X.shape[1])
+        module, state = self._encoder([layer], None, X, **choices)
+        alone = {name.removeprefix("layers.0."): tensor for name, tensor in state.items()}
+        return self._run(module.layers[0], alone, X, src_mask=attn_mask, src_key_padding_mask=padding)
+
+    def encoder(
+        self, X: Tensor, mask: Tensor | None = None, *, layers: list[Nested], final_norm: Nested | None = None, **choices: Any
+    ) -> Tensor:
+        """An nn.TransformerEncoder of these layers."""
+        attn_mask, padding = attention_masks(mask, *X.shape[:1], choices["h"], X.shape[1], X.shape[1])
+        module, state = self._encoder(layers, final_norm, X, **choices)
+        return self._run(module, state, X, mask=attn_mask, src_key_padding_mask=padding)
+
+    def decoder_layer(
+        self, X: Tensor, M: Tensor, mask: Tensor | None = None, memory_mask: Tensor | None = None, *, layer: Nested, **choices: Any
+    ) -> Tensor:
+        """One nn.TransformerDecoderLayer."""
+        module, state = self._decoder([layer], None, X, **choices)
+        alone = {name.removeprefix("layers.0."): tensor for name, tensor in state.items()}
+        return self._run(module.layers[0], alone, X, M, **self._decoder_masks(X, M, mask, memory_mask, choices["h"]))
+
+    def decoder(
+        self,
+        X: Tensor,
+        M: Tensor,
+        mask: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        *,
+        layers: list[Nested],
+        final_norm: Nested | None = None,
+        **choices: Any,
+    ) -> Tensor:
+        """An nn.TransformerDecoder of these layers."""
+        module, state = self._decoder(layers, final_norm, X, **choices)
+        return self._run(module, state, X, M, **self._decoder_masks(X, M, mask, memory_mask, choices["h"]))
+
+    def transformer(
+        self,
+        source: Tensor,
+        target: Tensor,
+        source_real: Tensor | None = None,
+        target_real: Tensor | None = None,
+        *,
+        parameters: Nested,
+        scale_embedding: bool = True,
+        **choices: Any,
+    ) -> Tensor:
+        """An nn.Transformer on embeddings with positions; its output times W_out."""
+        X, Y = (
+            self._embedded(words, parameters[f"{side}_embedding"], scale_embedding)
+            for words, side in ((source, "source"), (target, "target"))
+        )
+        encoder, of_encoder = self._encoder(parameters["encoder"], parameters.get("encoder_norm"), X, **choices)
+        decoder, of_decoder = self._decoder(parameters["decoder"], parameters.get("decoder_norm"), Y, **choices)
+        whole = nn.Transformer(X.shape[-1], choices["h"], custom_encoder=encoder, custom_decoder=decoder, batch_first=True)
+        state = {f"encoder.{name}": w for name, w in of_encoder.items()} | {f"decoder.{name}": w for name, w in of_decoder.items()}
+        padding, target_padding = (None if real is None else ~real for real in (source_real, target_real))
+        out = self._run(
+            whole,
+            state,
+            X,
+            Y,
+            tgt_mask=causal_too(None, target.shape[1], Y),
+            src_key_padding_mask=padding,
+            tgt_key_padding_mask=target_padding,
+            memory_key_padding_mask=padding,
+        )
+        W_out = parameters.get("W_out")
+        return F.linear(out, parameters["target_embedding"] if W_out is None else W_out.T, parameters.get("b_out"))
+
+    def _encoder(
+        self, layers: list[Nested], final_norm: Nested | None, X: Tensor, **choices: Any
+    ) -> tuple[nn.Module, dict[str, Tensor]]:
+        layer = nn.TransformerEncoderLayer(**self._choices(layers[0], X, **choices))
+        module = nn.TransformerEncoder(layer, len(layers), self._norm(final_norm, X, **choices))
+        return module, self._state("encoder", layers, final_norm)
+
+    def _decoder(
+        self, layers: list[Nested], final_norm: Nested | None, X: Tensor, **choices: Any
+    ) -> tuple[nn.Module, dict[str, Tensor]]:
+        layer = nn.TransformerDecoderLayer(**self._choices(layers[0], X, **choices))
+        module = nn.TransformerDecoder(layer, len(layers), self._norm(final_norm, X, **choices))
+        return module, self._state("decoder", layers, final_norm)
+
+    @staticmethod
+    def _state(stack: str, layers: list[Nested], final_norm: Nested | None) -> dict[str, Tensor]:
+        parts = {"encoder": [], "decoder": [], stack: layers, f"{stack}_norm": final_norm}
+        return {name.removeprefix(f"{stack}."): tensor for name, tensor in to_torch(parts).items()}
+
+    @staticmethod
+    def _choices(
+        layer: Nested, X: Tensor, *, h: int, norm: str = "post", activation: str = "relu", eps: float = 1e-5
+    ) -> dict[str, Any]:
+        return {
+            "d_model": X.shape[-1],
+            "nhead": h,
+            "dim_feedforward": layer["feed_forward"]["W_1"].shape[1],
+            "dropout": 0.0,
+            "activation": ACTIVATIONS[activation],
+            "layer_norm_eps": eps,
+            "batch_first": True,
+            "norm_first": norm == "pre",
+            "device": X.device,
+            "dtype": X.dtype,
+        }
+
+    @staticmethod
+    def _norm(final_norm: Nested | None, X: Tensor, *, eps: float = 1e-5, **_: Any) -> nn.LayerNorm | None:
+        return None if final_norm is None else nn.LayerNorm(X.shape[-1], eps=eps, device=X.device, dtype=X.dtype)
+
+    @staticmethod
+    def _decoder_masks(X: Tensor, M: Tensor, mask: Tensor | None, memory_mask: Tensor | None, h: int) -> dict[str, Tensor | None]:
+        (b, n, _), m = X.shape, M.shape[1]
+        attn_mask, padding = attention_masks(mask, b, h, n, n)
+        memory_attn_mask, memory_padding = attention_masks(memory_mask, b, h, n, m)
+        return {
+            "tgt_mask": causal_too(attn_mask, n, X),
+            "tgt_key_padding_mask": padding,
+            "memory_mask": memory_attn_mask,
+            "memory_key_padding_mask": memory_padding,
+        }
+
+    @staticmethod
+    def _embedded(words: Tensor, table: Tensor, scale: bool) -> Tensor:
+        d_model = table.shape[1]
+        rows = F.embedding(words, table) * (d_model**0.5 if scale else 1.0)
+        frequencies = 10000.0 ** (-torch.arange(0, d_model, 2, dtype=torch.float64, device=words.device) / d_model)
+        angles = torch.arange(words.shape[1], dtype=torch.float64, device=words.device)[:, None] * frequencies
+        return rows + torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).to(table.dtype)
+
+
+class TransformerTrain(_Transformer):
+    """torch's Transformer in training mode; its gradients are autograd's."""
+
+    name, training = "torch.transformer.train", True
+    steps = _Transformer.steps | {"gradients"}
+
+    def gradients(self, source: Tensor, target: Tensor, *, parameters: Nested, direction: Tensor, **choices: Any) -> Nested:
+        """Of the sum of direction times logits, with respect to every parameter; zeros for one that is not reached."""
+        leaves = mapped(lambda tensor: tensor.detach().requires_grad_(), parameters)
+        (direction * self.transformer(source, target, parameters=leaves, **choices)).sum().backward()
+        return mapped(lambda tensor: torch.zeros_like(tensor) if tensor.grad is None else tensor.grad, leaves)
+
+
+class TransformerEval(_Transformer):
+    """torch's Transformer in evaluation mode, without gradients."""
+
+    name, training = "torch.transformer.eval", False

@@ -1,0 +1,87 @@
+"""Embedding: each word becomes a row of features, the same one wherever it stands."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from properties.budgets import assert_identical, assert_rounding_only
+from properties.claims import claim
+from properties.parameter_strategies import SEEDS, few_bits
+from properties.strategies import embeddings
+
+ROOTED = (1, 4, 16, 64)  # widths whose root is a power of two, so that √d_model · x needs no rounding
+
+
+@claim("E1", needs="embedding")
+@given(embeddings(), st.booleans())
+def test_embedding_agrees_with_the_oracle(subject, call, scale):
+    """A row of d_model features for each word, scaled or not, differs from the oracle by rounding alone."""
+    got = subject.embedding(*call.args, **call.kwargs, scale=scale)
+
+    assert_rounding_only(subject, "embedding", got, *call.args, **call.kwargs, scale=scale)
+
+
+@claim("E1", needs="embedding")
+@given(embeddings(), st.booleans())
+def test_words_outside_the_dictionary_are_refused(subject, call, below):
+    """An id below 0 or beyond the last word is refused: a negative one would silently count from the end."""
+    (tokens,), table = call.args, call.kwargs["table"]
+    tokens = tokens.copy()
+    tokens[-1, -1] = -1 if below else len(table)
+
+    refused = subject.refuses("embedding", tokens, table=table)
+
+    assert_identical(np.array(refused), np.array(True), f"refusal of word {tokens[-1, -1]} of {len(table)}")
+
+
+@claim("E2", needs="embedding")
+@given(embeddings(repeat=True), SEEDS)
+def test_a_word_means_the_same_wherever_it_stands(subject, call, seed):
+    """Words in another order give their rows in that order, and a word that is repeated gives one row twice, bit for bit."""
+    (tokens,), table = call.args, call.kwargs["table"]
+    order = np.random.default_rng(seed).permutation(tokens.shape[1])
+
+    got = subject.embedding(tokens, table=table)
+
+    assert_identical(got[:, -1], got[:, 0], "row of a repeated word")
+    assert_identical(subject.embedding(tokens[:, order], table=table), got[:, order], "rows of reordered words")
+
+
+@claim("E2", needs="embedding")
+@given(embeddings(repeat=True), SEEDS)
+def test_only_a_words_own_entry_counts(subject, call, seed):
+    """New meanings for all other words leave a word's rows bit-identical; a new meaning for itself shows in each of them."""
+    (tokens,), table = call.args, call.kwargs["table"]
+    word = tokens[0, 0]
+    others, own = table.copy(), table.copy()
+    others[np.arange(len(table)) != word] = few_bits(2 + seed, table.shape)[np.arange(len(table)) != word]
+    own[word] += 1.0
+
+    before, without, within = (subject.embedding(tokens, table=values, scale=False) for values in (table, others, own))
+
+    assert_identical(without[tokens == word], before[tokens == word], "rows of a word after other words changed")
+    assert_identical(
+        within[tokens == word], np.repeat(own[None, word], (tokens == word).sum(), axis=0), "rows of a word that changed"
+    )
+    assert_identical(within[tokens != word], before[tokens != word], "rows of the words that did not change")
+
+
+@claim("E4", needs="embedding")
+@given(embeddings(widths=ROOTED))
+def test_the_factor_is_the_root_of_the_width_and_on_unless_switched_off(subject, call):
+    """Where √d_model is a power of two the row comes out as exactly √d_model times the table's; switched off, as the table's."""
+    (tokens,), table = call.args, call.kwargs["table"]
+    scaled = table[tokens] * np.sqrt(table.shape[1])
+
+    assert_identical(subject.embedding(tokens, table=table), scaled, "embedding unless said otherwise")
+    assert_identical(subject.embedding(tokens, table=table, scale=True), scaled, "embedding with scale=True")
+    assert_identical(subject.embedding(tokens, table=table, scale=False), table[tokens], "embedding with scale=False")
+
+
+@claim("E4", needs="embedding")
+@given(embeddings())
+def test_the_factor_is_the_same_for_every_feature(subject, call):
+    """Where √d_model is irrational, each entry is √d_model times the table's, to rounding."""
+    got = subject.embedding(*call.args, **call.kwargs)
+
+    assert_rounding_only(subject, "embedding", got, *call.args, **call.kwargs, scale=True)
