@@ -23,13 +23,18 @@ def simulate(
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """What `step` gives exactly, and the errors of the trials under each contract, (trials, *shape)."""
     result = run_on(Trials(contracts, trials, seed), step, args, kwargs)
+    return np.array(result.exact), errors_of(result, contracts, trials)
+
+
+def errors_of(result: Shadowed, contracts: Sequence[Contract], trials: int) -> list[np.ndarray]:
+    """How far each of the `trials` trials under each contract strayed from the exact result, (trials, *shape) a contract."""
     with np.errstate(all="ignore"):
         errors = result.shadow - result.exact
     storage = contracts[0].storage
     if storage.coarser != 1.0:  # the oracle rounds in float64 too, as much again and independently
         errors *= np.sqrt(2.0) / storage.coarser
     errors = np.broadcast_to(errors, (trials * len(contracts), *result.shape))
-    return np.array(result.exact), [errors[i * trials : (i + 1) * trials] for i in range(len(contracts))]
+    return [errors[i * trials : (i + 1) * trials] for i in range(len(contracts))]
 
 
 def bound(step: str, args: tuple[Any, ...], kwargs: dict[str, Any], contracts: Sequence[Contract]) -> np.ndarray:

@@ -38,12 +38,13 @@ def component_scale(blocks: Sequence[np.ndarray], exact: np.ndarray, storage: Fo
     `blocks` are the trials' errors under each contract, (trials, *shape). Sixteen squares say little about a tail, so they are
     shrunk towards what the component's row and column suggest.
     """
-    floor = np.hypot(SPREAD * storage.u * np.abs(exact), storage.smallest / 2)
+    smallest = max(storage.smallest / 2, np.nextafter(0.0, 1.0))  # half of float64's smallest is 0: nothing would divide by it
+    floor = np.hypot(SPREAD * storage.u * np.abs(exact), smallest)
     variance = np.square(floor)
     for errors in blocks:
         own = np.square(errors).mean(axis=0)
         variance = np.maximum(variance, (len(errors) * own + PRIOR * _pooled(own)) / (len(errors) + PRIOR))
-    return np.sqrt(variance), floor
+    return np.maximum(np.sqrt(variance), floor), floor  # the square of a tiny floor may have underflowed
 
 
 def _pooled(variance: np.ndarray) -> np.ndarray:
