@@ -139,7 +139,7 @@ def load(path: Path | str) -> tuple[Nested, Nested]:
         parts = _unflattened(tensors)
         built(optimized.parameters, "TransformerParameters", parts)
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path}: expected the weights of one whole Transformer, got {error}") from error
+        raise ValueError(f"{path}: expected the weights of one whole Transformer: {error}") from error
     return parts, choices
 
 
@@ -158,9 +158,9 @@ def check_shapes(arrays: Mapping[str, Any]) -> None:
     for name, array in sorted(arrays.items()):
         part, _, field = name.rpartition(".")
         if field not in SHAPES:
-            raise ValueError(f"{name}, which no Transformer here has")
+            raise ValueError(f"got {name}, which no Transformer here has")
         if not array.is_floating_point():
-            raise ValueError(f"{name} of {array.dtype}, not of floating point")
+            raise ValueError(f"got {name} of {array.dtype}, not of floating point")
         axes = SHAPES[field]
         keys = [axis if axis in THROUGHOUT else f"{part}.{axis}" for axis in axes]
         fits = len(array.shape) == len(axes) and all(
@@ -168,7 +168,7 @@ def check_shapes(arrays: Mapping[str, Any]) -> None:
         )
         if not fits:
             known = ", ".join(f"{axis} = {sizes[key]}" for axis, key in zip(axes, keys, strict=True) if key in sizes)
-            raise ValueError(f"{name} of shape {tuple(array.shape)}, not ({', '.join(axes)}) with {known}")
+            raise ValueError(f"got {name} of shape {tuple(array.shape)}, not ({', '.join(axes)}) with {known}")
 
 
 def _unflattened(arrays: Mapping[str, Any]) -> Nested:
@@ -178,7 +178,9 @@ def _unflattened(arrays: Mapping[str, Any]) -> Nested:
         *path, field = name.split(".")
         place: Any = parts
         for key in path:
-            place = place.setdefault(key, {}) if isinstance(place, dict) else _numbered(place, key, name, arrays)
+            place = _numbered(place, key, name, arrays) if isinstance(place, list) else place.setdefault(key, {})
+            if isinstance(place, Tensor):
+                raise TypeError(f"got {name}, and {key} is an array itself")
         place[field] = array
     return parts
 
@@ -186,7 +188,7 @@ def _unflattened(arrays: Mapping[str, Any]) -> Nested:
 def _numbered(layers: list[Nested], key: str, name: str, arrays: Mapping[str, Any]) -> Nested:
     """Layer number `key`, the layers before it being made too. Raises ValueError for one of more layers than there are arrays."""
     if not key.isdecimal() or int(key) >= len(arrays):
-        raise ValueError(f"{name}, where layers are numbered from 0")
+        raise ValueError(f"got {name}, where layers are numbered from 0")
     layers.extend({} for _ in range(int(key) + 1 - len(layers)))
     return layers[int(key)]
 
