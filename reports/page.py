@@ -1,6 +1,7 @@
 """What the templates are given: the findings, ordered and shortened as a page shows them."""
 
 import math
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -47,6 +48,7 @@ def context(found: Findings, rows: int) -> dict[str, Any]:
         "calibration": extra(found.run.extras.get("calibration")),
         "sections": SECTIONS,
         "exponent": plots.exponent,
+        "arrows": defaultdict(str, faster="↓", slower="↑", same="=", unresolved="≈", untrusted="∅"),
         "outcomes": BY_NAME,
     }
 

@@ -120,7 +120,8 @@ def scaling(grown: Table, quantity: str) -> Plot | None:
             for row in group.to_dict("records"):
                 place = peers.index(row["peer"])
                 axis.plot(row["lengths"], row["values"], label=literal(row["peer"]), **_look(place))
-            axis.set(xscale="log", yscale="log", xlabel=literal(group["axis"].iloc[0]), title=literal(" · ".join(named)))
+            axis.set(xscale="log", xlabel=literal(group["axis"].iloc[0]), title=literal(" · ".join(named)))
+            axis.set_yscale("log", base=10 if quantity == "time" else 2)
             lengths = sorted({length for row in group["lengths"] for length in row})
             axis.set_xticks(lengths, [str(length) for length in lengths])
             _plain(axis.xaxis, lambda value: f"{value:g}", ticks=False)
@@ -161,7 +162,7 @@ def roofline(timed: Table, limits: Table) -> Plot | None:
             over = group[group["above_roof"].fillna(value=False).astype(bool)]
             axis.plot(over["flops"] / over["bytes"], over["flops_per_s"], "x", color=BAD, markersize=12, markeredgewidth=2)
             axis.set(
-                xscale="log", yscale="log", xlabel="flop a byte", title=literal(f"{named[0]} · {named[1]} · {named[2]} threads")
+                xscale="log", yscale="log", xlabel="flop a byte", title=literal(f"{named[0]} · {named[1]} · threads: {named[2]}")
             )
             _plain(axis.xaxis, lambda value: f"{value:g}")
             _plain(axis.yaxis, lambda value: words.rate(value, "flop/s"))
@@ -187,17 +188,20 @@ def headroom(table: Table) -> Plot | None:
     if table.empty:
         return None
     order = list(dict.fromkeys(table["claim"]))
-    with panels(1, height=1.2 + 0.2 * len(order)) as (figure, (axis,)):
-        for place, (dtype, rows) in enumerate(table.groupby("dtype", sort=True)):
-            look = _look(place) | {"linestyle": "none"}
-            axis.plot(rows["share"], [order.index(claim) for claim in rows["claim"]], label=literal(dtype), **look)
-        axis.axvline(1, color=BAD, linewidth=1.4)
-        axis.set(
-            xscale="log", xlabel="worst error as a share of the budget (the line is the budget)", ylim=(len(order) - 0.5, -0.5)
-        )
-        axis.set_yticks(range(len(order)), [literal(claim) for claim in order], fontsize=9)
-        _plain(axis.xaxis, lambda value: f"{value:g}")
-        axis.legend(fontsize=9, loc="lower left")
+    half = -(-len(order) // 2)
+    columns = [part for part in (order[:half], order[half:]) if part]
+    left = table["share"].min() / 1.5
+    with panels(len(columns), height=1.1 + 0.19 * half) as (figure, axes):
+        for axis, part in zip(axes, columns, strict=True):
+            for place, (dtype, rows) in enumerate(table.groupby("dtype", sort=True)):
+                here = rows[rows["claim"].isin(part)]
+                look = _look(place) | {"linestyle": "none"}
+                axis.plot(here["share"], [part.index(claim) for claim in here["claim"]], label=literal(dtype), **look)
+            axis.axvline(1, color=BAD, linewidth=1.4)
+            axis.set(xscale="log", xlim=(left, 1.5), xlabel="worst error / budget", ylim=(half - 0.5, -0.5))
+            axis.set_yticks(range(len(part)), [literal(claim) for claim in part], fontsize=9)
+            _plain(axis.xaxis, lambda value: f"{value:g}")
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=8, fontsize=9)
         nearest = table.loc[table["share"].idxmax()]
         said = f"Nearest to its budget: {nearest['claim']} in {nearest['dtype']}, {words.of_budget(nearest['share'])}."
         return drawn(figure, "headroom", "Worst error of each claim as a share of its budget", said)
@@ -213,8 +217,7 @@ def drift(table: Table) -> Plot | None:
             rows = table[table["peer"] == peer]
             axis.plot(rows["minutes"], rows["relative"], label=literal(peer), alpha=0.8, **(_look(place) | {"linestyle": "none"}))
         axis.axhline(1, color=INK, linewidth=1)
-        axis.set(yscale="log", xlabel="minutes since the first process", ylabel="time relative to the peer's median")
-        _plain(axis.yaxis, lambda value: f"{value:g}")
+        axis.set(xlabel="minutes since the first process", ylabel="time / the peer's median")
         axis.legend(fontsize=9, ncols=4, loc="upper left")
         spread = table["relative"].quantile([0.05, 0.95])
         between = f"{spread.iloc[0]:.3f} and {spread.iloc[1]:.3f}"
@@ -235,4 +238,4 @@ def _look(place: int) -> dict[str, Any]:
 def _plain(axis: Any, said: Callable[[float], str], *, ticks: bool = True) -> None:
     axis.set_minor_formatter(NullFormatter())
     if ticks:
-        axis.set_major_formatter(FuncFormatter(lambda value, _: said(value)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: re.sub(r"\.0+(?=\D|$)", "", said(value))))

@@ -67,7 +67,21 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-FILTERS = ("number", "time", "size", "rate", "percent", "ratio", "interval", "of_budget", "short", "excerpt", "plural", "absent")
+FILTERS = (
+    "number",
+    "count",
+    "time",
+    "size",
+    "rate",
+    "percent",
+    "ratio",
+    "interval",
+    "of_budget",
+    "short",
+    "excerpt",
+    "plural",
+    "absent",
+)
 
 
 def markdown(text: Any) -> str:

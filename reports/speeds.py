@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from reports import words
 from reports.folders import Line, Run
 from reports.tables import Table
 
@@ -99,14 +100,18 @@ def growth(run: Run, timed: Table) -> Table:
 def roofs(run: Run) -> Table:
     """The machine's limits as this run measured them: products in flop/s, reading and copying in bytes/s."""
     columns = _names("limit dtype device threads size rate median_rate")
-    rows = [{**line, "size": " ".join(f"{name}={value}" for name, value in line["size"].items())} for line in lines(run, "roof")]
+    rows = [{**line, "size": _size(line["size"])} for line in lines(run, "roof")]
     return pd.DataFrame(rows, columns=columns).sort_values(["device", "limit", "dtype", "threads", "rate"], ignore_index=True)
+
+
+def _size(sizes: Line) -> str:
+    return words.size(sizes["bytes"]) if "bytes" in sizes else " × ".join(map(str, sizes.values()))
 
 
 def controls(run: Run) -> Table:
     """The baseline against itself, group by group."""
     columns = _names("group baseline trusted ratio low high reach contains_one processes rounds message")
-    return pd.DataFrame(lines(run, "control"), columns=columns).sort_values("group", ignore_index=True)
+    return pd.DataFrame(lines(run, "control"), columns=columns)
 
 
 def trust(run: Run) -> Line | None:

@@ -89,15 +89,19 @@ def _growth(found: Findings) -> Point:
     fitted: list[dict[str, Any]] = [row for row in found.growth.to_dict("records") if not words.absent(row["exponent"])]
     if not fitted:
         return Point("Growth", "not measured: veriformer bench", "none", "growth")
-    fitted.sort(key=lambda row: (row["quantity"] != "time", -row["last"]))
-    told = [f"{row['family']}, {row['peer']} {row['dtype']}: {row['quantity']} ∝ {exponent(row)}" for row in fitted[:SHOWN]]
+    quickest = [row for row in fitted if row["quantity"] == "time"] or fitted
+    families: dict[str, list[str]] = {}
+    for row in quickest:
+        name = f"{row['family']}, {row['quantity']} in {row['dtype']}"
+        families.setdefault(name, []).append(f"{row['peer']} {exponent(row)}")
+    told = [f"{name}: {', '.join(peers[:SHOWN])}" for name, peers in list(families.items())[:SHOWN]]
     return Point("Growth", "; ".join(told), "none", "growth")
 
 
 def _trust(found: Findings) -> Point:
     notes = [f"{plural(len(found.run.notes), 'note')} on the run folder"] if found.run.notes else []
     compared = found.checks["compared"].sum()
-    notes.append(f"{words.number(float(compared))} numbers compared" if compared else "no numbers compared")
+    notes.append(f"{words.rate(float(compared), '').strip()} numbers compared" if compared else "no numbers compared")
     if found.trust is None:
         return Point("Trust", " · ".join(["no timings to trust or not", *notes]), "none", "trust")
     word = "timings trusted" if found.trust["trusted"] else f"timings NOT trusted: {found.trust['message'] or 'the control failed'}"

@@ -105,8 +105,8 @@ def refuted(checked: Table, catalogue: Table) -> list[Line]:
                 "claim": claim,
                 **catalogue.loc[claim].to_dict(),
                 "counterexample": min((row["counterexample"] for row in shown), key=lambda text: (len(text), text), default=""),
-                "shown": sorted({_where(row) for row in shown}),
-                "not_shown": sorted({_where(row) for row in rows if row["verdict"] in (*BROKEN, "MISSING")}),
+                "shown": _places(shown),
+                "not_shown": _places([row for row in rows if row["verdict"] in (*BROKEN, "MISSING")]),
             }
         )
     return entries
@@ -133,5 +133,10 @@ def _records(frame: Table) -> list[Line]:
     return records
 
 
-def _where(row: Line) -> str:
-    return f"{row['implementation']} {row['dtype']}" + ("" if row["device"] == "cpu" else f" {row['device']}")
+def _places(rows: list[Line]) -> str:
+    """Where a set of checks stands, as "optimized (float32, bfloat16), torch (float32)"."""
+    places: dict[str, list[str]] = {}
+    for row in rows:
+        dtype = row["dtype"] + ("" if row["device"] == "cpu" else f" on {row['device']}")
+        places.setdefault(row["implementation"], []).append(dtype)
+    return ", ".join(f"{name} ({', '.join(dict.fromkeys(dtypes))})" for name, dtypes in places.items())

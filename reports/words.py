@@ -29,6 +29,11 @@ def _magnitude(value: float) -> int:
     return math.floor(math.log10(abs(value))) if value else 0
 
 
+def count(value: Any) -> str:
+    """A whole number, in groups of three."""
+    return "–" if absent(value) else f"{value:,.0f}".replace(",", "\u2009")
+
+
 def time(nanoseconds: Any) -> str:
     """A duration with its unit."""
     if absent(nanoseconds):
