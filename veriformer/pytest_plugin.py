@@ -314,6 +314,7 @@ def _run_of(item: pytest.Item) -> dict[str, Any]:
     return {"kind": "verdict", "seed": plan.seed, "isolated": bool(getattr(adapter, "isolated", False))}
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reports this worker ready, or a verdict may fall before there is a folder for it
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Write down what is planned, before anything runs: a check that never ran is then seen to be missing."""
     plan = session.config.stash.get(PLAN, None)

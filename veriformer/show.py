@@ -55,7 +55,7 @@ def _card(alike: list[Finding]) -> Panel:
     claims = sorted({each.claim for each in alike}, key=lambda claim: ORDER.get(claim, len(ORDER)))
     lines = [Text(CLAIM[claims[0]].statement)] if len(claims) == 1 else []
     lines.append(Text(finding.message, "bold"))
-    if finding.expected is not None or finding.got is not None:
+    if finding.expected is not None and finding.expected not in finding.message:
         lines.append(Text(f"expected {finding.expected}, got {finding.got}" + (f" at {finding.place}" if finding.place else "")))
     if finding.counterexample and finding.counterexample not in finding.message:
         lines.append(Text(_beginning(finding.counterexample)))
