@@ -31,6 +31,7 @@ ROWS = 16  # of an attention or of a target that are judged
 class Part:
     """What is judged of one variant's output: `index` cuts it out, `call` is what the oracle must be asked for it."""
 
+    whole: Call
     call: Call
     index: tuple[slice, ...]
     what: str  # in words; "" for all of it
@@ -60,17 +61,18 @@ def _at(i: int) -> slice:
 
 
 def _everything(call: Call, _s: Sizes, _rng: np.random.Generator) -> Part:
-    return Part(call, (), "")
+    return Part(call, call, (), "")
 
 
 def _one_sentence(call: Call, s: Sizes, rng: np.random.Generator) -> Part:
     row = _at(int(rng.integers(s["b"])))
-    return Part(Call(tuple(array[row] for array in call.args), call.kwargs), (row,), f"sentence {row.start} of {s['b']}")
+    asked = Call(tuple(array[row] for array in call.args), call.kwargs)
+    return Part(call, asked, (row,), f"sentence {row.start} of {s['b']}")
 
 
 def _one_head(call: Call, s: Sizes, rng: np.random.Generator) -> Part:
     row, head = _at(int(rng.integers(s["b"]))), _at(int(rng.integers(s["h"])))
-    return Part(Call((call.args[0][row, head],), {}), (row, head), f"sentence {row.start}, head {head.start}")
+    return Part(call, Call((call.args[0][row, head],), {}), (row, head), f"sentence {row.start}, head {head.start}")
 
 
 def _some_queries(call: Call, s: Sizes, rng: np.random.Generator) -> Part:
@@ -79,14 +81,14 @@ def _some_queries(call: Call, s: Sizes, rng: np.random.Generator) -> Part:
     queries = slice(first, min(first + ROWS, s["n"]))
     Q, K, V = call.args
     asked = Call((Q[row, head, queries], K[row, head], V[row, head]), {})
-    return Part(asked, (row, head, queries), f"queries {first}-{queries.stop - 1} of head {head.start}")
+    return Part(call, asked, (row, head, queries), f"queries {first}-{queries.stop - 1} of head {head.start}")
 
 
 def _first_words(call: Call, s: Sizes, rng: np.random.Generator) -> Part:
     row, words = _at(int(rng.integers(s["b"]))), slice(0, min(ROWS, s["n"]))
     source, target = call.args
     asked = Call((source[row], target[row, words]), call.kwargs)  # later words have no influence: M3
-    return Part(asked, (row, words), f"words 0-{words.stop - 1} of sentence {row.start}")
+    return Part(call, asked, (row, words), f"words 0-{words.stop - 1} of sentence {row.start}")
 
 
 _PARTS: dict[str, Callable[[Call, Sizes, np.random.Generator], Part]] = {
@@ -127,7 +129,7 @@ def judge(workload: Workload, peer: Judged, parts: list[Part], kept: dict[str, K
 def _judge(workload: Workload, peer: Judged, part: Part, got: np.ndarray) -> Gate:
     verdict, message, share, seen = Verdict.PASS, "", None, record.start()
     try:
-        _compare(workload.step, peer, part.call, got)
+        _compare(workload.step, peer, part, got)
     except ClaimBroken as broken:
         verdict, message, share = Verdict.FAIL, str(broken).splitlines()[0], broken.share
     except (ValueError, TypeError, AttributeError) as error:  # the wrong shape or kind of array
@@ -145,19 +147,17 @@ def _afterthoughts(peer: Judged, seen: Any, got: np.ndarray) -> tuple[Verdict, s
     return (Verdict.SUSPECT, seen.suspects[0]) if seen.suspects else (Verdict.PASS, "")
 
 
-def _compare(step: str, peer: Judged, call: Call, got: np.ndarray) -> None:
-    """Raise ClaimBroken unless `got` is what the step gives but for rounding: the oracle must repeat itself to the last bit."""
-    if step == "training":  # learning with a rate of 0, it gives the logits of its forward pass
-        step = "transformer"
+def _compare(step: str, peer: Judged, part: Part, got: np.ndarray) -> None:
+    """Raise ClaimBroken unless `got` is what the step gives but for rounding; the oracle must repeat itself to the last bit."""
+    call = part.call
     if peer.name == "reference":
-        assert_identical(got, oracle(step, *call.args, **call.kwargs), step)
-    elif step == "mask":
-        assert_identical(got, oracle(step, *call.args), step)
-        record.compared(got.size)
+        assert_identical(got, part.of(oracle(step, *part.whole.args, **part.whole.kwargs)), step)
     elif step == "generation":
-        assert_greedy(peer, call, got)
+        assert_greedy(peer, Call((*call.args, None), call.kwargs), got)
     else:
-        assert_rounding_only(peer, step, got, *call.args, **call.kwargs)  # pyright: ignore[reportArgumentType]
+        # a step of training at a rate of 0 gives the logits of its forward pass
+        computed = "transformer" if step == "training" else step
+        assert_rounding_only(peer, computed, got, *call.args, **call.kwargs)  # pyright: ignore[reportArgumentType]
 
 
 def _widened(part: Any) -> np.ndarray:

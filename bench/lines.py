@@ -174,13 +174,13 @@ class Control:
     baseline: str
     trusted: bool
     message: str
-    ratio: float | None
-    low: float | None
-    high: float | None
-    reach: float | None  # how far the interval goes from 1: the noise floor of this group
-    contains_one: bool | None
-    processes: int
-    rounds: int
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    reach: float | None = None  # how far the interval goes from 1: the noise floor of this group
+    contains_one: bool | None = None
+    processes: int = 0
+    rounds: int = 0
 
 
 @dataclass(frozen=True)
@@ -281,7 +281,17 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 def processes(folder: Path) -> list[Process]:
     """The measurements of a run, as objects."""
-    return [_process(line) for line in read(folder) if line["what"] == "process"]
+    return [process(_fields(line)) for line in read(folder) if line["what"] == "process"]
+
+
+def roofs(folder: Path) -> list[Roof]:
+    """The limits measured in a run so far."""
+    return [Roof(**_fields(line)) for line in read(folder) if line["what"] == "roof"]
+
+
+def process(fields: dict[str, Any]) -> Process:
+    """A measurement from the fields of its line."""
+    return Process(**{**fields, "timed": [_timed(peer) for peer in fields["timed"]]})
 
 
 def mend(folder: Path) -> None:
@@ -294,12 +304,10 @@ def mend(folder: Path) -> None:
         os.truncate(path, whole)
 
 
-def _process(line: dict[str, Any]) -> Process:
-    fields = {name: value for name, value in line.items() if name not in {"schema", "kind", "what", "timed"}}
-    return Process(**fields, timed=[timed(peer) for peer in line["timed"]])
+def _fields(line: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in line.items() if name not in {"schema", "kind", "what"}}
 
 
-def timed(fields: dict[str, Any]) -> Timed:
-    """One peer's part of a process line, from its JSON."""
+def _timed(fields: dict[str, Any]) -> Timed:
     gate = fields["gate"]
     return Timed(**{**fields, "gate": None if gate is None else Gate(**gate)})

@@ -79,10 +79,10 @@ def margin_of(device: str, control: Interval | None, stated: float | None = None
 
 def verdict(ratio: Interval, margin: float, *, trusted: bool = True) -> str:
     """One of the five words for the interval of a ratio (`bench.lines.VERDICTS`)."""
-    if not trusted:
-        return "untrusted"
     if ratio.low is None or ratio.high is None:
         return "unresolved"
+    if not trusted:
+        return "untrusted"
     if ratio.high < 1 / (1 + margin):
         return "faster"
     if ratio.low > 1 + margin:

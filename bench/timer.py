@@ -90,10 +90,19 @@ def sample(entry: Entry, clock: Clock, place: int, started: float, *, keep_rando
 
 
 def run_rounds(
-    entries: dict[str, Entry], clock: Clock, rng: np.random.Generator, seconds: float, least: int = LEAST_ROUNDS
+    entries: dict[str, Entry],
+    clock: Clock,
+    rng: np.random.Generator,
+    seconds: float,
+    least: int = LEAST_ROUNDS,
+    watch: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Time all entries for about so many seconds, and for `least` rounds at the least. One that raises leaves the rounds."""
+    """Time all entries for about so many seconds, and for `least` rounds at the least. One that raises leaves the rounds.
+
+    `watch` is told, outside the clock, whose turn it is.
+    """
     for name in rng.permutation(list(entries)):
+        watch(name)
         _guarded(entries[name], lambda entry=entries[name]: prepare(entry, clock))
     started = time.perf_counter()
     with without_garbage_collection():
@@ -104,6 +113,7 @@ def run_rounds(
             going = [name for name, entry in entries.items() if not entry.error]
             for place, name in enumerate(rng.permutation(going)):
                 entry = entries[name]
+                watch(name)
                 _guarded(entry, lambda e=entry, p=place, k=keep_random: sample(e, clock, p, started, keep_random=k))
 
 

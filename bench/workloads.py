@@ -7,7 +7,7 @@ step of training. The dictionary has 10,000 words.
 
 import difflib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bench import formulas
@@ -168,6 +168,16 @@ SETS: dict[str, tuple[str, ...]] = {
     "whole": tuple(workload.name for workload in _WHOLE),
     "full": tuple(WORKLOADS),
 }
+
+
+def named(name: str) -> Workload:
+    """The workload of that name, or, as tests want it, `name[n=16,b=2]`: the same at other sizes. Raises KeyError for another."""
+    base, _, changes = name.partition("[")
+    workload = WORKLOADS[base]
+    if not changes:
+        return workload
+    pairs = [change.split("=") for change in changes.rstrip("]").split(",")]
+    return replace(workload, name=name, sizes={**workload.sizes, **{size: int(value) for size, value in pairs}})
 
 
 def select(names: Iterable[str]) -> list[Workload]:

@@ -4,29 +4,41 @@ import difflib
 from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
 from bench.timer import Built
-from bench.workloads import Workload
+from bench.workloads import KINDS, Workload
 from properties.implementations.subject import DTYPES
 from properties.parameter_strategies import Call
 
-PEERS: dict[str, str] = {
-    "reference": "bench.peers.ours:Reference",
-    "optimized": "bench.peers.ours:Optimized",
-    "optimized.compiled": "bench.peers.ours:OptimizedCompiled",
-    "torch.eager": "bench.peers.torch_modules:Eager",
-    "torch.fastpath": "bench.peers.torch_modules:Fastpath",
-    "torch.compiled": "bench.peers.torch_modules:Compiled",
-    "torch.sdpa.math": "bench.peers.torch_attention:Math",
-    "torch.sdpa.flash": "bench.peers.torch_attention:Flash",
-    "torch.sdpa.efficient": "bench.peers.torch_attention:Efficient",
-    "torch.sdpa.cudnn": "bench.peers.torch_attention:Cudnn",
-    "onnxruntime": "bench.peers.onnx_runtime:OnnxRuntime",
+ALL = (*KINDS,)
+LAYERS = ("encoder_layer", "transformer", "generation")
+ONE_CALL = tuple(step for step in KINDS if step not in {"generation", "training"})
+
+
+class Row(NamedTuple):
+    """Where a peer is found, and what it can be asked for at all."""
+
+    target: str  # module:class; the class takes no arguments and is a `Peer`
+    steps: tuple[str, ...]
+    gpu_only: bool = False
+
+
+PEERS: dict[str, Row] = {
+    "reference": Row("bench.peers.ours:Reference", tuple(step for step in KINDS if step != "training")),
+    "optimized": Row("bench.peers.ours:Optimized", ALL),
+    "optimized.compiled": Row("bench.peers.ours:OptimizedCompiled", ONE_CALL),
+    "torch.eager": Row("bench.peers.torch_modules:Eager", tuple(step for step in KINDS if step != "positional_encoding")),
+    "torch.fastpath": Row("bench.peers.torch_modules:Fastpath", LAYERS),
+    "torch.compiled": Row("bench.peers.torch_modules:Compiled", ONE_CALL),
+    "torch.sdpa.math": Row("bench.peers.torch_attention:Math", ("attention",)),
+    "torch.sdpa.flash": Row("bench.peers.torch_attention:Flash", ("attention",)),
+    "torch.sdpa.efficient": Row("bench.peers.torch_attention:Efficient", ("attention",), gpu_only=True),
+    "torch.sdpa.cudnn": Row("bench.peers.torch_attention:Cudnn", ("attention",), gpu_only=True),
+    "onnxruntime": Row("bench.peers.onnx_runtime:OnnxRuntime", ("attention", "softmax", "residual_norm", "feed_forward")),
 }
-"""name → module:class; the class takes no arguments and is a `Peer`."""
 
 USUAL = tuple(name for name in PEERS if "compiled" not in name)
 """Those timed unless others are asked for: compilation takes a minute a cell."""
@@ -52,9 +64,17 @@ def peer(name: str) -> Peer:
         from bench.peers.ours import Candidate
 
         return Candidate(name)
-    module, _, attribute = PEERS[name].partition(":")
+    module, _, attribute = PEERS[name].target.partition(":")
     make: Callable[[], Peer] = getattr(import_module(module), attribute)
     return make()
+
+
+def could(name: str, step: str, device: str) -> bool:
+    """Whether a peer may be asked for a step on a device at all; a user's own is always asked."""
+    if ":" in name:
+        return True
+    row = PEERS[name]
+    return step in row.steps and (device != "cpu" or not row.gpu_only)
 
 
 def check_names(names: Iterable[str], option: str = "--peers") -> None:

@@ -1,0 +1,89 @@
+"""A fresh process of a benchmark, seen from outside: its order goes in, its lines come out, and its death is told from its end."""
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import IO, Any
+
+from bench.machine import thread_environment
+
+SILENCE = 600.0  # seconds without a line after which a call counts as hanging
+
+
+class Died(Exception):
+    """The process ended, or was ended, in the middle of a peer's work: (group, peer) and what happened."""
+
+    def __init__(self, group: str, peer: str, message: str) -> None:
+        super().__init__(message)
+        self.group, self.peer, self.message = group, peer, message
+
+
+def lines_of(order: dict[str, Any], silence: float = SILENCE) -> Iterator[dict[str, Any]]:
+    """Run `python -m bench.worker` on this order and give its lines. Raises Died when it does not come to its end.
+
+    Whoever stops listening ends the process.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "bench.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | thread_environment(order["threads"]),
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    complaints: list[bytes] = []
+    incoming: queue.Queue[bytes | None] = queue.Queue()
+    readers = (
+        threading.Thread(target=_forward, args=(process.stdout, incoming), daemon=True),
+        threading.Thread(target=_keep_last, args=(process.stderr, complaints), daemon=True),
+    )
+    for reader in readers:
+        reader.start()
+    at = ("", "")
+    try:
+        with process.stdin as pipe:
+            pipe.write(json.dumps(order).encode())
+        while (raw := _next(incoming, silence, at)) is not None:
+            line = json.loads(raw)
+            at = tuple(line["at"]) if "at" in line else at
+            yield line
+        if process.wait() != 0:
+            readers[1].join(timeout=5)
+            raise Died(*at, _how(process.returncode, complaints))
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _next(incoming: "queue.Queue[bytes | None]", silence: float, at: tuple[str, str]) -> bytes | None:
+    try:
+        return incoming.get(timeout=silence)
+    except queue.Empty:
+        raise Died(*at, f"no answer within {silence:.0f} s") from None
+
+
+def _forward(stream: IO[bytes], incoming: "queue.Queue[bytes | None]") -> None:
+    for line in stream:
+        incoming.put(line)
+    incoming.put(None)
+
+
+def _keep_last(stream: IO[bytes], kept: list[bytes]) -> None:
+    for line in stream:
+        kept.append(line)
+        del kept[:-20]
+
+
+def _how(code: int, complaints: list[bytes]) -> str:
+    if code < 0:
+        name = signal.Signals(-code).name
+        return f"its process was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+    last = next((line.decode(errors="replace").strip() for line in reversed(complaints) if line.strip()), "")
+    return f"its process exited with code {code}" + (f": {last[:200]}" if last else "")

@@ -1,0 +1,264 @@
+"""A whole benchmark run: plan, fresh processes one after another, and what they say together.
+
+Pass p gives every group its p-th process, so that the processes of one group are spread over the whole run. After the stated
+number of passes the time that is left goes to the groups that are not decided. Every finished group of every process is on disk
+at once; a run that was killed goes on where it was when it is started again on the same folder.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import growth, lines, machine, roof, suite_cost
+from bench.fresh import Died, lines_of
+from bench.lines import Process, Roof
+from bench.peers.table import DEFAULT_BASELINE, USUAL, check_names, could
+from bench.summary import Group, Summary, group_of, summarise, unresolved
+from bench.workloads import ITEM, select
+from properties import runs
+
+LEAST_SECONDS = 0.05  # of rounds for a group in a process; three rounds there are in any case
+MOST_PROCESSES = 30
+GRACE = 2.0  # the first pass may take so many budgets: a cell measured once is worth more than a missing one
+Progress = Callable[[str, int, int], None]  # what is being done, groups done, groups planned
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is asked to do; a run that is continued must be asked the same."""
+
+    workloads: tuple[str, ...] = ("short",)
+    peers: tuple[str, ...] = USUAL
+    baseline: str = DEFAULT_BASELINE
+    dtypes: tuple[str, ...] = ("float32",)
+    device: str = "cpu"
+    threads: tuple[int, ...] = field(default_factory=lambda: (machine.cores(),))
+    seed: int = 0
+    processes: int = 5
+    margin: float | None = None
+    suite: bool = False  # whether the suite's own cost is measured too
+
+    def __post_init__(self) -> None:
+        check_names(self.peers)
+        check_names([self.baseline], "--baseline")
+        for dtype in self.dtypes:
+            if dtype not in ITEM:
+                raise ValueError(f"--dtype: expected one of {', '.join(ITEM)}, got {dtype!r}")
+        if self.processes < 2:
+            raise ValueError(f"--processes: expected at least 2 (one process has no interval), got {self.processes}")
+        if min(self.threads) < 1:
+            raise ValueError(f"--threads: expected at least 1, got {min(self.threads)}")
+        _check_device(self.device)
+
+    def groups(self) -> list[Group]:
+        """The groups that this asks for. Raises ValueError for a workload that does not exist."""
+        return [
+            group
+            for threads in self.threads
+            for dtype in self.dtypes
+            for workload in select(self.workloads)
+            if (group := self._group(workload.name, workload.step, dtype, threads)) is not None
+        ]
+
+    def _group(self, workload: str, step: str, dtype: str, threads: int) -> Group | None:
+        peers = [peer for peer in dict.fromkeys((*self.peers, self.baseline)) if could(peer, step, self.device)]
+        if not peers:
+            return None
+        baseline = self.baseline if self.baseline in peers else "optimized" if "optimized" in peers else peers[0]
+        return group_of(workload, dtype, self.device, threads, peers, baseline)
+
+
+def run(
+    folder: Path,
+    workloads: str | Sequence[str] = ("short",),
+    budget_s: float = 60.0,
+    *,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Summary:
+    """Measure for about `budget_s` seconds into `folder`, new, of a verification, or of a run like this that was broken off.
+
+    Raises ValueError for settings that make no sense or are not those of the run in the folder.
+    """
+    names = (workloads,) if isinstance(workloads, str) else tuple(workloads)
+    asked = Settings(workloads=names, **settings)
+    return Run(folder, asked, budget_s, progress or (lambda *_: None)).go()
+
+
+class Run:
+    """One run in the making."""
+
+    def __init__(self, folder: Path, settings: Settings, budget_s: float, progress: Progress) -> None:
+        self.folder, self.settings, self.progress = folder, settings, progress
+        self.groups = settings.groups()
+        self.budget_s, self.started = budget_s, time.time()
+        self.failed: dict[str, dict[str, str]] = {}
+        plan(folder, settings, self.groups)
+        self.processes: list[Process] = lines.processes(folder)
+        self.roofs: list[Roof] = lines.roofs(folder)
+
+    def go(self) -> Summary:
+        """Every pass, then the undecided groups, then the derived lines."""
+        try:
+            for number in range(self.settings.processes):
+                self._pass(self.groups, number)
+            self._decide()
+            if self.settings.suite:
+                for cost in suite_cost.measure():
+                    lines.write(self.folder, cost)
+        finally:
+            summary = self.summarise()
+        return summary
+
+    def summarise(self) -> Summary:
+        """Write the lines that follow from the measurements so far."""
+        summary = summarise(self.groups, self.processes, self.roofs, self.settings.margin)
+        derived = [*summary.cells, *summary.comparisons, *summary.controls, *growth.growths(summary.cells, self.processes)]
+        for line in (*derived, *self.roofs, summary.trust):
+            lines.write(self.folder, line)
+        return summary
+
+    @property
+    def left(self) -> float:
+        """Seconds of the budget."""
+        return self.started + self.budget_s - time.time()
+
+    def _decide(self) -> None:
+        for number in range(self.settings.processes, MOST_PROCESSES):
+            summary = summarise(self.groups, self.processes, self.roofs, self.settings.margin)
+            undecided = unresolved(summary)
+            if self.left <= 0 or not undecided:
+                return
+            self._pass([group for group in self.groups if group.id in undecided], number)
+
+    def _pass(self, groups: Sequence[Group], number: int) -> None:
+        """One process for each of these groups that has none of this number yet; one worker for all of the same threads."""
+        done = {process.group for process in self.processes if process.process == number}
+        todo = [group for group in groups if group.id not in done]
+        until = self.started + self.budget_s * (GRACE if number == 0 else 1.0)
+        rng = np.random.default_rng([self.settings.seed, number])
+        for threads in self.settings.threads:
+            batch = [group for group in todo if group.threads == threads]
+            queue = [batch[i] for i in rng.permutation(len(batch))]
+            while queue and time.time() < until:
+                queue = self._worker(queue, number, until)
+
+    def _worker(self, queue: list[Group], number: int, until: float) -> list[Group]:
+        """Have one fresh process measure these groups; what is left to do if it died on the way."""
+        left = {group.id: group for group in queue}
+        try:
+            for line in lines_of(self._order(queue, number, until)):
+                if "process" in line:
+                    left.pop(line["process"]["group"])
+                self._take(line)
+        except Died as death:
+            if death.group not in left:
+                return list(left.values()) if death.group != "roof" else []
+            self.failed.setdefault(death.group, {})[death.peer] = death.message
+            return list(left.values())
+        return []
+
+    def _take(self, line: dict[str, Any]) -> None:
+        planned = len(self.groups) * self.settings.processes
+        if "process" in line:
+            process = lines.process(line["process"])
+            lines.write(self.folder, process)
+            self.processes.append(process)
+        elif "roofs" in line:
+            self.roofs = roof.best_of([*self.roofs, *(Roof(**fields) for fields in line["roofs"])])
+        elif "at" in line:
+            self.progress(" ".join(line["at"]).strip(), min(len(self.processes), planned), planned)
+
+    def _order(self, groups: Sequence[Group], number: int, until: float) -> dict[str, Any]:
+        settings = self.settings
+        known = {d: asdict(t.gate) for p in self.processes for t in p.timed if t.gate for d in t.gate.outputs}
+        return {
+            "process": number,
+            "seed": settings.seed,
+            "order_seed": settings.seed + 1,
+            "threads": groups[0].threads,
+            "device": settings.device,
+            "until": until,
+            "known": known,
+            "roofs": roof.wanted([group.workload for group in groups], settings.dtypes),
+            "jobs": [self._job(group) for group in groups],
+        }
+
+    def _job(self, group: Group) -> dict[str, Any]:
+        return {
+            "group": group.id,
+            "workload": group.workload.name,
+            "dtype": group.dtype,
+            "peers": list(group.entered),
+            "seconds": self._seconds(group),
+            "failed": self.failed.get(group.id, {}),
+        }
+
+    def _seconds(self, group: Group) -> float:
+        """The rounds' part of what this group may have of the time left: its share, less what it spent beside rounds before."""
+        started = [process.process for process in self.processes if process.group == group.id]
+        passes = max(1, self.settings.processes - len(started))
+        share = self.left / (passes * len(self.groups))
+        beside = [p.seconds - _rounds_took(p) for p in self.processes if p.group == group.id and p.process > 0]
+        return max(LEAST_SECONDS, share - (min(beside) if beside else share / 2))
+
+
+def plan(folder: Path, settings: Settings, groups: Sequence[Group]) -> None:
+    """Write the planned cells into the folder's manifest, or check that those in it are these.
+
+    Raises ValueError for a folder that holds a benchmark with other settings or of other code.
+    """
+    path = folder / "manifest.json"
+    wanted = _as_json(asdict(settings))
+    cells = [group.cell(peer) for group in groups for peer in group.peers]
+    fresh = {"environment": runs.environment(settings.device), "seed": settings.seed}
+    if not path.exists():
+        runs.create(folder, {**fresh, "planned": [], "bench_planned": cells, "bench": wanted})
+        return
+    manifest = _manifest(path)
+    if "bench" not in manifest:
+        runs.rewrite(folder, {**manifest, "bench_planned": cells, "bench": wanted})
+        return
+    other = [name for name in wanted if wanted[name] != manifest["bench"].get(name)]
+    if other:
+        was, now = manifest["bench"].get(other[0]), wanted[other[0]]
+        raise ValueError(f"--run {folder}: it holds a benchmark with {other[0]} {was}, not {now}; name another folder")
+    if manifest.get("environment", {}).get("code") != runs.code_hash():
+        raise ValueError(f"--run {folder}: it holds a benchmark of other code; name another folder")
+    lines.mend(folder)
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"--run {path.parent}: expected a run's manifest.json, got a file that is no JSON ({error})") from None
+    if manifest.get("schema") != runs.SCHEMA:
+        raise ValueError(f"--run {path.parent}: expected a run of schema {runs.SCHEMA}, got {manifest.get('schema')!r}")
+    return manifest
+
+
+def _as_json(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+
+
+def _rounds_took(process: Process) -> float:
+    return max((timed.at[-1] for timed in process.timed if timed.at), default=0.0)
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        kind = ""
+    if kind not in {"cpu", "cuda"}:
+        raise ValueError(f"--device: expected cpu or cuda, got {device!r}")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device: expected one that is here, got {device!r}, and torch sees no GPU")
