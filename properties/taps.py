@@ -76,7 +76,7 @@ def names_of(model: nn.Module) -> dict[str, str]:
 
 def torch_names(model: nn.Transformer) -> dict[str, str]:
     """Where `nn.Transformer` lets itself be heard; its attentions keep Q, K, V and the heads to themselves."""
-    names: dict[str, str] = {}
+    names = {"source.input": "encoder.layers.0:input", "target.input": "decoder.layers.0:input"}
     for stack, attentions in (("encoder", ("self_attn",)), ("decoder", ("self_attn", "multihead_attn"))):
         layers = getattr(model, stack).layers
         for i, layer in enumerate(layers):
@@ -116,7 +116,7 @@ def hugging_face_names(model: nn.Module) -> dict[str, str]:
     """Where BART and Marian (post-norm) let themselves be heard: every projection of theirs is a module."""
     root = "model." if hasattr(model, "model") else ""
     body: Any = getattr(model, "model", model)
-    names = {}
+    names = {f"{side}.input": f"{root}{stack}.layers.0:input" for side, stack in (("source", "encoder"), ("target", "decoder"))}
     for stack in ("encoder", "decoder"):
         for i in range(len(getattr(body, stack).layers)):
             here, there = f"{stack}.{i}", f"{root}{stack}.layers.{i}"
@@ -130,4 +130,4 @@ def hugging_face_names(model: nn.Module) -> dict[str, str]:
             names |= _feed_forward_names(here, there, "fc1", "fc2")
             norms = [f"{there}.{their}_layer_norm" for their in attentions.values()] + [f"{there}.final_layer_norm"]
             names |= _norm_names(here, norms, pre=False, next_layer=None)
-    return names | ({"logits": "lm_head"} if hasattr(model, "lm_head") else {})
+    return names

@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from veriformer.api import verify
+    from veriformer.localization import localize
 
-__all__ = ["verify"]
+__all__ = ["localize", "verify"]
 
 
 def __getattr__(name: str) -> Any:
-    if name != "verify":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from veriformer.api import verify
+    if name == "verify":
+        from veriformer.api import verify
 
-    return verify
+        return verify
+    if name == "localize":
+        from veriformer.localization import localize
+
+        return localize
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 from properties.conventions import Conventions
-
 from properties.steps import STEPS
 from veriformer.candidate import offered
 from veriformer.child import DTYPES

@@ -1,0 +1,99 @@
+"""`veriformer.localize`: the first step at which a model goes wrong, from what its modules are heard to compute.
+
+The model runs in this process, not in one of its own: what is asked here is where, not whether.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from properties import misloaded
+from properties.chain import chained
+from properties.implementations.subject import Subject
+from properties.localize import Case, Finding, explained
+from properties.localize import localize as judged
+from properties.taps import Names, listen, names_of
+from properties.weights import as_float64, from_torch, mapped, nested
+from reference.parameters import Architecture
+
+
+def localize(
+    model: nn.Module,
+    *inputs: torch.Tensor,
+    parameters: Any = None,
+    architecture: Architecture | None = None,
+    names: Names | None = None,
+    call: Callable[[], Any] | None = None,
+    row: int = 0,
+    seed: int = 0,
+    contract: Any = None,
+) -> Finding:
+    """Run `model` once and say at which step, layer, head and row it first leaves its budget; falsy where it does.
+
+    inputs        what the model is called with; none: a source and a target of random features, for `torch.nn.Transformer`
+    parameters    what it was meant to compute with: nested dicts, or either column's dataclasses. None: its own state
+    architecture  heads, norm, activation, eps; None: read from the model
+    names         where its matrices are heard: {"encoder.0.self_attention.output": "my.module"}; None: of a known kind
+    call          runs the model once, where `model(*inputs)` does not do
+    row           the sentence of the batch that is looked at
+
+    Raises ValueError for a model of an unknown kind without names and parameters, and for taps that do not fit the oracle.
+    """
+    names = names_of(model) if names is None else names
+    if parameters is None:
+        parameters = _own_parameters(model)
+    parameters = mapped(as_float64, nested(parameters))
+    architecture = _own_architecture(model) if architecture is None else architecture
+    first = next(model.parameters(), None)
+    dtype = torch.float32 if first is None else first.dtype
+    batch_first = getattr(model, "batch_first", True)
+    call = call or _default_call(model, inputs, dtype, seed)
+    taps = listen(model, call, names, row=row, batch_axis=0 if batch_first else 1)
+    case, options = Case(parameters, architecture), {"contract": contract}
+    finding = judged(case, taps, dtype=str(dtype).removeprefix("torch."), **options)
+    return explained(finding, case, taps, misloaded.hypotheses, **options)
+
+
+def localize_steps(subject: Subject, case: Case) -> Finding:
+    """The same for an implementation that offers single steps: a whole model is run from them."""
+    taps = chained(subject, case)
+    finding = judged(case, taps, dtype=subject.dtype)
+    return explained(finding, case, taps, misloaded.hypotheses)
+
+
+def _own_parameters(model: nn.Module) -> Any:
+    if isinstance(model, nn.Transformer):
+        return from_torch(model.state_dict())
+    raise ValueError(f"parameters: expected the weights {type(model).__name__} computes with as nested dicts, got none")
+
+
+def _own_architecture(model: nn.Module) -> Architecture:
+    if not isinstance(model, nn.Transformer):
+        raise ValueError(  # noqa: TRY004 (an argument is missing)
+            f"architecture: expected an Architecture (heads, norm, activation, eps) for {type(model).__name__}, got none"
+        )
+    layer: Any = model.encoder.layers[0]
+    activation = {torch.nn.functional.relu: "relu", torch.nn.functional.gelu: "gelu"}.get(layer.activation)
+    if activation is None:
+        raise ValueError(
+            f"architecture: expected an activation relu or gelu, got {layer.activation!r}; pass architecture= yourself"
+        )
+    return Architecture(h=model.nhead, norm="pre" if layer.norm_first else "post", activation=activation, eps=layer.norm1.eps)  # type: ignore[arg-type]
+
+
+def _default_call(model: nn.Module, inputs: tuple[torch.Tensor, ...], dtype: torch.dtype, seed: int) -> Callable[[], Any]:
+    if not isinstance(model, nn.Transformer):
+        return lambda: model(*inputs)
+    model_width, batch_first = model.d_model, model.batch_first
+    if not inputs:
+        generator = torch.Generator().manual_seed(seed)
+        words = [(1, n, model_width) if batch_first else (n, 1, model_width) for n in (11, 8)]
+        device = next(model.parameters()).device
+        inputs = tuple(torch.randn(shape, generator=generator).to(device, dtype) for shape in words)
+    if len(inputs) != 2:
+        raise ValueError(f"inputs: expected a source and a target of features, got {len(inputs)}")
+    n = inputs[1].shape[1 if batch_first else 0]
+    ahead = torch.triu(torch.ones(n, n, dtype=torch.bool, device=inputs[1].device), diagonal=1)
+    return lambda: model(*inputs, tgt_mask=ahead)
