@@ -24,7 +24,7 @@ from optimized.transformer import transformer
 from properties.conventions import OURS
 from properties.implementations.subject import DTYPES
 from properties.steps import STEPS
-from properties.weights import Nested, as_float64, built, mapped, nested
+from properties.weights import Nested, built, mapped, nested
 
 
 def _norm(norm: Nested | None) -> NormParameters | None:
@@ -147,11 +147,11 @@ class Optimized:
         return transformer(source, target, _whole(parameters), Architecture(**choices), source_real, target_real)
 
     def gradients(self, source: Tensor, target: Tensor, *, parameters: Nested, direction: Tensor, **choices: Any) -> Nested:
-        """Autograd's gradient of Σ direction · logits by every parameter, as nested dicts of float64 NumPy arrays."""
+        """Autograd's gradient of Σ direction · logits by every parameter, as nested dicts like `parameters`."""
         weights = trainable(_whole(parameters))
         logits = transformer(source, target, weights, Architecture(**choices))
         (direction * logits).sum().backward()
-        return mapped(lambda W: as_float64(torch.zeros_like(W) if W.grad is None else W.grad), nested(weights))
+        return mapped(lambda W: torch.zeros_like(W) if W.grad is None else W.grad, nested(weights))
 
     def generation(
         self,
