@@ -52,7 +52,7 @@ def lines_of(order: dict[str, Any], silence: float = SILENCE) -> Iterator[dict[s
             pipe.write(json.dumps(order).encode())
         while (raw := _next(incoming, silence, at)) is not None:
             line = json.loads(raw)
-            at = tuple(line["at"]) if "at" in line else at
+            at = (line["at"][0], line["at"][1]) if "at" in line else at
             yield line
         if process.wait() != 0:
             readers[1].join(timeout=5)

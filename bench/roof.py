@@ -19,10 +19,10 @@ from bench.lines import Roof
 from bench.workloads import Workload
 from properties.implementations.subject import DTYPES
 
-LARGE = ((1024, 1024, 1024), (2048, 2048, 2048))
+LARGE = ((1024, 1024, 1024),)
 WORKING_SETS = tuple(2**power for power in range(18, 29, 2))  # 256 KiB … 256 MiB
-SAMPLES = 5
-SAMPLE_NS = 5e6
+SAMPLES = 4
+SAMPLE_NS = 3e6
 NOISE = 0.03  # a share above 1 by less is two measurements of the same thing
 
 Product = tuple[int, int, int]

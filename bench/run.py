@@ -19,7 +19,7 @@ from bench.fresh import Died, lines_of
 from bench.lines import Process, Roof
 from bench.peers.table import DEFAULT_BASELINE, USUAL, check_names, could
 from bench.summary import Group, Summary, group_of, summarise, unresolved
-from bench.workloads import ITEM, select
+from bench.workloads import ITEM, KINDS, select
 from properties import runs
 
 LEAST_SECONDS = 0.05  # of rounds for a group in a process; three rounds there are in any case
@@ -41,11 +41,14 @@ class Settings:
     seed: int = 0
     processes: int = 5
     margin: float | None = None
+    as_step: str | None = None  # what a user's own function among the peers computes; a class says so itself
     suite: bool = False  # whether the suite's own cost is measured too
 
     def __post_init__(self) -> None:
         check_names(self.peers)
         check_names([self.baseline], "--baseline")
+        if self.as_step is not None and self.as_step not in KINDS:
+            raise ValueError(f"--as: expected one of {', '.join(KINDS)}, got {self.as_step!r}")
         for dtype in self.dtypes:
             if dtype not in ITEM:
                 raise ValueError(f"--dtype: expected one of {', '.join(ITEM)}, got {dtype!r}")
@@ -66,7 +69,7 @@ class Settings:
         ]
 
     def _group(self, workload: str, step: str, dtype: str, threads: int) -> Group | None:
-        peers = [peer for peer in dict.fromkeys((*self.peers, self.baseline)) if could(peer, step, self.device)]
+        peers = [peer for peer in dict.fromkeys((*self.peers, self.baseline)) if could(peer, step, self.device, self.as_step)]
         if not peers:
             return None
         baseline = self.baseline if self.baseline in peers else "optimized" if "optimized" in peers else peers[0]
@@ -97,6 +100,7 @@ class Run:
         self.folder, self.settings, self.progress = folder, settings, progress
         self.groups = settings.groups()
         self.budget_s, self.started = budget_s, time.time()
+        self.beside_groups = budget_s / settings.processes / 4  # seconds a pass spends on starting a process and on the limits
         self.failed: dict[str, dict[str, str]] = {}
         plan(folder, settings, self.groups)
         self.processes: list[Process] = lines.processes(folder)
@@ -138,6 +142,7 @@ class Run:
 
     def _pass(self, groups: Sequence[Group], number: int) -> None:
         """One process for each of these groups that has none of this number yet; one worker for all of the same threads."""
+        before, began = len(self.processes), time.time()
         done = {process.group for process in self.processes if process.process == number}
         todo = [group for group in groups if group.id not in done]
         until = self.started + self.budget_s * (GRACE if number == 0 else 1.0)
@@ -147,6 +152,8 @@ class Run:
             queue = [batch[i] for i in rng.permutation(len(batch))]
             while queue and time.time() < until:
                 queue = self._worker(queue, number, until)
+        if len(self.processes) > before:
+            self.beside_groups = time.time() - began - sum(process.seconds for process in self.processes[before:])
 
     def _worker(self, queue: list[Group], number: int, until: float) -> list[Group]:
         """Have one fresh process measure these groups; what is left to do if it died on the way."""
@@ -186,26 +193,25 @@ class Run:
             "until": until,
             "known": known,
             "roofs": roof.wanted([group.workload for group in groups], settings.dtypes),
-            "jobs": [self._job(group) for group in groups],
+            "jobs": [self._job(group, number) for group in groups],
         }
 
-    def _job(self, group: Group) -> dict[str, Any]:
+    def _job(self, group: Group, number: int) -> dict[str, Any]:
         return {
             "group": group.id,
             "workload": group.workload.name,
             "dtype": group.dtype,
             "peers": list(group.entered),
-            "seconds": self._seconds(group),
+            "seconds": self._seconds(group, number),
             "failed": self.failed.get(group.id, {}),
         }
 
-    def _seconds(self, group: Group) -> float:
-        """The rounds' part of what this group may have of the time left: its share, less what it spent beside rounds before."""
-        started = [process.process for process in self.processes if process.group == group.id]
-        passes = max(1, self.settings.processes - len(started))
-        share = self.left / (passes * len(self.groups))
-        beside = [p.seconds - _rounds_took(p) for p in self.processes if p.group == group.id and p.process > 0]
-        return max(LEAST_SECONDS, share - (min(beside) if beside else share / 2))
+    def _seconds(self, group: Group, number: int) -> float:
+        """The rounds' part of what this group may have of the time left: its share, less what is spent beside rounds."""
+        passes = max(1, self.settings.processes - number)
+        share = (self.left / passes - self.beside_groups) / len(self.groups)
+        beside = [p.seconds - _rounds_took(p) for p in self.processes if p.group == group.id]
+        return max(LEAST_SECONDS, share / 4 if number == 0 else share - min(beside, default=share / 2))
 
 
 def plan(folder: Path, settings: Settings, groups: Sequence[Group]) -> None:

@@ -69,10 +69,10 @@ def peer(name: str) -> Peer:
     return make()
 
 
-def could(name: str, step: str, device: str) -> bool:
-    """Whether a peer may be asked for a step on a device at all; a user's own is always asked."""
+def could(name: str, step: str, device: str, as_step: str | None = None) -> bool:
+    """Whether a peer may be asked for a step on a device at all; a user's own is asked for `as_step`, or for every one."""
     if ":" in name:
-        return True
+        return as_step in {None, step}
     row = PEERS[name]
     return step in row.steps and (device != "cpu" or not row.gpu_only)
 

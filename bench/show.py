@@ -1,0 +1,122 @@
+"""A benchmark on a terminal: progress while it runs, then one table a group with what each peer costs and how far to trust it."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from bench.lines import Cell, Comparison, Control
+from bench.peers.table import PEERS
+from bench.summary import Summary
+from bench.workloads import SETS, WORKLOADS
+
+COLOURS = {"faster": "green", "slower": "red", "same": "", "unresolved": "yellow", "untrusted": "yellow"}
+SECONDS_BETWEEN_LINES = 30  # where there is no terminal to draw a bar on
+
+
+class Bar:
+    """Progress on stderr: a bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        columns = (TextColumn("{task.description:<50.50}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self.bar = Progress(*columns, console=self.console, transient=True) if self.console.is_terminal and not quiet else None
+        self.task = self.bar.add_task("starting", total=None) if self.bar else None
+        self.spoke = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def show(self, what: str, done: int, planned: int) -> None:
+        """Say what is being done, and how many group measurements of those planned are."""
+        if self.bar is not None and self.task is not None:
+            self.bar.update(self.task, description=what, completed=done, total=planned)
+        elif time.monotonic() - self.spoke > SECONDS_BETWEEN_LINES:
+            self.spoke = time.monotonic()
+            self.console.print(f"{done} of {planned}: {what}", markup=False)
+
+
+def exit_code(summary: Summary) -> int:
+    """1 when an output was wrong, else 5 when a planned cell is missing, else 0."""
+    statuses = {cell.status for cell in summary.cells}
+    return 1 if "wrong" in statuses else 5 if "missing" in statuses else 0
+
+
+def show(summary: Summary, console: Console) -> None:
+    """Print every group, then the trust in all of them."""
+    compared = {line.id: line for line in summary.comparisons}
+    controls = {control.group: control for control in summary.controls}
+    for group in dict.fromkeys(cell.group for cell in summary.cells):
+        cells = [cell for cell in summary.cells if cell.group == group and cell.status != "not offered"]
+        console.print(_table(group, cells, compared, controls[group]))
+    trust = summary.trust
+    floor = "unknown" if trust.noise_floor is None else f"±{trust.noise_floor:.1%}"
+    waiting = "" if trust.pressure is None else f" · somebody waited for a core {trust.pressure:.0%} of the time"
+    head = "Trust" if trust.trusted else f"UNTRUSTED: {trust.message}"
+    console.print(
+        f"{head} · {trust.containing_one} of {trust.controls} controls contain 1 · noise floor {floor}{waiting}", markup=False
+    )
+
+
+def _table(group: str, cells: list[Cell], compared: dict[str, Comparison], control: Control) -> Table:
+    table = Table(title=group, title_justify="left", title_style="bold", expand=False)
+    table.add_column("peer")
+    for name in ("time", "ratio", "95 %", "verdict", "first call", "peak", "of the limit", "what ran"):
+        table.add_column(name, justify="left" if name in {"verdict", "what ran"} else "right")
+    for cell in cells:
+        table.add_row(*_row(cell, compared.get(cell.id), control))
+    return table
+
+
+def _row(cell: Cell, line: Comparison | None, control: Control) -> list[Text | str]:
+    if cell.median_ns is None:
+        return [Text(cell.peer), "", "", "", Text(f"{cell.status}: {cell.message}", "red" if cell.status == "wrong" else "dim")]
+    if line is None:
+        ratio, interval = "1", _interval(control.low, control.high)
+        word = Text("baseline" if control.trusted else f"baseline; {control.message}", "dim" if control.trusted else "yellow")
+    else:
+        ratio = "" if line.ratio is None else f"{line.ratio:.3g}"
+        interval, word = _interval(line.low, line.high), Text(line.verdict, COLOURS.get(line.verdict, ""))
+    share = "" if cell.roof_share is None else f"{cell.roof_share:.0%} {cell.roof_bound}" + ("  ABOVE" if cell.above_roof else "")
+    first = "" if cell.first_call_ns is None else duration(cell.first_call_ns)
+    peak = "" if cell.peak_bytes is None else f"{cell.peak_bytes / 2**20:.1f} MiB"
+    return [Text(cell.peer), duration(cell.median_ns), ratio, interval, word, first, peak, share, Text(cell.really, "dim")]
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{low:.3g}-{high:.3g}"
+
+
+def duration(ns: float) -> str:
+    """Nanoseconds in the unit that fits."""
+    for unit, size in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
+        if ns >= size:
+            return f"{ns / size:.3g} {unit}"
+    return f"{ns:.3g} ns"
+
+
+def show_choices(console: Console) -> None:
+    """Print the workloads with what they cost at least, the sets, and the peers with what they offer."""
+    table = Table(title="Workloads", title_justify="left")
+    for name in ("name", "step", "GFLOP", "MB in float32", "sets"):
+        table.add_column(name, justify="right" if name[0] in "GM" else "left")
+    for workload in WORKLOADS.values():
+        sets = ", ".join(name for name, members in SETS.items() if workload.name in members)
+        table.add_row(workload.name, workload.step, f"{workload.flops / 1e9:.3g}", f"{workload.bytes('float32') / 1e6:.3g}", sets)
+    console.print(table)
+    peers = Table(title="Peers", title_justify="left")
+    for name in ("name", "steps"):
+        peers.add_column(name)
+    for name, row in PEERS.items():
+        peers.add_row(name, ", ".join(row.steps) + (" (GPU only)" if row.gpu_only else ""))
+    console.print(peers)

@@ -1,0 +1,109 @@
+"""`veriformer bench`."""
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from veriformer.settings import Refused
+
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class Duration(click.ParamType):
+    """A time as `90s`, `5m` or `1h`."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """In seconds."""
+        text = str(value)
+        try:
+            seconds = float(text.rstrip("smh")) * UNITS.get(text[-1:], 1.0)
+        except ValueError:
+            seconds = -1.0
+        if not 0 < seconds < float("inf"):
+            self.fail(f"expected a time such as 90s, 5m or 1h, got {value!r}", param, ctx)
+        return seconds
+
+
+def listed(text: str | None) -> tuple[str, ...]:
+    """The items of a comma-separated list."""
+    return tuple(dict.fromkeys(item.strip() for item in (text or "").split(",") if item.strip()))
+
+
+@click.command()
+@click.option("--baseline", metavar="PEER", help="Whom all others are compared with. Default: torch.eager.")
+@click.option("--workloads", default="short", show_default=True, metavar="LIST", help="Names, families or sets (see --list).")
+@click.option("--peers", metavar="LIST", help="Peers (see --list), or yours: module:name. Default: all that need no compilation.")
+@click.option("--as", "as_step", metavar="STEP", help="The step that a function of yours among the peers computes.")
+@click.option("--dtype", default="float32", show_default=True, metavar="LIST", help="Comma-separated.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@click.option("--threads", metavar="LIST", help="Comma-separated numbers, each a comparison of its own. Default: all cores.")
+@click.option("--budget", type=Duration(), default="5m", show_default=True, help="How long to measure.")
+@click.option("--processes", type=click.IntRange(2), default=5, show_default=True, help="Fresh processes for each group.")
+@click.option("--margin", type=float, metavar="SHARE", help="What counts as the same speed. Default: 0.03, on a GPU 0.05.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws inputs and orders.")
+@click.option("--suite", is_flag=True, help="Measure also what the suite itself costs.")
+@click.option("--run", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Where to write, or an interrupted run.")
+@click.option("--list", "only_list", is_flag=True, help="List workloads and peers, and measure nothing.")
+@click.option("--self-test", is_flag=True, help="Measure instead how far the timer itself can be trusted here (minutes).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+@click.pass_context
+def command(ctx: click.Context, /, *, only_list: bool, self_test: bool, as_json: bool, **asked: Any) -> None:
+    """Time every workload on all peers side by side, and say who is faster, by how much, and whether that can be believed.
+
+    A peer whose output is wrong gets no speed. An interrupted run goes on when it is started again with the same --run.
+    Exit code: 0 good, 1 an output was wrong, 2 usage, 5 planned cells missing.
+    """
+    console = Console(highlight=False)
+    if only_list:
+        from bench.show import show_choices
+
+        show_choices(console)
+    elif self_test:
+        from bench import calibration
+
+        ctx.exit(calibration.main([] if asked["folder"] is None else ["--into", str(asked["folder"])]))
+    else:
+        ctx.exit(_run(console, as_json=as_json, **asked))
+
+
+def _run(console: Console, *, as_json: bool, folder: Path | None, budget: float, workloads: str, **asked: Any) -> int:
+    from bench.run import run
+    from bench.show import Bar, exit_code, show
+
+    folder = (folder or Path("runs") / time.strftime("%Y%m%d-%H%M%S-bench")).absolute()
+    try:
+        with Bar(quiet=as_json) as bar:
+            summary = run(folder, listed(workloads), budget, progress=bar.show, **_settings(**asked))
+    except ValueError as error:
+        raise Refused(str(error)) from None
+    code = exit_code(summary)
+    if as_json:
+        click.echo(json.dumps({"exit_code": code, "run": str(folder), **asdict(summary)}, ensure_ascii=False, indent=1))
+    else:
+        show(summary, console)
+        console.print(f"{folder}", style="dim")
+    return code
+
+
+def _settings(
+    *, baseline: str | None, peers: str | None, dtype: str, threads: str | None, suite: bool, **others: Any
+) -> dict[str, Any]:
+    """The options as `bench.run.Settings` has them; what was not given is left to its defaults."""
+    settings = {**others, "dtypes": listed(dtype), "suite": suite}
+    if baseline:
+        settings["baseline"] = baseline
+    if peers:
+        settings["peers"] = listed(peers)
+    if threads:
+        try:
+            settings["threads"] = tuple(int(item) for item in listed(threads))
+        except ValueError:
+            raise Refused(f"--threads: expected numbers such as 1,2, got {threads!r}") from None
+    return settings
