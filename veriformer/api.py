@@ -11,7 +11,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -131,7 +130,7 @@ def _here(thing: Any, asked: dict[str, Any], run: Path) -> Verdicts:
     from veriformer import engine, options
     from veriformer.results import Results
 
-    request = replace(options.request(target=name, folder=run, **asked), workers=1)
+    request = options.request(target=name, folder=run, **asked)
     output = io.StringIO()
     with redirect_stdout(output), redirect_stderr(output):
         code = pytest.main([*request.arguments(), "--capture=no", "-pno:faulthandler"], plugins=[Hand(name, thing)])

@@ -175,7 +175,7 @@ class CandidateProxy:
         try:
             answer = self._worker.ask(request, limit)
         except TimeoutError:
-            failure = CandidateTimeout, f"{self._label(step)} did not answer within {limit:g} s{self._last_line(hung=True)}"
+            failure = CandidateTimeout, f"{self._label(step)} did not answer within {limit:.2g} s{self._last_line(hung=True)}"
         except EOFError:
             failure = CandidateCrash, f"{self._label(step)} {self._end_of_worker('during the call')}"
         else:

@@ -2,10 +2,13 @@
 
 import re
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from veriformer import engine
 from veriformer.settings import Refused, nearest
+
+WORTH_MORE_WORKERS = 8  # steps × dtypes; below it, a second process costs more than it saves
 
 
 def listed(option: str, text: str | None, known: Collection[str], *, fold: bool = False) -> tuple[str, ...]:
@@ -97,14 +100,14 @@ def request(
         seed=seed,
         profile="quick" if quick else "ci",
         max_time=max_time,
-        workers=engine.workers(device),
     )
 
 
-def check_target(request: engine.Request) -> None:
-    """Refuse a target that is neither built in nor imports, offers no step, or does not support the dtypes asked for.
+def with_target(request: engine.Request) -> engine.Request:
+    """The request, with as many workers as its target is worth.
 
-    It is imported once, here, so that a typo costs a line and not a run.
+    Refuses a target that is neither built in nor imports, offers no step, or does not support the dtypes asked for. It is
+    imported once, here, so that a typo costs a line and not a run.
     """
     from properties.implementations.registry import BUILT_IN, built_in
     from veriformer.child import CandidateProxy, TargetError
@@ -113,13 +116,15 @@ def check_target(request: engine.Request) -> None:
     if name in BUILT_IN:
         if request.step is not None:
             raise Refused(f"--as: {name} is built in and knows its own steps")
-        offered = built_in(name).dtypes
+        adapter = built_in(name)
     else:
         try:
-            with CandidateProxy(name, request.step, request.arrays, request.device, request.max_time) as proxy:
-                offered = proxy.dtypes
+            with CandidateProxy(name, request.step, request.arrays, request.device, request.max_time) as adapter:
+                pass
         except TargetError as error:
             hint = "" if ":" in name else f"{nearest(name, BUILT_IN)} (built in: {', '.join(BUILT_IN)})"
             raise Refused(f"{error}{hint}") from error
-    if missing := [dtype for dtype in request.dtypes if dtype not in offered]:
-        raise Refused(f"--dtype: {name} supports {', '.join(offered)}, got {', '.join(missing)}")
+    if missing := [dtype for dtype in request.dtypes if dtype not in adapter.dtypes]:
+        raise Refused(f"--dtype: {name} supports {', '.join(adapter.dtypes)}, got {', '.join(missing)}")
+    columns = len(adapter.steps) * len(request.dtypes or adapter.dtypes)
+    return replace(request, workers=engine.workers(request.device) if columns >= WORTH_MORE_WORKERS else 1)

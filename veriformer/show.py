@@ -44,7 +44,7 @@ def _alike(broken: list[Finding]) -> list[list[Finding]]:
     """The broken findings, those that one fault explains together: the same claim, or the same words about the candidate itself."""
     groups: dict[tuple[object, ...], list[Finding]] = {}
     for finding in broken:
-        about = finding.claim if finding.verdict == Verdict.FAIL else finding.message
+        about = {Verdict.FAIL: finding.claim, Verdict.TIMEOUT: ""}.get(Verdict(finding.verdict), finding.message)
         groups.setdefault((_cell(finding), finding.verdict, about), []).append(finding)
     return list(groups.values())
 

@@ -37,8 +37,7 @@ def command(ctx: click.Context, /, *, as_json: bool, **asked: Any) -> None:
     TARGET is a name from `veriformer list implementations`, or yours: module:attribute or path/to/file.py:attribute. It runs in
     a process of its own, so a crash or a hang is a verdict. Exit code: 0 good, 1 a claim broken, 2 usage, 5 planned checks missing.
     """
-    request = options.request(**asked)
-    options.check_target(request)
+    request = options.with_target(options.request(**asked))
     results, ended = progress.verify(request, quiet=as_json)
     code = INTERRUPTED if ended.interrupted else results.exit_code
     if as_json:
