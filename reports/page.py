@@ -15,12 +15,11 @@ FOREST_WIDTH = 200  # of the interval's picture, in its own units
 FOREST_TICKS = (1 / 64, 1 / 16, 1 / 4, 1 / 2, 1, 2, 4, 16, 64)
 
 
-def context(found: Findings, rows: int) -> dict[str, Any]:
-    """Everything the templates need; a list is cut after `rows` entries, and they say how many more there are."""
+def context(found: Findings) -> dict[str, Any]:
+    """Everything the templates need, but for `rows`: after how many entries a list is cut."""
     headline, tone = summary.headline(found)
     return {
         "found": found,
-        "rows": rows,
         "headline": headline,
         "tone": tone,
         "points": summary.points(found),

@@ -32,9 +32,10 @@ def render(folders: Sequence[Path], out: Path, against: Path | None = None) -> l
     run = merged([read(folder) for folder in folders])
     change = None if against is None else compared(read(against), run, across_machines=True)
     found = Findings(run, change)
+    shown = context(found)
     texts = {
-        PAGE: _fitting("report.html.jinja2", found, PAGE_LIMIT),
-        SUMMARY: _fitting("summary.md.jinja2", found, SUMMARY_LIMIT),
+        PAGE: _fitting("report.html.jinja2", shown, PAGE_LIMIT),
+        SUMMARY: _fitting("summary.md.jinja2", shown, SUMMARY_LIMIT),
     }
     if out.exists() and not out.is_dir():
         raise ReportError(f"-o {out}: expected a folder, found a file")
@@ -45,11 +46,11 @@ def render(folders: Sequence[Path], out: Path, against: Path | None = None) -> l
     return written
 
 
-def _fitting(template: str, found: Findings, limit: int) -> str:
+def _fitting(template: str, shown: dict[str, Any], limit: int) -> str:
     """The text with as many rows as fit the limit; what is left out is counted where it would stand."""
     text = ""
     for rows in ROWS:
-        text = _environment().get_template(template).render(context(found, rows))
+        text = _environment().get_template(template).render(shown, rows=rows)
         if len(text.encode()) <= limit:
             return text
     raise ReportError(f"{template}: {len(text.encode())} bytes with {ROWS[-1]} rows a table, over the limit of {limit}")

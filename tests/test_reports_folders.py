@@ -1,0 +1,124 @@
+"""Run folders as they come: whole, torn, foreign, empty, contradictory, hostile."""
+
+import json
+from pathlib import Path
+
+import pytest
+import sample_runs
+
+from properties import runs
+from properties.verdicts import BROKEN, Verdict
+from reports import outcomes
+from reports.folders import SCHEMA, ReportError, read, visible
+from reports.tables import checks, missing
+
+
+def refusal(folder: Path) -> str:
+    """What `read` says against a folder: one line."""
+    with pytest.raises(ReportError) as caught:
+        read(folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_reports_speak_the_language_of_the_runs():
+    """Schema number, verdicts and which of them are red are the same on both sides of the files."""
+    assert runs.SCHEMA == SCHEMA
+    assert set(outcomes.IN_A_LINE) == {str(verdict) for verdict in Verdict}
+    assert set(outcomes.BROKEN) == {str(verdict) for verdict in BROKEN}
+
+
+def test_torn_last_line_is_tolerated_noted_and_its_check_is_missing(tmp_path):
+    """A run that was killed while it wrote: everything before the cut counts, the cut check is red."""
+    folder = sample_runs.write(tmp_path / "run")
+    path = folder / "verify.jsonl"
+    path.write_bytes(path.read_bytes()[:-40])
+
+    run = read(folder)
+
+    assert len(run.verdicts) == len(sample_runs.checks()) - 1
+    assert "cut off" in run.notes[0]
+    assert len(missing(checks(run))) == 1
+
+
+def test_line_cut_between_two_lines_is_refused(tmp_path):
+    """Damage that is not at the end is no kill but corruption."""
+    folder = sample_runs.write(tmp_path / "run")
+    lines = (folder / "verify.jsonl").read_text(encoding="utf-8").splitlines()
+    lines[4] = lines[4][:50]
+    (folder / "verify.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    assert "verify.jsonl, line 5: expected JSON" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "verify.jsonl", "bench.jsonl"])
+def test_another_schema_version_is_refused(tmp_path, name):
+    """Whatever another version meant by its fields, it is not guessed."""
+    folder = sample_runs.write(tmp_path / "run", bench=sample_runs.bench())
+    path = folder / name
+    path.write_text(path.read_text(encoding="utf-8").replace('"schema": 1', '"schema": 2', 1), encoding="utf-8")
+
+    assert "expected schema 1, got 2" in refusal(folder)
+
+
+def test_folders_that_are_none_are_refused(tmp_path):
+    """Nothing there, a file, an empty folder: each has its own message."""
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    (tmp_path / "empty").mkdir()
+
+    assert "found nothing there" in refusal(tmp_path / "gone")
+    assert "found a file" in refusal(tmp_path / "file")
+    assert "manifest.json" in refusal(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("[1]", "expected a JSON object, got list"),
+        ("{", "expected JSON"),
+        ('{"schema": 1, "share": NaN}', "NaN, which is not a JSON number"),
+        ('{"schema": 1, "claim": "A5"}', "expected a text 'property', got None"),
+        (json.dumps(sample_runs.check("A5", "p", "torch", "float32", verdict="MAYBE")), "expected a verdict"),
+        ("[" * 20_000, "expected JSON"),
+    ],
+)
+def test_malformed_verdict_is_refused_by_file_and_line(tmp_path, line, message):
+    """The message names the file and the line."""
+    folder = sample_runs.write(tmp_path / "run", [])
+    (folder / "verify.jsonl").write_text(line + "\n", encoding="utf-8")
+
+    assert "verify.jsonl, line 1" in refusal(folder)
+    assert message in refusal(folder)
+
+
+def test_bench_line_without_a_field_a_report_needs_is_refused(tmp_path):
+    """No report is made of half a measurement."""
+    cell = next(line for line in sample_runs.bench() if line["what"] == "cell")
+    del cell["median_ns"]
+
+    assert "expected the field 'median_ns'" in refusal(sample_runs.write(tmp_path / "run", bench=[cell]))
+
+
+def test_of_two_bench_lines_with_one_name_the_last_counts(tmp_path):
+    """A resumed run derives its cells anew."""
+    cell = next(line for line in sample_runs.bench() if line["what"] == "cell")
+
+    run = read(sample_runs.write(tmp_path / "run", bench=[cell, cell | {"median_ns": 5.0}]))
+
+    assert [line["median_ns"] for line in run.bench] == [5.0]
+
+
+def test_check_judged_twice_keeps_the_worse_verdict_and_says_so(tmp_path):
+    """A second try may not paint a failure green."""
+    line = sample_runs.check("A5", "p", "torch", "float32")
+    for lines in ([line, line | {"verdict": "FAIL"}], [line | {"verdict": "FAIL"}, line]):
+        run = read(sample_runs.write(tmp_path / lines[0]["verdict"], lines))
+
+        assert [told["verdict"] for told in run.verdicts] == ["FAIL"]
+        assert "judged twice" in run.notes[0]
+
+
+def test_control_and_formatting_characters_are_spelled_out():
+    """No name can move a terminal's cursor, turn text round or hide."""
+    assert visible("a\x1b[2Jb\u202ec\u200b\ud800\x00") == "a\\x1b[2Jb\\u202ec\\u200b\\ud800\\x00"
+    assert visible({"k\x07": ["é\n\t∑"]}) == {"k\\x07": ["é\n\t∑"]}
