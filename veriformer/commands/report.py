@@ -1,0 +1,98 @@
+"""`veriformer report`: the main job. Without a folder it verifies, measures and renders; with folders it only renders them."""
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from reports.folders import ReportError
+from reports.render import render
+from veriformer import engine, options, progress
+from veriformer.commands.bench import Duration
+from veriformer.results import GOOD, INTERRUPTED
+from veriformer.settings import Refused
+
+DTYPES = ("float32", "float64", "bfloat16")
+
+
+@click.command()
+@click.argument("folders", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Where the report goes. Default: the (first) run folder."
+)
+@click.option("--against", type=click.Path(path_type=Path), metavar="DIR", help="An earlier run to compare with.")
+@click.option(
+    "--run", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Where a new run goes. Default: a new folder in runs/."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the examples and inputs of a new run.")
+@click.option("--examples", type=click.IntRange(1), metavar="N", help="Examples a property. Default: those of the profile `quick`.")
+@click.option("--budget", type=Duration(), default="60s", show_default=True, help="How long a new run may measure speed.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    folders: tuple[Path, ...],
+    out: Path | None,
+    against: Path | None,
+    folder: Path | None,
+    seed: int,
+    examples: int | None,
+    budget: float,
+) -> None:
+    """Verify and measure all that is built in, and write report.html, summary.md and tables; or render the run folders FOLDERS.
+
+    A new run verifies the oracle, the fast implementation and PyTorch's own in float32, float64 and bfloat16, then times them side
+    by side. Exit code: 0 good, 1 a claim broken or a timed output wrong, 2 usage, 5 something planned is missing.
+    """
+    console = Console(highlight=False)
+    code = GOOD
+    if not folders:
+        run = options.run_folder(folder)
+        code = _verify(run, seed, examples, console)
+        if code == INTERRUPTED:
+            console.print(Text(f"interrupted; what is finished is kept: veriformer report {run}"))
+            ctx.exit(code)
+        code = max(code, _bench(run, seed, budget, console), key=_severity)
+        folders = (run,)
+    try:
+        written = render(folders, out or folders[0], against)
+    except ReportError as error:
+        raise Refused(str(error)) from None
+    for path in written:
+        if path.suffix in {".html", ".md"}:
+            console.print(Text(str(path), "bold"))
+    ctx.exit(code)
+
+
+def _severity(code: int) -> int:
+    """A broken claim says more than a missing check, which says more than good."""
+    return {GOOD: 0, 1: 2}.get(code, 1)
+
+
+def _verify(run: Path, seed: int, examples: int | None, console: Console) -> int:
+    from properties.implementations.registry import BUILT_IN
+    from veriformer.show import show
+
+    request = engine.Request(
+        targets=tuple(BUILT_IN),
+        run=run,
+        dtypes=DTYPES,
+        examples=examples,
+        seed=seed,
+        profile="quick",
+        workers=engine.workers("cpu"),
+    )
+    results, ended = progress.verify(request)
+    show(results, console)
+    return INTERRUPTED if ended.interrupted else results.exit_code
+
+
+def _bench(run: Path, seed: int, budget: float, console: Console) -> int:
+    from bench.run import run as measure
+    from bench.show import Bar, exit_code, show
+
+    with Bar() as bar:
+        summary = measure(run, ("short",), budget, progress=bar.show, seed=seed)
+    show(summary, console)
+    return exit_code(summary)
