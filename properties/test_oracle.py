@@ -116,7 +116,9 @@ def layer_norm_again(X: np.ndarray, p: NormParameters, eps: float) -> np.ndarray
 def erf_again(x: float) -> float:
     """Its Taylor series, in 50 digits."""
     x, terms = mpmath.mpf(x), range(400)
-    return float(2 / mpmath.sqrt(mpmath.pi) * mpmath.fsum((-1) ** k * x ** (2 * k + 1) / (mpmath.factorial(k) * (2 * k + 1)) for k in terms))
+    return float(
+        2 / mpmath.sqrt(mpmath.pi) * mpmath.fsum((-1) ** k * x ** (2 * k + 1) / (mpmath.factorial(k) * (2 * k + 1)) for k in terms)
+    )
 
 
 @given(multi_head_calls())
@@ -156,9 +158,9 @@ def test_feed_forward_unit_by_unit(call):
     bend = {
         "relu": lambda x: (x + abs(x)) / 2,
         "gelu": lambda x: x * math.erfc(-x / math.sqrt(2)) / 2,
-        "gelu_tanh": lambda x: x / (1 + math.exp(-min(2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3), 700.0)))
-        if x > -20
-        else -0.0,
+        "gelu_tanh": lambda x: (
+            x / (1 + math.exp(-min(2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3), 700.0))) if x > -20 else -0.0
+        ),
     }[p["activation"]]
 
     for i, words in enumerate(X):
@@ -305,7 +307,9 @@ def test_attention_to_fifty_digits(seed):
     assert_same(attention(Q, K, V), np.array(expected), 2**6, "attention")
 
 
-@pytest.mark.parametrize(("offset", "spread", "eps"), [(0.0, 1.0, 1e-5), (1e4, 0.125, 1e-5), (0.0, 2.0**-9, 1e-5), (0.0, 2.0**40, 1e-3)])
+@pytest.mark.parametrize(
+    ("offset", "spread", "eps"), [(0.0, 1.0, 1e-5), (1e4, 0.125, 1e-5), (0.0, 2.0**-9, 1e-5), (0.0, 2.0**40, 1e-3)]
+)
 def test_layer_norm_to_fifty_digits(offset, spread, eps):
     """Plain, on a large offset, with a variance below eps, huge."""
     x = offset + few_bits(3, (7,), spread)

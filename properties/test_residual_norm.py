@@ -25,7 +25,9 @@ NO_EPS = 2.0**-100  # as good as eps → 0 for rows of spread ≥ 2⁻⁶, and s
 
 
 @st.composite
-def rows_for_a_norm(draw: st.DrawFn, *, kinds: tuple[str, ...] = ("plain", "huge", "tiny", "constant", "offset", "eps")) -> np.ndarray:
+def rows_for_a_norm(
+    draw: st.DrawFn, *, kinds: tuple[str, ...] = ("plain", "huge", "tiny", "constant", "offset", "eps")
+) -> np.ndarray:
     """Rows that a norm finds hard: huge, tiny, constant, a small spread on a large offset, a variance of about eps."""
     b, n, _, _, d_model, _ = draw(sizes())
     X = draw(features(b, n, d_model))
@@ -142,7 +144,11 @@ def test_a_norm_does_not_keep_values_below_one(subject):
     def normalised(X: np.ndarray) -> np.ndarray:
         return subject.layer_norm(X, **plain(X.shape[-1]))
 
-    rows = st.integers(2, 6).flatmap(lambda d: st.lists(st.integers(0, 9), min_size=d, max_size=d)).map(lambda row: np.array([[row]], float))
+    rows = (
+        st.integers(2, 6)
+        .flatmap(lambda d: st.lists(st.integers(0, 9), min_size=d, max_size=d))
+        .map(lambda row: np.array([[row]], float))
+    )
     X = smallest_counterexample(rows, lambda X: np.abs(normalised(X)).max() > 1, "a row whose norm exceeds 1")
 
     record.counterexample(f"x = {X[0, 0].tolist()} has LayerNorm(x) = {normalised(X)[0, 0].round(6).tolist()}")

@@ -69,7 +69,7 @@ class Subject:
 
     def representable(self, values: np.ndarray) -> np.ndarray:
         """`values` rounded to the nearest numbers of the dtype under test, as float64."""
-        rounded = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64)).to(DTYPES[self.dtype])
+        rounded = torch.from_numpy(np.array(values, dtype=np.float64)).to(DTYPES[self.dtype])
         return rounded.to(torch.float64).numpy()
 
     def __getattr__(self, step: str) -> Callable[..., Any]:

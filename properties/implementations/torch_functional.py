@@ -1,6 +1,5 @@
-"""torch's own functions, each for the step it computes: scaled_dot_product_attention, softmax, layer_norm, embedding, linear, gelu."""
+"""torch's own functions, each for the step it computes: attention, softmax, layer norm, embedding, linear maps, GELU."""
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 

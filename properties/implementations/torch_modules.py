@@ -91,22 +91,23 @@ class MultiHeadEval(_MultiHead):
 
 
 class _Transformer(_Modules):
-    """nn.TransformerEncoder, nn.TransformerDecoder, a single layer of each, and both as nn.Transformer between our embedding and logits."""
+    """The layers, the stacks of them, and nn.Transformer between an embedding and a linear map."""
 
     steps = frozenset({"encoder_layer", "encoder", "decoder_layer", "decoder", "transformer"})
 
     def encoder_layer(self, X: Tensor, mask: Tensor | None = None, *, layer: Nested, **choices: Any) -> Tensor:
         """One nn.TransformerEncoderLayer."""
-        attn_mask, padding = attention_masks(mask, *X.shape[:1], choices["h"], X.shape[1], X.shape[1])
-        module, state = self._encoder([layer], None, X, **choices)
-        alone = {name.removeprefix("layers.0."): tensor for name, tensor in state.items()}
-        return self._run(module.layers[0], alone, X, src_mask=attn_mask, src_key_padding_mask=padding)
+        attn_mask, padding = attention_masks(mask, X.shape[0], choices["h"], X.shape[1], X.shape[1])
+        module = nn.TransformerEncoderLayer(**self._choices(layer, X, **choices))
+        return self._run(
+            module, self._state("encoder", [layer], prefix="layers.0."), X, src_mask=attn_mask, src_key_padding_mask=padding
+        )
 
     def encoder(
         self, X: Tensor, mask: Tensor | None = None, *, layers: list[Nested], final_norm: Nested | None = None, **choices: Any
     ) -> Tensor:
         """An nn.TransformerEncoder of these layers."""
-        attn_mask, padding = attention_masks(mask, *X.shape[:1], choices["h"], X.shape[1], X.shape[1])
+        attn_mask, padding = attention_masks(mask, X.shape[0], choices["h"], X.shape[1], X.shape[1])
         module, state = self._encoder(layers, final_norm, X, **choices)
         return self._run(module, state, X, mask=attn_mask, src_key_padding_mask=padding)
 
@@ -114,9 +115,9 @@ class _Transformer(_Modules):
         self, X: Tensor, M: Tensor, mask: Tensor | None = None, memory_mask: Tensor | None = None, *, layer: Nested, **choices: Any
     ) -> Tensor:
         """One nn.TransformerDecoderLayer."""
-        module, state = self._decoder([layer], None, X, **choices)
-        alone = {name.removeprefix("layers.0."): tensor for name, tensor in state.items()}
-        return self._run(module.layers[0], alone, X, M, **self._decoder_masks(X, M, mask, memory_mask, choices["h"]))
+        module = nn.TransformerDecoderLayer(**self._choices(layer, X, **choices))
+        state = self._state("decoder", [layer], prefix="layers.0.")
+        return self._run(module, state, X, M, **self._decoder_masks(X, M, mask, memory_mask, choices["h"]))
 
     def decoder(
         self,
@@ -182,9 +183,9 @@ class _Transformer(_Modules):
         return module, self._state("decoder", layers, final_norm)
 
     @staticmethod
-    def _state(stack: str, layers: list[Nested], final_norm: Nested | None) -> dict[str, Tensor]:
+    def _state(stack: str, layers: list[Nested], final_norm: Nested | None = None, prefix: str = "") -> dict[str, Tensor]:
         parts = {"encoder": [], "decoder": [], stack: layers, f"{stack}_norm": final_norm}
-        return {name.removeprefix(f"{stack}."): tensor for name, tensor in to_torch(parts).items()}
+        return {name.removeprefix(f"{stack}.{prefix}"): tensor for name, tensor in to_torch(parts).items()}
 
     @staticmethod
     def _choices(
