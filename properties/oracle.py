@@ -28,7 +28,7 @@ from reference.parameters import (
     TransformerParameters,
 )
 from reference.positional_encoding import positional_encoding
-from reference.residual_norm import layer_norm
+from reference.residual_norm import layer_norm, residual_norm
 from reference.softmax import softmax
 from reference.transformer import transformer
 
@@ -138,7 +138,8 @@ def _layer_norm(X: np.ndarray, *, gain: np.ndarray, bias: np.ndarray, eps: float
 
 
 def _residual_norm(X: np.ndarray, Y: np.ndarray, *, gain: np.ndarray, bias: np.ndarray, eps: float = 1e-5) -> np.ndarray:
-    return _layer_norm(X + Y, gain=gain, bias=bias, eps=eps)
+    norm = NormParameters(gain, bias)
+    return _stack([residual_norm(x, lambda _, y=y: y, norm, eps) for x, y in zip(X, Y, strict=True)], X.shape)
 
 
 def _feed_forward(X: np.ndarray, *, activation: str = "relu", **weights: Any) -> np.ndarray:
