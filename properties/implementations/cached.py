@@ -70,7 +70,8 @@ def play(
     Returns `operations`, the optional ones the cache has, and `results`: for every operation its logits (None where it gives none)
     and the length of the branch afterwards (None where the cache does not tell).
 
-    The operands of `join` are the source, its real words and the words (b, k) another cache has read when its rows are taken over.
+    The operands of `join` are the source, its real words and the words (b, k) that another cache has read when its rows are taken
+    over; its logits are what that other cache answered.
     """
     branches = [kv_cache(source, source_real, **model)]
     results = []
@@ -81,8 +82,7 @@ def play(
         elif operation == "join":
             *other_source, words = operands
             other = kv_cache(*other_source, **model)
-            if words.shape[1]:
-                other.prefill(words)
+            logits = other.prefill(words) if words.shape[1] else None
             cache.join(other)
         elif operation in ("prefill", "step"):
             logits = getattr(cache, operation)(*operands)

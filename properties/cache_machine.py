@@ -1,0 +1,245 @@
+"""A machine that drives the K/V cache of any implementation, and knows what each answer must be.
+
+Its model is the oracle recomputing from scratch: a branch is a source, the words each row has read, and the logits that were
+answered for them. After every rule the program so far is played anew, on a new cache, and each branch asked for one word more;
+so every rule is judged at once, a failure comes with a program that stands for itself, and Hypothesis makes it the shortest.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from properties.budgets import assert_identical, assert_rounding_only
+from properties.implementations.cached import OPTIONAL
+from properties.implementations.subject import Subject
+from properties.parameter_strategies import SEEDS, Call, choices, models, real_words, sentences, sizes
+from properties.verdicts import CandidateError, ClaimBroken
+
+BRANCHES = st.integers(0, 2)
+CHUNKS = st.integers(1, 3)
+MOST_BRANCHES, MOST_ROWS, MOST_WORDS = 3, 4, 10  # the probe's word comes on top
+
+
+@st.composite
+def cache_starts(draw: st.DrawFn) -> Call:
+    """A source and a whole model: one to three rows, one or two layers a side, source words that may not be real."""
+    b, _, m, h, d_model, d_ff = draw(sizes(even=True, most_words=4, most_sentences=3))
+    source_vocab, vocab = draw(st.integers(2, 7)), draw(st.integers(2, 6))
+    model = {
+        "parameters": draw(models(d_model, d_ff, source_vocab=source_vocab, vocab=vocab, most_layers=2)),
+        **draw(choices(h)),
+        "scale_embedding": draw(st.booleans()),
+    }
+    return Call((draw(sentences(b, m, source_vocab)), draw(real_words(b, m))), model)
+
+
+@dataclass(frozen=True)
+class Branch:
+    """What the model knows of one cache: nothing but words, and what was answered for them."""
+
+    source: np.ndarray  # (b, m)
+    real: np.ndarray  # (b, m), False for source words that only fill up the length
+    words: np.ndarray  # (b, n)
+    logits: np.ndarray  # (b, n, vocab), as answered by the implementation
+
+    @classmethod
+    def unread(cls, source: np.ndarray, real: np.ndarray | None, vocab: int) -> "Branch":
+        """A cache that has not read a word yet."""
+        b, real = len(source), np.ones(source.shape, dtype=bool) if real is None else real
+        return cls(source, real, np.zeros((b, 0), dtype=np.int64), np.zeros((b, 0, vocab)))
+
+    def reading(self, words: np.ndarray, logits: np.ndarray) -> "Branch":
+        """The branch once it has read `words`, (b, k), and `logits`, (b, k, vocab), were answered for them."""
+        both = (self.words, words), (self.logits, logits)
+        words_now, logits_now = (np.concatenate(parts, axis=1) for parts in both)
+        return replace(self, words=words_now, logits=logits_now)
+
+    def rows(self, chosen: np.ndarray) -> "Branch":
+        """The branch whose row i is row chosen[i] of this one."""
+        return Branch(self.source[chosen], self.real[chosen], self.words[chosen], self.logits[chosen])
+
+    def above(self, other: "Branch") -> "Branch":
+        """The branch with the rows of `other` behind its own."""
+        names = ("source", "real", "words", "logits")
+        return Branch(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in names))
+
+
+class CacheMachine(RuleBasedStateMachine):
+    """Two rules, read and change, play the operations of `properties.implementations.cached.Cache` that a cache has.
+
+    One rule for all changes, since Hypothesis leaves out whole rules in most of its runs, and few runs must see many pairs.
+    """
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__()
+        self.subject = subject
+        self.program: list[list[Any]] = []
+        self.touched = 0  # the branch that the last rule changed
+        self.probes: dict[int, np.ndarray] = {}  # what every branch last answered to one word more
+        self.changes: dict[str, Callable[[int, np.random.Generator], None]] = {name: getattr(self, f"_{name}") for name in OPTIONAL}
+
+    @initialize(start=cache_starts(), k=CHUNKS, seed=SEEDS)
+    def start(self, start: Call, k: int, seed: int) -> None:
+        """A cache over these sources, of this model, which reads its first words."""
+        self.model = start
+        self.source_vocab, self.vocab = (len(start.kwargs["parameters"][f"{side}_embedding"]) for side in ("source", "target"))
+        source, real = start.args
+        self.branches = [Branch.unread(source, real, self.vocab)]
+        offered = self.played([])["operations"]
+        self.changes = {name: change for name, change in self.changes.items() if name in offered}
+        self.read(0, k, seed, at_once=True)
+
+    # ---- the rules ----
+
+    @precondition(lambda self: any(branch.words.shape[1] + 3 <= MOST_WORDS for branch in self.branches))
+    @rule(branch=BRANCHES, k=CHUNKS, seed=SEEDS, at_once=st.booleans())
+    def read(self, branch: int, k: int, seed: int, at_once: bool) -> None:
+        """Read k words more: a prompt in chunks, or step by step."""
+        which = chosen(branch, [i for i, each in enumerate(self.branches) if each.words.shape[1] + 3 <= MOST_WORDS])
+        words = self.some_words(np.random.default_rng(seed) if seed else None, len(self.branches[which].words), k)
+        for part in [words] if at_once else [words[:, i] for i in range(k)]:
+            logits = self.answer(which, "prefill" if at_once else "step", part)
+            self.branches[which] = self.branches[which].reading(part.reshape(len(words), -1), logits)
+
+    @precondition(lambda self: self.changes)
+    @rule(branch=BRANCHES, change=st.integers(0, len(OPTIONAL) - 1), seed=SEEDS)
+    def change(self, branch: int, change: int, seed: int) -> None:
+        """One of the operations that read nothing."""
+        which = branch % len(self.branches)
+        rows = len(self.branches[which].words)
+        senseless = {"leave": rows == 1, "join": rows == MOST_ROWS, "copy": len(self.branches) == MOST_BRANCHES}
+        possible = [name for name in self.changes if not senseless.get(name)]
+        if possible:
+            self.changes[possible[change % len(possible)]](which, np.random.default_rng(seed))
+
+    def _rollback(self, which: int, rng: np.random.Generator) -> None:
+        """Forget the last words, one at least."""
+        old = self.branches[which]
+        length = int(rng.integers(max(old.words.shape[1], 1)))
+        self.do(which, "rollback", length)
+        self.branches[which] = replace(old, words=old.words[:, :length], logits=old.logits[:, :length])
+
+    def _reorder(self, which: int, rng: np.random.Generator) -> None:
+        """Rows change places; some come twice, others not at all."""
+        b = len(self.branches[which].words)
+        rows = rng.integers(0, b, b)
+        self.do(which, "reorder", rows)
+        self.branches[which] = self.branches[which].rows(rows)
+
+    def _leave(self, which: int, rng: np.random.Generator) -> None:
+        """A row is finished and goes; the others close up."""
+        b = len(self.branches[which].words)
+        gone = rng.integers(0, b, 1)
+        self.do(which, "leave", gone)
+        self.branches[which] = self.branches[which].rows(np.delete(np.arange(b), gone))
+
+    def _join(self, which: int, rng: np.random.Generator) -> None:
+        """A row with a source of its own, which has read as many words elsewhere, comes in."""
+        old = self.branches[which]
+        source, real = self.some_source(rng, 1, old.source.shape[1])
+        new = Branch.unread(source, real, self.vocab)
+        words = self.some_words(rng, 1, old.words.shape[1])
+        logits = (self.answer if words.size else self.do)(which, "join", source, real, words)
+        self.branches[which] = old.above(new if logits is None else new.reading(words, logits))
+
+    def _reset(self, which: int, rng: np.random.Generator) -> None:
+        """The same cache is used again for other sources."""
+        source, real = self.some_source(rng, int(rng.integers(1, 4)), int(rng.integers(1, 5)))
+        self.do(which, "reset", source, real)
+        self.branches[which] = Branch.unread(source, real, self.vocab)
+
+    def _copy(self, which: int, _: np.random.Generator) -> None:
+        """Branch off: what one side reads from now on is no matter of the other's."""
+        self.do(which, "copy")
+        self.branches.append(self.branches[which])
+        self.touched = len(self.branches) - 1
+
+    # ---- what holds after every rule ----
+
+    @invariant()
+    def what_is_answered_is_the_whole_models(self) -> None:
+        """In every branch, one word more is answered as it must be: see the three laws below, each called by its name."""
+        b_and_words = [(len(branch.words), branch.words.shape[1]) for branch in self.branches]
+        order = [self.touched, *(i for i in range(len(self.branches)) if i != self.touched)]
+        asked = [[which, "step", np.full(b_and_words[which][0], 1 % self.vocab)] for which in order]
+        program = [*self.program, *asked]
+        results = self.played(program)["results"][-len(order) :]
+        with showing(program):
+            for (which, _, word), (logits, length) in zip(asked, results, strict=True):
+                rows = self.shaped(logits, "step", word)
+                self.length_is_the_number_of_words_read(length, b_and_words[which][1] + 1)
+                if which == self.touched:
+                    self.answers_are_the_whole_models(self.branches[which].reading(word[:, None], rows))
+                else:
+                    assert_identical(rows, self.probes[which], f"one word more in branch {which}, which nothing was done to")
+                self.probes[which] = rows
+
+    def answers_are_the_whole_models(self, branch: Branch) -> None:
+        """The logits answered for all the words a branch has read are those of the whole model on these words, but for rounding."""
+        teaching = (branch.source, branch.words, branch.real)
+        assert_rounding_only(self.subject, "transformer", branch.logits, *teaching, **self.model.kwargs)
+
+    @staticmethod
+    def length_is_the_number_of_words_read(length: int | None, words: int) -> None:
+        """A cache that tells its length tells how many words it has read."""
+        if length is not None:
+            assert_identical(np.array(length), np.array(words), "length of the cache")
+
+    # ---- playing ----
+
+    def played(self, program: list[list[Any]]) -> dict[str, Any]:
+        """What the implementation answers to a program; what is wrong with it carries the program."""
+        with showing(program):
+            return self.subject.kv_cache(*self.model.args, program=program, **self.model.kwargs)
+
+    def do(self, which: int, operation: str, *operands: Any) -> np.ndarray | None:
+        """Add an operation to the program and play it; returns the operation's logits."""
+        self.program.append([which, operation, *operands])
+        self.touched = which
+        return self.played(self.program)["results"][-1][0]
+
+    def answer(self, which: int, operation: str, *operands: Any) -> np.ndarray:
+        """The logits, (b, k, vocab), that an operation answers to the words (b, k) or (b,) that are its last operand."""
+        logits = self.do(which, operation, *operands)
+        with showing(self.program):
+            return self.shaped(logits, operation, operands[-1])
+
+    def shaped(self, logits: np.ndarray | None, operation: str, words: np.ndarray) -> np.ndarray:
+        """`logits` as (b, k, vocab). Raises CandidateError unless there is a row for each of the words."""
+        expected = (*words.shape, self.vocab)
+        if logits is None or logits.shape != expected:
+            got = "none" if logits is None else logits.shape
+            raise CandidateError(f"{self.subject.name}.kv_cache.{operation}: expected logits of shape {expected}, got {got}")
+        return logits.reshape(len(words), -1, self.vocab)
+
+    def some_words(self, rng: np.random.Generator | None, b: int, k: int) -> np.ndarray:
+        """Words of the target's dictionary; None gives the first, repeated."""
+        return np.zeros((b, k), dtype=np.int64) if rng is None else rng.integers(0, self.vocab, (b, k))
+
+    def some_source(self, rng: np.random.Generator, b: int, m: int) -> tuple[np.ndarray, np.ndarray]:
+        """Other sentences to read, the first word of each real."""
+        source, real = rng.integers(0, self.source_vocab, (b, m)), rng.random((b, m)) < 0.7
+        real[:, 0] = True
+        return source, real
+
+
+@contextmanager
+def showing(program: list[list[Any]]) -> Iterator[None]:
+    """Whatever is found wrong in here carries the program that shows it."""
+    try:
+        yield
+    except (ClaimBroken, CandidateError) as broken:
+        lines = [repr([part.tolist() if isinstance(part, np.ndarray) else part for part in operation]) for operation in program]
+        broken.counterexample = "\n".join(lines)  # type: ignore[union-attr]
+        broken.add_note(f"The program of {len(program)} operations:\n{broken.counterexample}")  # type: ignore[union-attr]
+        raise
+
+
+def chosen(number: int, among: list[int]) -> int:
+    """One of them, by a number that shrinks to the first."""
+    return among[number % len(among)]
