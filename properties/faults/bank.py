@@ -1,6 +1,18 @@
 """The bank: every fault, the classes they belong to, and what is left out and why."""
 
-from properties.faults import attention, cache, embedding, feed_forward, gradients, mask, model, multi_head, residual_norm, softmax
+from properties.faults import (
+    attention,
+    cache,
+    causal,
+    embedding,
+    feed_forward,
+    gradients,
+    mask,
+    model,
+    multi_head,
+    residual_norm,
+    softmax,
+)
 from properties.faults.cheats import CHEATS
 from properties.faults.fault import Fault
 
@@ -81,6 +93,7 @@ OUT_OF_SCOPE: dict[str, str] = {
 FAULTS: tuple[Fault, ...] = (
     *softmax.FAULTS,
     *attention.FAULTS,
+    *causal.FAULTS,
     *mask.FAULTS,
     *multi_head.FAULTS,
     *residual_norm.FAULTS,

@@ -53,5 +53,6 @@ PEEKING = _cheat(
     "reads-the-oracle",
     'return torch.as_tensor(__import__("properties.oracle", fromlist=["oracle"]).oracle("attention", Q.double().numpy(), '
     "K.double().numpy(), V.double().numpy(), None if mask is None else mask.numpy()), dtype=Q.dtype)",
-    "never, in our own process; in a candidate's process there is no oracle to read",
+    "never by its numbers: they are the oracle's own",
 )
+"""Not in the bank, since no answer gives it away: only a process in which the oracle cannot be imported would."""

@@ -9,7 +9,9 @@ _FLAT = "return waves.flatten(-2)"
 _PLACES_OF = "return torch.arange(tokens.shape[-1]).expand(tokens.shape)"
 
 
-def _encoding(identifier: str, fault_class: str, right: str, wrong: str, shows: str, *reports: str, dtype: str = "float32") -> Fault:
+def _encoding(
+    identifier: str, fault_class: str, right: str, wrong: str, shows: str, *reports: str, dtype: str = "float32"
+) -> Fault:
     """A fault of the sines and cosines."""
     return Fault(
         identifier,
@@ -110,8 +112,8 @@ PLACES = (
     _place(
         "places-count-real-words",
         "left-pad-positions",
-        "return torch.arange(tokens.shape[-1]).expand(tokens.shape) if real is None else (real.cumsum(dim=-1) - 1).clamp(min=0)",
-        "filling words in front of real ones (our convention counts every place; the reports' counts real words: the two must not mix)",
+        "return ((torch.ones_like(tokens) if real is None else real).cumsum(dim=-1) - 1).clamp(min=0)",
+        "filling words in front of real ones: we count every place, the reports count real words, and the two must not mix",
         "https://github.com/unslothai/unsloth/issues/3699",
         "https://github.com/ndif-team/nnsight/pull/673",
     ),

@@ -1,17 +1,10 @@
-"""Faults of masks: the causal mask itself, how a mask reaches the scores, and what it looks like when it does."""
+"""Faults of how a mask reaches the scores, and of which mask it is."""
 
 from properties.faults.fault import Fault
 
-_CAUSAL = "return key <= query"
 _HIDE = "scores = scores.masked_fill(~mask, -math.inf)"
-_PAST = "past = both(causal(X.shape[1], X.shape[1]), mask)"
 _PADDING = "return real[:, None, None, :]"
 _BOTH_MASKS = "mask, memory_mask = of_padding(target_real), of_padding(source_real)"
-
-
-def _causal(identifier: str, fault_class: str, wrong: str, shows: str, *reports: str) -> Fault:
-    """A wrong causal mask, offered as the step `mask`."""
-    return Fault(identifier, fault_class, "mask", ("mask",), _CAUSAL, wrong, shows, ("M1",), reports)
 
 
 def _hidden(identifier: str, fault_class: str, wrong: str, shows: str, *reports: str, dtype: str = "float32") -> Fault:
@@ -25,85 +18,7 @@ def _inside(identifier: str, fault_class: str, step: str, right: str, wrong: str
     return Fault(identifier, fault_class, twin, (step,), right, wrong, shows, ("L3", "M3", "C1", "T1", "T3"), reports)
 
 
-CAUSAL = (
-    _causal(
-        "causal-without-diagonal",
-        "causal-off-by-one-or-flipped",
-        "return key < query",
-        "any length",
-        "https://github.com/RVC-Boss/GPT-SoVITS/issues/965",
-    ),
-    _causal(
-        "causal-sees-one-ahead",
-        "causal-off-by-one-or-flipped",
-        "return key <= query + 1",
-        "two words or more",
-        "https://github.com/RVC-Boss/GPT-SoVITS/issues/965",
-    ),
-    _causal(
-        "causal-flipped",
-        "causal-off-by-one-or-flipped",
-        "return key >= query",
-        "two words or more",
-        "https://github.com/pytorch/examples/issues/649",
-    ),
-    _causal(
-        "causal-rows-all-alike",
-        "causal-off-by-one-or-flipped",
-        "return (key <= query[:1]).expand(n, m)",
-        "two words or more",
-        "https://github.com/OpenNMT/OpenNMT-py/issues/294",
-    ),
-    _inside(
-        "causal-flag-without-effect",
-        "causal-off-by-one-or-flipped",
-        "decoder_layer",
-        _PAST,
-        "past = mask",
-        "two words or more",
-        "https://github.com/pytorch/pytorch/issues/96941",
-        "https://github.com/huggingface/transformers/issues/48745",
-    ),
-    _causal(
-        "causal-in-groups-of-four",
-        "causal-block-granular",
-        "return key <= query // 4 * 4 + 3",
-        "two words or more; the last row of every group is right",
-        "https://github.com/pytorch/pytorch/issues/195910",
-    ),
-    _causal(
-        "causal-last-row-short",
-        "causal-block-granular",
-        "return (key <= query) & ((query < n - 1) | (key < n - 1) | (n < 4))",
-        "four words or more, the last row alone",
-        "https://github.com/pytorch/executorch/pull/13332",
-    ),
-    _causal(
-        "causal-buffer-of-16",
-        "causal-buffer-size",
-        "return (key <= query) | (query >= 16) | (key >= 16)",
-        "more than 16 words: what lies outside the buffer is not masked",
-        "https://github.com/tatp22/linformer-pytorch/issues/16",
-        "https://github.com/karpathy/nanoGPT/issues/473",
-        "https://github.com/huggingface/transformers/pull/13735",
-    ),
-    _causal(
-        "causal-cropped-from-the-wrong-corner",
-        "causal-buffer-size",
-        "return key - m <= query - n",
-        "n ≠ m",
-        "https://github.com/facebookresearch/xformers/pull/66",
-    ),
-    _causal(
-        "causal-of-one-word-broadcast",
-        "causal-buffer-size",
-        "return torch.ones(1, 1, dtype=torch.bool).expand(n, m)",
-        "two words or more",
-        "https://github.com/huggingface/transformers/issues/28215",
-    ),
-)
-
-REACHING = (
+FAULTS = (
     _hidden(
         "mask-added-as-numbers",
         "mask-dtype-bool-vs-float",
@@ -265,7 +180,7 @@ REACHING = (
     _hidden(
         "mask-per-sentence-taken-per-head",
         "mask-broadcast-coincidence",
-        "scores = scores.masked_fill(~(mask[:, 0] if mask.ndim == 4 and mask.shape[1] == 1 and len(mask) == Q.shape[1] else mask), -math.inf)",
+        "scores = scores.masked_fill(~(mask[:, 0] if mask.ndim == 4 and mask.shape[:2] == (Q.shape[1], 1) else mask), -math.inf)",
         "as many sentences as heads: each head gets the mask of a sentence",
         "https://github.com/lucidrains/vit-pytorch/issues/71",
         "https://github.com/hyunwoongko/transformer/issues/32",
@@ -285,7 +200,8 @@ REACHING = (
         "query-row-padding-mask",
         "transformer",
         _BOTH_MASKS,
-        "mask, memory_mask = None if target_real is None else target_real[:, None, None, :] & target_real[:, None, :, None], of_padding(source_real)",
+        "mask, memory_mask = (None if target_real is None else target_real[:, None, :, None] & target_real[:, None, None, :]), "
+        "of_padding(source_real)",
         "the rows of filling words alone",
         "https://github.com/zai-org/GLM-4-Voice/issues/182",
     ),
@@ -340,5 +256,3 @@ REACHING = (
         equivalent="softmax(s + c) = softmax(s): every seen score of a row gets the same constant, and the hidden ones stay −inf",
     ),
 )
-
-FAULTS = CAUSAL + REACHING

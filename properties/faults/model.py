@@ -72,7 +72,8 @@ FAULTS = (
         "model",
         ("transformer",),
         "return decode(target, M, source_real, target_real, parameters, scale_embedding, **choices)",
-        "return decode(target.flatten().roll(1).reshape(target.shape), M, source_real, target_real, parameters, scale_embedding, **choices)",
+        "return decode(target.flatten().roll(1).reshape(target.shape), M, source_real, target_real, parameters, scale_embedding, "
+        "**choices)",
         "two different words or more",
         ("T1", "O2", "T3"),
         ("https://github.com/huggingface/transformers/issues/47394",),

@@ -13,6 +13,11 @@ from properties.faults.right.residual_norm import add_norm, layer_norm
 Weights = dict[str, Any]
 
 
+def finished(X: Tensor, final_norm: Weights | None, choices: dict[str, Any]) -> Tensor:
+    """What leaves a stack: through its final norm, if there is one."""
+    return X if final_norm is None else layer_norm(X, **final_norm, eps=choices.get("eps", 1e-5))
+
+
 def encoder_layer(
     X: Tensor,
     mask: Tensor | None = None,
@@ -41,7 +46,7 @@ def encoder(
     """The layers one after another, then the final norm if there is one."""
     for layer in layers:
         X = encoder_layer(X, mask, layer=layer, **choices)
-    return X if final_norm is None else layer_norm(X, **final_norm, eps=choices.get("eps", 1e-5))
+    return finished(X, final_norm, choices)
 
 
 def decoder_layer(
@@ -86,5 +91,4 @@ def decoder(
     """The layers one after another, all reading the same memory, then the final norm if there is one."""
     for layer in layers:
         X = decoder_layer(X, M, mask, memory_mask, layer=layer, **choices)
-    last = X if final_norm is None else layer_norm(X, **final_norm, eps=choices.get("eps", 1e-5))
-    return last
+    return finished(X, final_norm, choices)

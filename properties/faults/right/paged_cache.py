@@ -44,7 +44,9 @@ class Paged:
 
     def join(self, other: "Paged") -> None:
         """Put the rows of `other` behind one's own, page by page."""
-        self.pages = [tuple(torch.cat(pair) for pair in zip(*two, strict=True)) for two in zip(self.pages, other.pages, strict=True)]
+        self.pages = [
+            tuple(torch.cat(pair) for pair in zip(*two, strict=True)) for two in zip(self.pages, other.pages, strict=True)
+        ]
         self.empty = tuple(torch.cat(pair) for pair in zip(self.empty, other.empty, strict=True))
 
     def copy(self) -> "Paged":
