@@ -1,4 +1,4 @@
-"""Time and memory of calls on one device: the processor's clock, or a GPU's events with its cache emptied before each call."""
+"""Time and memory of calls: the processor's clock, and what every device's clock must answer. This file needs no torch."""
 
 import ctypes
 import gc
@@ -8,9 +8,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
-FLUSHED = 256 * 2**20  # bytes written before each call on a GPU: more than any second-level cache
 STATUS = Path("/proc/self/status")
 RESET = Path("/proc/self/clear_refs")  # "5" sets the highest resident memory back to the present one
 
@@ -52,39 +49,13 @@ class ProcessorClock:
             return None
 
 
-class GpuClock:
-    """Each call between two events on the device's own clock, behind a write that empties its cache."""
-
-    def __init__(self, device: str) -> None:
-        self.device = torch.device(device)
-        self.cache = torch.empty(FLUSHED, dtype=torch.int8, device=self.device)
-
-    def time(self, call: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> tuple[float, Any]:
-        """Call once for each of `arguments`: ns a call, and the last result."""
-        result, events = None, []
-        for given in arguments:
-            self.cache.zero_()
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            result = call(*given)
-            end.record()
-            events.append((start, end))
-        torch.cuda.synchronize(self.device)
-        return sum(start.elapsed_time(end) for start, end in events) * 1e6 / len(events), result
-
-    def peak_bytes(self, call: Callable[[], Any]) -> int | None:
-        """How far one call raises the memory that torch has allocated on the device."""
-        torch.cuda.synchronize(self.device)
-        torch.cuda.reset_peak_memory_stats(self.device)
-        before = torch.cuda.memory_allocated(self.device)
-        call()
-        torch.cuda.synchronize(self.device)
-        return torch.cuda.max_memory_allocated(self.device) - before
-
-
 def clock_of(device: str) -> Clock:
     """The clock of a device."""
-    return ProcessorClock() if device == "cpu" else GpuClock(device)
+    if device == "cpu":
+        return ProcessorClock()
+    from bench.gpu_clock import GpuClock
+
+    return GpuClock(device)
 
 
 @contextmanager

@@ -1,9 +1,12 @@
 """A benchmark on a terminal: progress while it runs, then one table a group with what each peer costs and how far to trust it."""
 
 import time
+from collections.abc import Iterator
+from itertools import groupby
 from types import TracebackType
 from typing import Self
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -58,7 +61,7 @@ def show(summary: Summary, console: Console) -> None:
     controls = {control.group: control for control in summary.controls}
     for group in dict.fromkeys(cell.group for cell in summary.cells):
         cells = [cell for cell in summary.cells if cell.group == group and cell.status != "not offered"]
-        console.print(_table(group, cells, compared, controls[group]))
+        console.print(_table(group, cells, compared), *_notes(cells, controls[group]), "", sep="\n")
     trust = summary.trust
     floor = "unknown" if trust.noise_floor is None else f"±{trust.noise_floor:.1%}"
     waiting = "" if trust.pressure is None else f" · somebody waited for a core {trust.pressure:.0%} of the time"
@@ -68,33 +71,44 @@ def show(summary: Summary, console: Console) -> None:
     )
 
 
-def _table(group: str, cells: list[Cell], compared: dict[str, Comparison], control: Control) -> Table:
-    table = Table(title=group, title_justify="left", title_style="bold", expand=False)
-    table.add_column("peer")
-    for name in ("time", "ratio", "95 %", "verdict", "first call", "peak", "of the limit", "what ran"):
-        table.add_column(name, justify="left" if name in {"verdict", "what ran"} else "right")
+def _table(group: str, cells: list[Cell], compared: dict[str, Comparison]) -> Table:
+    table = Table(title=group, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("peer", no_wrap=True)
+    for name in ("time", "ratio and 95 %", "verdict", "first call", "peak MiB", "limit"):
+        table.add_column(name, justify="left" if name == "verdict" else "right", no_wrap=name != "verdict")
     for cell in cells:
-        table.add_row(*_row(cell, compared.get(cell.id), control))
+        table.add_row(*_row(cell, compared.get(cell.id)))
     return table
 
 
-def _row(cell: Cell, line: Comparison | None, control: Control) -> list[Text | str]:
+def _row(cell: Cell, line: Comparison | None) -> list[Text | str]:
     if cell.median_ns is None:
-        return [Text(cell.peer), "", "", "", Text(f"{cell.status}: {cell.message}", "red" if cell.status == "wrong" else "dim")]
-    if line is None:
-        ratio, interval = "1", _interval(control.low, control.high)
-        word = Text("baseline" if control.trusted else f"baseline; {control.message}", "dim" if control.trusted else "yellow")
-    else:
-        ratio = "" if line.ratio is None else f"{line.ratio:.3g}"
-        interval, word = _interval(line.low, line.high), Text(line.verdict, COLOURS.get(line.verdict, ""))
-    share = "" if cell.roof_share is None else f"{cell.roof_share:.0%} {cell.roof_bound}" + ("  ABOVE" if cell.above_roof else "")
+        return [Text(cell.peer), "", "", Text(cell.status, "red" if cell.status in {"wrong", "failed"} else "dim")]
+    ratio = "" if line is None or line.ratio is None else f"{line.ratio:.3g} {_interval(line.low, line.high)}".strip()
+    word = Text("baseline", "dim") if line is None else Text(line.verdict, COLOURS.get(line.verdict, ""))
     first = "" if cell.first_call_ns is None else duration(cell.first_call_ns)
-    peak = "" if cell.peak_bytes is None else f"{cell.peak_bytes / 2**20:.1f} MiB"
-    return [Text(cell.peer), duration(cell.median_ns), ratio, interval, word, first, peak, share, Text(cell.really, "dim")]
+    peak = "" if cell.peak_bytes is None else f"{cell.peak_bytes / 2**20:.1f}"
+    share = "" if cell.roof_share is None else f"{cell.roof_share:.0%}"
+    return [Text(cell.peer), duration(cell.median_ns), ratio, word, first, peak, share]
+
+
+def _notes(cells: list[Cell], control: Control) -> Iterator[Text]:
+    """What a table has no room for: why there is no speed, what really ran, what the control says."""
+    for cell in cells:
+        if cell.message:
+            yield Text(f"{cell.peer}: {cell.message}", "red" if cell.status in {"wrong", "failed"} else "dim")
+        if cell.above_roof:
+            yield Text(f"{cell.peer}: faster than this machine's limit for {cell.roof_bound}: an error, not a triumph", "red")
+    for ran, peers in groupby(sorted(cells, key=lambda cell: cell.really), key=lambda cell: cell.really):
+        if ran:
+            yield Text(f"{', '.join(cell.peer for cell in peers)}: {ran}", "dim")
+    if control.ratio is not None:
+        style = "dim" if control.trusted else "yellow"
+        yield Text(f"control: {control.ratio:.3g} {_interval(control.low, control.high)} {control.message}", style)
 
 
 def _interval(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f"{low:.3g}-{high:.3g}"
+    return "" if low is None or high is None else f"[{low:.3g}, {high:.3g}]"
 
 
 def duration(ns: float) -> str:

@@ -1,0 +1,8 @@
+"""What it costs: `pytest bench/bench_generation.py`."""
+
+from bench.face import measure
+
+
+def test_generation(benchmark, case):
+    """Greedy writing of 64 words, on every peer."""
+    measure(benchmark, case)
