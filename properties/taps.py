@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from properties.hugging_face import is_hugging_face
+
 Names = Mapping[str, str]  # name in the oracle's trace → "module.path" (its output) or "module.path:input"
 Taps = dict[str, np.ndarray]  # name in the oracle's trace → what was heard, float64, one sentence
 
@@ -64,9 +66,7 @@ def names_of(model: nn.Module) -> dict[str, str]:
     """The name map of a model of a known kind. Raises ValueError for another: a map of one's own is then needed."""
     if isinstance(model, nn.Transformer):
         return torch_names(model)
-    body = getattr(model, "model", model)
-    layers = getattr(getattr(body, "encoder", None), "layers", None)
-    if layers is not None and hasattr(layers[0], "self_attn_layer_norm"):
+    if is_hugging_face(model):
         return hugging_face_names(model)
     raise ValueError(
         f"names: {type(model).__name__} is no nn.Transformer and no BART or Marian model; "

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from properties import misloaded
+from properties import hugging_face, misloaded
 from properties.chain import chained
 from properties.implementations.subject import Subject
 from properties.localize import Case, Finding, explained
@@ -32,7 +32,7 @@ def localize(
 ) -> Finding:
     """Run `model` once and say at which step, layer, head and row it first leaves its budget; falsy where it does.
 
-    inputs        what the model is called with; none: a source and a target of random features, for `torch.nn.Transformer`
+    inputs        what the model is called with; none: random features for `torch.nn.Transformer`, random words for BART and Marian
     parameters    what it was meant to compute with: nested dicts, or either column's dataclasses. None: its own state
     architecture  heads, norm, activation, eps; None: read from the model
     names         where its matrices are heard: {"encoder.0.self_attention.output": "my.module"}; None: of a known kind
@@ -66,10 +66,14 @@ def localize_steps(subject: Subject, case: Case) -> Finding:
 def _own_parameters(model: nn.Module) -> Any:
     if isinstance(model, nn.Transformer):
         return from_torch(model.state_dict())
+    if hugging_face.is_hugging_face(model):
+        return hugging_face.parameters_of(model)
     raise ValueError(f"parameters: expected the weights {type(model).__name__} computes with as nested dicts, got none")
 
 
 def _own_architecture(model: nn.Module) -> Architecture:
+    if hugging_face.is_hugging_face(model):
+        return hugging_face.architecture_of(model)
     if not isinstance(model, nn.Transformer):
         raise ValueError(  # noqa: TRY004 (an argument is missing)
             f"architecture: expected an Architecture (heads, norm, activation, eps) for {type(model).__name__}, got none"
@@ -84,6 +88,9 @@ def _own_architecture(model: nn.Module) -> Architecture:
 
 
 def _default_call(model: nn.Module, inputs: tuple[torch.Tensor, ...], dtype: torch.dtype, seed: int) -> Callable[[], Any]:
+    if hugging_face.is_hugging_face(model):
+        source, target = inputs or hugging_face.word_ids(model, seed)
+        return lambda: model(input_ids=source, decoder_input_ids=target, use_cache=False)
     if not isinstance(model, nn.Transformer):
         return lambda: model(*inputs)
     model_width, batch_first = model.d_model, model.batch_first

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from properties.chain import chained
+from properties.hugging_face import architecture_of, parameters_of
 from properties.implementations.registry import built_in
 from properties.implementations.subject import Subject
 from properties.localization import FAULTS, Fault, found, model, weights
@@ -15,6 +16,7 @@ from properties.taps import Taps, listen, names_of, torch_names
 from properties.weights import mapped, nested
 from reference.initialisation import initialise
 from reference.parameters import Architecture
+from veriformer.localization import localize as localize_model
 
 BY_NAME = {fault.name: fault for fault in FAULTS}
 AHEAD = torch.triu(torch.ones(5, 5, dtype=torch.bool), diagonal=1)
@@ -137,6 +139,26 @@ def test_an_implementation_is_localised_by_its_single_steps(dtype):
     culprit = localize(case, taps, dtype=dtype).culprit
     assert culprit is not None
     assert culprit.name == "encoder.1.feed_forward.output"
+
+
+@pytest.mark.parametrize("kind", ["Marian", "Bart"])
+def test_hugging_face_models_are_heard(kind):
+    """BART and Marian with weights of their own: no step over budget; with one norm's eps changed, that norm is named."""
+    transformers = pytest.importorskip("transformers", reason="the extra `peers` is not installed")
+    sizes = {"vocab_size": 40, "d_model": 32, "pad_token_id": 0, "bos_token_id": 3, "eos_token_id": 1, "decoder_start_token_id": 2}
+    for stack in ("encoder", "decoder"):
+        sizes |= {f"{stack}_layers": 2, f"{stack}_attention_heads": 4, f"{stack}_ffn_dim": 64}
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{kind}Config")(**sizes, activation_function="gelu", dropout=0.0)
+    made = getattr(transformers, {"Marian": "MarianMTModel", "Bart": "BartForConditionalGeneration"}[kind])(config).eval()
+    parameters, architecture = parameters_of(made), architecture_of(made)
+
+    assert localize_model(made, parameters=parameters, architecture=architecture)
+
+    made.model.decoder.layers[1].encoder_attn_layer_norm.eps = 0.125
+    culprit = localize_model(made, parameters=parameters, architecture=architecture).culprit
+    assert culprit is not None
+    assert culprit.name == "decoder.1.add_norm_2.norm"
 
 
 def test_taps_that_do_not_fit_are_refused():
