@@ -40,14 +40,14 @@ class Paged:
     def pick(self, rows: Tensor) -> None:
         """Keep these rows, in this order."""
         self.pages = [tuple(x[rows] for x in page) for page in self.pages]
-        self.empty = tuple(x[rows] for x in self.empty)
+        self.empty = self.empty[0][rows], self.empty[1][rows]
 
     def join(self, other: "Paged") -> None:
         """Put the rows of `other` behind one's own, page by page."""
         self.pages = [
             tuple(torch.cat(pair) for pair in zip(*two, strict=True)) for two in zip(self.pages, other.pages, strict=True)
         ]
-        self.empty = tuple(torch.cat(pair) for pair in zip(self.empty, other.empty, strict=True))
+        self.empty = torch.cat([self.empty[0], other.empty[0]]), torch.cat([self.empty[1], other.empty[1]])
 
     def copy(self) -> "Paged":
         """The same in pages of its own."""

@@ -1,0 +1,154 @@
+"""`veriformer score`: how many of the re-created real bugs the properties catch."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from veriformer.settings import Refused, nearest
+
+Job = tuple[str, tuple[Any, ...]]
+SHOWN = {"caught": "green", "missed": "bold red", "flagged": "bold red", "equivalent": "dim", "out of scope": "dim"}
+
+
+@click.command()
+@click.option("--seed", "seeds", type=click.IntRange(0), multiple=True, help="Repeatable. Default: 0, 1, 2, 3 and 4.")
+@click.option(
+    "--only", multiple=True, metavar="ID", help="An entry of the bank; repeatable. Default: all of it, and the right twins."
+)
+@click.option("--examples", type=click.IntRange(1), metavar="N", help="Examples a property. Default: the ci profile's.")
+@click.option("--run", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Where to write, or a run to take up again.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write the score there as well.")
+@click.option("--jobs", type=click.IntRange(1), metavar="N", help="Processes. Default: one for each core.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    seeds: tuple[int, ...],
+    only: tuple[str, ...],
+    examples: int | None,
+    folder: Path | None,
+    out: Path | None,
+    jobs: int | None,
+) -> None:
+    """Look for every re-created bug and cheat with the suite's own properties, and count.
+
+    Exit code: 0 all that can be seen was caught at every seed and nothing honest was flagged, 1 otherwise, 2 usage.
+    """
+    from properties import profiles, runs
+    from properties.faults import score as scoring
+    from properties.faults.bank import BANK
+    from properties.faults.mutation_report import mutation_report
+
+    profiles.register()
+    known = [fault.id for fault in BANK]
+    for identifier in only:
+        if identifier not in known:
+            raise Refused(f"--only: no entry {identifier!r}{nearest(identifier, known)}")
+    folder = folder or Path("runs") / f"score-{runs.new_id()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    lines_at = folder / "detection.jsonl"
+    _check_taken_up(folder, {"examples": examples, "code": runs.code_hash()})
+
+    chosen, tried = list(only or known), seeds or scoring.SEEDS
+    planned: list[Job] = [("search_for", (identifier, seed, examples)) for seed in tried for identifier in chosen]
+    planned += [("ask_the_usual", (identifier,)) for identifier in chosen]
+    if not only:
+        planned += [("try_an_honest_one", (name, tried[0], examples)) for name in scoring.twins()]
+    _measure(planned, lines_at, jobs)
+    if not only:
+        first = {line["claim"] for line in runs.finished(lines_at) if line["kind"] == "search" and line["caught"]}
+        _measure([("give_a_chance", (claim, examples)) for claim in sorted(scoring.claims_planned() - first)], lines_at, jobs)
+
+    wanted = {_key(job) for job in planned}
+    lines = [line for line in runs.finished(lines_at) if line["kind"] == "chance" or tuple(line["job"]) in wanted]
+    found = scoring.score(lines)
+    _write(folder / "score.json", found)
+    _write(folder / "mutation-report.json", mutation_report(found))
+    if out:
+        _write(out, found)
+    _show(found, Console(highlight=False), folder)
+    ctx.exit(0 if scoring.is_good(found) else 1)
+
+
+def _check_taken_up(folder: Path, made_with: dict[str, Any]) -> None:
+    """A run is only taken up by the code that began it: other examples or other properties would be another score."""
+    path = folder / "made_with.json"
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != made_with:
+        raise Refused(f"--run {folder}: begun by other code or with another --examples; name another folder")
+    _write(path, made_with)
+
+
+def _key(job: Job) -> tuple[str, ...]:
+    """What a line says it was measured by."""
+    name, arguments = job
+    return (name, *(str(argument) for argument in arguments))
+
+
+def _measure(planned: list[Job], lines_at: Path, jobs: int | None) -> None:
+    """Do what is not done yet, in parallel; every result is on disk before the next is asked for."""
+    from properties import runs
+
+    done = {tuple(line["job"]) for line in runs.finished(lines_at)}
+    missing = [job for job in planned if _key(job) not in done]
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("looking for faults", total=len(planned), completed=len(planned) - len(missing))
+        for line in _results(missing, jobs):
+            runs.append(lines_at, line)
+            bar.advance(task)
+
+
+def _results(missing: list[Job], jobs: int | None) -> Iterator[dict[str, Any]]:
+    from joblib import Parallel, delayed
+
+    pool: Any = Parallel(n_jobs=jobs or -1, return_as="generator_unordered")
+    yield from pool(delayed(_one)(*job) for job in missing)
+
+
+def _one(name: str, arguments: tuple[Any, ...]) -> dict[str, Any]:
+    """One measurement, in a process of its own pool."""
+    import torch
+
+    from properties import profiles
+    from properties.faults import score as scoring
+
+    torch.set_num_threads(1)
+    profiles.register()
+    measure: Callable[..., dict[str, Any]] = getattr(scoring, name)
+    return {**measure(*arguments), "job": _key((name, arguments))}
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _show(found: dict[str, Any], console: Console, folder: Path) -> None:
+    table = Table(
+        "component", "class", "caught", "assert_close", "2× rule", title="Re-created bugs, by class", title_justify="left"
+    )
+    for row in found["classes"]:
+        of = f"of {row['entries']}"
+        colour = SHOWN.get(row["status"], "")
+        usual = [f"{row[rule]} {of}" if row["entries"] else "" for rule in ("assert_close", "twice_the_baseline")]
+        table.add_row(row["component"], row["class"], f"[{colour}]{row['status']}[/]" if colour else row["status"], *usual)
+    console.print(table)
+    total = len(found["entries"])
+    usual = {rule: sum(bool(each[rule]) for each in found["entries"]) for rule in ("assert_close", "twice_the_baseline")}
+    for row in found["by_seed"]:
+        missed = f"; missed: {', '.join(row['missed'])}" if row["missed"] else ""
+        console.print(f"seed {row['seed']}: {row['caught']} of {row['of']} entries caught{missed}")
+    console.print(
+        f"on normal inputs: assert_close {usual['assert_close']} of {total}, 2× rule {usual['twice_the_baseline']} of {total}"
+    )
+    honest, claims = found["honest"], found["claims"]
+    console.print(f"honest variants flagged: {len(honest['flagged'])} of {honest['variants']} ({honest['checks']} checks)")
+    for name, messages in honest["flagged"].items():
+        console.print(f"  {name}: {'; '.join(messages)}")
+    console.print(f"claims that never caught anything: {', '.join(claims['never caught anything']) or 'none'}")
+    console.print(f"written to {folder}")
