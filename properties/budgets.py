@@ -277,17 +277,18 @@ def _is_nan(values: np.ndarray) -> np.ndarray:
 
 # Budgets are remembered: one oracle serves all implementations of a case ----------------------------------------------
 
-REMEMBERED = 64
+REMEMBERED, LARGE = 1024, 2**20  # budgets kept, and how many components make one too large to keep for long
 _budgets: OrderedDict[bytes, Budget] = OrderedDict()
 
 
 def _remembered(key: bytes, make: Callable[[], Budget]) -> Budget:
-    if key not in _budgets:
-        _budgets[key] = make()
-        if len(_budgets) > REMEMBERED:
-            _budgets.popitem(last=False)
-    _budgets.move_to_end(key)
-    return _budgets[key]
+    if key in _budgets:
+        _budgets.move_to_end(key)
+        return _budgets[key]
+    made = _budgets[key] = make()
+    while len(_budgets) > REMEMBERED or (len(_budgets) > 1 and sum(kept.exact.size for kept in _budgets.values()) > LARGE):
+        _budgets.popitem(last=False)
+    return made
 
 
 def _digest(*values: Any) -> bytes:

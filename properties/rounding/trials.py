@@ -117,11 +117,10 @@ class Trials:
         """t for each trial of one operation."""
         grid = next(self._grids, None)
         if grid is None:
-            shape = (64, self.count * len(self.contracts))
-            t = np.where(self.rng.random(shape) < 0.5, 1.0, np.exp2(-self.rng.random(shape)))
-            self._grids = iter(t)
+            shape = (64, *self._one_each(2))
+            self._grids = iter(np.where(self.rng.random(shape) < 0.5, 1.0, np.exp2(-self.rng.random(shape))))
             grid = next(self._grids)
-        return grid.reshape(-1, *(1,) * ndim)
+        return grid if ndim == 2 else grid.reshape(self._one_each(ndim))
 
     def _one_each(self, ndim: int) -> tuple[int, ...]:
         """The shape of one number for each trial."""
