@@ -115,6 +115,11 @@ class Findings:
         return int((self.timed["status"] == "missing").sum())
 
     @property
+    def only_timed(self) -> bool:
+        """Whether this is a run of the benchmark alone: nothing was to be verified."""
+        return self.checks.empty and len(self.timed) > 0
+
+    @property
     def wrong(self) -> int:
         """How many cells were timed and gave a result outside the oracle's budget."""
         return int((self.timed["status"] == "wrong").sum())

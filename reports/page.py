@@ -31,6 +31,7 @@ def context(found: Findings) -> dict[str, Any]:
         "headroom": headroom(found.headroom),
         "effort": found.effort.to_dict("records"),
         "workloads": workloads(found),
+        "ran": ran(found),
         "forest": forest_axis(found.ratios),
         "by_peer": found.by_peer.to_dict("records"),
         "growth": found.growth.to_dict("records"),
@@ -89,7 +90,7 @@ def matrix(found: Findings) -> Line:
             {"outcome": BY_NAME[told], "card": cards.get((claim, column[0])) if BY_NAME[told].tone == "bad" else None}
             for column, told in row.items()
         ]
-        steps.setdefault(text["step"], []).append({"claim": claim, **text.to_dict(), "cells": cells, "ran": any_ran(cells)})
+        steps.setdefault(text["step"], []).append({"claim": claim, **text.to_dict(), "cells": cells, "planned": any_planned(cells)})
     spans: list[Line] = []
     for column in columns:
         if not spans or spans[-1]["name"] != column["implementation"]:
@@ -99,9 +100,9 @@ def matrix(found: Findings) -> Line:
     return {"columns": columns, "spans": spans, "steps": steps, "tally": counts}
 
 
-def any_ran(cells: list[Line]) -> bool:
-    """Whether a claim has a verdict anywhere."""
-    return any(cell["outcome"].name not in {"MISSING", "UNPLANNED"} for cell in cells)
+def any_planned(cells: list[Line]) -> bool:
+    """Whether a claim was to be checked anywhere: where it was not, no red cell says that it is missing."""
+    return any(cell["outcome"].name != "UNPLANNED" for cell in cells)
 
 
 def _counts(grid: Table) -> list[list[tuple[Any, int]]]:
@@ -170,6 +171,14 @@ def workloads(found: Findings) -> list[Line]:
         is_baseline = (cell["group"], cell["peer"]) in baselines
         group["cells"].append({**cell, "ratio": compared, "mark": _mark(compared, reach), "is_baseline": is_baseline})
     return list(groups.values())
+
+
+def ran(found: Findings) -> list[Line]:
+    """What really ran, by peer: the tier or kernel chosen, and in which groups."""
+    told: dict[tuple[str, str], list[str]] = {}
+    for cell in found.timed.dropna(subset=["median_ns"]).to_dict("records"):
+        told.setdefault((cell["peer"], cell["really"]), []).append(cell["group"])
+    return [{"peer": peer, "really": really, "groups": groups} for (peer, really), groups in sorted(told.items()) if really]
 
 
 def forest_axis(ratios: Table) -> Line:

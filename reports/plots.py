@@ -9,7 +9,7 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from reports import words
 from reports.tables import Table
@@ -124,12 +124,14 @@ def scaling(grown: Table, quantity: str) -> Plot | None:
             axis.set_yscale("log", base=10 if quantity == "time" else 2)
             lengths = sorted({length for row in group["lengths"] for length in row})
             axis.set_xticks(lengths, [str(length) for length in lengths])
-            _plain(axis.xaxis, lambda value: f"{value:g}", ticks=False)
+            axis.minorticks_off()
             _plain(axis.yaxis, unit)
             axis.legend(fontsize=9)
         what = "Time a call" if quantity == "time" else "Peak memory"
-        said = "; ".join(f"{row['peer']} {row['dtype']}: {exponent(row)}" for row in table.to_dict("records"))
-        return drawn(figure, f"scaling-{quantity}", f"{what} against length", f"Fitted exponents: {said}.")
+        fitted = table.dropna(subset=["exponent"]).to_dict("records")
+        said = "; ".join(f"{row['peer']} {row['dtype']}: {exponent(row)}" for row in fitted)
+        told = f"Fitted exponents: {said}." if said else "Too few lengths for a fitted exponent."
+        return drawn(figure, f"scaling-{quantity}", f"{what} against length", told)
 
 
 def exponent(row: dict[str, Any]) -> str:
@@ -235,7 +237,10 @@ def _look(place: int) -> dict[str, Any]:
     }
 
 
-def _plain(axis: Any, said: Callable[[float], str], *, ticks: bool = True) -> None:
+def _plain(axis: Any, said: Callable[[float], str]) -> None:
+    """Label an axis in words; where it spans less than two decades, also between them."""
+    low, high = axis.get_view_interval()
+    if axis.get_scale() == "log" and high < 100 * low and axis.get_transform().base == 10:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_minor_formatter(NullFormatter())
-    if ticks:
-        axis.set_major_formatter(FuncFormatter(lambda value, _: re.sub(r"\.0+(?=\D|$)", "", said(value))))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: re.sub(r"\.0+(?=\D|$)", "", said(value))))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 from reports import words
 from reports.compare import compared
@@ -64,7 +65,11 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {name: getattr(words, name) for name in FILTERS} | {"md": markdown, "fenced": fenced}
+    environment.filters |= {name: getattr(words, name) for name in FILTERS} | {
+        "md": markdown,
+        "fenced": fenced,
+        "breakable": breakable,
+    }
     return environment
 
 
@@ -96,6 +101,11 @@ def fenced(text: Any) -> str:
     longest = max((len(ticks) for ticks in re.findall(r"`+", str(text))), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}text\n{text}\n{fence}"
+
+
+def breakable(name: Any) -> Markup:
+    """A dotted name that a narrow column may break after its dots."""
+    return Markup("<wbr>").join(re.split(r"(?<=[.:_/])", str(name)))
 
 
 def _files(path: Path, table: Table) -> list[Path]:

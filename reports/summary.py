@@ -26,7 +26,7 @@ def exit_code(found: Findings) -> int:
     """0 good, 1 a claim is broken, 5 planned checks or cells are missing (a run without a verdict is one)."""
     if found.broken or found.wrong:
         return 1
-    return 5 if len(found.missing) or found.untimed or not found.done else 0
+    return 5 if len(found.missing) or found.untimed or not (found.done or found.only_timed) else 0
 
 
 def headline(found: Findings) -> tuple[str, Tone]:
@@ -36,6 +36,8 @@ def headline(found: Findings) -> tuple[str, Tone]:
         return f"{len(broken)} of {plural(len(found.claims), 'claim')} {'is' if len(broken) == 1 else 'are'} broken", "bad"
     if found.wrong:
         return f"{plural(found.wrong, 'timed cell')} gave a wrong result", "bad"
+    if found.only_timed:
+        return "Timed, and not verified claim by claim", "warn"
     if not found.done:
         return "Nothing was verified", "bad"
     if len(found.missing) or found.untimed:
@@ -64,8 +66,8 @@ def _verdict(found: Findings) -> Point:
 
 def _broken(found: Findings) -> Point:
     if not found.broken:
-        text = "nothing, among what ran" if found.done else "nothing ran"
-        return Point("Broken", text, "good" if found.done else "bad", "broken")
+        text = "nothing, among what ran" if found.done else "not asked: veriformer verify" if found.only_timed else "nothing ran"
+        return Point("Broken", text, "good" if found.done else "none" if found.only_timed else "bad", "broken")
     named = [f"{entry['claim']} in {entry['implementation']} {entry['dtype']}" for entry in found.broken[:SHOWN]]
     more = len(found.broken) - len(named)
     return Point("Broken", "; ".join(named) + (f"; and {more} more" if more else ""), "bad", "broken")
@@ -75,12 +77,13 @@ def _speed(found: Findings) -> Point:
     if found.by_peer.empty:
         return Point("Speed", "not measured: veriformer bench", "none", "bench")
     told = []
-    for row in found.by_peer.to_dict("records"):
+    for row in found.by_peer.head(SHOWN).to_dict("records"):
         counted = [f"{row[word]} {word}" for word in ("faster", "same", "slower", "unresolved", "untrusted") if row[word]]
         over = f"{words.ratio(row['least'])} to {words.ratio(row['most'])} over {plural(row['workloads'], 'workload')}"
         told.append(
             f"{row['peer']} / {row['baseline']} = {words.ratio(row['median_ratio'])} of the time, {over} ({', '.join(counted)})"
         )
+    told += [f"{plural(len(found.by_peer) - SHOWN, 'more peer')} below"] if len(found.by_peer) > SHOWN else []
     told += [f"{plural(found.wrong, 'timed cell')} wrong, without a speed"] if found.wrong else []
     return Point("Speed", "; ".join(told), "bad" if found.wrong else "none", "bench")
 
@@ -88,7 +91,8 @@ def _speed(found: Findings) -> Point:
 def _growth(found: Findings) -> Point:
     fitted: list[dict[str, Any]] = [row for row in found.growth.to_dict("records") if not words.absent(row["exponent"])]
     if not fitted:
-        return Point("Growth", "not measured: veriformer bench", "none", "growth")
+        text = "not measured: veriformer bench" if found.growth.empty else "too few lengths for an exponent"
+        return Point("Growth", text, "none", "growth")
     quickest = [row for row in fitted if row["quantity"] == "time"] or fitted
     families: dict[str, list[str]] = {}
     for row in quickest:
@@ -104,7 +108,10 @@ def _trust(found: Findings) -> Point:
     notes.append(f"{words.rate(float(compared), '').strip()} numbers compared" if compared else "no numbers compared")
     if found.trust is None:
         return Point("Trust", " · ".join(["no timings to trust or not", *notes]), "none", "trust")
-    word = "timings trusted" if found.trust["trusted"] else f"timings NOT trusted: {found.trust['message'] or 'the control failed'}"
+    doubted = int((found.ratios["verdict"] == "untrusted").sum())
+    believed = bool(found.trust["trusted"]) and not doubted
+    word = "timings trusted" if believed else f"{doubted} of {plural(len(found.ratios), 'comparison')} not trusted"
+    notes = [*([str(found.trust["message"])] if found.trust["message"] else []), *notes]
     floor = f"noise floor ±{words.percent(found.trust['noise_floor'])}"
     pressure = f"cores waited for {words.percent(found.trust['pressure'])} of the time"
-    return Point("Trust", " · ".join([word, floor, pressure, *notes]), "none" if found.trust["trusted"] else "warn", "trust")
+    return Point("Trust", " · ".join([word, floor, pressure, *notes]), "none" if believed else "warn", "trust")

@@ -10,6 +10,7 @@ from reports.outcomes import BROKEN, OUTCOMES, worst
 Table = Any  # a pandas.DataFrame: pandas ships no types that a checker can follow through a selection
 
 COLUMN = ["implementation", "dtype", "device"]  # what makes a column of the matrix
+WIDE_FIRST = {"float64": 0, "float32": 1, "bfloat16": 2, "float16": 3}
 FINDINGS = {
     "verdict": "MISSING",
     "message": "",
@@ -65,11 +66,20 @@ def _row(cell: tuple[str, ...], line: Line | None, planned: bool) -> Line:
 
 def matrix(checked: Table, catalogue: Table) -> Table:
     """Claim × (implementation, dtype, device): the worst of the claim's properties there; UNPLANNED where the run planned none."""
-    columns: Any = pd.MultiIndex.from_frame(checked[COLUMN].drop_duplicates())
     if checked.empty:
-        return pd.DataFrame("UNPLANNED", index=catalogue.index, columns=columns)
+        return pd.DataFrame(index=catalogue.index, columns=pd.MultiIndex.from_arrays([[], [], []], names=COLUMN))
+    columns: Any = pd.MultiIndex.from_tuples(_columns(checked), names=COLUMN)
     grid = checked.groupby(["claim", *COLUMN], sort=False)["verdict"].agg(lambda names: worst(list(names))).unstack(COLUMN)
     return grid.reindex(index=catalogue.index, columns=columns).astype(object).where(lambda told: told.notna(), "UNPLANNED")
+
+
+def _columns(checked: Table) -> list[tuple[str, str, str]]:
+    """The implementations in the order of the run, each one's dtypes from wide to narrow."""
+    found = list(dict.fromkeys(checked[COLUMN].itertuples(index=False, name=None)))
+    implementations = list(dict.fromkeys(name for name, _, _ in found))
+    return sorted(
+        found, key=lambda column: (implementations.index(column[0]), column[2], WIDE_FIRST.get(column[1], len(WIDE_FIRST)))
+    )
 
 
 def tally(grid: Table) -> Table:
@@ -95,10 +105,12 @@ def missing(checked: Table) -> Table:
 
 
 def refuted(checked: Table, catalogue: Table) -> list[Line]:
-    """One entry a claim that mathematics refutes: the smallest counterexample found, and on which columns it was found or not."""
+    """One entry a claim checked that mathematics refutes: the smallest counterexample found, and where it was found or not."""
     entries: list[Line] = []
     for claim in catalogue.index[catalogue["kind"] == "refuted"]:
         rows = _records(checked[checked["claim"] == claim])
+        if not rows:
+            continue
         shown = [row for row in rows if row["verdict"] == "PASS" and row["counterexample"]]
         entries.append(
             {
