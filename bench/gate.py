@@ -70,6 +70,15 @@ def _one_sentence(call: Call, s: Sizes, rng: np.random.Generator) -> Part:
     return Part(call, asked, (row,), f"sentence {row.start} of {s['b']}")
 
 
+def _some_words(call: Call, s: Sizes, rng: np.random.Generator) -> Part:
+    """For steps that treat every word by itself."""
+    row = _at(int(rng.integers(s["b"])))
+    first = int(rng.integers(max(1, s["n"] - ROWS + 1)))
+    words = slice(first, min(first + ROWS, s["n"]))
+    asked = Call(tuple(array[row, words] for array in call.args), call.kwargs)
+    return Part(call, asked, (row, words), f"words {first}-{words.stop - 1} of sentence {row.start}")
+
+
 def _one_head(call: Call, s: Sizes, rng: np.random.Generator) -> Part:
     row, head = _at(int(rng.integers(s["b"]))), _at(int(rng.integers(s["h"])))
     return Part(call, Call((call.args[0][row, head],), {}), (row, head), f"sentence {row.start}, head {head.start}")
@@ -94,6 +103,7 @@ def _first_words(call: Call, s: Sizes, rng: np.random.Generator) -> Part:
 _PARTS: dict[str, Callable[[Call, Sizes, np.random.Generator], Part]] = {
     "positional_encoding": _everything,
     "mask": _everything,
+    **dict.fromkeys(("embedding", "residual_norm", "feed_forward", "output_projection"), _some_words),
     "softmax": _one_head,
     "attention": _some_queries,
     "transformer": _first_words,

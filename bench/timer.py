@@ -30,6 +30,7 @@ class Built:
     arguments: list[tuple[Any, ...]]  # one for each variant of the inputs
     really: str  # the code that will run
     dtype: str  # in which it computes and is judged
+    keeps_memory: bool = False  # its allocator gives nothing back, so that a call's own need cannot be seen
 
 
 @dataclass
@@ -67,7 +68,8 @@ def prepare(entry: Entry, clock: Clock) -> None:
     """The first call, timed apart; the memory of a second; a warm-up; and how many calls make one sample."""
     first = entry.built.arguments[0]
     entry.first_call_ns, _ = clock.time(entry.built.call, [first])
-    entry.peak_bytes = clock.peak_bytes(lambda: entry.built.call(*first))
+    if not entry.built.keeps_memory:
+        entry.peak_bytes = clock.peak_bytes(lambda: entry.built.call(*first))
     spent, quickest = 0.0, float("inf")
     for _ in range(WARM_CALLS):
         took, _ = clock.time(entry.built.call, [first])

@@ -37,7 +37,10 @@ PEERS: dict[str, Row] = {
     "torch.sdpa.flash": Row("bench.peers.torch_attention:Flash", ("attention",)),
     "torch.sdpa.efficient": Row("bench.peers.torch_attention:Efficient", ("attention",), gpu_only=True),
     "torch.sdpa.cudnn": Row("bench.peers.torch_attention:Cudnn", ("attention",), gpu_only=True),
-    "onnxruntime": Row("bench.peers.onnx_runtime:OnnxRuntime", ("attention", "softmax", "residual_norm", "feed_forward")),
+    "onnxruntime": Row(
+        "bench.peers.onnx_runtime:OnnxRuntime",
+        tuple(step for step in ONE_CALL if step not in {"embedding", "positional_encoding", "mask"}),
+    ),
 }
 
 USUAL = tuple(name for name in PEERS if "compiled" not in name)
