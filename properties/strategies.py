@@ -11,9 +11,15 @@ from typing import NamedTuple
 import numpy as np
 from hypothesis import strategies as st
 
+from properties.implementations.subject import Subject
 from properties.parameter_strategies import SEEDS, Call, few_bits
 
 BLOCKS = tuple(sorted({block + off for block in (8, 16, 32, 64, 128) for off in (-1, 0, 1)}))
+
+
+def in_full(subject: Subject, X: np.ndarray, seed: int) -> np.ndarray:
+    """`X` a little off, so that its numbers have all the digits of the subject's dtype: a product that cuts them short shows."""
+    return subject.representable(X * (1 + np.random.default_rng(seed).uniform(0, 2.0**-7, X.shape)))
 
 
 def farthest(dtype: str) -> float:
@@ -98,7 +104,7 @@ def full(mask: np.ndarray | None, b: int, h: int, n: int, m: int) -> np.ndarray:
 
 # Attention ------------------------------------------------------------------------------------------------------------
 
-PATTERNS = ("uniform", "plain", "near tie", "tie", "one-hot", "sink", "wide", "sorted")
+PATTERNS = ("uniform", "plain", "near tie", "tie", "one-hot", "sink", "wide", "sorted", "low")
 
 
 def profile(pattern: str, m: int, rng: np.random.Generator) -> np.ndarray:
@@ -121,6 +127,10 @@ def profile(pattern: str, m: int, rng: np.random.Generator) -> np.ndarray:
             scores[:1] = 4.0
         case "wide":
             scores = rng.integers(-96, 33, m) / 4
+        case "low":
+            scores = -128.0 - rng.integers(0, 9, m)
+        case "abysmal":
+            scores = np.array((0.0, -31.0 * 2**9, -31.5 * 2**9))[rng.integers(0, 3, m)]
         case _:
             scores = -np.arange(m) % 128 / 16
     return scores
@@ -149,11 +159,11 @@ def scored(draw: st.DrawFn, size: Sizes) -> tuple[np.ndarray, np.ndarray]:
     """Q and K: each feature of the keys is a profile of scores, and each query has one feature, or a little of all."""
     b, h, n, m, d_k, _ = size
     rng = np.random.default_rng(draw(SEEDS))
-    pattern = draw(st.sampled_from((*PATTERNS, "each another")))
+    pattern = draw(st.sampled_from((*PATTERNS, "each another", "abysmal")))
     profiles = [[profile(_one(pattern, rng), m, rng) for _ in range(d_k)] for _ in range(b * h)]
     K = np.array(profiles).reshape(b, h, d_k, m).swapaxes(-1, -2).copy()
     root = 2.0 ** round(np.log2(max(d_k, 1)) / 2)  # of d_k, as near as a power of two comes: it is divided away again
-    if draw(st.booleans()):
+    if pattern != "abysmal" and draw(st.booleans()):
         return few_bits(int(rng.integers(2, 2**16)), (b, h, n, d_k), 1.0), K
     picked = rng.integers(0, max(d_k, 1), (b, h, n, 1)) == np.arange(d_k)
     return picked * root * draw(st.sampled_from((1.0, 0.5, 2.0))), K

@@ -9,7 +9,7 @@ from properties.claims import claim
 from properties.oracle import oracle
 from properties.parameter_strategies import BIASES, SEEDS, few_bits
 from properties.refutation import smallest_counterexample
-from properties.strategies import attention_calls, exact_attention_calls, full, labels
+from properties.strategies import attention_calls, exact_attention_calls, full, in_full, labels
 from properties.verdicts import record
 
 
@@ -45,6 +45,16 @@ def test_queries_keys_and_values_are_three_products_of_the_same_words(subject, s
 def test_attention_agrees_with_the_oracle(subject, call):
     """softmax(Q·Kᵀ/√d_k)·V differs from the oracle by rounding alone, for scores of every pattern and masks of every shape."""
     assert_rounding_only(subject, "attention", subject.attention(*call.args), *call.args)
+
+
+@claim("A2", needs="attention")
+@given(attention_calls(), SEEDS)
+def test_numbers_count_to_their_last_digit(subject, call, seed):
+    """Queries, keys and values that use every digit of the dtype are judged like any others: no product may cut them short."""
+    *tensors, mask = call.args
+    Q, K, V = (in_full(subject, X, seed + k) for k, X in enumerate(tensors))
+
+    assert_rounding_only(subject, "attention", subject.attention(Q, K, V, mask), Q, K, V, mask)
 
 
 @claim("A2", needs="attention")

@@ -9,6 +9,7 @@ from properties.claims import claim
 from properties.oracle import oracle
 from properties.parameter_strategies import SEEDS, Call, features, sizes, weights
 from properties.refutation import smallest_counterexample
+from properties.strategies import in_full
 from properties.verdicts import record
 
 
@@ -31,6 +32,17 @@ def test_logits_agree_with_the_oracle(subject, call):
     got = subject.output_projection(*call.args, **call.kwargs)
 
     assert_rounding_only(subject, "output_projection", got, *call.args, **call.kwargs)
+
+
+@claim("O1", needs="output_projection")
+@given(projections(), SEEDS)
+def test_logits_count_to_the_last_digit(subject, call, seed):
+    """Rows and weights that use every digit of the dtype are judged like any others: no product may cut them short."""
+    X, W = in_full(subject, call.args[0], seed), in_full(subject, call.kwargs["W"], seed + 1)
+
+    got = subject.output_projection(X, W=W, b=call.kwargs["b"])
+
+    assert_rounding_only(subject, "output_projection", got, X, W=W, b=call.kwargs["b"])
 
 
 @claim("O1", needs="output_projection")
