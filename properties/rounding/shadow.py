@@ -132,6 +132,11 @@ class Shadowed(np.ndarray):
         return FUNCTIONS[function](self, *args, **kwargs)
 
 
+def is_parameter(operand: Any) -> bool:
+    """Whether this is an argument of the step that holds a number for each feature: a bias or a gain."""
+    return isinstance(operand, Shadowed) and operand.ndim == 1 and bool(operand.stored)
+
+
 def _must_be_of_rows(what: str, axis: Any, keepdims: bool) -> None:
     if axis != -1 or not keepdims:
         raise TypeError(f"the oracle takes every {what} over rows, as a column; got axis={axis}, keepdims={keepdims}")

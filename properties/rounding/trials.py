@@ -3,7 +3,8 @@
 Every result x becomes RN(x·t)/t, with one t for each operation and trial: t = 1 half of the time (the true grid, so that effects
 of the lattice survive), else a power 2^−U(0,1) (another grid of the same fineness). Equal numbers err alike, as they do in
 reality. On the trials with t ≠ 1 the machine also takes the liberties a contract allows: operands of a difference are rescaled,
-a division multiplies by a reciprocal, an exponential is taken to base 2.
+a division multiplies by a reciprocal, an exponential is taken to base 2, and an eager implementation stores what meets a
+parameter (the normalised row before its gain, the product before its bias).
 
 A sum of n terms, in whatever order, deviates by 0.42·u·√(n·max(S²/3 + Q/6, P)) with S the sum, Q the sum of squares and P the
 mean square of the partial sums; if all terms are equal their errors are too, and √n becomes n. The deviation is a function of
@@ -19,7 +20,7 @@ from scipy.special import erf
 
 from properties.contracts import Contract
 from properties.rounding.formats import Format
-from properties.rounding.shadow import Shadowed
+from properties.rounding.shadow import Shadowed, is_parameter
 
 SPREAD = 0.42  # standard deviation of rounding to nearest, in units of u times the number (the middle of a binade and its ends)
 NOT_ROUNDED = frozenset({np.maximum, np.minimum, np.negative, np.absolute, np.equal, np.not_equal, np.less, np.greater})
@@ -71,6 +72,8 @@ class Trials:
         elif name in ("tanh", "sin", "cos", "sqrt"):
             result = self._off_by(name, exact, ufunc(*values))
         elif ufunc in (np.add, np.multiply):
+            if is_parameter(operands[1]):
+                values[0] = self._stored_if_eager(values[0], grid)
             result = ufunc(*values)
         else:
             raise TypeError(f"the rounding machine does not know how {ufunc.__name__} rounds")
@@ -137,6 +140,14 @@ class Trials:
     def _rescaled(self, values: np.ndarray, grid: np.ndarray) -> np.ndarray:
         """Multiplied by a constant and rounded before the operation; on the true grid left as they are."""
         return np.where(grid == 1.0, values, self._rounded(values, grid))
+
+    def _stored_if_eager(self, values: np.ndarray, grid: np.ndarray) -> np.ndarray:
+        """In the storage dtype for eager contracts, off the true grid; unchanged otherwise."""
+        storage = self.contracts[0].storage
+        if storage is self.inside:
+            return values
+        eager = np.repeat([contract.mode == "eager" for contract in self.contracts], self.count).reshape(grid.shape)
+        return np.where(eager & (grid != 1.0), self._rounded(values, grid, storage), values)
 
     def _quotient(self, above: np.ndarray, below: np.ndarray, grid: np.ndarray) -> np.ndarray:
         return np.where(grid == 1.0, above / below, above * self._rounded(1.0 / below, grid))

@@ -12,7 +12,7 @@ import numpy as np
 
 from properties.contracts import KAPPA, Contract
 from properties.rounding.formats import Format
-from properties.rounding.shadow import Shadowed
+from properties.rounding.shadow import Shadowed, is_parameter
 
 PER_TERM, AROUND = 4, 8  # operations for each term of a sum, and around the sum
 COMPARISONS = frozenset({np.equal, np.not_equal, np.less, np.greater})
@@ -47,6 +47,8 @@ class WorstCase:
         values = [np.asarray(x.exact if isinstance(x, Shadowed) else x)[None] for x in operands]
         sizes = [np.where(np.isfinite(value), np.abs(value), 0.0) for value in values]
         errors = [self.lift(x, exact.ndim) for x in operands]
+        if ufunc in (np.add, np.multiply) and is_parameter(operands[1]) and self.contract.mode == "eager":
+            errors[0] = self._rounded(values[0], errors[0], self.contract.storage)  # what meets a parameter may have been stored
         name = ufunc.__name__.split(" ")[0]
         u = self.inside.u
         kappa = self.contract.kappa(name) * u * np.abs(exact) if name in KAPPA else 0.0
