@@ -25,7 +25,7 @@ def known_claims(text: str | None) -> tuple[str, ...]:
     """Claim ids."""
     from properties.claims import CLAIMS
 
-    return listed("--claims", text, [claim.id for claim in CLAIMS if claim.kind != "study"], fold=True)
+    return listed("--claims", text, [claim.id for claim in CLAIMS], fold=True)
 
 
 def known_dtypes(text: str | None) -> tuple[str, ...]:
