@@ -42,6 +42,7 @@ class Settings:
     processes: int = 5
     margin: float | None = None
     as_step: str | None = None  # what a user's own function among the peers computes; a class says so itself
+    adapt: bool = True  # whether time that is left goes to undecided groups
     suite: bool = False  # whether the suite's own cost is measured too
 
     def __post_init__(self) -> None:
@@ -111,7 +112,8 @@ class Run:
         try:
             for number in range(self.settings.processes):
                 self._pass(self.groups, number)
-            self._decide()
+            if self.settings.adapt:
+                self._decide()
             if self.settings.suite:
                 for cost in suite_cost.measure():
                     lines.write(self.folder, cost)

@@ -5,8 +5,8 @@
                                                                     its place among the neighbours, its clock
     ratio, low, high = exp(mean y_p ± t₀.₉₇₅ · s / √P)              Student's t with P − 1 degrees of freedom
 
-The other interval, `bootstrap`, resamples processes and then rounds; with the five to ten processes that one can afford it is
-too narrow (`python -m bench.calibration` shows by how much), so verdicts use Student's.
+The other interval, `bootstrap`, resamples processes and, in each, its rounds: so it counts the rounds' noise twice, covers more
+than it says and is wider. Verdicts use Student's; `python -m bench.calibration` shows both on the machine at hand.
 """
 
 from collections.abc import Sequence

@@ -171,28 +171,37 @@ SETS: dict[str, tuple[str, ...]] = {
 
 
 def named(name: str) -> Workload:
-    """The workload of that name, or, as tests want it, `name[n=16,b=2]`: the same at other sizes. Raises KeyError for another."""
-    base, _, changes = name.partition("[")
+    """The workload of that name; `name@n=16+b=2` is the same at other sizes.
+
+    Raises ValueError for one that is not known, a size it does not have, or one that is not positive.
+    """
+    base, _, changes = name.partition("@")
+    if base not in WORKLOADS:
+        raise ValueError(f"--workloads: no workload, family or set called {base!r}; did you mean {_close(base)}?")
     workload = WORKLOADS[base]
-    if not changes:
-        return workload
-    pairs = [change.split("=") for change in changes.rstrip("]").split(",")]
-    return replace(workload, name=name, sizes={**workload.sizes, **{size: int(value) for size, value in pairs}})
+    sizes = dict(change.partition("=")[::2] for change in changes.split("+") if change)
+    for size, value in sizes.items():
+        if size not in workload.sizes or not value.isdecimal() or int(value) < 1:
+            raise ValueError(f"--workloads: {base} has sizes {', '.join(workload.sizes)}, each 1 or more; got {size}={value}")
+    return replace(workload, name=name, sizes={**workload.sizes, **{size: int(value) for size, value in sizes.items()}})
 
 
 def select(names: Iterable[str]) -> list[Workload]:
     """The workloads of these names, families or sets, in the suite's order. Raises ValueError for a name that is none of them."""
-    chosen: set[str] = set()
+    chosen: dict[str, Workload] = {}
     families = {workload.family for workload in WORKLOADS.values()}
     for name in names:
-        if name in SETS:
-            chosen.update(SETS[name])
-        elif name in WORKLOADS:
-            chosen.add(name)
-        elif name in families:
-            chosen.update(workload.name for workload in WORKLOADS.values() if workload.family == name)
+        if name in families and name not in SETS:
+            members = [workload.name for workload in WORKLOADS.values() if workload.family == name]
         else:
-            known = [*SETS, *sorted(families), *WORKLOADS]
-            close = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or list(SETS)
-            raise ValueError(f"--workloads: no workload, family or set called {name!r}; did you mean {', '.join(close)}?")
-    return [workload for workload in WORKLOADS.values() if workload.name in chosen]
+            members = SETS.get(name, (name,))
+        chosen |= {member: named(member) for member in members}
+    if not chosen:
+        raise ValueError(f"--workloads: expected at least one of {', '.join([*SETS, *sorted(families)])}, or a name")
+    order = list(WORKLOADS)
+    return sorted(chosen.values(), key=lambda workload: order.index(workload.name.partition("@")[0]))
+
+
+def _close(name: str) -> str:
+    families = sorted({workload.family for workload in WORKLOADS.values()})
+    return ", ".join(difflib.get_close_matches(name, [*SETS, *families, *WORKLOADS], n=3, cutoff=0.4) or SETS)
