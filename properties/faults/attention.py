@@ -82,7 +82,7 @@ BLOCKS = (
         right="finite = new.clamp(min=torch.finfo(q.dtype).min)",
         wrong="finite = new",
         shows="a row that sees nothing of the first 16 keys: NaN",
-        breaks=("M1", "A6"),
+        breaks=("A2", "A6", "M1"),
         reports=(
             "https://github.com/pytorch/pytorch/issues/109517",
             "https://github.com/facebookresearch/xformers/issues/722",
@@ -96,7 +96,7 @@ BLOCKS = (
         right="largest = torch.full_like(q[..., :1], -math.inf)",
         wrong="largest = torch.zeros_like(q[..., :1])",
         shows="all scores of a row below −104: nothing is left of them",
-        breaks=("A6", "A9"),
+        breaks=("A2", "A6", "A9"),
         reports=("https://github.com/flashinfer-ai/flashinfer/pull/4401",),
     ),
     Fault(
@@ -107,7 +107,7 @@ BLOCKS = (
         right="weights = torch.exp(scores - maximum.clamp(min=torch.finfo(scores.dtype).min))",
         wrong="weights = torch.exp(scores - maximum)",
         shows="a row that sees nothing of one chunk of 8 keys: NaN",
-        breaks=("M1", "A6"),
+        breaks=("A2", "A6", "M1"),
         reports=("https://github.com/flashinfer-ai/flashinfer/pull/4401",),
     ),
     Fault(
@@ -165,7 +165,7 @@ BLOCKS = (
         right="K, V, mask = K[..., first:, :], V[..., first:, :], mask[..., first:]",
         wrong="K, V, mask = K[..., first:, :], V[..., first:, :], mask[..., : mask.shape[-1] - first]",
         shows="leading keys that nobody sees",
-        breaks=("M1", "A2"),
+        breaks=("A2", "M1"),
         reports=("https://github.com/huggingface/transformers/pull/34093",),
     ),
 )
@@ -204,7 +204,7 @@ LAYOUT = (
         right="output[:] = (softmax(scores) @ v)[..., :d_v]",
         wrong="output[..., :d_k] = (softmax(scores) @ v)[..., : min(d_k, d_v)]",
         shows="d_v > d_k: the rest stays 0",
-        breaks=("A6", "A7"),
+        breaks=("A2", "A6", "A7"),
         reports=("https://github.com/pytorch/pytorch/issues/176767",),
     ),
     Fault(
@@ -255,7 +255,7 @@ PRECISION = (
         right=_OUTPUT,
         wrong="output = wide(weights.half()) @ wide(V)",
         shows="float32, by float16's rounding of the weights",
-        breaks=("A6",),
+        breaks=("A2", "A6"),
         reports=("https://github.com/triton-lang/triton/issues/1821",),
     ),
 )

@@ -9,7 +9,9 @@ _BOTH_MASKS = "mask, memory_mask = of_padding(target_real), of_padding(source_re
 
 def _hidden(identifier: str, fault_class: str, wrong: str, shows: str, *reports: str, dtype: str = "float32") -> Fault:
     """A mask that reaches the scores in a wrong way, offered as attention."""
-    return Fault(identifier, fault_class, "attention", ("attention",), _HIDE, wrong, shows, ("M1", "M2", "M3"), reports, dtype)
+    return Fault(
+        identifier, fault_class, "attention", ("attention",), _HIDE, wrong, shows, ("A2", "M1", "M2", "M3"), reports, dtype
+    )
 
 
 def _inside(identifier: str, fault_class: str, step: str, right: str, wrong: str, shows: str, *reports: str) -> Fault:
@@ -45,7 +47,7 @@ FAULTS = (
         right="weights = softmax(scores)",
         wrong="weights = softmax(wide(Q) @ wide(K).mT * scale) * (1.0 if mask is None else mask)",
         shows="any hidden word: rows of weights no longer sum to 1",
-        breaks=("M2", "A6"),
+        breaks=("A2", "M2", "A6"),
         reports=("https://github.com/pytorch/pytorch/issues/136816",),
     ),
     _hidden(

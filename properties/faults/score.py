@@ -9,7 +9,7 @@ from typing import Any
 
 from properties.faults.bank import BANK, CLASSES, OUT_OF_SCOPE, component, entry
 from properties.faults.fault import Fault
-from properties.faults.search import Breach, breaches, first_breach, judged, planned
+from properties.faults.search import Breach, breaches, claim_of, first_breach, judged, planned
 from properties.faults.usual_checks import by_assert_close, by_twice_the_baseline, caught_by
 from properties.verdicts import BROKEN
 
@@ -51,6 +51,16 @@ def ask_the_usual(identifier: str) -> Line:
     return {"kind": "usual", "id": identifier, **{name: caught_by(check, fault) for name, check in checks.items()}}
 
 
+def ask_the_named(identifier: str, examples: int | None) -> Line:
+    """Whether one of the claims that must break does break, where another was the first to be seen broken."""
+    fault = entry(identifier)
+    for test in planned(fault):
+        claim = claim_of(test)
+        if claim in fault.breaks and judged(fault.implementation(), fault.dtype, test, SEEDS[0], examples).verdict in BROKEN:
+            return {"kind": "named", "id": identifier, "claim": claim}
+    return {"kind": "named", "id": identifier, "claim": None}
+
+
 def try_an_honest_one(name: str, seed: int, examples: int | None) -> Line:
     """Run every planned property on a right twin: none may break."""
     fault = twins()[name]
@@ -64,7 +74,7 @@ def give_a_chance(claim: str, examples: int | None) -> Line:
     line = {"kind": "chance", "id": claim, "caught": None}
     for fault in BANK:
         for test in planned(fault):
-            if test.property_of_claim.claim != claim or fault.equivalent:  # type: ignore[attr-defined]
+            if claim_of(test) != claim or fault.equivalent:
                 continue
             if judged(fault.implementation(), fault.dtype, test, SEEDS[0], examples).verdict in BROKEN:
                 return {**line, "caught": fault.id, "property": test.__name__}
@@ -73,7 +83,16 @@ def give_a_chance(claim: str, examples: int | None) -> Line:
 
 def claims_planned() -> set[str]:
     """Every claim with a property that is planned for an entry of the bank."""
-    return {test.property_of_claim.claim for fault in BANK for test in planned(fault)}  # type: ignore[attr-defined]
+    return {claim_of(test) for fault in BANK for test in planned(fault)}
+
+
+def not_by_name(lines: list[Line]) -> list[str]:
+    """The entries that were caught, but never first by a claim that their data names."""
+    first = defaultdict(set)
+    for line in lines:
+        if line["kind"] == "search" and line["caught"]:
+            first[line["id"]].add(line["claim"])
+    return sorted(identifier for identifier, claims in first.items() if not claims & set(entry(identifier).breaks))
 
 
 # The score ------------------------------------------------------------------------------------------------------------
@@ -109,6 +128,11 @@ def score(lines: list[Line]) -> dict[str, Any]:
         "classes": _classes(entries),
         "out_of_scope": OUT_OF_SCOPE,
         "by_seed": _by_seed(searches),
+        "cheats": [
+            sum(each["status"] == "caught" for each in entries if each["class"] == "cheat"),
+            sum(f.fault_class == "cheat" for f in measured),
+        ],
+        "not_by_name": sorted(line["id"] for line in lines if line["kind"] == "named" and line["claim"] is None),
         "honest": {
             "variants": len({line["id"] for line in honest}),
             "checks": sum(line["properties"] for line in honest),

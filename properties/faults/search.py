@@ -48,6 +48,11 @@ def property_named(name: str) -> Test:
     return {test.__name__: test for test in properties()}[name]
 
 
+def claim_of(test: Test) -> str:
+    """The claim that a property carries."""
+    return test.property_of_claim.claim  # type: ignore[attr-defined]
+
+
 def planned(fault: Fault) -> list[Test]:
     """What would be run on an implementation that offers the fault's steps: first what asks for its first step alone."""
     offered = {step: place for place, step in enumerate(fault.steps)}
@@ -101,8 +106,7 @@ def breaches(
         judgement = judged(make(), fault.dtype, test, seed, examples)
         spent, seconds = spent + judgement.generated, seconds + judgement.seconds
         if judgement.verdict in BROKEN:
-            claim: str = test.property_of_claim.claim  # type: ignore[attr-defined]
-            yield Breach(claim, test.__name__, judgement.verdict.value, judgement.message, spent, seconds)
+            yield Breach(claim_of(test), test.__name__, judgement.verdict.value, judgement.message, spent, seconds)
         else:
             yield judgement
 

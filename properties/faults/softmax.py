@@ -57,7 +57,7 @@ FAULTS = (
         right=_LARGEST,
         wrong="largest = s.amax(dim=-1, keepdim=True).clamp(min=-10000.0)",
         shows="all scores of a row below −10000: their weights are 0",
-        breaks=("A9",),
+        breaks=("A5", "A9"),
         reports=("https://github.com/karpathy/llm.c/blob/master/train_gpt2.c",),
     ),
     Fault(

@@ -59,14 +59,12 @@ def command(
     planned += [("ask_the_usual", (identifier,)) for identifier in chosen]
     if not only:
         planned += [("try_an_honest_one", (name, tried[0], examples)) for name in scoring.twins()]
-    _measure(planned, lines_at, jobs)
+    lines = _measured(planned, lines_at, jobs)
+    further: list[Job] = [("ask_the_named", (identifier, examples)) for identifier in scoring.not_by_name(lines)]
     if not only:
-        first = {line["claim"] for line in runs.finished(lines_at) if line["kind"] == "search" and line["caught"]}
-        _measure([("give_a_chance", (claim, examples)) for claim in sorted(scoring.claims_planned() - first)], lines_at, jobs)
-
-    wanted = {_key(job) for job in planned}
-    lines = [line for line in runs.finished(lines_at) if line["kind"] == "chance" or tuple(line["job"]) in wanted]
-    found = scoring.score(lines)
+        first = {line["claim"] for line in lines if line["kind"] == "search" and line["caught"]}
+        further += [("give_a_chance", (claim, examples)) for claim in sorted(scoring.claims_planned() - first)]
+    found = scoring.score(lines + _measured(further, lines_at, jobs))
     _write(folder / "score.json", found)
     _write(folder / "mutation-report.json", mutation_report(found))
     if out:
@@ -89,8 +87,8 @@ def _key(job: Job) -> tuple[str, ...]:
     return (name, *(str(argument) for argument in arguments))
 
 
-def _measure(planned: list[Job], lines_at: Path, jobs: int | None) -> None:
-    """Do what is not done yet, in parallel; every result is on disk before the next is asked for."""
+def _measured(planned: list[Job], lines_at: Path, jobs: int | None) -> list[dict[str, Any]]:
+    """The lines of these measurements: what is not done yet is done, in parallel, and on disk before the next one."""
     from properties import runs
 
     done = {tuple(line["job"]) for line in runs.finished(lines_at)}
@@ -101,6 +99,8 @@ def _measure(planned: list[Job], lines_at: Path, jobs: int | None) -> None:
         for line in _results(missing, jobs):
             runs.append(lines_at, line)
             bar.advance(task)
+    wanted = {_key(job) for job in planned}
+    return [line for line in runs.finished(lines_at) if tuple(line["job"]) in wanted]
 
 
 def _results(missing: list[Job], jobs: int | None) -> Iterator[dict[str, Any]]:
@@ -150,5 +150,6 @@ def _show(found: dict[str, Any], console: Console, folder: Path) -> None:
     console.print(f"honest variants flagged: {len(honest['flagged'])} of {honest['variants']} ({honest['checks']} checks)")
     for name, messages in honest["flagged"].items():
         console.print(f"  {name}: {'; '.join(messages)}")
+    console.print(f"caught, but by none of the claims that must break: {', '.join(found['not_by_name']) or 'none'}")
     console.print(f"claims that never caught anything: {', '.join(claims['never caught anything']) or 'none'}")
     console.print(f"written to {folder}")
