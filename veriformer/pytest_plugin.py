@@ -265,7 +265,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     from properties.judgement import Judgement, drawing, judge, seed_of
     from properties.verdicts import Verdict
 
-    config, subject, name = pyfuncitem.config, pyfuncitem.funcargs["subject"], pyfuncitem.originalname
+    subject: Any = pyfuncitem.funcargs["subject"]
+    config, name = pyfuncitem.config, pyfuncitem.originalname
     arguments = {arg: pyfuncitem.funcargs[arg] for arg in pyfuncitem._fixtureinfo.argnames}  # noqa: SLF001 (as pytest's own hook)
     if subject.offers(*prop.needs):
         with drawing(pyfuncitem.obj, seed_of(prop.claim, name, config.stash[PLAN].seed), config.option.examples):
@@ -314,6 +315,12 @@ def _run_of(item: pytest.Item) -> dict[str, Any]:
     return {"kind": "verdict", "seed": plan.seed, "isolated": bool(getattr(adapter, "isolated", False))}
 
 
+def planned(items: list[pytest.Item]) -> list[dict[str, Any]]:
+    """What these items will give a verdict on."""
+    found = [(item, _property(getattr(item, "function", None)), _cell(item)) for item in items]
+    return [_key(item, prop, cell) for item, prop, cell in found if prop is not None and cell is not None]
+
+
 @pytest.hookimpl(tryfirst=True)  # before xdist reports this worker ready, or a verdict may fall before there is a folder for it
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Write down what is planned, before anything runs: a check that never ran is then seen to be missing."""
@@ -323,9 +330,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     from properties import runs
 
-    items = [(item, _property(getattr(item, "function", None)), _cell(item)) for item in session.items]
-    planned = [_key(item, prop, cell) for item, prop, cell in items if prop is not None and cell is not None]
-    manifest = {"planned": planned, "seed": plan.seed, "command": list(session.config.invocation_params.args)}
+    manifest = {"planned": planned(session.items), "seed": plan.seed, "command": list(session.config.invocation_params.args)}
     runs.create(plan.run, manifest | {"environment": runs.environment(plan.devices[0])})
 
 
