@@ -13,8 +13,7 @@ import numpy as np
 from properties.parameter_strategies import Call, Nested
 
 Sizes = dict[str, int]
-START, END = 0, 1  # words of generation; END is never the likeliest, so that every run writes the whole length
-NEVER = -64.0
+START = 0  # of generation; its end word is none of the dictionary, so that every run writes the whole length
 SOFT = 0.25  # sublayers add little to a word, or an untrained model would write one word for ever
 
 
@@ -34,8 +33,8 @@ class Draw:
         return self.normal(rows, columns, scale=2.0 ** -round(np.log2(rows) / 2))
 
     def words(self, *shape: int, vocab: int) -> np.ndarray:
-        """Word ids, no start and no end word among them."""
-        return self.rng.integers(2, vocab, shape)
+        """Word ids, the start word not among them."""
+        return self.rng.integers(1, vocab, shape)
 
     def norm(self, d: int) -> Nested:
         """Gain and bias."""
@@ -70,15 +69,13 @@ class Draw:
     def transformer(self, s: Sizes) -> Nested:
         """A whole model; its output matrix is not tied: each word would be its own likeliest successor."""
         d, vocab = s["d_model"], s["vocab"]
-        b_out = self.normal(vocab, scale=0.125)
-        b_out[END] = NEVER
         return {
             "source_embedding": self.matrix(d, vocab).T.copy(),
             "target_embedding": self.matrix(d, vocab).T.copy(),
             "encoder": [self.encoder_layer(s) for _ in range(s["layers"])],
             "decoder": [self.decoder_layer(s) for _ in range(s["layers"])],
             "W_out": self.matrix(d, vocab),
-            "b_out": b_out,
+            "b_out": self.normal(vocab, scale=0.125),
         }
 
 
@@ -185,7 +182,7 @@ def model(draw: Draw, s: Sizes) -> Nested:
 
 def writing_model(draw: Draw, s: Sizes) -> Nested:
     """Of the whole, and how it is to write."""
-    return {**model(draw, s), "start": START, "end": END, "length": s["length"]}
+    return {**model(draw, s), "start": START, "end": s["vocab"], "length": s["length"]}
 
 
 def variants(

@@ -88,10 +88,11 @@ def share(roofs: Iterable[Roof], flops: float, traffic: float, dtype: str, threa
     mine = [roof for roof in roofs if roof.threads == threads]
     rates = [roof.rate for roof in mine if roof.limit == "products" and roof.dtype == dtype]
     memory = [roof for roof in mine if roof.limit in {"read", "copy"}]
-    fitting = [roof.size["bytes"] for roof in memory if roof.size["bytes"] <= traffic] or [min(WORKING_SETS)]
-    speeds = [roof.rate for roof in memory if roof.size["bytes"] == max(fitting)]
-    if not rates or not speeds:
+    if not rates or not memory:
         return None
+    sets = [roof.size["bytes"] for roof in memory]
+    fitting = max((size for size in sets if size <= traffic), default=min(sets))
+    speeds = [roof.rate for roof in memory if roof.size["bytes"] == fitting]
     least = {"products": flops / max(rates), "memory": traffic / max(speeds)}
     bound = max(least, key=lambda name: least[name])
     found = least[bound] / (ns * 1e-9)
