@@ -21,9 +21,7 @@ def padding_mask(real: Bool[np.ndarray, " m"], n: int) -> Bool[np.ndarray, "n m"
     return np.repeat(real[None, :], n, axis=0)
 
 
-def both(
-    first: Bool[np.ndarray, "n m"] | None, second: Bool[np.ndarray, "n m"] | None
-) -> Bool[np.ndarray, "n m"] | None:
+def both(first: Bool[np.ndarray, "n m"] | None, second: Bool[np.ndarray, "n m"] | None) -> Bool[np.ndarray, "n m"] | None:
     """What both masks allow; None allows everything."""
     if first is None or second is None:
         return second if first is None else first
