@@ -85,7 +85,7 @@ class Trials:
         terms, a_exact, b_exact = A.shape[-1], A.exact, B.exact
         squares = (a_exact * a_exact) @ (b_exact * b_exact)
         partial = _mean_square_of_partial_products(a_exact, b_exact)
-        result = a @ b if len(b) > 1 else (a.reshape(-1, terms) @ b[0]).reshape(len(a), *exact.shape)
+        result = a @ b if len(b) > 1 or not terms else (a.reshape(-1, terms) @ b[0]).reshape(len(a), *exact.shape)
         return self._summed(result, exact, squares, partial, terms)
 
     def sum(self, X: Shadowed, exact: np.ndarray) -> np.ndarray:
