@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from bench.show import Bar
+from bench.bar import Bar
 from veriformer import engine
 from veriformer.results import Results
 from veriformer.settings import Refused

@@ -74,8 +74,9 @@ def command(ctx: click.Context, /, *, only_list: bool, self_test: bool, as_json:
 
 
 def _run(console: Console, *, as_json: bool, folder: Path | None, budget: float, workloads: str, **asked: Any) -> int:
+    from bench.bar import Bar
     from bench.run import run
-    from bench.show import Bar, exit_code, show
+    from bench.show import exit_code, show
 
     folder = (folder or Path("runs") / time.strftime("%Y%m%d-%H%M%S-bench")).absolute()
     try:

@@ -89,8 +89,9 @@ def _verify(run: Path, seed: int, examples: int | None, console: Console) -> int
 
 
 def _bench(run: Path, seed: int, budget: float, console: Console) -> int:
+    from bench.bar import Bar
     from bench.run import run as measure
-    from bench.show import Bar, exit_code, show
+    from bench.show import exit_code, show
 
     with Bar() as bar:
         summary = measure(run, ("short",), budget, progress=bar.show, seed=seed)
