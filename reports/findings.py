@@ -110,6 +110,11 @@ class Findings:
         return len(self.checks) - len(self.missing)
 
     @property
+    def verified(self) -> int:
+        """How many checks say something of an implementation: not those of steps it does not offer."""
+        return int((~self.checks["verdict"].isin(["MISSING", "UNSUPPORTED"])).sum())
+
+    @property
     def untimed(self) -> int:
         """How many planned cells were not measured."""
         return int((self.timed["status"] == "missing").sum())

@@ -15,7 +15,7 @@ from reports.outcomes import IN_A_LINE, worst
 
 SCHEMA = 1
 CELL = ("claim", "property", "implementation", "dtype", "device")  # what names one planned check
-EXTRAS = ("score", "calibration")
+EXTRAS = ("score", "calibration", "plan")
 MACHINE = ("processor", "cores", "threads", "float32_matmul_precision", "device", "device_name", "cuda")
 TIMED = ("group", "workload", "step", "dtype", "device", "threads")  # what all timed lines say of the thing timed
 BENCH = {  # the fields a report needs of each `what` of bench.jsonl
@@ -82,6 +82,9 @@ def read(folder: Path) -> Run:
         _is_a_verdict(line, f"{folder / 'verify.jsonl'}, line {number}")
     bench = _last_of_each(_lines(folder / "bench.jsonl", notes), folder / "bench.jsonl")
     extras = {name: _object(folder / f"{name}.json") for name in EXTRAS if (folder / f"{name}.json").exists()}
+    for part in ("planned", "bench_planned"):
+        if "plan" in extras and not isinstance(extras["plan"].get(part), list):
+            raise ReportError(f"{folder / 'plan.json'}: expected a list {part!r}, found {type(extras['plan'].get(part)).__name__}")
     return Run(folder, manifest, worst_of_each(verdicts, notes), bench, extras, notes)
 
 

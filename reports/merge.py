@@ -26,7 +26,8 @@ def merged(runs: Sequence[Run]) -> Run:
                 f"{first.path} and {other.path} are runs of different code ({first.code} and {other.code}); "
                 f"to set one against the other: veriformer compare {first.path} {other.path}"
             )
-    if not others:
+    plans = [run.extras["plan"] for run in runs if "plan" in run.extras]
+    if not others and not plans:
         return first
     manifest = {
         **first.manifest,
@@ -34,8 +35,10 @@ def merged(runs: Sequence[Run]) -> Run:
         "id": "+".join(run.id for run in runs),
         "environments": [environment for run in runs for environment in run.environments],
         "claims": _union([run.manifest["claims"] for run in runs]),
-        "planned": _union([run.manifest["planned"] for run in runs]),
-        "bench_planned": _union([run.manifest.get("bench_planned") or [] for run in runs]),
+        "planned": _union([run.manifest["planned"] for run in runs] + [plan["planned"] for plan in plans]),
+        "bench_planned": _union(
+            [run.manifest.get("bench_planned") or [] for run in runs] + [plan["bench_planned"] for plan in plans]
+        ),
     }
     return Run(
         path=first.path,

@@ -28,7 +28,7 @@ OUTCOMES = (  # worst first
     Outcome("MISSING", "?", "did not run", "bad", "planned, and no verdict is there"),
     Outcome("SUSPECT", "~", "suspect", "warn", "between the look-again and the fail mark after a second look"),
     Outcome("KNOWN_FAILURE", "×", "known failure", "warn", "fails as its adapter declares, with the reason"),
-    Outcome("PARTIAL", "◐", "holds in part", "warn", "some of its properties hold, the others are about steps not offered"),
+    Outcome("PARTIAL", "◐", "holds in part", "good", "some of its properties hold, the others are about steps not offered"),
     Outcome("PASS", "✓", "holds", "good", "every planned property holds (a refuted claim: its counterexample was found)"),
     Outcome("UNSUPPORTED", "–", "not offered", "none", "the implementation does not offer the step; never counted as passed"),
     Outcome("UNPLANNED", "·", "not planned", "none", "this run did not plan the claim here"),

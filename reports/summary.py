@@ -23,10 +23,10 @@ class Point:
 
 
 def exit_code(found: Findings) -> int:
-    """0 good, 1 a claim is broken, 5 planned checks or cells are missing (a run without a verdict is one)."""
+    """0 good, 1 a claim is broken, 5 planned checks or cells are missing (a run that verified nothing is one)."""
     if found.broken or found.wrong:
         return 1
-    return 5 if len(found.missing) or found.untimed or not (found.done or found.only_timed) else 0
+    return 5 if len(found.missing) or found.untimed or not (found.verified or found.only_timed) else 0
 
 
 def headline(found: Findings) -> tuple[str, Tone]:
@@ -38,7 +38,7 @@ def headline(found: Findings) -> tuple[str, Tone]:
         return f"{plural(found.wrong, 'timed cell')} gave a wrong result", "bad"
     if found.only_timed:
         return "Timed, and not verified claim by claim", "warn"
-    if not found.done:
+    if not found.verified:
         return "Nothing was verified", "bad"
     if len(found.missing) or found.untimed:
         return "No claim is broken, but the run is incomplete", "bad"
@@ -66,8 +66,14 @@ def _verdict(found: Findings) -> Point:
 
 def _broken(found: Findings) -> Point:
     if not found.broken:
-        text = "nothing, among what ran" if found.done else "not asked: veriformer verify" if found.only_timed else "nothing ran"
-        return Point("Broken", text, "good" if found.done else "none" if found.only_timed else "bad", "broken")
+        text = (
+            "nothing, among what ran"
+            if found.verified
+            else "not asked: veriformer verify"
+            if found.only_timed
+            else "nothing was verified"
+        )
+        return Point("Broken", text, "good" if found.verified else "none" if found.only_timed else "bad", "broken")
     named = [f"{entry['claim']} in {entry['implementation']} {entry['dtype']}" for entry in found.broken[:SHOWN]]
     more = len(found.broken) - len(named)
     return Point("Broken", "; ".join(named) + (f"; and {more} more" if more else ""), "bad", "broken")

@@ -173,14 +173,26 @@ def test_claims_that_were_not_run_are_seen(tmp_path):
     assert page.words().count("influence a word. not run") == 1
 
 
-def test_empty_run_is_red(tmp_path):
-    """Nothing planned, nothing run: that proves nothing."""
-    folder = sample_runs.write(tmp_path / "run", [])
+def test_run_that_verified_nothing_is_red(tmp_path):
+    """Nothing planned, or nothing but steps not offered: that proves nothing."""
+    unsupported = sample_runs.check("A5", "p", "torch", "float32", verdict="UNSUPPORTED", share=None)
+    for name, lines in (("empty", []), ("unsupported", [unsupported])):
+        folder = sample_runs.write(tmp_path / name, lines)
+
+        page, _ = report(folder, tmp_path / "out")
+
+        assert "Nothing was verified" in page.words()
+        assert exit_code(Findings(read(folder))) == 5
+
+
+def test_run_of_timings_alone_says_so(tmp_path):
+    """It claims no verdict on claims, and is not red for it."""
+    folder = sample_runs.write(tmp_path / "run", [], sample_runs.bench())
 
     page, _ = report(folder, tmp_path / "out")
 
-    assert "Nothing was verified" in page.words()
-    assert exit_code(Findings(read(folder))) == 5
+    assert "Timed, and not verified claim by claim" in page.words()
+    assert exit_code(Findings(read(folder))) == 0
 
 
 def test_broken_claim_has_a_card_with_all_a_person_needs(tmp_path):

@@ -19,6 +19,8 @@ COMMANDS = {
     "trace": ("veriformer.commands.trace", "Print the article's worked example, matrix by matrix."),
     "bench": ("veriformer.commands.bench", "Measure what an implementation costs, beside its peers."),
     "compare": ("veriformer.commands.compare", "Compare the timings of two runs."),
+    "plan": ("veriformer.commands.plan", "Write down all that a run is to do, so that several machines can share it."),
+    "run": ("veriformer.commands.run", "Do one machine's part of a plan."),
     "merge": ("veriformer.commands.merge", "Join the run folders of several shards into one."),
     "doctor": ("veriformer.commands.doctor", "Say what this machine has, and what cannot be trusted on it."),
     "budget": ("veriformer.commands.budget", "Say how far an honest computation may stray from the oracle."),

@@ -1,0 +1,58 @@
+"""`veriformer plan TARGETS… -o FILE`."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from reports.words import plural
+from veriformer import engine, options, shards
+from veriformer.commands.bench import listed
+from veriformer.settings import Refused
+
+
+@click.command()
+@click.argument("targets", nargs=-1)
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="A new file for the plan.")
+@click.option("--as", "as_step", metavar="STEP", help="The step that callables among TARGETS are to be used as.")
+@click.option("--arrays", type=click.Choice(["torch", "numpy"]), help="What TARGETS take and return.")
+@click.option("--dtype", metavar="LIST", help="Comma-separated. Default: all that each target supports.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@click.option("--claims", metavar="LIST", help="Comma-separated claim ids. Default: all.")
+@click.option("--examples", type=click.IntRange(1), metavar="N", help="Examples a property. Default: what the profile says.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the examples and the inputs.")
+@click.option("--quick", is_flag=True, help="A third of the examples.")
+@click.option("--workloads", metavar="LIST", help="What is to be timed (`veriformer bench --list`). Default: nothing.")
+def command(targets: tuple[str, ...], out: Path, workloads: str | None, **asked: Any) -> None:
+    """Write down all that is to be verified and timed, for `veriformer run --shard` on several machines.
+
+    TARGETS are as in `veriformer verify`; none means all that is built in. No check is run.
+    """
+    from properties.implementations.registry import BUILT_IN
+
+    if out.exists():
+        raise Refused(f"-o {out}: expected a new file, found one; nothing is overwritten")
+    names = targets or tuple(BUILT_IN)
+    requests = [options.request(target=name, **asked) for name in names]
+    for request in requests if targets else ():
+        options.with_target(request)
+    plan = shards.made(replace(requests[0], targets=names), *_bench(workloads, requests[0]))
+    plan.write(out)
+    timed = f", {plural(len(plan.bench_planned), 'timing')}" if plan.bench_planned else ""
+    click.echo(f"{out}: {plural(len(plan.planned), 'check')}{timed}; next, on machine 1 of N: veriformer run {out} --shard 1/N")
+
+
+def _bench(workloads: str | None, request: engine.Request) -> tuple[dict[str, Any] | None, list[str]]:
+    if not workloads:
+        return None, []
+    from bench.run import Settings
+
+    try:
+        settings = Settings(
+            workloads=listed(workloads), device=request.device, seed=request.seed or 0, dtypes=request.dtypes or ("float32",)
+        )
+        groups = settings.groups()
+    except ValueError as error:
+        raise Refused(str(error)) from None
+    return asdict(settings), [group.cell(peer) for group in groups for peer in group.peers]
