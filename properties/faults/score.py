@@ -128,6 +128,7 @@ def score(lines: list[Line]) -> dict[str, Any]:
         "classes": _classes(entries),
         "out_of_scope": OUT_OF_SCOPE,
         "by_seed": _by_seed(searches),
+        "usual": usually(entries),
         "cheats": [
             sum(each["status"] == "caught" for each in entries if each["class"] == "cheat"),
             sum(f.fault_class == "cheat" for f in measured),
@@ -170,9 +171,15 @@ def _classes(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
             statuses = {each["status"] for each in own}
             worst = next((each for each in ("flagged", "missed", "caught", "equivalent") if each in statuses), "not measured")
             said = "out of scope" if name in OUT_OF_SCOPE else worst
-            usual = {rule: sum(bool(each[rule]) for each in own) for rule in ("assert_close", "twice_the_baseline")}
-            rows.append({"component": part, "class": name, "status": said, "entries": len(own), **usual})
+            rows.append({"component": part, "class": name, "status": said, "entries": len(own), **usually(own)})
     return rows
+
+
+def usually(entries: list[dict[str, Any]]) -> dict[str, list[int]]:
+    """For both usual checks, how many of the visible entries they caught and on how many they were tried."""
+    visible = [each for each in entries if not entry(each["id"]).equivalent]
+    said = {rule: [each[rule] for each in visible if each[rule] is not None] for rule in ("assert_close", "twice_the_baseline")}
+    return {rule: [sum(answers), len(answers)] for rule, answers in said.items()}
 
 
 def _by_seed(searches: dict[str, list[Line]]) -> list[dict[str, Any]]:
