@@ -6,6 +6,7 @@ and shares no code with the oracle. The hooks that faults override are arguments
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise as neighbours
 from typing import Any, Literal
 
 import numpy as np
@@ -28,7 +29,7 @@ def split_k(pieces: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
 
     def product(A: np.ndarray, B: np.ndarray) -> np.ndarray:
         edges = np.linspace(0, A.shape[-1], pieces + 1).astype(int)
-        parts = [A[..., i:j] @ B[..., i:j, :] for i, j in zip(edges[:-1], edges[1:], strict=True) if j > i]
+        parts = [A[..., i:j] @ B[..., i:j, :] for i, j in neighbours(edges) if j > i]
         total = parts[0] if parts else A @ B
         for part in parts[1:]:
             total = total + part

@@ -1,0 +1,187 @@
+"""The work of a calibration, in chunks that can be done in any order, on any core, and need not be done twice.
+
+A chunk is one step, one dtype and so many cases (or one dtype's faults); what it found is one JSON line. The cases of a chunk
+follow from the seed and its number, so that a longer run goes on where a shorter one ended.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from properties.calibration.cases import MODULES, STEP_CASES, module_case, step_case
+from properties.calibration.faults import GRADED, NAMED, Fault
+from properties.calibration.honest import Honest
+from properties.calibration.rivals import RULES, Case, Judged
+from properties.calibration.variants import LOW_DTYPES, Variant, bank
+from properties.verdicts import NotOffered, Verdict
+
+STEP_CHUNK, MODULE_CHUNK = 16, 2  # cases of one chunk
+SEEDS, SEEN = 8, 7  # a fault is seen if it is rejected on so many of its eight witness inputs
+PER_OCTAVE = 8  # bins of the histograms of ratios
+FINEST = 26.0  # graded faults go down to 2^-26
+
+Chunk = tuple[str, str, str, int]  # what ("steps", "modules", "named", "graded"), step or fault, dtype, number
+
+
+def chunks(checks: int, modules: int, dtypes: tuple[str, ...] = LOW_DTYPES, variants: int = 33) -> Iterator[Chunk]:
+    """About so many checks of single steps and of modules, spread evenly over steps and dtypes, and all faults."""
+    for dtype in dtypes:
+        for fault in NAMED:
+            yield "named", fault.name, dtype, 0
+        for kind in GRADED:
+            yield "graded", kind, dtype, 0
+    for what, steps, wanted, size in (
+        ("steps", tuple(STEP_CASES), checks, STEP_CHUNK * variants),
+        ("modules", MODULES, modules, MODULE_CHUNK * variants),
+    ):
+        for number in range(math.ceil(wanted / (len(steps) * len(dtypes) * size))):
+            yield from ((what, step, dtype, number) for step in steps for dtype in dtypes)
+
+
+def work(chunk: Chunk, seed: int, *, compiled: bool = False) -> dict[str, Any]:
+    """What one chunk found; the chunk itself is part of it."""
+    what, name, dtype, number = chunk
+    match what:
+        case "named":
+            fault = next(fault for fault in NAMED if fault.name == name)
+            found = _named(fault, dtype)
+        case "graded":
+            found = _graded(name, dtype)
+        case _:
+            found = _honest(what, name, dtype, number, seed, compiled=compiled)
+    return {"chunk": list(chunk), "seed": seed, **found}
+
+
+def _honest(what: str, step: str, dtype: str, number: int, seed: int, *, compiled: bool) -> dict[str, Any]:
+    case_of, size = (step_case, STEP_CHUNK) if what == "steps" else (module_case, MODULE_CHUNK)
+    variants = bank(compiled=compiled)
+    ratios: dict[str, Counter[int]] = defaultdict(Counter)
+    counts: Counter[str] = Counter()
+    alarms, of_variant = [], Counter()
+    for i in range(size):
+        case = case_of(step, dtype, seed, number * size + i)
+        counts["cases"] += 1
+        for name, got in _distinct(case, variants).items():
+            judged = Judged(case, got)
+            counts["checks"] += 1
+            counts["suspects"] += judged.score.verdict is Verdict.SUSPECT
+            of_variant[name] += 1
+            for rule, ratio_of in RULES.items():
+                ratio = ratio_of(judged)
+                ratios[rule][_bin(ratio)] += 1
+                counts[f"alarms of {rule}"] += ratio > 1
+            if judged.score.share > 1:
+                alarms.append({"variant": name, "case": [step, dtype, seed, number * size + i], "score": str(judged.score)})
+    histograms = {rule: sorted(bins.items()) for rule, bins in ratios.items()}
+    return {"counts": dict(counts), "variants": dict(of_variant), "histograms": histograms, "alarms": alarms}
+
+
+def _distinct(case: Case, variants: dict[str, Variant]) -> dict[str, np.ndarray]:
+    """Each bit-different result once, under the name of the first variant that gave it."""
+    seen, results = set(), {}
+    for name, variant in variants.items():
+        try:
+            got = variant(case.step, case.args, case.kwargs, case.dtype)
+        except NotOffered:
+            continue
+        key = hashlib.blake2b(np.ascontiguousarray(got + 0.0).tobytes()).digest()  # −0 is 0
+        if key not in seen:
+            seen.add(key)
+            results[name] = got
+    return results
+
+
+def _bin(ratio: float) -> int:
+    """The bin of a ratio on a logarithmic scale."""
+    return round(PER_OCTAVE * math.log2(min(max(ratio, 2.0**-40), 2.0**40)))
+
+
+def _named(fault: Fault, dtype: str) -> dict[str, Any]:
+    """On how many of the witness inputs each rule rejects the fault, and an honest plain implementation."""
+    rejected: Counter[str] = Counter()
+    honest: Counter[str] = Counter()
+    with np.errstate(all="ignore"):
+        for seed in range(SEEDS):
+            args, kwargs = fault.witness(seed)
+            probe = fault.wrong(Honest("float64"), args, kwargs)
+            case, plain = Case(fault.step, args, kwargs, dtype, {fault.name: probe}), Case(fault.step, args, kwargs, dtype)
+            got = fault.wrong(Honest(dtype), args, kwargs)
+            right = [getattr(Honest(dtype, mode=mode), fault.step)(*args, **kwargs) for mode in ("eager", "fused")]
+            for rule, ratio_of in RULES.items():
+                rejected[rule] += ratio_of(Judged(case, got)) > 1
+                honest[rule] += sum(ratio_of(Judged(case, result)) > 1 for result in right)
+            rejected["ours, without probes"] += Judged(plain, got).score.share > 1
+    return {"rejected": dict(rejected), "honest rejected": dict(honest), "of": SEEDS}
+
+
+def _graded(kind: str, dtype: str) -> dict[str, Any]:
+    """The finest fault, as a power of two, that each rule rejects on seven of eight inputs; at its own setting.
+
+    `margins` are, for each size, the ratio that seven of eight inputs reach: a rule made stricter or laxer by a factor sees the
+    sizes whose margin is above that factor.
+    """
+    margins: dict[str, dict[str, float]] = defaultdict(dict)
+    cases = []
+    with np.errstate(all="ignore"):
+        for seed in range(SEEDS):
+            coarse = GRADED[kind](2.0**-6)
+            args, kwargs = coarse.witness(seed)
+            cases.append(Case(coarse.step, args, kwargs, dtype, {kind: coarse.wrong(Honest("float64"), args, kwargs)}))
+        for exponent in np.arange(2.0, FINEST, 0.5):
+            fault = GRADED[kind](2.0**-exponent)
+            results = [Judged(case, fault.wrong(Honest(dtype), case.args, case.kwargs)) for case in cases]
+            for rule, ratio_of in RULES.items():
+                margins[rule][str(exponent)] = sorted(map(ratio_of, results))[SEEDS - SEEN]
+    return {"smallest": {rule: smallest_visible(of) for rule, of in margins.items()}, "margins": dict(margins)}
+
+
+def smallest_visible(margins: dict[str, float], factor: float = 1.0) -> float:
+    """The exponent e of the finest fault 2^-e up to which every coarser one exceeds `factor`; 0 if none does."""
+    finest = 0.0
+    for exponent, margin in sorted((float(exponent), margin) for exponent, margin in margins.items()):
+        if not margin > factor:
+            break
+        finest = exponent
+    return finest
+
+
+def finished(path: Path, seed: int) -> dict[Chunk, dict[str, Any]]:
+    """What a file of lines holds for this seed; a last line that was cut off is left out."""
+    if not path.exists():
+        return {}
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    found = [json.loads(line) for line in lines if line]
+    return {tuple(line["chunk"]): line for line in found if line["seed"] == seed}
+
+
+def run(wanted: list[Chunk], seed: int, path: Path, *, jobs: int, compiled: bool = False) -> Iterator[dict[str, Any]]:
+    """Do what is not yet in `path`, on so many cores; each line is on disk before it is handed out."""
+    from joblib import Parallel, delayed
+
+    done = finished(path, seed)
+    missing = [chunk for chunk in wanted if chunk not in done]
+    yield from (done[chunk] for chunk in wanted if chunk in done)
+    parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
+    for line in parallel(delayed(_alone)(chunk, seed, compiled) for chunk in missing):
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        yield line
+
+
+def _alone(chunk: Chunk, seed: int, compiled: bool) -> dict[str, Any]:
+    """One chunk in a worker, which keeps to one core."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        return work(chunk, seed, compiled=compiled)

@@ -1,0 +1,74 @@
+"""`veriformer calibrate`."""
+
+import json
+import os
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from veriformer.settings import Refused
+
+LOW = ("float32", "bfloat16", "float16")
+QUICK = (10_000, 300)  # checks of steps and of modules
+
+
+@click.command()
+@click.option("--checks", type=click.IntRange(0), default=100_000, show_default=True, help="Checks of single steps.")
+@click.option("--modules", type=click.IntRange(0), default=2_000, show_default=True, help="Checks of whole modules.")
+@click.option("--quick", is_flag=True, help=f"{QUICK[0]} checks of steps and {QUICK[1]} of modules: the sample that CI runs.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the cases of the honest variants.")
+@click.option("--dtype", "dtypes", type=click.Choice(LOW), multiple=True, help="Repeatable; all three if it is not given.")
+@click.option("--jobs", type=int, default=-1, show_default=True, help="Processes; -1 is one for each core.")
+@click.option(
+    "--run",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=Path("runs/calibration"),
+    show_default=True,
+    help="Where finished work is kept: the same command goes on from there.",
+)
+@click.option("--compiled/--no-compiled", default=False, show_default=True, help="Include torch.compile (needs a compiler).")
+@click.option("--write", type=click.Path(path_type=Path, dir_okay=False), help="Also write the summary to this JSON file.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+def command(
+    checks: int,
+    modules: int,
+    quick: bool,
+    seed: int,
+    dtypes: tuple[str, ...],
+    jobs: int,
+    folder: Path,
+    compiled: bool,
+    write: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure false alarms and the smallest visible fault of every budget.
+
+    A bank of honest variants must pass, named faults must not, and the usual rules are measured on the same data. Exit code 1 if an
+    honest variant was flagged.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from properties.calibration import runner, table
+
+    if jobs == 0:
+        raise Refused("--jobs: expected a number of processes, or -1 for one on each core, got 0")
+    checks, modules = QUICK if quick else (checks, modules)
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = list(runner.chunks(checks, modules, dtypes or LOW))
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    lines = []
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("calibrating", total=len(wanted))
+        for line in runner.run(wanted, seed, folder / "calibration.jsonl", jobs=jobs, compiled=compiled):
+            lines.append(line)
+            progress.advance(task)
+    found = table.summary(lines)
+    text = json.dumps(found, ensure_ascii=False, indent=1)
+    if write:
+        write.write_text(text + "\n", encoding="utf-8")
+    click.echo(text if as_json else table.text(found))
+    flagged = sum(of[kind]["false alarms"]["ours"] for of in found.values() for kind in ("steps", "modules") if kind in of)
+    raise SystemExit(1 if flagged else 0)
