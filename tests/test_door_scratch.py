@@ -281,6 +281,12 @@ def test_what_cannot_be_verified_is_a_value_error_in_one_line(asked, complaint):
             verify(target, **{"step": None if target == "optimized" else "softmax", **asked})
 
 
+def test_a_lambda_must_say_which_step_it_is():
+    """Its name does not."""
+    with pytest.raises(ValueError, match="say which one it is with --as STEP"):
+        verify(lambda scores: scores)
+
+
 def test_json_is_alone_on_stdout_also_when_refused():
     """Nothing on stdout but JSON; a refusal is on stderr."""
     said = CliRunner().invoke(main, ["verify", "reference", "--claims", "A99", "--json"])

@@ -24,9 +24,10 @@ from veriformer.settings import Refused
 class Verdicts(list[Finding]):
     """The verdicts of one run. True when nothing is broken and nothing is missing: `assert verify(...)` shows what is."""
 
-    def __init__(self, findings: Iterable[Finding], missing: int = 0) -> None:
+    def __init__(self, findings: Iterable[Finding], missing: int = 0, why: str = "") -> None:
         super().__init__(findings)
         self.missing = missing  # planned checks that did not run
+        self.why = why  # what was said when nothing ran
 
     @property
     def broken(self) -> list[Finding]:
@@ -43,7 +44,7 @@ class Verdicts(list[Finding]):
 
     def __repr__(self) -> str:
         lines = [str(finding) for finding in self.broken]
-        lines += [f"{self.missing} planned checks did not run"] if self.missing else []
+        lines += [f"{self.missing} planned checks did not run: {self.why}"] if self.missing or not len(self) else []
         counts = f"{len(self)} verdicts, {len(self.broken)} broken"
         return "\n".join([counts, *lines])
 
@@ -119,7 +120,7 @@ def _by_command(place: Place, asked: dict[str, Any], run: Path) -> Verdicts:
     except json.JSONDecodeError:
         lines = done.stderr.strip().splitlines() or ["nothing was said"]
         raise Refused(lines[-1].removeprefix("Error: ")) from None
-    return Verdicts((Finding.of(line, broken=line["broken"]) for line in told["verdicts"]), len(told["missing"]))
+    return Verdicts((Finding.of(line, broken=line["broken"]) for line in told["verdicts"]), len(told["missing"]), done.stderr)
 
 
 def _here(thing: Any, asked: dict[str, Any], run: Path) -> Verdicts:
@@ -128,8 +129,14 @@ def _here(thing: Any, asked: dict[str, Any], run: Path) -> Verdicts:
     if mistake := rooms.mistaken():
         raise Refused(f"{name}: no other process could import it, and in this one {mistake}; give it a name in a module")
     from veriformer import engine, options
+    from veriformer.candidate import TargetRefused
+    from veriformer.in_process import InProcess
     from veriformer.results import Results
 
+    try:
+        InProcess(name, thing, asked["as_step"], asked["arrays"])
+    except TargetRefused as refusal:
+        raise Refused(str(refusal)) from None
     request = options.request(target=name, folder=run, **asked)
     output = io.StringIO()
     with redirect_stdout(output), redirect_stderr(output):
@@ -138,7 +145,7 @@ def _here(thing: Any, asked: dict[str, Any], run: Path) -> Verdicts:
     if ended.refusal:
         raise Refused(ended.refusal)
     results = Results.of(run)
-    return Verdicts(results.findings, len(results.missing))
+    return Verdicts(results.findings, len(results.missing), ended.output)
 
 
 class Hand:

@@ -15,7 +15,7 @@ class InProcess:
     isolated = False
 
     def __init__(self, name: str, thing: Any, step: str | None, arrays: str | None) -> None:
-        self.name, self._steps = name, offered(thing, name, step, list(STEPS))
+        self.name, self._steps = name, offered(thing, name.rpartition(".")[2], step, list(STEPS))
         self.arrays: str = arrays or getattr(thing, "arrays", "torch")
         self.dtypes: tuple[str, ...] = tuple(getattr(thing, "dtypes", DTYPES[self.arrays]))
         self.steps = frozenset(self._steps)
