@@ -4,6 +4,7 @@ The oracle runs in float64 (exactly, for our purposes) and, on the rounding mach
 contract would have it round. How far those runs stray is the scale of each component; an error is judged in these deviations:
 
     up to 6 passes; above, the case is judged again on 256 fresh trials; then up to 8 is SUSPECT and above it FAIL.
+    (Beyond 100 no fresh trials are asked: a scale from sixteen trials is not wrong by that much.)
 
 On single steps there is a ceiling besides: an error above the proven bound (`rounding.worst_case`) fails whatever its score.
 Comparison happens in float64; NaN, +inf and −inf are met as categories, before anything is subtracted; the worst component
@@ -13,7 +14,7 @@ decides. This is the only place in the project that holds a tolerance.
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -29,7 +30,7 @@ from properties.rounding.scales import Aggregate, aggregates, component_scale
 from properties.steps import STEPS
 from properties.verdicts import ClaimBroken, Verdict, record
 
-FAIL, SUSPECT = 8.0, 6.0  # deviations
+FAIL, SUSPECT, HOPELESS = 8.0, 6.0, 100.0  # deviations
 TRIALS, AGAIN = 16, 256
 COPIES = frozenset({"mask", "split_heads", "concat_heads"})  # steps that compute nothing: equal bit for bit
 UNJUDGED = 100  # more than one component in so many unjudged, and a case proves nothing
@@ -103,7 +104,7 @@ class Budget:
         judged = ~self.unjudged & np.isfinite(self.exact)
         error = np.subtract(got, self.exact, out=np.zeros_like(got), where=judged)
         score = self._worst(got, error)
-        if escalate and score.worst > SUSPECT:
+        if escalate and SUSPECT < score.worst <= HOPELESS:
             score = self.again().score(got, escalate=False)
         if score.worst > 2 and score.share <= 1:  # two deviations are within any bound: the last rounding alone gives it u·|y|
             score = self._under_the_ceiling(got, error, score)
@@ -140,6 +141,11 @@ class Budget:
         index = tuple(int(i) for i in place)
         values = float(self.exact[index]), float(got[index])
         return Score(worst, kind, index, *values, share, got.size, int(self.unjudged.sum()), self.dtype)
+
+    def without_probes(self) -> "Budget":
+        """The same budget, blind to the probes it was made with (its fresh trials are too)."""
+        plain = tuple(aggregate for aggregate in self.aggregates if not aggregate.kind.startswith("probe"))
+        return replace(self, aggregates=plain, again=lambda: self.again().without_probes())
 
     def _category_mismatch(self, got: np.ndarray) -> tuple[Any, ...] | None:
         """The first component that is NaN or infinite where the exact one is something else, or the other way round."""

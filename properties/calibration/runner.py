@@ -111,13 +111,14 @@ def _named(fault: Fault, dtype: str) -> dict[str, Any]:
         for seed in range(SEEDS):
             args, kwargs = fault.witness(seed)
             probe = fault.wrong(Honest("float64"), args, kwargs)
-            case, plain = Case(fault.step, args, kwargs, dtype, {fault.name: probe}), Case(fault.step, args, kwargs, dtype)
+            case = Case(fault.step, args, kwargs, dtype, {fault.name: probe})
             got = fault.wrong(Honest(dtype), args, kwargs)
             right = [getattr(Honest(dtype, mode=mode), fault.step)(*args, **kwargs) for mode in ("eager", "fused")]
+            suspect, results = Judged(case, got), [Judged(case, result) for result in right]
             for rule, ratio_of in RULES.items():
-                rejected[rule] += ratio_of(Judged(case, got)) > 1
-                honest[rule] += sum(ratio_of(Judged(case, result)) > 1 for result in right)
-            rejected["ours, without probes"] += Judged(plain, got).score.share > 1
+                rejected[rule] += ratio_of(suspect) > 1
+                honest[rule] += sum(ratio_of(result) > 1 for result in results)
+            rejected["ours, without probes"] += case.budget.without_probes().score(got).share > 1
     return {"rejected": dict(rejected), "honest rejected": dict(honest), "of": SEEDS}
 
 
