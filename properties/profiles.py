@@ -5,6 +5,8 @@ claim, its name and `--seed` (`judgement.seed_of`), and no database brings back 
 CI is set Hypothesis selects a profile of its own called `ci`: ours is registered in its place.
 """
 
+from functools import cache
+
 import hypothesis
 from hypothesis import HealthCheck, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
@@ -20,8 +22,9 @@ NOT_OURS = (
 )
 
 
+@cache
 def register() -> None:
-    """Make the three profiles known and load the default one; `--hypothesis-profile` and the door choose another."""
+    """Make the three profiles known and load the default one, once: `--hypothesis-profile` and the door then choose another."""
     for name, examples in EXAMPLES.items():
         settings.register_profile(
             name,

@@ -115,6 +115,10 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
     group.addoption("--seed", type=int, metavar="N", help="default 0; the nightly profile draws one and prints it")
     group.addoption("--max-time", type=float, default=10.0, metavar="SECONDS", help="what one call of a target may take")
     group.addoption("--run", dest="run_folder", metavar="DIR", help="write manifest.json and verify.jsonl there")
+    if "--pyargs" in args:  # our conftest, which does so for a path, is then loaded too late for --hypothesis-profile
+        from properties import profiles
+
+        profiles.register()
 
 
 def _list(values: list[str] | None) -> tuple[str, ...]:
@@ -130,9 +134,6 @@ def pytest_configure(config: pytest.Config) -> None:
     dtypes = _list(option.dtype)
     if unknown := [dtype for dtype in dtypes if dtype not in DEFAULT_DTYPES]:
         raise pytest.UsageError(f"--dtype: expected some of {', '.join(DEFAULT_DTYPES)}, got {', '.join(unknown)}")
-    seed = option.seed
-    if seed is None:
-        seed = secrets.randbelow(2**32) if option.__dict__.get("hypothesis_profile") == "nightly" else 0
     if option.examples is not None and option.examples < 1:
         raise pytest.UsageError(f"--examples: expected at least 1, got {option.examples}")
     if not option.max_time > 0:
@@ -142,7 +143,7 @@ def pytest_configure(config: pytest.Config) -> None:
         dtypes=dtypes,
         devices=_list(option.device) or ("cpu",),
         claims=frozenset(_list(option.claims)),
-        seed=seed,
+        seed=_seed(config),
         step=option.as_step,
         arrays=option.arrays,
         max_time=option.max_time,
@@ -150,6 +151,23 @@ def pytest_configure(config: pytest.Config) -> None:
         callables=getattr(config.pluginmanager.get_plugin("veriformer_callables"), "callables", {}),
     )
     _prepare_run(config)
+
+
+def _seed(config: pytest.Config) -> int:
+    """As asked for; the nightly profile draws one, the same for all workers of the run."""
+    worker: dict[str, Any] | None = getattr(config, "workerinput", None)
+    if worker is not None:
+        return worker["veriformer_seed"]
+    if config.option.seed is not None:
+        return config.option.seed
+    return secrets.randbelow(2**32) if getattr(config.option, "hypothesis_profile", None) == "nightly" else 0
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Hand the seed to a worker of xdist."""
+    plan = node.config.stash.get(PLAN, None)
+    node.workerinput["veriformer_seed"] = 0 if plan is None else plan.seed
 
 
 def _prepare_run(config: pytest.Config) -> None:
