@@ -85,7 +85,8 @@ def finding(rows: list[Row]) -> str:
     return (
         f"of the words of sentences of {k}, {none} are right when none of the source is shown, {half} when half of it is and "
         f"{whole} when all of it is, so context that holds the answer counts; length as such is another matter: {short} are "
-        f"right in sentences of 1 word, {taught} in those of {k}, {beyond} in those of {longest}, and the model was taught {k} at most."
+        f"right in sentences of 1 word, {taught} in those of {k}, {beyond} in those of {longest}, "
+        f"and the model was taught {k} at most."
     )
 
 
