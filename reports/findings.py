@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports import speeds, tables
+from reports import proof, speeds, tables
 from reports.compare import Compared
 from reports.folders import Line, Run
 from reports.tables import Table
@@ -156,6 +156,8 @@ class Findings:
             "drift": self.drift,
             "costs": self.costs,
         }
+        if "score" in self.run.extras:
+            found["detection"] = proof.entries(self.run.extras["score"])
         if self.against is not None:
             found |= {"changed_verdicts": self.against.verdicts, "changed_timings": self.against.timings}
         return {name: table for name, table in found.items() if len(table)}

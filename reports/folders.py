@@ -15,7 +15,11 @@ from reports.outcomes import IN_A_LINE, worst
 
 SCHEMA = 1
 CELL = ("claim", "property", "implementation", "dtype", "device")  # what names one planned check
-EXTRAS = ("score", "calibration", "plan")
+EXTRAS: dict[str, dict[str, type]] = {  # other files of a run folder, and what a report needs of each
+    "score": {"seeds": list, "entries": list, "classes": list, "by_seed": list, "usual": dict, "honest": dict, "claims": dict},
+    "calibration": {},
+    "plan": {"planned": list, "bench_planned": list},
+}
 MACHINE = ("processor", "cores", "threads", "float32_matmul_precision", "device", "device_name", "cuda")
 TIMED = ("group", "workload", "step", "dtype", "device", "threads")  # what all timed lines say of the thing timed
 BENCH = {  # the fields a report needs of each `what` of bench.jsonl
@@ -81,10 +85,7 @@ def read(folder: Path) -> Run:
     for number, line in enumerate(verdicts, 1):
         _is_a_verdict(line, f"{folder / 'verify.jsonl'}, line {number}")
     bench = _last_of_each(_lines(folder / "bench.jsonl", notes), folder / "bench.jsonl")
-    extras = {name: _object(folder / f"{name}.json") for name in EXTRAS if (folder / f"{name}.json").exists()}
-    for part in ("planned", "bench_planned"):
-        if "plan" in extras and not isinstance(extras["plan"].get(part), list):
-            raise ReportError(f"{folder / 'plan.json'}: expected a list {part!r}, found {type(extras['plan'].get(part)).__name__}")
+    extras = {name: _extra(folder / f"{name}.json", needs) for name, needs in EXTRAS.items() if (folder / f"{name}.json").exists()}
     return Run(folder, manifest, worst_of_each(verdicts, notes), bench, extras, notes)
 
 
@@ -134,8 +135,16 @@ def _spelled(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
-def _object(path: Path) -> Line:
-    return _parsed(path.read_bytes(), str(path))
+def _object(path: Path, *, needed: bool = True) -> Line:
+    return _parsed(path.read_bytes(), str(path), needed=needed)
+
+
+def _extra(path: Path, needs: dict[str, type]) -> Line:
+    found = _object(path, needed=False)
+    for name, kind in needs.items():
+        if not isinstance(found.get(name), kind):
+            raise ReportError(f"{path}: expected a {kind.__name__} {name!r}, found {type(found.get(name)).__name__}")
+    return found
 
 
 def _lines(path: Path, notes: list[str]) -> list[Line]:
@@ -147,14 +156,15 @@ def _lines(path: Path, notes: list[str]) -> list[Line]:
     return [_parsed(line, f"{path}, line {number}") for number, line in enumerate(whole, 1) if line.strip()]
 
 
-def _parsed(text: bytes, where: str) -> Line:
+def _parsed(text: bytes, where: str, *, needed: bool = True) -> Line:
+    """One JSON object of our schema; a file that names none may be without where it is not `needed`."""
     try:
         value = json.loads(text.decode("utf-8"), parse_constant=_no_json)
     except (ValueError, RecursionError) as error:
         raise ReportError(f"{where}: expected JSON, got {str(error).splitlines()[0]}") from None
     if not isinstance(value, dict):
         raise ReportError(f"{where}: expected a JSON object, got {type(value).__name__}")
-    if value.get("schema") != SCHEMA:
+    if value.get("schema", None if needed else SCHEMA) != SCHEMA:
         raise ReportError(
             f"{where}: expected schema {SCHEMA}, got {value.get('schema', 'none')!r}; it was written by another version"
         )

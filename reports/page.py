@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from reports import plots, speeds, summary, words
+from reports import plots, proof, speeds, summary, words
 from reports.findings import Findings
 from reports.folders import Line
 from reports.outcomes import BY_NAME, OUTCOMES
@@ -18,6 +18,7 @@ FOREST_TICKS = (1 / 64, 1 / 16, 1 / 4, 1 / 2, 1, 2, 4, 16, 64)
 def context(found: Findings) -> dict[str, Any]:
     """Everything the templates need, but for `rows`: after how many entries a list is cut."""
     headline, tone = summary.headline(found)
+    detection, calibration = proof.read(found.run)
     return {
         "found": found,
         "headline": headline,
@@ -44,8 +45,8 @@ def context(found: Findings) -> dict[str, Any]:
         "change": found.against,
         "environments": found.environments(),
         "plan": found.plan(),
-        "detection": extra(found.run.extras.get("score")),
-        "calibration": extra(found.run.extras.get("calibration")),
+        "detection": detection,
+        "calibration": calibration,
         "sections": SECTIONS,
         "exponent": plots.exponent,
         "arrows": defaultdict(str, faster="↓", slower="↑", same="=", unresolved="≈", untrusted="∅"),
@@ -123,33 +124,6 @@ def card(found: Findings, entry: Line, number: int) -> Line:
         "replay": words.replay(entry, command),
         "over": None if words.absent(share) or share <= 0 else min(1.0, 1 / share),
     }
-
-
-def extra(told: Line | None) -> list[Line]:
-    """A result file of another command as tables: one of its single values, one of each list of records in it."""
-    if told is None:
-        return []
-    single = {name: value for name, value in told.items() if not isinstance(value, list | dict) and name not in {"schema", "kind"}}
-    found = [{"name": "Summary", "columns": ["what", "value"], "rows": [(_title(name), value) for name, value in single.items()]}]
-    for name, value in told.items():
-        records = [{"": key, **row} for key, row in value.items() if isinstance(row, dict)] if isinstance(value, dict) else value
-        if isinstance(records, list) and records and all(isinstance(row, dict) for row in records):
-            columns = list(dict.fromkeys(column for row in records for column in row))
-            rows = [[_said(row.get(column)) for column in columns] for row in records]
-            found.append({"name": _title(name), "columns": [_title(column) for column in columns], "rows": rows})
-    return [table for table in found if table["rows"]]
-
-
-def _title(name: str) -> str:
-    return name.replace("_", " ").strip().capitalize()
-
-
-def _said(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "–"}[value]
-    if isinstance(value, float):
-        return words.number(value)
-    return words.excerpt(", ".join(map(str, value)) if isinstance(value, list) else value, 200)
 
 
 def headroom(table: Table) -> list[Line]:

@@ -200,3 +200,38 @@ def _machine(*, trusted: bool) -> list[dict[str, Any]]:
             "cost", "cost/oracle/attention", piece="oracle", name="attention", seconds=2e-4, per_second=5e3, repeats=9, note="n=8"
         ),
     ]
+
+
+# ---- what other commands write beside a run ----
+
+
+def score(missed: str = "") -> dict[str, Any]:
+    """A score.json of three entries, one of which may be missed at one of two seeds."""
+    entries = []
+    for identifier, part in (("scale-root-d", "attention"), ("mask-shifted", "mask"), ("cache-stale", "cache")):
+        seen = {"caught": True, "claim": "A5", "property": "test_agrees", "verdict": "FAIL", "examples": 7, "seconds": 0.4}
+        searches = [{"seed": 0, **seen}, {"seed": 1, **({"caught": False} if identifier == missed else seen)}]
+        named = {"id": identifier, "class": identifier, "component": part, "step": part, "dtype": "float32"}
+        status = "missed" if identifier == missed else "caught"
+        entries.append(
+            {**named, "status": status, "searches": searches, "assert_close": part == "mask", "twice_the_baseline": None}
+        )
+    caught = 2 if missed else 3
+    return {
+        "schema": 1,
+        "seeds": [0, 1],
+        "entries": entries,
+        "classes": [{"component": each["component"], "class": each["class"], "status": each["status"]} for each in entries],
+        "by_seed": [{"seed": 1, "caught": caught, "of": 3, "missed": [missed]}, {"seed": 0, "caught": 3, "of": 3, "missed": []}],
+        "usual": {"assert_close": [1, 3], "twice_the_baseline": [0, 0]},
+        "honest": {"variants": 4, "checks": 120, "flagged": {}},
+        "claims": {"caught first": ["A5"], "caught later": {}, "never caught anything": ["M3"]},
+        "out_of_scope": {"paged-cache": "no pages here"},
+    }
+
+
+def calibration() -> dict[str, Any]:
+    """A calibration.json of one dtype."""
+    honest = {"checks": 30_000, "false alarms": {"ours": 0, "assert_close": 1650}}
+    named = {"faults": 22, "seen": {"ours": 21, "assert_close": 15}, "unseen by ours": ["head × 1.001"]}
+    return {"float32": {"steps": honest, "named": named, "graded": {"mean exponent": {"ours": 19.5, "assert_close": 9.9}}}}

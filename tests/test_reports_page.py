@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import json
 import re
 import shutil
 import subprocess
@@ -66,12 +67,15 @@ def report(folder: Path, out: Path, **options) -> tuple[Page, str]:
 
 
 def everything(folder: Path) -> Path:
-    """A run with a broken claim, a missing check, a hostile name and timings of which one peer's are wrong."""
+    """A run with a broken claim, a missing check, timings of which one peer's are wrong, a score and a calibration."""
     lines = sample_runs.checks()
     planned = sample_runs.planned(lines)
     lines[3] |= {"verdict": "FAIL", "share": 41.3, "counterexample": "x = [0.]\nc = 16384.", "expected": "1.0", "got": "0.0"}
     lines[6] |= {"verdict": "UNSUPPORTED", "share": None, "compared": 0}
-    return sample_runs.write(folder, [*lines[:9], *lines[10:]], sample_runs.bench(wrong="reference"), planned=planned)
+    sample_runs.write(folder, [*lines[:9], *lines[10:]], sample_runs.bench(wrong="reference"), planned=planned)
+    (folder / "score.json").write_text(json.dumps(sample_runs.score(missed="cache-stale")), encoding="utf-8")
+    (folder / "calibration.json").write_text(json.dumps(sample_runs.calibration()), encoding="utf-8")
+    return folder
 
 
 def test_page_has_every_section_in_order_with_or_without_data(tmp_path):
@@ -320,6 +324,50 @@ def test_report_against_another_run_shows_what_changed(tmp_path):
     assert "1 verdict changed" in page.words()
     assert "1.200 [1.183, 1.217] slower" in page.words()
     assert "3 cells slower" in markdown
+
+
+def test_detection_score_stands_beside_the_usual_checks(tmp_path):
+    """The worst seed counts; what was missed, what never caught anything and what is out of scope are named."""
+    folder = sample_runs.write(tmp_path / "run")
+    (folder / "score.json").write_text(json.dumps(sample_runs.score(missed="cache-stale")), encoding="utf-8")
+
+    page, markdown = report(folder, tmp_path / "out")
+
+    for wanted in (
+        "this suite, at the worst of 2 seeds 2 3 67 %",
+        "assert_close on normal inputs 1 3 33 %",
+        "✗ 1 missed cache-stale",
+        "4 honest implementations, 120 checks: none was flagged",
+        "Claims that never caught anything: M3",
+        "paged-cache : no pages here",
+    ):
+        assert wanted in page.words()
+    assert "Missed: cache-stale." in markdown
+    assert (tmp_path / "out" / "tables" / "detection.csv").exists()
+
+
+def test_calibration_stands_beside_other_rules(tmp_path):
+    """Counts beside rates, ours beside the others."""
+    folder = sample_runs.write(tmp_path / "run")
+    (folder / "calibration.json").write_text(json.dumps(sample_runs.calibration()), encoding="utf-8")
+
+    page, _ = report(folder, tmp_path / "out")
+
+    assert "float32 30 000 steps 0 (0 %) 1 650 (5.5 %)" in page.words()
+    assert "float32 22 21 15 head × 1.001" in page.words()
+    assert "float32 2^−19.5 2^−9.9" in page.words()
+
+
+@pytest.mark.parametrize("name", ["score", "calibration"])
+def test_malformed_result_of_another_command_is_refused(tmp_path, name):
+    """One line names the file; nothing is written."""
+    folder = sample_runs.write(tmp_path / "run")
+    told = {"score": sample_runs.score() | {"classes": [{"x": 1}]}, "calibration": {"float32": {"steps": {}}}}[name]
+    (folder / f"{name}.json").write_text(json.dumps(told), encoding="utf-8")
+
+    with pytest.raises(ReportError, match=f"{name}.json: expected the file that veriformer writes"):
+        render([folder], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_accessibility_by_axe_in_a_real_browser(tmp_path):

@@ -1,0 +1,112 @@
+"""How far the verification itself can be believed: what it catches of re-created real bugs, and how often it flags honest code."""
+
+from collections import Counter
+from typing import Any
+
+import pandas as pd
+
+from reports import words
+from reports.folders import Line, ReportError, Run
+from reports.tables import Table
+
+USUAL = {"assert_close": "torch.testing.assert_close on normal inputs", "twice_the_baseline": "twice the error of a baseline"}
+MALFORMED = (KeyError, TypeError, AttributeError, IndexError, ValueError)  # what reading a foreign file may raise
+STATUSES = ("caught", "missed", "flagged", "equivalent", "out of scope", "not measured")
+
+
+def read(run: Run) -> tuple[Line | None, list[Line]]:
+    """The detection score and the calibration in a run's folder, as the page shows them; nothing for what is not there."""
+    shown: list[Any] = [None, []]
+    for place, (name, make) in enumerate({"score": detection, "calibration": calibration}.items()):
+        if name in run.extras:
+            try:
+                shown[place] = make(run.extras[name])
+            except MALFORMED as error:
+                what = f"{type(error).__name__}: {error}"
+                raise ReportError(f"{run.path / name}.json: expected the file that veriformer writes, got {what}") from None
+    return shown[0], shown[1]
+
+
+def detection(score: Line) -> Line:
+    """The detection score as the page shows it: ours beside the usual checks, by component, what was missed, every entry."""
+    worst = min(score["by_seed"], key=lambda row: row["caught"], default={"caught": 0, "of": 0, "seed": "–", "missed": []})
+    ours = {
+        "name": f"this suite, at the worst of {words.plural(len(score['seeds']), 'seed')}",
+        "caught": worst["caught"],
+        "of": worst["of"],
+    }
+    rules = [{"name": name, "caught": score["usual"][rule][0], "of": score["usual"][rule][1]} for rule, name in USUAL.items()]
+    return {
+        "rules": [ours, *rules],
+        "missed": sorted(entry["id"] for entry in score["entries"] if entry["status"] == "missed"),
+        "components": components(score),
+        "entries": entries(score).to_dict("records"),
+        "honest": score["honest"],
+        "idle": score["claims"].get("never caught anything", []),
+        "out_of_scope": score.get("out_of_scope", {}),
+    }
+
+
+def components(score: Line) -> list[Line]:
+    """Fault classes counted by component and status."""
+    counted: dict[str, Counter[str]] = {}
+    for row in score["classes"]:
+        counted.setdefault(row["component"], Counter())[row["status"]] += 1
+    return [
+        {
+            "component": part,
+            "classes": counts.total(),
+            "counts": [(status, counts[status]) for status in STATUSES if counts[status]],
+        }
+        for part, counts in counted.items()
+    ]
+
+
+def entries(score: Line) -> Table:
+    """One row an entry of the bank: how it ended, which claim saw it first, after how much, and whether a usual check sees it."""
+    rows = []
+    for entry in score["entries"]:
+        found = [search for search in entry["searches"] if search["caught"]]
+        rows.append(
+            {
+                **{name: entry[name] for name in ("id", "class", "component", "step", "dtype", "status")},
+                "seeds caught": f"{len(found)} of {len(entry['searches'])}",
+                "claims": ", ".join(sorted({search["claim"] for search in found})),
+                "most examples": max((search["examples"] for search in found), default=None),
+                "most seconds": max((search["seconds"] for search in found), default=None),
+                **{rule: {True: "caught", False: "missed", None: "not asked"}[entry[rule]] for rule in USUAL},
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def calibration(found: Line) -> list[Line]:
+    """Three tables: false alarms on honest code, named faults seen, the smallest fault that shows; ours beside other rules."""
+    by_dtype = {dtype: told for dtype, told in found.items() if isinstance(told, dict)}
+    alarms, seen, visible = [], [], []
+    for dtype, told in by_dtype.items():
+        for kind in ("steps", "modules"):
+            if kind in told:
+                counts = {rule: _rate(count, told[kind]["checks"]) for rule, count in told[kind]["false alarms"].items()}
+                alarms.append({"dtype": dtype, "of": f"{words.count(told[kind]['checks'])} {kind}", **counts})
+        if "named" in told:
+            counts = {rule: words.count(count) for rule, count in told["named"]["seen"].items()}
+            unseen = ", ".join(told["named"]["unseen by ours"]) or "none"
+            seen.append({"dtype": dtype, "faults": told["named"]["faults"], **counts, "unseen by ours": unseen})
+        if "graded" in told:
+            visible.append({"dtype": dtype, **{rule: f"2^−{power:.1f}" for rule, power in told["graded"]["mean exponent"].items()}})
+    named = {
+        "False alarms on honest code": alarms,
+        "Named faults seen": seen,
+        "Smallest relative fault that shows, on average": visible,
+    }
+    return [_table(name, rows) for name, rows in named.items() if rows]
+
+
+def _rate(count: int, of: int) -> str:
+    return f"{words.count(count)} ({words.percent(count / of) if of else '–'})"
+
+
+def _table(name: str, rows: list[dict[str, Any]]) -> Line:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    return {"name": name, "columns": columns, "rows": [[row.get(column, "–") for column in columns] for row in rows]}
