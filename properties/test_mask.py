@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from properties.budgets import assert_at_most, assert_identical, assert_rounding_only, sum_bound
 from properties.claims import claim
 from properties.conventions import causal
-from properties.parameter_strategies import SEEDS, few_bits
+from properties.parameter_strategies import SEEDS, few_bits, multi_head_calls
 from properties.strategies import attention_calls, farthest, full, mask_shapes
 
 LENGTHS = st.integers(1, 9) | st.sampled_from((31, 33, 64, 65, 129))
@@ -92,6 +92,27 @@ def test_a_row_that_may_look_nowhere_gets_what_is_declared(subject, call):
     got = subject.attention(*call.args)
 
     assert_rounding_only(subject, "attention", got, *call.args)
+
+
+@claim("M2", needs="multi_head")
+@given(multi_head_calls(masked=False), SEEDS)
+def test_a_word_that_may_look_nowhere_in_any_head_gets_what_is_declared(subject, call, seed):
+    """Looking at its own sentence, such a word hears nothing, NaN or the mean, by convention, and no other word notices."""
+    X, call = call.args[0], call.but(W_Q=np.zeros_like(call.kwargs["W_Q"]), b_Q=None)  # all scores are 0
+    b, n, d_model = X.shape
+    blind = np.random.default_rng(seed).random((b, 1, n, 1)) < 0.5
+    rows = blind[:, 0, :, 0]
+
+    got = subject.multi_head(X, X, np.broadcast_to(~blind, (b, 1, n, n)), **call.kwargs)
+
+    seeing = subject.multi_head(X, X, np.ones((b, 1, n, n), dtype=bool), **call.kwargs)
+    assert_identical(got[~rows], seeing[~rows], "words that see everything")
+    if subject.conventions.blind_row == "mean":
+        assert_rounding_only(subject, "multi_head", got, X, X, **call.kwargs)
+        return
+    nothing = np.zeros(d_model) if call.kwargs["b_O"] is None else call.kwargs["b_O"]
+    declared = nothing if subject.conventions.blind_row == "zeros" else np.full(d_model, np.nan)
+    assert_identical(got[rows], np.broadcast_to(declared, got[rows].shape), "words that may look nowhere")
 
 
 @claim("M2", needs="attention")

@@ -4,7 +4,7 @@ In training mode (dropout 0) they run operator by operator; in evaluation mode a
 fused kernels of their own (the "fast path"). Both must do the same. Their masks are True where a key is hidden.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from properties.implementations.subject import DTYPES
 from properties.weights import Nested, attention_to_torch, mapped, to_torch
 
 CONVENTIONS = Conventions(
-    mask_polarity="hidden", blind_row="nan", eps="inside", layout="interleaved", non_finite_behind_mask="leaks"
+    mask_polarity="hidden", blind_row="zeros", eps="inside", layout="interleaved", non_finite_behind_mask="leaks"
 )
 
 
@@ -88,6 +88,12 @@ class MultiHeadEval(_MultiHead):
     """nn.MultiheadAttention in evaluation mode, without gradients."""
 
     name, training = "torch.multi_head.eval", False
+    known_failures: ClassVar[dict[str, str]] = {
+        "test_a_word_that_may_look_nowhere_in_any_head_gets_what_is_declared": (
+            "its fast path for self-attention gives NaN to a word that may look nowhere, "
+            "where training mode, and cross-attention in either mode, give zeros"
+        )
+    }
 
 
 class _Transformer(_Modules):
