@@ -88,16 +88,16 @@ def duration(ns: float) -> str:
 
 def show_choices(console: Console) -> None:
     """Print the workloads with what they cost at least, the sets, and the peers with what they offer."""
-    table = Table(title="Workloads", title_justify="left")
-    for name in ("name", "step", "GFLOP", "MB in float32", "sets"):
-        table.add_column(name, justify="right" if name[0] in "GM" else "left")
+    table = Table(title="Workloads", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("name", "step", "GFLOP", "MB, float32", "sets"):
+        table.add_column(name, justify="right" if name[0] in "GM" else "left", no_wrap=name == "name")
     for workload in WORKLOADS.values():
         sets = ", ".join(name for name, members in SETS.items() if workload.name in members)
         table.add_row(workload.name, workload.step, f"{workload.flops / 1e9:.3g}", f"{workload.bytes('float32') / 1e6:.3g}", sets)
     console.print(table)
-    peers = Table(title="Peers", title_justify="left")
+    peers = Table(title="Peers", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for name in ("name", "steps"):
-        peers.add_column(name)
+        peers.add_column(name, no_wrap=name == "name")
     for name, row in PEERS.items():
         peers.add_row(name, ", ".join(row.steps) + (" (GPU only)" if row.gpu_only else ""))
     console.print(peers)

@@ -144,7 +144,7 @@ def test_a_typing_mistake_is_answered_with_what_was_expected(tmp_path, settings,
 
 
 def test_whoever_is_wrong_or_dies_has_no_speed_and_stops_nobody(tmp_path, monkeypatch):
-    """A wrong candidate gets its claim, one that raises its error, one that ends the process its exit code, the right one a time."""
+    """A wrong candidate gets its claim, one that raises its error, one that exits its exit code; the right one gets a time."""
     (tmp_path / "mine.py").write_text(CANDIDATE)
     monkeypatch.chdir(tmp_path)
     mine = tuple(f"mine:{name}" for name in ("right", "unscaled", "dies", "raises"))
