@@ -56,8 +56,9 @@ def command(
         raise Refused(f"STEP: {step!r} is none{nearest(step, STEPS)}; expected one of {', '.join(STEPS)}")
     positional, named = _arguments(STEPS[step].arguments, _loaded(inputs))
     positional, named = (_rounded(value, FORMATS[dtype].to_nearest, dtype) for value in (positional, named))
+    declared = _contract(contract, dtype)
     try:
-        allowed = budget(step, *positional, dtype=dtype, contract=_contract(contract, dtype), **named)
+        allowed = budget(step, *positional, dtype=dtype, contract=declared, **named)
         score = None if got is None else allowed.score(_loaded(got))
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise Refused(f"{step}({STEPS[step].arguments}): {type(error).__name__}: {error}") from error
