@@ -249,8 +249,9 @@ def assert_identical(got: np.ndarray, expected: np.ndarray, what: str) -> None:
     if not different.any():
         return
     place = tuple(int(i) for i in np.argwhere(different)[0])
-    message = f"{what}: expected {expected[place]!r} at {place}, got {got[place]!r}; {int(different.sum())} of {got.size} differ"
-    raise ClaimBroken(message, place=place, expected=expected[place], got=got[place])
+    right, wrong = expected[place].item(), got[place].item()
+    message = f"{what}: expected {right} at {place}, got {wrong}; {int(different.sum())} of {got.size} differ"
+    raise ClaimBroken(message, place=place, expected=right, got=wrong)
 
 
 def assert_at_most(value: float, bound: float, what: str) -> None:
