@@ -14,7 +14,7 @@ Case = TypeVar("Case")
 
 
 def smallest_counterexample(cases: st.SearchStrategy[Case], contradicts: Callable[[Case], bool], what: str) -> Case:
-    """The smallest case that contradicts the statement; raises ClaimBroken where none is found: the refutation is then not shown."""
+    """The smallest case that contradicts the statement; raises ClaimBroken where none is found: nothing is refuted then."""
     try:
         found = find(cases, contradicts, settings=settings(max_examples=1000, database=None), random=Random(0))
     except NoSuchExample:

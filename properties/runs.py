@@ -3,6 +3,8 @@
     runs/<id>/manifest.json   schema, id, what was planned, the claims' texts, environment, seed
     runs/<id>/verify.jsonl    one line a verdict, appended and flushed as it falls (schema: verdict.schema.json beside this file)
     runs/<id>/bench.jsonl     one line a cell, likewise
+
+What is on disk is whole: a run that ends early leaves what it finished.
 """
 
 import hashlib

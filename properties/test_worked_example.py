@@ -7,7 +7,7 @@ import pytest
 
 from properties.budgets import assert_at_most, assert_identical, sum_bound
 from properties.claims import claim
-from properties.worked_example import D_FF, D_MODEL, H, SENTENCE, STILL_TO_COME, TRANSLATION, describe, dictionary, parameters, run
+from properties.worked_example import D_FF, D_MODEL, SENTENCE, STILL_TO_COME, TRANSLATION, H, describe, dictionary, parameters, run
 from reference.trace import Trace
 
 N, D_K = 16, D_MODEL // H

@@ -14,7 +14,7 @@ import numpy as np
 class Verdict(StrEnum):
     """The outcome of one property on one implementation, dtype and device."""
 
-    PASS = "PASS"
+    PASS = "PASS"  # noqa: S105 (a verdict, not a password)
     FAIL = "FAIL"
     SUSPECT = "SUSPECT"  # between the look-again and the fail mark after escalation: shown, exit 0
     UNSUPPORTED = "UNSUPPORTED"  # the implementation does not offer the step: never counted as passed

@@ -1,7 +1,7 @@
 """The learned matrices, as plain frozen dataclasses of arrays, and the choices a Transformer leaves open.
 
-A row vector is multiplied from the left, x @ W, as in the paper; so W_Q is (d_model, h·d_k), written h_d_k in the shapes, and its columns d_k·i … d_k·(i+1)
-belong to head i. A bias that is None is not added.
+A row vector is multiplied from the left, x @ W, as in the paper; so W_Q is (d_model, h·d_k), written h_d_k in the shapes, and
+its columns d_k·i … d_k·(i+1) belong to head i. A bias that is None is not added.
 """
 
 from dataclasses import dataclass

@@ -10,6 +10,7 @@ Outside a `Trace`, `record` hands its matrix through and keeps nothing.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Self
 
 import numpy as np
 
@@ -20,7 +21,7 @@ _path: ContextVar[str] = ContextVar("path_of_the_step", default="")
 class Trace(dict[str, np.ndarray]):
     """The matrices of one run, by name, in the order they were computed. Traces do not nest: the innermost one records."""
 
-    def __enter__(self) -> "Trace":
+    def __enter__(self) -> Self:
         self._token = _active.set(self)
         return self
 

@@ -34,7 +34,7 @@ SCORES = np.array([[0.0, 1.0], [2.0, -1.0]])
 )
 def test_a_wrong_answer_is_an_error_that_says_what_was_expected(body, complaint):
     """Wrong shape, dtype or type, a changed input and an exception are each named in one line."""
-    with pytest.raises(CandidateError, match="candidate.softmax") as caught:
+    with pytest.raises(CandidateError, match=r"candidate\.softmax") as caught:
         Subject(Candidate(body), "float32").softmax(SCORES)
 
     assert complaint in str(caught.value)
