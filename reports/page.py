@@ -122,7 +122,7 @@ def card(found: Findings, entry: Line, number: int) -> Line:
         "number": number,
         "outcome": BY_NAME[entry["verdict"]],
         "replay": words.replay(entry, command),
-        "over": None if words.absent(share) or share <= 0 else min(1.0, 1 / share),
+        "over": 1 / share if not words.absent(share) and share > 1 else None,  # the budget as a share of the error
     }
 
 
