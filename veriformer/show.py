@@ -1,5 +1,6 @@
 """Findings on a terminal: what is broken first, each with its smallest input, then a table claim × implementation and dtype."""
 
+from collections import Counter
 from collections.abc import Iterable
 from itertools import groupby
 
@@ -14,6 +15,7 @@ from veriformer.findings import Finding
 from veriformer.results import Results, worst
 
 COLOURS = {Verdict.PASS: "green", Verdict.SUSPECT: "yellow", Verdict.KNOWN_FAILURE: "yellow", Verdict.UNSUPPORTED: "dim"}
+COLUMNS_SHOWN = 5  # with more, a row for each implementation and dtype in place of a column
 LINES_SHOWN = 16  # of a counterexample; all of it is in verify.jsonl
 ORDER = {claim.id: number for number, claim in enumerate(CLAIMS)}
 CLAIM = {claim.id: claim for claim in CLAIMS}
@@ -26,7 +28,9 @@ def show(results: Results, console: Console) -> None:
     for group in _alike(results.broken):
         console.print(_card(group))
     offered = {each.claim for each in results.findings if each.verdict != Verdict.UNSUPPORTED}
-    if offered:
+    if len({_cell(each) for each in results.findings}) > COLUMNS_SHOWN:
+        console.print(_overview(results.findings))
+    elif offered:
         console.print(_table([each for each in results.findings if each.claim in offered]))
     if lacking := [claim for claim in ORDER if claim in {each.claim for each in results.findings} - offered]:
         console.print(Text(f"UNSUPPORTED, since it offers no step they need: {' '.join(lacking)}", "dim"))
@@ -83,6 +87,33 @@ def _table(findings: list[Finding]) -> Table:
         verdicts = [_verdict([each for each in of_claim if _cell(each) == cell]) for cell in cells]
         table.add_row(claim, CLAIM[claim].kind, *verdicts, _examples(of_claim), _share(of_claim))
     return table
+
+
+def _overview(findings: list[Finding]) -> Table:
+    """A row for each implementation, dtype and device: for how many claims each verdict stands."""
+    cells = dict.fromkeys(map(_cell, findings))
+    standing = {cell: _standing([each for each in findings if _cell(each) == cell]) for cell in cells}
+    shown = [verdict for verdict in Verdict if any(verdict in counts for counts in standing.values())]
+    table = Table(box=None, header_style="bold")
+    table.add_column("claims of", no_wrap=True)
+    table.add_column("in", no_wrap=True)
+    for verdict in shown:
+        table.add_column(verdict, justify="right", style=COLOURS.get(verdict, "bold red"))
+    table.add_column("examples", justify="right")
+    table.add_column("error / budget", justify="right")
+    for (implementation, *place), counts in standing.items():
+        of_cell = [each for each in findings if _cell(each) == (implementation, *place)]
+        where = " ".join(part for part in place if part != "cpu")
+        table.add_row(
+            implementation, where, *(str(counts.get(verdict, "")) for verdict in shown), _examples(of_cell), _share(of_cell)
+        )
+    return table
+
+
+def _standing(findings: list[Finding]) -> Counter[Verdict]:
+    """How many claims each verdict stands for, the worst of a claim's properties counting."""
+    claims = {each.claim for each in findings}
+    return Counter(worst(each for each in findings if each.claim == claim) for claim in claims)
 
 
 def _heading(cell: Cell, cells: list[Cell]) -> str:
