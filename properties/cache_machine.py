@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from properties.budgets import assert_identical, assert_rounding_only
 from properties.implementations.cached import OPTIONAL
 from properties.implementations.subject import Subject
-from properties.parameter_strategies import SEEDS, Call, choices, models, real_words, sentences, sizes
+from properties.parameter_strategies import SEEDS, Call, Nested, choices, few_bits, real_words, sentences, sizes
 from properties.verdicts import CandidateError, ClaimBroken
 
 BRANCHES = st.integers(0, 2)
@@ -27,15 +27,44 @@ MOST_BRANCHES, MOST_ROWS, MOST_WORDS = 3, 4, 10  # the probe's word comes on top
 
 @st.composite
 def cache_starts(draw: st.DrawFn) -> Call:
-    """A source and a whole model: one to three rows, one or two layers a side, source words that may not be real."""
+    """A source and a whole model: one to three rows, one or two layers a side, source words that may not be real.
+
+    All weights come from one seed, so that shrinking is about the program.
+    """
     b, _, m, h, d_model, d_ff = draw(sizes(even=True, most_words=4, most_sentences=3))
-    source_vocab, vocab = draw(st.integers(2, 7)), draw(st.integers(2, 6))
-    model = {
-        "parameters": draw(models(d_model, d_ff, source_vocab=source_vocab, vocab=vocab, most_layers=2)),
-        **draw(choices(h)),
-        "scale_embedding": draw(st.booleans()),
-    }
+    source_vocab, vocab, layers = draw(st.integers(2, 7)), draw(st.integers(2, 6)), draw(st.integers(1, 2))
+    parameters = seeded_model(draw(SEEDS), d_model, d_ff, source_vocab=source_vocab, vocab=vocab, layers=layers)
+    model = {"parameters": parameters, **draw(choices(h)), "scale_embedding": draw(st.booleans())}
     return Call((draw(sentences(b, m, source_vocab)), draw(real_words(b, m))), model)
+
+
+def seeded_model(seed: int, d_model: int, d_ff: int, *, source_vocab: int, vocab: int, layers: int) -> Nested:
+    """Every learned number of a small Transformer, from one seed: biases, an output matrix of its own and final norms included."""
+    rng = np.random.default_rng(seed)
+
+    def some(*shape: int) -> np.ndarray:
+        return few_bits(int(rng.integers(2, 2**31)), shape)
+
+    def heads() -> Nested:
+        return {f"W_{k}": some(d_model, d_model) for k in "QKVO"} | {f"b_{k}": some(d_model) for k in "QKVO"}
+
+    def norm() -> Nested:
+        return {"gain": 1 + some(d_model) / 2, "bias": some(d_model)}
+
+    def layer(**more: Nested) -> Nested:
+        think = {"W_1": some(d_model, d_ff), "b_1": some(d_ff), "W_2": some(d_ff, d_model), "b_2": some(d_model)}
+        return {"self_attention": heads(), "norm_1": norm(), "feed_forward": think, "norm_2": norm(), **more}
+
+    return {
+        "source_embedding": some(source_vocab, d_model),
+        "target_embedding": some(vocab, d_model),
+        "encoder": [layer() for _ in range(layers)],
+        "decoder": [layer(cross_attention=heads(), norm_3=norm()) for _ in range(layers)],
+        "W_out": some(d_model, vocab),
+        "b_out": some(vocab),
+        "encoder_norm": norm(),
+        "decoder_norm": norm(),
+    }
 
 
 @dataclass(frozen=True)
@@ -72,18 +101,19 @@ class Branch:
 class CacheMachine(RuleBasedStateMachine):
     """Two rules, read and change, play the operations of `properties.implementations.cached.Cache` that a cache has.
 
-    One rule for all changes, since Hypothesis leaves out whole rules in most of its runs, and few runs must see many pairs.
+    One rule for all changes, and several of them at once, since Hypothesis leaves out whole rules in most of its runs, and few
+    runs must see many of their pairs.
     """
 
     def __init__(self, subject: Subject) -> None:
         super().__init__()
         self.subject = subject
         self.program: list[list[Any]] = []
-        self.touched = 0  # the branch that the last rule changed
+        self.touched: set[int] = set()  # the branches that the last rule changed
         self.probes: dict[int, np.ndarray] = {}  # what every branch last answered to one word more
         self.changes: dict[str, Callable[[int, np.random.Generator], None]] = {name: getattr(self, f"_{name}") for name in OPTIONAL}
 
-    @initialize(start=cache_starts(), k=CHUNKS, seed=SEEDS)
+    @initialize(start=cache_starts(), k=st.sampled_from((2, 3, 4, 1)), seed=SEEDS)
     def start(self, start: Call, k: int, seed: int) -> None:
         """A cache over these sources, of this model, which reads its first words."""
         self.model = start
@@ -107,20 +137,31 @@ class CacheMachine(RuleBasedStateMachine):
             self.branches[which] = self.branches[which].reading(part.reshape(len(words), -1), logits)
 
     @precondition(lambda self: self.changes)
-    @rule(branch=BRANCHES, change=st.integers(0, len(OPTIONAL) - 1), seed=SEEDS)
-    def change(self, branch: int, change: int, seed: int) -> None:
-        """One of the operations that read nothing."""
-        which = branch % len(self.branches)
-        rows = len(self.branches[which].words)
-        senseless = {"leave": rows == 1, "join": rows == MOST_ROWS, "copy": len(self.branches) == MOST_BRANCHES}
-        possible = [name for name in self.changes if not senseless.get(name)]
-        if possible:
-            self.changes[possible[change % len(possible)]](which, np.random.default_rng(seed))
+    @rule(branch=BRANCHES, changes=st.lists(st.integers(0, len(OPTIONAL) - 1), min_size=1, max_size=3), seed=SEEDS)
+    def change(self, branch: int, changes: list[int], seed: int) -> None:
+        """One to three of the operations that read nothing, in one branch; what the last one leaves is asked about."""
+        which, rng = branch % len(self.branches), np.random.default_rng(seed)
+        for i, number in enumerate(changes):
+            possible = self.sensible(self.branches[which], first=i == 0)
+            if possible:
+                self.changes[possible[number % len(possible)]](which, rng)
+
+    def sensible(self, branch: Branch, *, first: bool) -> list[str]:
+        """The changes that can be made to a branch, and that do not undo what was changed just before."""
+        rows = len(branch.words)
+        senseless = {
+            "rollback": not branch.words.size,
+            "leave": rows == 1,
+            "join": rows == MOST_ROWS,
+            "copy": len(self.branches) == MOST_BRANCHES,
+            "reset": not first,
+        }
+        return [name for name in self.changes if not senseless.get(name)]
 
     def _rollback(self, which: int, rng: np.random.Generator) -> None:
-        """Forget the last words, one at least."""
+        """Forget the last word, or at times all of them."""
         old = self.branches[which]
-        length = int(rng.integers(max(old.words.shape[1], 1)))
+        length = old.words.shape[1] - 1 if rng.random() < 0.8 else 0
         self.do(which, "rollback", length)
         self.branches[which] = replace(old, words=old.words[:, :length], logits=old.logits[:, :length])
 
@@ -157,27 +198,27 @@ class CacheMachine(RuleBasedStateMachine):
         """Branch off: what one side reads from now on is no matter of the other's."""
         self.do(which, "copy")
         self.branches.append(self.branches[which])
-        self.touched = len(self.branches) - 1
+        self.touched.add(len(self.branches) - 1)
 
     # ---- what holds after every rule ----
 
     @invariant()
     def what_is_answered_is_the_whole_models(self) -> None:
         """In every branch, one word more is answered as it must be: see the three laws below, each called by its name."""
-        b_and_words = [(len(branch.words), branch.words.shape[1]) for branch in self.branches]
-        order = [self.touched, *(i for i in range(len(self.branches)) if i != self.touched)]
-        asked = [[which, "step", np.full(b_and_words[which][0], 1 % self.vocab)] for which in order]
+        order = sorted(range(len(self.branches)), key=lambda which: which not in self.touched)
+        asked = [[which, "step", np.full(len(self.branches[which].words), 1 % self.vocab)] for which in order]
         program = [*self.program, *asked]
         results = self.played(program)["results"][-len(order) :]
         with showing(program):
             for (which, _, word), (logits, length) in zip(asked, results, strict=True):
-                rows = self.shaped(logits, "step", word)
-                self.length_is_the_number_of_words_read(length, b_and_words[which][1] + 1)
-                if which == self.touched:
-                    self.answers_are_the_whole_models(self.branches[which].reading(word[:, None], rows))
+                branch, rows = self.branches[which], self.shaped(logits, "step", word)
+                self.length_is_the_number_of_words_read(length, branch.words.shape[1] + 1)
+                if which in self.touched:
+                    self.answers_are_the_whole_models(branch.reading(word[:, None], rows))
                 else:
                     assert_identical(rows, self.probes[which], f"one word more in branch {which}, which nothing was done to")
                 self.probes[which] = rows
+        self.touched.clear()
 
     def answers_are_the_whole_models(self, branch: Branch) -> None:
         """The logits answered for all the words a branch has read are those of the whole model on these words, but for rounding."""
@@ -200,7 +241,7 @@ class CacheMachine(RuleBasedStateMachine):
     def do(self, which: int, operation: str, *operands: Any) -> np.ndarray | None:
         """Add an operation to the program and play it; returns the operation's logits."""
         self.program.append([which, operation, *operands])
-        self.touched = which
+        self.touched.add(which)
         return self.played(self.program)["results"][-1][0]
 
     def answer(self, which: int, operation: str, *operands: Any) -> np.ndarray:
