@@ -8,7 +8,7 @@ CI is set Hypothesis selects a profile of its own called `ci`: ours is registere
 from functools import cache
 
 import hypothesis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 
 EXAMPLES = {"quick": 20, "ci": 60, "nightly": 1000}
@@ -22,6 +22,9 @@ NOT_OURS = (
 )
 
 
+PHASES = tuple(phase for phase in Phase if phase is not Phase.explain)  # explaining took four fifths of the time of a failure
+
+
 @cache
 def register() -> None:
     """Make the three profiles known and load the default one, once: `--hypothesis-profile` and the door then choose another."""
@@ -31,6 +34,7 @@ def register() -> None:
             max_examples=examples,
             derandomize=False,  # said, since it would be inherited from Hypothesis's own `ci`
             database=DirectoryBasedExampleDatabase(".hypothesis/examples") if name == "nightly" else None,
+            phases=PHASES,
             deadline=None,  # the first call of a process is always late
             report_multiple_bugs=False,  # one counterexample a property, the smallest
             print_blob=False,  # a verdict is replayed by its seed, not by a blob that only one version understands
