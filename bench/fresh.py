@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import IO, Any
 
 from bench.machine import thread_environment
@@ -48,7 +49,7 @@ def lines_of(order: dict[str, Any], silence: float = SILENCE) -> Iterator[dict[s
         reader.start()
     at = ("", "")
     try:
-        with process.stdin as pipe:
+        with suppress(BrokenPipeError), process.stdin as pipe:  # one that is dead already is told of below
             pipe.write(json.dumps(order).encode())
         while (raw := _next(incoming, silence, at)) is not None:
             line = json.loads(raw)

@@ -25,6 +25,7 @@ from properties import runs
 LEAST_SECONDS = 0.05  # of rounds for a group in a process; three rounds there are in any case
 MOST_PROCESSES = 30
 GRACE = 2.0  # the first pass may take so many budgets: a cell measured once is worth more than a missing one
+ROOF = "roof"  # what a process says it is at while it measures the machine's limits
 Progress = Callable[[str, int, int], None]  # what is being done, groups done, groups planned
 
 
@@ -166,9 +167,12 @@ class Run:
                     left.pop(line["process"]["group"])
                 self._take(line)
         except Died as death:
-            if death.group not in left:
-                return list(left.values()) if death.group != "roof" else []
-            self.failed.setdefault(death.group, {})[death.peer] = death.message
+            if death.group == ROOF:
+                return []
+            if death.group in left:
+                self.failed.setdefault(death.group, {})[death.peer] = death.message
+            elif len(left) == len(queue):  # nobody's fault and nothing done: it would die for ever
+                raise RuntimeError(f"python -m bench.worker: {death.message}") from death
             return list(left.values())
         return []
 

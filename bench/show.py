@@ -23,7 +23,10 @@ def exit_code(summary: Summary) -> int:
 
 
 def show(summary: Summary, console: Console) -> None:
-    """Print every group, then the trust in all of them."""
+    """Print every group, then the trust in all of them.
+
+    Columns: the first call, the memory that one call needs, and the share of the machine's limit.
+    """
     compared = {line.id: line for line in summary.comparisons}
     controls = {control.group: control for control in summary.controls}
     for group in dict.fromkeys(cell.group for cell in summary.cells):
@@ -39,10 +42,10 @@ def show(summary: Summary, console: Console) -> None:
 
 
 def _table(group: str, cells: list[Cell], compared: dict[str, Comparison]) -> Table:
-    table = Table(title=group, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=group, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("peer", no_wrap=True)
-    for name in ("time", "ratio and 95 %", "verdict", "first call", "peak MiB", "limit"):
-        table.add_column(name, justify="left" if name == "verdict" else "right", no_wrap=name != "verdict")
+    for name in ("time", "ratio and 95 %", "verdict", "first", "MiB", "limit"):
+        table.add_column(name, justify="left" if name == "verdict" else "right", no_wrap=True)
     for cell in cells:
         table.add_row(*_row(cell, compared.get(cell.id)))
     return table

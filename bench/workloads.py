@@ -179,8 +179,10 @@ def named(name: str) -> Workload:
     if base not in WORKLOADS:
         raise ValueError(f"--workloads: no workload, family or set called {base!r}; did you mean {_close(base)}?")
     workload = WORKLOADS[base]
-    sizes = dict(change.partition("=")[::2] for change in changes.split("+") if change)
-    for size, value in sizes.items():
+    sizes: dict[str, str] = {}
+    for change in filter(None, changes.split("+")):
+        size, _, value = change.partition("=")
+        sizes[size] = value
         if size not in workload.sizes or not value.isdecimal() or int(value) < 1:
             raise ValueError(f"--workloads: {base} has sizes {', '.join(workload.sizes)}, each 1 or more; got {size}={value}")
     return replace(workload, name=name, sizes={**workload.sizes, **{size: int(value) for size, value in sizes.items()}})

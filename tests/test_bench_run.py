@@ -193,6 +193,14 @@ def test_a_run_killed_again_and_again_ends_like_an_undisturbed_one(tmp_path, fin
     assert len({process.id for process in lines.processes(folder)}) == 4
 
 
+def test_a_process_that_cannot_start_is_an_error_and_no_endless_loop(tmp_path, monkeypatch):
+    """Its last words are passed on."""
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+
+    with pytest.raises(RuntimeError, match="exited with code 1"):
+        run(tmp_path / "run", TINY, budget_s=300, **QUICK)
+
+
 def test_what_had_no_time_is_missing_and_red(tmp_path):
     """A budget that is over before it began leaves every planned cell missing."""
     summary = run(tmp_path / "run", TINY, budget_s=1e-6, **QUICK)
