@@ -1,8 +1,8 @@
 """The process a user's implementation lives in. Started by `veriformer.child` as `python -P candidate.py FD torch|numpy`.
 
-Stand-alone: it imports the standard library, numpy, torch where asked, the user's code, and none of our rooms (three files that
-stand alone as well are loaded by their paths), so that the user's own `bench` or `properties` keep their names and the oracle
-is out of reach.
+Stand-alone: it imports the standard library, numpy, torch where asked, the user's code, and none of our rooms (a few files that
+stand alone as well are loaded by their paths), so that the user's own `bench` or `properties` keep their names; and the oracle is
+out of reach (`reach`).
 
     parent ── control socket ──> zygote: imports torch once, then only forks, so that a crash costs milliseconds
     parent ── one socket each ─> worker: imports the user's code, answers calls until it is told to go, or dies
@@ -51,13 +51,14 @@ def _ours(file: str) -> ModuleType:
 
 if TYPE_CHECKING:
     from properties.implementations import cached
-    from veriformer import handed, wire
+    from veriformer import handed, reach, wire
 else:
     cached = _ours("properties/implementations/cached.py")
     handed = _ours("veriformer/handed.py")
+    reach = _ours("veriformer/reach.py")
     wire = _ours("veriformer/wire.py")
 
-OURS = {str(module.__file__) for module in (cached, handed, wire)} | {__file__}
+OURS = {str(module.__file__) for module in (cached, handed, reach, wire)} | {__file__}
 
 
 # ---- the zygote ----
@@ -159,6 +160,7 @@ class TargetRefused(Exception):
 
 def serve(connection: socket.socket) -> None:
     """Answer requests until the parent closes the connection. The first one says what to import."""
+    reach.close()
     candidate: Candidate | None = None
     while True:
         request = wire.receive(partial(wire.read_exactly, connection))
