@@ -53,7 +53,7 @@ def claim_of(test: Test) -> str:
 
 
 def planned(fault: Fault) -> list[Test]:
-    """What would be run on an implementation that offers the fault's steps: first what asks for its first step alone."""
+    """What would be run on an implementation that offers the fault's steps: first what asks for its first step, and for no more."""
     offered = {step: place for place, step in enumerate(fault.steps)}
 
     def asks(test: Test) -> Property:
@@ -68,10 +68,10 @@ def planned(fault: Fault) -> list[Test]:
         and fault.dtype in (asks(test).dtypes or (fault.dtype,))
     ]
 
-    def distance(test: Test) -> tuple[int, int, bool]:
+    def distance(test: Test) -> tuple[bool, int, int, bool]:
         needs = asks(test).needs
         elsewhere = not test.__module__.endswith(f"test_{STEPS[fault.steps[0]].row}")
-        return len(needs), max(offered[step] for step in needs), elsewhere
+        return fault.steps[0] not in needs, len(needs), max(offered[step] for step in needs), elsewhere
 
     return sorted(fitting, key=distance)
 
