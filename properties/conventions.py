@@ -136,7 +136,7 @@ def _blind_queries(args: tuple[Any, ...]) -> np.ndarray:
     """Which of the queries (b, h, n, 1) may look nowhere."""
     Q, K, _, *masks = args
     may_look = True if not masks or masks[0] is None else masks[0]
-    return ~np.broadcast_to(may_look, (*Q.shape[:-1], K.shape[-2])).any(axis=-1, keepdims=True)
+    return np.logical_not(np.broadcast_to(may_look, (*Q.shape[:-1], K.shape[-2])).any(axis=-1, keepdims=True))
 
 
 # Probes ---------------------------------------------------------------------------------------------------------------

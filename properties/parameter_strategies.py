@@ -222,10 +222,10 @@ def encoder_layer_calls(draw: st.DrawFn, *, masked: bool = True) -> Call:
 
 
 @st.composite
-def encoder_calls(draw: st.DrawFn) -> Call:
-    """A stack of one or two encoder layers, with or without a final norm."""
+def encoder_calls(draw: st.DrawFn, *, padded: bool = False) -> Call:
+    """A stack of one or two encoder layers, with or without a final norm; if `padded`, some words only fill up the length."""
     b, n, _, h, d_model, d_ff = draw(sizes(most_words=4))
-    mask = draw(optional_masks((n, n), (b, 1, 1, n)))
+    mask = draw(masks((b, 1, 1, n)) if padded else optional_masks((n, n), (b, 1, n, n)))
     layers = draw(st.lists(encoder_layer_weights(d_model, d_ff), min_size=1, max_size=2))
     final_norm = draw(st.none() | norm_weights(d_model))
     return Call((draw(features(b, n, d_model)), mask), {"layers": layers, "final_norm": final_norm, **draw(choices(h))})

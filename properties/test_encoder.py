@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from properties.budgets import assert_identical, assert_rounding_only
 from properties.claims import claim
+from properties.oracle import oracle
 from properties.parameter_strategies import SEEDS, encoder_calls, encoder_layer_calls, few_bits, huge, masks
 
 
@@ -25,6 +26,31 @@ def test_encoder_agrees_with_the_oracle(subject, call):
     got = subject.encoder(*call.args, **call.kwargs)
 
     assert_rounding_only(subject, "encoder", got, *call.args, **call.kwargs)
+
+
+@claim("L2", needs="encoder")
+@given(encoder_calls(padded=True))
+def test_words_that_count_are_encoded_as_the_oracle_does_among_words_that_fill_up(subject, call):
+    """Where some words only fill up the length, the others are judged; what becomes of the filling is another property's."""
+    (X, mask), filling = call.args, ~call.args[1][:, 0, 0, :, None]
+    got = subject.encoder(X, mask, **call.kwargs)
+
+    judged = np.where(filling, oracle("encoder", X, mask, **call.kwargs), got)
+    assert_rounding_only(subject, "encoder", judged, X, mask, **call.kwargs)
+
+
+@claim("L2", needs="encoder")
+@given(encoder_calls(), st.integers(1, 2))
+def test_words_that_fill_up_are_encoded_like_any_others(subject, call, filling):
+    """Nobody looks at the last words, yet they look: their rows follow from the words that count like all rows."""
+    (X, _), d_model = call.args, call.args[0].shape[-1]
+    X = np.concatenate([X, X[:, :1].repeat(filling, axis=1)], axis=1)
+    mask = (np.arange(X.shape[1]) < X.shape[1] - filling).reshape(1, 1, 1, -1).repeat(len(X), axis=0)
+    choices = {"h": 2 if d_model % 2 == 0 else 1, "norm": "post", "activation": "relu"}
+
+    got = subject.encoder(X, mask, **call.but(**choices).kwargs)
+
+    assert_rounding_only(subject, "encoder", got, X, mask, **call.but(**choices).kwargs)
 
 
 @claim("L2", needs=("encoder", "encoder_layer"))

@@ -252,3 +252,9 @@ class TransformerEval(_Transformer):
     """torch's Transformer in evaluation mode, without gradients."""
 
     name, training = "torch.transformer.eval", False
+    known_failures: ClassVar[dict[str, str]] = {
+        "test_words_that_fill_up_are_encoded_like_any_others": (
+            "nn.TransformerEncoder leaves words that fill up the length out of its fast path (nested tensors) and gives zeros for "
+            "their rows, where training mode encodes them"
+        )
+    }
