@@ -113,10 +113,13 @@ def test_the_only_key_in_sight_is_copied_wherever_the_kernel_s_blocks_end(dtype,
 
 
 @each_mask
-def test_layouts_do_not_matter(rule):
+@pytest.mark.parametrize("contiguous", [False, True])
+def test_layouts_do_not_matter(rule, contiguous):
     """Transposed, strided and expanded tensors are answered as the oracle answers the numbers they show."""
     Q, K, V = drawn(3, 6, 2, 4), drawn(3, 6, 2, 8, seed=1)[..., ::2], drawn(1, 6, 2, 4, seed=2).expand(3, 6, 2, 4)
     Q, K, V = (X.transpose(1, 2) for X in (Q, K, V))
+    if contiguous:
+        Q, K, V = Q.contiguous(), K.contiguous(), V.contiguous()
     mask = MASKS[rule].get("mask", torch.tensor(True)) & (causal_mask(6) if "causal" in MASKS[rule] else torch.tensor(True))
 
     out = attention(Q, K, V, **MASKS[rule])

@@ -52,6 +52,8 @@ def test_a_copy_goes_its_own_way():
     copy = first.copy()
 
     copy.rollback(2)
+    copy.prefill(WORDS[:, 4:6])
+    copy.rollback(2)
     copy.reorder(torch.tensor([2, 2, 0]))
     backwards = copy.prefill(WORDS[[2, 2, 0]][:, 2:5])
 
@@ -84,11 +86,15 @@ def shifted_to(word, lead):
     return type(PARAMETERS)(**{name: parameters[name] if name == "b_out" else getattr(PARAMETERS, name) for name in parameters})
 
 
-def test_generation_stops_when_every_row_has_ended():
+def test_generation_stops_when_every_row_has_ended(monkeypatch):
     """The end word wins at once: one word is written, the rest is filled up, and nothing more is computed."""
+    read, step = [], Writer.step
+    monkeypatch.setattr(Writer, "step", lambda writer, words: read.append(words) or step(writer, words))
+
     written = generate(SOURCE, shifted_to(6, 1e6), ARCHITECTURE, start=0, end=6, length=4, source_real=REAL)
 
     assert torch.equal(written, torch.full((3, 4), 6))
+    assert len(read) == 1
 
 
 def test_generation_of_no_words_is_no_words():
