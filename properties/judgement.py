@@ -7,13 +7,14 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import hypothesis
 from hypothesis.errors import FlakyFailure, Unsatisfiable
 from hypothesis.statistics import collector
 
+from properties.calls import Asked, calls
 from properties.claims import Property
 from properties.implementations.subject import Subject
 from properties.verdicts import (
@@ -52,10 +53,11 @@ class Judgement:
     suspects: list[str] = field(default_factory=list)
     seconds: float = 0.0
     error: BaseException | None = None
+    calls: tuple[Asked, ...] = ()  # what a broken example asked of the implementation, in its order
 
     def as_line(self) -> dict[str, Any]:
         """What `verify.jsonl` holds of it."""
-        return {name: value for name, value in asdict(self).items() if name != "error"}
+        return {name: value for name, value in vars(self).items() if name not in ("error", "calls")}
 
 
 def seed_of(claim: str, name: str, seed: int) -> int:
@@ -66,6 +68,7 @@ def seed_of(claim: str, name: str, seed: int) -> int:
 def judge(test: Callable[[], object], prop: Property, name: str, subject: Subject) -> Judgement:
     """Call `test` (a Hypothesis test with all its other arguments bound) and judge it; never raises but for KeyboardInterrupt."""
     counts = record.start()
+    calls.start()
     statistics: dict[str, Any] = {}
     known = known_failure(subject, prop, name)
     began = time.perf_counter()
@@ -99,6 +102,7 @@ def judge(test: Callable[[], object], prop: Property, name: str, subject: Subjec
         suspects=[suspect[:MESSAGE_KEPT] for suspect in counts.suspects[:5]],
         seconds=time.perf_counter() - began,
         error=error,
+        calls=tuple(calls.kept) if error is not None else (),
     )
 
 

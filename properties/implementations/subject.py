@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from hypothesis import reject
 
+from properties.calls import calls
 from properties.conventions import Conventions, answered, asked, settled
 from properties.implementations.cached import play
 from properties.steps import STEPS, expected_shape
@@ -89,6 +90,7 @@ class Subject:
         """
         for path, array in _arrays((args, kwargs)):
             self._must_be_representable(step, path, array)
+        calls.note(step, args, kwargs)
         try:
             their_args, their_kwargs = asked(step, args, kwargs, self.conventions)
             if hasattr(self.adapter, "call"):  # lives in a child process, which converts and compares on its side

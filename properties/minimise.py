@@ -1,0 +1,204 @@
+"""After Hypothesis has shrunk the structure of an example, shrink its numbers: as few, and as plain, as still show the fault.
+
+Hypothesis cannot see into an array that comes from a seed. Here rows, keys, heads and layers are dropped, numbers set to zero,
+or rounded, one change at a time, and each kept while the fault is still to be seen by the call alone.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from properties.calls import Asked
+
+Shows = Callable[[Asked], bool]
+
+SECONDS = 20.0  # what minimising one call may take
+ELEMENTWISE = 64  # arrays of up to so many numbers are gone through number by number
+
+AXES: dict[str, dict[int | str, str]] = {
+    "attention": {0: "b h n k", 1: "b h m k", 2: "b h m v", 3: "b h n m"},
+    "softmax": {0: "p q n m"},
+    "multi_head": {0: "b n .", 1: "b m .", 2: "b . n m"},
+    "layer_norm": {0: "b n d", "gain": "d", "bias": "d"},
+    "residual_norm": {0: "b n d", 1: "b n d", "gain": "d", "bias": "d"},
+    "feed_forward": {0: "b n .", "W_1": ". f", "b_1": "f", "W_2": "f ."},
+    "encoder_layer": {0: "b n .", 1: "b . n n"},
+    "encoder": {0: "b n .", 1: "b . n n"},
+    "decoder_layer": {0: "b n .", 1: "b m .", 2: "b . n n", 3: "b . n m"},
+    "decoder": {0: "b n .", 1: "b m .", 2: "b . n n", 3: "b . n m"},
+    "embedding": {0: "b n", "table": ". d"},
+    "output_projection": {0: "b n .", "W": ". w", "b": "w"},
+    "next_word": {0: "b n .", "W": ". w", "b": "w"},
+    "split_heads": {0: "b n ."},
+    "concat_heads": {0: "b h n k"},
+    "transformer": {0: "b m", 1: "b n", 2: "b m", 3: "b n"},
+    "generation": {0: "b m", 1: "b m"},
+}
+"""The axes of a step's arguments that can be cut, one letter each, counted from the last; a dot is one that cannot."""
+
+LEAVABLE = ("b_Q", "b_K", "b_V", "b_O", "b_out", "final_norm", "encoder_norm", "decoder_norm", "b")
+"""Parameters that a step does without."""
+
+
+def minimised(asked: Asked, shows: Shows, *, seconds: float = SECONDS) -> Asked:
+    """The smallest call found that still `shows` the fault; `asked` itself where nothing smaller does, or time is up."""
+    deadline = time.monotonic() + seconds
+    improving = True
+    while improving:
+        improving = False
+        for smaller in _smaller(asked):
+            if time.monotonic() > deadline:
+                return asked
+            if size(smaller) < size(asked) and shows(smaller):
+                asked, improving = smaller, True
+                break
+    return asked
+
+
+def size(asked: Asked) -> tuple[float, ...]:
+    """What is to be made small: how many numbers, how many of them not zero, how many not whole, how large."""
+    arrays = [np.asarray(array, dtype=np.float64) for _, array in leaves(asked)]
+    numbers = np.concatenate([array.ravel() for array in arrays]) if arrays else np.zeros(0)
+    finite = np.where(np.isfinite(numbers), numbers, 0.0)
+    return (
+        numbers.size + len(arrays),
+        int(np.count_nonzero(numbers)),
+        int(np.count_nonzero(finite != np.round(finite))),
+        float(np.abs(finite).sum()),
+    )
+
+
+def numbers(asked: Asked) -> int:
+    """How many numbers of the call are not zero."""
+    return int(size(asked)[1])
+
+
+def leaves(asked: Asked) -> Iterator[tuple[tuple[Any, ...], np.ndarray]]:
+    """Every array of a call, with the way to it."""
+    yield from _leaves(asked.args, ("args",))
+    yield from _leaves(asked.kwargs, ("kwargs",))
+
+
+def _leaves(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], np.ndarray]]:
+    if isinstance(value, np.ndarray):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(item, (*path, key))
+    elif isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            yield from _leaves(item, (*path, i))
+
+
+def _with(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+    """Nested arguments with what stands at `path` replaced."""
+    if not path:
+        return new
+    key, rest = path[0], path[1:]
+    if isinstance(value, Asked):
+        return value._replace(**{key: _with(getattr(value, key), rest, new)})
+    if isinstance(value, dict):
+        return {**value, key: _with(value[key], rest, new)}
+    return type(value)(_with(item, rest, new) if i == key else item for i, item in enumerate(value))
+
+
+# ---- the changes that are tried, the boldest first ----
+
+
+def _smaller(asked: Asked) -> Iterator[Asked]:
+    yield from _without_options(asked)
+    yield from _with_fewer_layers(asked)
+    yield from _cut(asked)
+    yield from _plainer(asked)
+
+
+def _without_options(asked: Asked) -> Iterator[Asked]:
+    """Without a mask, a bias, a norm that may be left out."""
+    for i, value in enumerate(asked.args):
+        if isinstance(value, np.ndarray) and value.dtype == bool:
+            yield _with(asked, ("args", i), None)
+    for path in _named(asked.kwargs, ("kwargs",)):
+        if path[-1] in LEAVABLE:
+            yield _with(asked, path, None)
+
+
+def _named(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
+    for key, item in items:
+        if item is not None:
+            yield (*path, key)
+            yield from _named(item, (*path, key))
+
+
+def _with_fewer_layers(asked: Asked) -> Iterator[Asked]:
+    for path in _named(asked.kwargs, ("kwargs",)):
+        if path[-1] in ("layers", "encoder", "decoder"):
+            layers = asked.kwargs[path[1]] if len(path) == 2 else asked.kwargs[path[1]][path[2]]
+            yield from (_with(asked, path, layers[:i] + layers[i + 1 :]) for i in range(len(layers)) if len(layers) > 1)
+
+
+def _cut(asked: Asked) -> Iterator[Asked]:
+    """With an axis cut to half, or by one: rows, keys, heads, features, sentences."""
+    axes = AXES.get(asked.step, {})
+    for letter in sorted({letter for letters in axes.values() for letter in letters.split()} - {"."}):
+        length = _length(asked, letter)
+        for gone in _pieces(length):
+            if len(gone) < length:
+                yield _cut_out(asked, letter, length, gone)
+
+
+def _pieces(length: int) -> list[list[int]]:
+    half = length // 2
+    halves = [list(range(half, length)), list(range(half))] if length > 2 else []
+    return [*halves, *([i] for i in reversed(range(length)))]
+
+
+def _arrays_with_axes(asked: Asked) -> Iterator[tuple[tuple[Any, ...], np.ndarray, list[tuple[int, str]]]]:
+    for where, letters in AXES.get(asked.step, {}).items():
+        path = ("args", where) if isinstance(where, int) else ("kwargs", where)
+        array = asked.args[where] if isinstance(where, int) and where < len(asked.args) else asked.kwargs.get(str(where))
+        if isinstance(array, np.ndarray):
+            named = letters.split()[-array.ndim :] if array.ndim else []
+            yield path, array, [(axis - len(named), letter) for axis, letter in enumerate(named)]
+
+
+def _length(asked: Asked, letter: str) -> int:
+    return max(
+        (array.shape[axis] for _, array, axes in _arrays_with_axes(asked) for axis, name in axes if name == letter), default=0
+    )
+
+
+def _cut_out(asked: Asked, letter: str, length: int, gone: list[int]) -> Asked:
+    for path, array, axes in _arrays_with_axes(asked):
+        kept = array
+        for axis, name in axes:
+            if name == letter and array.shape[axis] == length:
+                kept = np.delete(kept, gone, axis=axis)
+        asked = _with(asked, path, kept)
+    return asked
+
+
+def _plainer(asked: Asked) -> Iterator[Asked]:
+    """With zeros in place of an array, a row, a number; with whole numbers; with ones."""
+    for path, array in leaves(asked):
+        if array.dtype == bool or not np.count_nonzero(array):
+            continue
+        yield _with(asked, path, np.zeros_like(array))
+        if array.dtype == np.float64:
+            yield _with(asked, path, np.round(array))
+            yield _with(asked, path, np.sign(array))
+        for place in _places(array):
+            for plain in (0, np.sign(array[place])):
+                other = array.copy()
+                other[place] = plain
+                yield _with(asked, path, other)
+
+
+def _places(array: np.ndarray) -> Iterator[Any]:
+    """Its rows, then its numbers, where they are few."""
+    if array.ndim > 1:
+        yield from np.ndindex(array.shape[:-1])
+    if array.size <= ELEMENTWISE:
+        yield from (place for place in np.ndindex(array.shape) if array[place])

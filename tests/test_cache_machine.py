@@ -1,0 +1,98 @@
+"""The cache machine itself: it lets an honest cache pass, and shows each faulty one by a program of at most six operations."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from properties.implementations.recomputed import Recomputed
+from properties.implementations.subject import Subject
+from properties.judgement import run_property
+from properties.oracle import oracle
+from properties.test_cache import test_a_cache_answers_as_the_whole_model as property_of_a_cache
+from properties.verdicts import Verdict
+
+
+class Adapter:
+    """An implementation whose cache recomputes everything, or has the one fault of `kind`."""
+
+    name, arrays, dtypes, steps, conventions = "recomputed", "numpy", ("float64",), frozenset({"kv_cache"}), None
+
+    def __init__(self, kind: type[Recomputed] = Recomputed) -> None:
+        self.kind = kind
+
+    def kv_cache(self, source, source_real=None, **model):
+        return self.kind(partial(oracle, "transformer"), source, source_real, **model)
+
+
+class RollsBackTooFar(Recomputed):
+    """One word too many is forgotten, though the length is told right."""
+
+    shift = 0
+
+    @property
+    def length(self):
+        return self.words.shape[1] + self.shift
+
+    def rollback(self, length):
+        self.shift += self.length - length and length > 0
+        super().rollback(length - self.shift)
+
+
+class ReordersWordsOnly(Recomputed):
+    """The rows change places, their sources stay."""
+
+    def reorder(self, rows):
+        self.words = self.words[rows]
+
+
+class ResetsTheWordsOnly(Recomputed):
+    """Used again, it still reads the first source."""
+
+    def reset(self, source, source_real=None):
+        first = getattr(self, "source", source), getattr(self, "real", source_real)
+        super().reset(*(first if len(first[0]) == len(source) else (source, source_real)))
+
+
+class SharesWhatItCopies(Recomputed):
+    """A copy is the same cache under another name."""
+
+    def copy(self):
+        return self
+
+
+class TellsTheChunkForTheLength(Recomputed):
+    """Its length is that of the last chunk."""
+
+    length = 0
+
+    def prefill(self, words):
+        self.length = words.shape[1]
+        return super().prefill(words)
+
+    def rollback(self, length):
+        self.length = length
+        super().rollback(length)
+
+
+@pytest.fixture
+def play():
+    """Judge one kind of cache by the property, as a run would."""
+    return lambda kind: run_property(property_of_a_cache, Subject(Adapter(kind)), seed=0, examples=60)
+
+
+def test_an_honest_cache_passes(play):
+    """Recomputing is right, and something was compared."""
+    judgement = play(Recomputed)
+
+    assert judgement.verdict is Verdict.PASS, judgement.message
+    assert judgement.compared
+
+
+@pytest.mark.parametrize("kind", [RollsBackTooFar, ReordersWordsOnly, ResetsTheWordsOnly, SharesWhatItCopies, TellsTheChunkForTheLength])
+def test_a_faulty_cache_is_shown_by_a_short_program(play, kind):
+    """Each is caught within the examples of the `ci` profile, and its counterexample is a program of at most six operations."""
+    judgement = play(kind)
+
+    assert judgement.verdict in (Verdict.FAIL, Verdict.ERROR), judgement.message
+    assert 1 <= len(judgement.counterexample.splitlines()) <= 6, judgement.counterexample
