@@ -10,7 +10,6 @@ Outside a `Trace`, `record` hands its matrix through and keeps nothing.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Self
 
 import numpy as np
 
@@ -21,7 +20,7 @@ _path: ContextVar[str] = ContextVar("path_of_the_step", default="")
 class Trace(dict[str, np.ndarray]):
     """The matrices of one run, by name, in the order they were computed. Traces do not nest: the innermost one records."""
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Trace":  # noqa: PYI034 (beartype checks each method by itself and has no Self)
         self._token = _active.set(self)
         return self
 
