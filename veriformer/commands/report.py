@@ -10,7 +10,7 @@ from reports.folders import ReportError
 from reports.render import render
 from veriformer import engine, options, progress
 from veriformer.commands.bench import Duration
-from veriformer.results import GOOD, INTERRUPTED
+from veriformer.results import GOOD, INTERRUPTED, MISSING
 from veriformer.settings import Refused
 
 DTYPES = ("float32", "float64", "bfloat16")
@@ -85,6 +85,8 @@ def _verify(run: Path, seed: int, examples: int | None, console: Console) -> int
     )
     results, ended = progress.verify(request)
     show(results, console)
+    if not ended.interrupted and not results.planned:
+        raise SystemExit(MISSING)  # the properties could not be collected: there is nothing to measure beside, or to render
     return INTERRUPTED if ended.interrupted else results.exit_code
 
 
