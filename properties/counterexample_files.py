@@ -27,25 +27,34 @@ def write(folder: Path, found: Counterexample, *, candidate: str | None = None, 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{found.id}.py"
     if source is not None:
-        (folder / f"{found.id}.candidate.py").write_text(source, encoding="utf-8")
         candidate = f"{found.id}.candidate.py"
+        (folder / candidate).write_text(source, encoding="utf-8")
     path.write_text(_script(found, candidate, beside=source is not None), encoding="utf-8")
-    twin = {"claim": found.claim, "property": found.law, "implementation": found.implementation, "candidate": candidate}
-    twin |= {
+    twin = {
         "id": found.id,
+        "claim": found.claim,
+        "property": found.law,
+        "implementation": found.implementation,
+        "candidate": candidate,
         "dtype": found.dtype,
         "arrays": found.arrays,
-        "calls": [as_data(call._asdict()) for call in found.calls],
+        "calls": as_data([call._asdict() for call in found.calls]),
+        "answers": as_data([[{"expected": exact, "allowed": allowed} for exact, allowed in each] for each in found.answers]),
     }
-    twin["answers"] = as_data([[{"expected": exact, "allowed": allowed} for exact, allowed in each] for each in found.answers])
     path.with_suffix(".json").write_text(json.dumps(twin, indent=1, ensure_ascii=False), encoding="utf-8")
     return path
+
+
+def calls_of(path: Path) -> list[Asked]:
+    """The calls that a twin holds, in our own conventions."""
+    calls = from_data(json.loads(path.read_text(encoding="utf-8"))["calls"])
+    return [Asked(call["step"], tuple(call["args"]), call["kwargs"]) for call in calls]
 
 
 def _script(found: Counterexample, candidate: str | None, *, beside: bool) -> str:
     text = inspect.getsource(counterexample_script)
     step = found.calls[-1].step
-    calls = ",\n".join(_literal_call(call, each) for call, each in zip(found.calls, found.answers, strict=True))
+    calls = ",\n".join(_literal_call(call, each) for call, each in zip(found.given, found.answers, strict=True))
     where = f'str(Path(__file__).with_name({candidate!r})) + ":{step}"' if beside else repr(candidate)
     kind = {"bool": "bool", "int": "int64"}.get(STEPS[step].kind, found.dtype)
     entries = {"title": repr(found.title), "candidate": where, "step": repr(step), "dtype": repr(found.dtype)}

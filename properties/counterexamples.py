@@ -39,8 +39,8 @@ class Counterexample:
     dtype: str
     arrays: str
     calls: tuple[Asked, ...]
-    """As the implementation wants them, in its own conventions."""
-    answers: tuple[Answers, ...]
+    given: tuple[Asked, ...]  # the same as the implementation wants them, in its own conventions
+    answers: tuple[Answers, ...]  # likewise
 
     @property
     def id(self) -> str:
@@ -117,12 +117,16 @@ def _written(subject: Subject, asked: Asked) -> Answers | None:
 
 
 def fault(subject: Subject, calls: Sequence[Asked]) -> str | None:
-    """The kind of fault that the last of these calls shows: WRONG, the name of an exception, or None; the others come before it."""
+    """The kind of fault that the last of these calls shows: WRONG, the name of an exception, or None; the others come before it.
+
+    The implementation begins anew where it can (`close`), so that only these calls can have led to what is seen.
+    """
     *before, last = calls
     try:
         expected = answers(subject, last)
     except (ValueError, TypeError, IndexError, KeyError, AttributeError):
         return None  # not a question that can be asked
+    getattr(subject.adapter, "close", lambda: None)()
     try:
         for call in before:
             subject.call(call.step, *call.args, **call.kwargs)
@@ -159,7 +163,7 @@ def smallest(subject: Subject, claim: str, prop: str, calls: Sequence[Asked], *,
     expected = [answers(subject, call) for call in shown]
     given = tuple(Asked(call.step, *as_they_want_it(*call, subject.conventions)) for call in shown)
     found = [_as_they_say_it(subject, call, each) if each is not None else [] for call, each in zip(shown, expected, strict=True)]
-    return Counterexample(claim, prop, subject.name, subject.dtype, subject.adapter.arrays, given, tuple(found))
+    return Counterexample(claim, prop, subject.name, subject.dtype, subject.adapter.arrays, tuple(shown), given, tuple(found))
 
 
 def _showing(subject: Subject, calls: Sequence[Asked]) -> tuple[Asked, ...] | None:

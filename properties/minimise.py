@@ -92,16 +92,16 @@ def _leaves(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...]
             yield from _leaves(item, (*path, i))
 
 
-def _with(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
     """Nested arguments with what stands at `path` replaced."""
     if not path:
         return new
     key, rest = path[0], path[1:]
     if isinstance(value, Asked):
-        return value._replace(**{key: _with(getattr(value, key), rest, new)})
+        return value._replace(**{key: replaced(getattr(value, key), rest, new)})
     if isinstance(value, dict):
-        return {**value, key: _with(value[key], rest, new)}
-    return type(value)(_with(item, rest, new) if i == key else item for i, item in enumerate(value))
+        return {**value, key: replaced(value[key], rest, new)}
+    return type(value)(replaced(item, rest, new) if i == key else item for i, item in enumerate(value))
 
 
 # ---- the changes that are tried, the boldest first ----
@@ -118,10 +118,10 @@ def _without_options(asked: Asked) -> Iterator[Asked]:
     """Without a mask, a bias, a norm that may be left out."""
     for i, value in enumerate(asked.args):
         if isinstance(value, np.ndarray) and value.dtype == bool:
-            yield _with(asked, ("args", i), None)
+            yield replaced(asked, ("args", i), None)
     for path in _named(asked.kwargs, ("kwargs",)):
         if path[-1] in LEAVABLE:
-            yield _with(asked, path, None)
+            yield replaced(asked, path, None)
 
 
 def _named(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
@@ -136,7 +136,7 @@ def _with_fewer_layers(asked: Asked) -> Iterator[Asked]:
     for path in _named(asked.kwargs, ("kwargs",)):
         if path[-1] in ("layers", "encoder", "decoder"):
             layers = asked.kwargs[path[1]] if len(path) == 2 else asked.kwargs[path[1]][path[2]]
-            yield from (_with(asked, path, layers[:i] + layers[i + 1 :]) for i in range(len(layers)) if len(layers) > 1)
+            yield from (replaced(asked, path, layers[:i] + layers[i + 1 :]) for i in range(len(layers)) if len(layers) > 1)
 
 
 def _cut(asked: Asked) -> Iterator[Asked]:
@@ -176,7 +176,7 @@ def _cut_out(asked: Asked, letter: str, length: int, gone: list[int]) -> Asked:
         for axis, name in axes:
             if name == letter and array.shape[axis] == length:
                 kept = np.delete(kept, gone, axis=axis)
-        asked = _with(asked, path, kept)
+        asked = replaced(asked, path, kept)
     return asked
 
 
@@ -185,15 +185,15 @@ def _plainer(asked: Asked) -> Iterator[Asked]:
     for path, array in leaves(asked):
         if array.dtype == bool or not np.count_nonzero(array):
             continue
-        yield _with(asked, path, np.zeros_like(array))
+        yield replaced(asked, path, np.zeros_like(array))
         if array.dtype == np.float64:
-            yield _with(asked, path, np.round(array))
-            yield _with(asked, path, np.sign(array))
+            yield replaced(asked, path, np.round(array))
+            yield replaced(asked, path, np.sign(array))
         for place in _places(array):
             for plain in (0, np.sign(array[place])):
                 other = array.copy()
                 other[place] = plain
-                yield _with(asked, path, other)
+                yield replaced(asked, path, other)
 
 
 def _places(array: np.ndarray) -> Iterator[Any]:

@@ -282,6 +282,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     from properties.judgement import Judgement, drawing, judge, seed_of
     from properties.verdicts import Verdict
+    from veriformer import replay
 
     subject: Any = pyfuncitem.funcargs["subject"]
     config, name = pyfuncitem.config, pyfuncitem.originalname
@@ -291,7 +292,11 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
             judgement = judge(lambda: pyfuncitem.obj(**arguments), prop, name, subject)
     else:
         judgement = Judgement(Verdict.UNSUPPORTED, f"{subject.name} does not offer {', '.join(prop.needs)}")
-    pyfuncitem.stash[JUDGEMENT] = judgement.as_line()
+    pyfuncitem.stash[JUDGEMENT] = line = judgement.as_line()
+    run = config.stash[PLAN].run
+    if run is not None and judgement.error is not None:
+        script = replay.script(run, subject, prop.claim, name, judgement)
+        line["counterexample"] += f"\nveriformer repro {script.stem}" if script else ""
     if judgement.verdict in (Verdict.UNSUPPORTED, Verdict.KNOWN_FAILURE):
         pytest.skip(f"{judgement.verdict}: {judgement.message}")
     if judgement.error is not None:

@@ -1,0 +1,36 @@
+"""What once failed is asked again, first: one property for each claim and step that counterexamples of earlier runs are about."""
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from properties.claims import claim
+from properties.corpus import Stored, in_dtype, stored
+from properties.counterexamples import answers, fault
+from properties.implementations.subject import Subject
+from properties.verdicts import ClaimBroken, record
+
+
+def asking_again(identifier: str, steps: tuple[str, ...], cases: Sequence[Stored]) -> Callable[..., None]:
+    """The property that none of these counterexamples of a claim shows a fault any more."""
+
+    def test(subject: Subject) -> None:
+        """Calls that once showed a fault are answered within the budget."""
+        for case in cases:
+            calls = in_dtype(subject, case.calls)
+            if kind := fault(subject, calls):
+                raise ClaimBroken(f"{case.id} shows again ({kind})")
+            for exact, _ in answers(subject, calls[-1]) or ():
+                record.compared(exact.size)
+
+    test.__name__ = test.__qualname__ = f"test_what_once_broke_{identifier}_in_{'_and_'.join(steps)}_holds"
+    return claim(identifier, needs=steps)(test)
+
+
+def _kind(case: Stored) -> tuple[str, tuple[str, ...]]:
+    return case.claim, case.steps
+
+
+for (_claim, _steps), _cases in groupby(sorted(stored(Path.cwd()), key=_kind), key=_kind):
+    _test = asking_again(_claim, _steps, list(_cases))
+    globals()[_test.__name__] = _test

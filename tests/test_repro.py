@@ -1,0 +1,183 @@
+"""A broken claim leaves a script behind that stands alone, says 1 while the fault is there and 0 once it is gone."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from properties import corpus, test_again
+from properties.calls import Asked
+from properties.counterexample_files import as_data, from_data, write
+from properties.counterexamples import WRONG, fault, smallest
+from properties.implementations.subject import Subject
+from properties.minimise import minimised, numbers
+from properties.verdicts import ClaimBroken
+from veriformer.child import CandidateProxy
+from veriformer.commands.repro import command
+
+RIGHT = """
+import numpy as np
+
+def softmax(scores):
+    e = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+def attention(Q, K, V, mask=None):
+    scores = Q @ np.swapaxes(K, -1, -2) / np.sqrt(Q.shape[-1], dtype=Q.dtype)
+    return softmax(scores if mask is None else np.where(mask, scores, -np.inf).astype(Q.dtype)) @ V
+
+class Right:
+    arrays, dtypes = "numpy", ("float64", "float32")
+    softmax, attention = staticmethod(softmax), staticmethod(attention)
+"""
+WRONG_SCALE = RIGHT.replace("np.sqrt(Q.shape[-1], dtype=Q.dtype)", "np.sqrt(V.shape[-1], dtype=Q.dtype)")
+REMEMBERS = RIGHT.replace(
+    "    return e / e.sum", "    if scores.shape in MEMORY: return MEMORY[scores.shape]\n    return e / e.sum"
+)
+REMEMBERS = REMEMBERS.replace(
+    "    return e / e.sum(", "    MEMORY[scores.shape] = e / e.sum(axis=-1, keepdims=True)\n    return e / e.sum("
+)
+REMEMBERS = REMEMBERS.replace("def softmax", "MEMORY = {}\n\ndef softmax", 1)
+RAISES = RIGHT.replace("    e = np.exp", "    if scores.shape[-1] % 2: raise ValueError('odd')\n    e = np.exp", 1)
+
+
+def question(seed: int = 0) -> Asked:
+    """An attention of many numbers, none of them special."""
+    rng = np.random.default_rng(seed)
+    Q, K, V = (rng.integers(-64, 65, (2, 3, n, d)) / 64 for n, d in ((4, 2), (5, 2), (5, 6)))
+    return Asked("attention", (Q, K, V, rng.random((2, 1, 4, 5)) < 0.8), {})
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder of the user's, with the right implementation and wrong ones."""
+    for name, text in {"right": RIGHT, "scale": WRONG_SCALE, "remembers": REMEMBERS, "raises": RAISES}.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def candidate(name: str) -> Subject:
+    """One of them, in a process of its own."""
+    return Subject(CandidateProxy(f"{name}.py:Right"), "float32")
+
+
+def run(script: Path, *options: str, isolated: str = "-I") -> subprocess.CompletedProcess:
+    """The script by a Python that sees neither this project nor the current folder, unless they are installed."""
+    return subprocess.run([sys.executable, isolated, script, *options], capture_output=True, text=True, check=False)
+
+
+def test_a_wrong_answer_becomes_a_script_of_few_numbers(place):
+    """The fault shows and is numbered; on the right implementation it does not show."""
+    found = smallest(candidate("scale"), "A2", "test_scale", [question()])
+
+    assert found.numbers <= 16
+    script = write(place / "runs" / "1" / "counterexamples", found, candidate="scale.py:Right")
+    on_the_fault, once_fixed = run(script), run(script, "--candidate", "right.py:Right")
+    assert (on_the_fault.returncode, once_fixed.returncode) == (1, 0), on_the_fault.stdout + once_fixed.stderr
+    assert "expected" in on_the_fault.stdout
+    assert "got" in on_the_fault.stdout
+    assert not [line for line in script.read_text().splitlines() if line.startswith(("from properties", "import properties"))]
+
+
+def test_what_is_answered_from_memory_takes_two_calls_to_show(place):
+    """The last answer kept by shape is right the first time: the script asks twice."""
+    asked = [Asked("softmax", (np.array([[0.0, 1.0]]),), {}), Asked("softmax", (np.array([[3.0, 1.0]]),), {})]
+
+    found = smallest(candidate("remembers"), "A5", "test_memory", asked)
+
+    assert len(found.calls) == 2
+    script = write(place, found, candidate="remembers.py:Right")
+    assert (run(script).returncode, run(script, "--candidate", "right.py:Right").returncode) == (1, 0)
+
+
+def test_an_exception_is_a_fault_with_a_script_too(place):
+    """An odd number of keys is refused by this one: the smallest such question is one key."""
+    found = smallest(candidate("raises"), "A5", "test_odd", [Asked("softmax", (np.arange(15.0).reshape(3, 5),), {})])
+
+    assert found.calls[0].args[0].shape == (1, 1)
+    script = write(place, found, candidate="raises.py:Right")
+    broken = run(script)
+    assert broken.returncode == 1
+    assert "raised ValueError: odd" in broken.stdout
+    assert run(script, "--candidate", "right.py:Right").returncode == 0
+
+
+def test_wrong_usage_of_a_script_is_exit_code_2(place):
+    """A candidate that does not exist is not mistaken for one that is right or wrong."""
+    script = write(place, smallest(candidate("scale"), "A2", "test_scale", [question()]), candidate="scale.py:Right")
+
+    for target in ("nowhere:at_all", "right.py:left", "missing.py:Right"):
+        refused = run(script, "--candidate", target)
+        assert refused.returncode == 2, refused.stdout
+        assert target in refused.stderr
+
+
+def test_a_right_implementation_has_no_counterexample(place):
+    """Nothing is written where no answer is out of bounds."""
+    assert smallest(candidate("right"), "A2", "test_scale", [question()]) is None
+
+
+def test_minimising_keeps_what_the_fault_needs():
+    """Only what matters is left: here a key that is not zero, in a place that may be looked at."""
+    asked = question()
+    smaller = minimised(asked, lambda call: bool(call.args[1].any()))
+
+    assert numbers(smaller) == 1
+    assert smaller.args[1].shape == (1, 1, 1, 1)
+
+
+def test_repro_runs_the_script_of_an_id(place):
+    """By its whole name or its beginning; on another implementation; and a wrong name is one line."""
+    found = smallest(candidate("scale"), "A2", "test_scale", [question()])
+    write(place / "runs" / "1" / "counterexamples", found, candidate="scale.py:Right")
+
+    def repro(*options):
+        return CliRunner().invoke(command, options)
+
+    assert found.id in repro().output
+    assert repro(found.id).exit_code == 1
+    assert repro(found.id[:8], "--candidate", "right.py:Right").exit_code == 0
+    assert repro(found.id, "--run", "runs/1").exit_code == 1
+    wrong = repro("Z9")
+    assert wrong.exit_code == 2
+    assert "no counterexample 'Z9'" in wrong.output
+    assert repro("A2", "--run", "runs/2").exit_code == 2
+
+
+def test_a_counterexample_is_asked_again_next_time(place):
+    """It joins the corpus: the same fault is found without a search, and the right implementation passes."""
+    found = smallest(candidate("scale"), "A2", "test_scale", [question()])
+    write(place / "runs" / "1" / "counterexamples", found, candidate="scale.py:Right")
+
+    (stored,) = corpus.stored(place)
+    again = test_again.asking_again(stored.claim, stored.steps, [stored])
+
+    again(subject=candidate("right"))
+    with pytest.raises(ClaimBroken, match=found.id):
+        again(subject=candidate("scale"))
+
+
+def test_the_twin_loses_no_bit():
+    """What JSON cannot hold by itself comes back all the same: bits, shapes without numbers, NaN and infinity."""
+    values = {"a": np.array([0.1, -0.0, np.nan, np.inf]), "b": np.zeros((0, 3), dtype=np.int64), "c": [np.inf, True, None, "x", 2]}
+
+    back = from_data(json.loads(json.dumps(as_data(values))))
+
+    assert back["a"].tobytes() == values["a"].tobytes()
+    assert back["b"].shape == (0, 3)
+    assert back["b"].dtype == np.int64
+    assert back["c"] == values["c"]
+
+
+def test_a_question_that_cannot_be_asked_is_no_fault(place):
+    """Minimising may try nonsense; that nonsense is refused says nothing about the implementation."""
+    assert (
+        fault(candidate("right"), [Asked("attention", (np.ones((1, 1, 1, 2)), np.ones((1, 1, 1, 3)), np.ones((1, 1, 1, 1))), {})])
+        is None
+    )
+    assert fault(candidate("scale"), [question()]) == WRONG
