@@ -106,13 +106,16 @@ class Configurable:
         """One that may take a mask to add, and that may keep NaN out."""
         scores = Q @ K.swapaxes(-1, -2) / np.sqrt(Q.shape[-1])
         if mask is not None:
-            additive = self.follows.mask_polarity == "additive"
-            may_look = np.isfinite(np.where(mask, 1.0, mask)) if additive else mask ^ (self.follows.mask_polarity == "hidden")
-            if additive and mask.dtype == bool:
-                raise TypeError("mask: expected numbers to add to the scores, got truth values")
-            scores = np.where(may_look, scores, -np.inf)
+            scores = np.where(self._may_look(mask), scores, -np.inf)
         weights = self._weights(scores, self.follows.blind_row)
         return weights @ (np.nan_to_num(V) if self.follows.non_finite_behind_mask == "blocked" else V)
+
+    def _may_look(self, mask: np.ndarray) -> np.ndarray:
+        if self.follows.mask_polarity != "additive":
+            return mask ^ (self.follows.mask_polarity == "hidden")
+        if mask.dtype == bool:
+            raise TypeError("mask: expected numbers to add to the scores, got truth values")
+        return np.isfinite(mask)
 
     def mask(self, n: int, m: int) -> np.ndarray:
         """Top-left or bottom-right, True for *may look* unless masks say what is hidden."""

@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -157,9 +158,9 @@ def test_every_test_says_what_it_shows():
 
 def test_no_two_tests_of_a_file_share_a_name():
     """The second would replace the first without a word."""
-    for path in {path for path, _ in suite()}:
-        names = [function.name for other, function in suite() if other == path]
-        assert len(names) == len(set(names)), path.name
+    names = Counter(f"{path.name}::{function.name}" for path, function in suite())
+
+    assert [name for name, times in names.items() if times > 1] == []
 
 
 @pytest.mark.parametrize("room", [room for room in ROOMS if room != "veriformer"])  # the door re-exports what users import
