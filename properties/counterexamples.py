@@ -46,7 +46,7 @@ class Counterexample:
     def id(self) -> str:
         """A name that says what is broken, by whom and in which dtype; the same fault of the same numbers has the same."""
         digest = hashlib.blake2b(repr((self.law, self.calls)).encode(), digest_size=3).hexdigest()
-        return "-".join([self.claim, _plain(self.implementation), self.calls[-1].step, self.dtype, digest])
+        return "-".join([self.claim, _plain(self.implementation.replace(".py:", ".")), self.calls[-1].step, self.dtype, digest])
 
     @property
     def title(self) -> str:
