@@ -1,7 +1,7 @@
 """What the honest variants are run on: small cases of every step in great number, and whole modules up to the paper's width.
 
-Numbers have few bits, so that they are the same in every dtype; scores stay moderate, since an eager low precision makes softmax
-arbitrary where a score times the unit roundoff reaches 1.
+In half of the cases numbers have few bits, so that sums are exact or nearly; in the others they fill the dtype's whole mantissa.
+Scores stay moderate, since an eager low precision makes softmax arbitrary where a score times the unit roundoff reaches 1.
 """
 
 from collections.abc import Callable
@@ -10,23 +10,31 @@ from typing import Any
 import numpy as np
 
 from properties.calibration.rivals import Case
+from properties.rounding.formats import FORMATS
 
 Nested = dict[str, Any]
 
 
 class Draw:
-    """Arrays of few-bit numbers from one seed."""
+    """Arrays of numbers from one seed: of few bits, the same in every dtype, unless they may fill a `dtype`."""
 
-    def __init__(self, *seed: int) -> None:
+    def __init__(self, *seed: int, dtype: str | None = None) -> None:
         self.rng = np.random.default_rng(seed)
+        self.filled = dtype if dtype is not None and self.rng.random() < 0.5 else None
 
     def size(self, least: int, most: int) -> int:
         """A length; small ones are as likely as large ones."""
         return int(np.exp(self.rng.uniform(np.log(least), np.log(most + 1))))
 
     def numbers(self, *shape: int, magnitude: float = 1.0) -> np.ndarray:
-        """Multiples of magnitude/64 from −magnitude to magnitude."""
-        return self.rng.integers(-64, 65, shape) / 64 * magnitude
+        """From −magnitude to magnitude: multiples of magnitude/64, or any number of the dtype."""
+        if self.filled is None:
+            return self.rng.integers(-64, 65, shape) / 64 * magnitude
+        return self.fitting(self.rng.uniform(-magnitude, magnitude, shape))
+
+    def fitting(self, x: np.ndarray) -> np.ndarray:
+        """The nearest numbers of the dtype; few-bit numbers fit already."""
+        return x if self.filled is None else FORMATS[self.filled].to_nearest(x)
 
     def matrix(self, rows: int, columns: int) -> np.ndarray:
         """About the size Xavier's rule gives."""
@@ -37,7 +45,7 @@ class Draw:
         X = self.numbers(*shape, magnitude=2.0)
         match self.rng.integers(0, 8):
             case 0:
-                return X + 4.0
+                return self.fitting(X + 4.0)
             case 1:
                 return X * 8.0
             case 2:
@@ -60,7 +68,7 @@ class Draw:
 
     def norm(self, d: int) -> Nested:
         """Gain and bias."""
-        return {"gain": 1.0 + self.numbers(d, magnitude=0.5), "bias": self.numbers(d)}
+        return {"gain": self.fitting(1.0 + self.numbers(d, magnitude=0.5)), "bias": self.numbers(d)}
 
     def heads(self, d: int) -> Nested:
         """W_Q … b_O."""
@@ -122,8 +130,8 @@ STEP_CASES: dict[str, Callable[[Draw, int], tuple[tuple[Any, ...], Nested]]] = {
 
 
 def step_case(step: str, dtype: str, *seed: int) -> Case:
-    """One step alone, axes up to 48."""
-    args, kwargs = STEP_CASES[step](Draw(*seed), int(np.random.default_rng(seed).choice((8, 8, 24, 48))))
+    """One step alone, axes up to 96 (rows of softmax and norms, and sums of linear maps, twice that)."""
+    args, kwargs = STEP_CASES[step](Draw(*seed, dtype=dtype), int(np.random.default_rng(seed).choice((8, 24, 48, 96))))
     return Case(step, args, kwargs, dtype)
 
 
@@ -133,7 +141,7 @@ WIDTHS = ((16, 2), (32, 4), (64, 4), (128, 8), (512, 8))
 
 def module_case(step: str, dtype: str, *seed: int) -> Case:
     """Several steps in a row: multi-head attention, a layer, or six layers of an encoder or a decoder."""
-    draw = Draw(*seed)
+    draw = Draw(*seed, dtype=dtype)
     d, h = WIDTHS[int(draw.rng.choice(len(WIDTHS), p=(0.4, 0.3, 0.2, 0.08, 0.02)))]
     n, m = draw.size(2, 16), draw.size(2, 16)
     X, M = draw.numbers(1, n, d, magnitude=2.0), draw.numbers(1, m, d, magnitude=2.0)

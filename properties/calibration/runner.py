@@ -22,7 +22,9 @@ from properties.calibration.rivals import RULES, Case, Judged
 from properties.calibration.variants import LOW_DTYPES, Variant, bank
 from properties.verdicts import NotOffered, Verdict
 
-STEP_CHUNK, MODULE_CHUNK = 16, 2  # cases of one chunk
+CHUNK = {"steps": 64, "modules": 4}  # cases of one chunk
+DISTINCT = {"steps": {"float32": 9, "bfloat16": 2, "float16": 2}, "modules": {"float32": 22, "bfloat16": 9, "float16": 9}}
+"""About how many bit-different results the variants give of one case: each is one check."""
 SEEDS, SEEN = 8, 7  # a fault is seen if it is rejected on so many of its eight witness inputs
 PER_OCTAVE = 8  # bins of the histograms of ratios
 FINEST = 26.0  # graded faults go down to 2^-26
@@ -30,18 +32,14 @@ FINEST = 26.0  # graded faults go down to 2^-26
 Chunk = tuple[str, str, str, int]  # what ("steps", "modules", "named", "graded"), step or fault, dtype, number
 
 
-def chunks(checks: int, modules: int, dtypes: tuple[str, ...] = LOW_DTYPES, variants: int = 33) -> Iterator[Chunk]:
-    """About so many checks of single steps and of modules, spread evenly over steps and dtypes, and all faults."""
+def chunks(checks: int, modules: int, dtypes: tuple[str, ...] = LOW_DTYPES) -> Iterator[Chunk]:
+    """All faults, and about so many checks of single steps and of modules, spread evenly over steps and dtypes."""
     for dtype in dtypes:
-        for fault in NAMED:
-            yield "named", fault.name, dtype, 0
-        for kind in GRADED:
-            yield "graded", kind, dtype, 0
-    for what, steps, wanted, size in (
-        ("steps", tuple(STEP_CASES), checks, STEP_CHUNK * variants),
-        ("modules", MODULES, modules, MODULE_CHUNK * variants),
-    ):
-        for number in range(math.ceil(wanted / (len(steps) * len(dtypes) * size))):
+        yield from (("named", fault.name, dtype, 0) for fault in NAMED)
+        yield from (("graded", kind, dtype, 0) for kind in GRADED)
+    for what, steps, wanted in (("modules", MODULES, modules), ("steps", tuple(STEP_CASES), checks)):
+        of_a_round = len(steps) * CHUNK[what] * sum(DISTINCT[what][dtype] for dtype in dtypes)
+        for number in range(math.ceil(wanted / of_a_round)):
             yield from ((what, step, dtype, number) for step in steps for dtype in dtypes)
 
 
@@ -60,7 +58,7 @@ def work(chunk: Chunk, seed: int, *, compiled: bool = False) -> dict[str, Any]:
 
 
 def _honest(what: str, step: str, dtype: str, number: int, seed: int, *, compiled: bool) -> dict[str, Any]:
-    case_of, size = (step_case, STEP_CHUNK) if what == "steps" else (module_case, MODULE_CHUNK)
+    case_of, size = step_case if what == "steps" else module_case, CHUNK[what]
     variants = bank(compiled=compiled)
     ratios: dict[str, Counter[int]] = defaultdict(Counter)
     counts: Counter[str] = Counter()
