@@ -1,5 +1,7 @@
 """Findings on a terminal: what is broken first, each with its smallest input, then a table claim × implementation and dtype."""
 
+import os
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from itertools import groupby
@@ -21,6 +23,11 @@ ORDER = {claim.id: number for number, claim in enumerate(CLAIMS)}
 CLAIM = {claim.id: claim for claim in CLAIMS}
 
 Cell = tuple[str, str, str]
+
+
+def console() -> Console:
+    """Standard output; a file or a pipe gets lines that a table fits into."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
 
 
 def show(results: Results, console: Console) -> None:
@@ -137,7 +144,8 @@ def _examples(findings: Iterable[Finding]) -> str:
 
 
 def _share(findings: Iterable[Finding]) -> str:
-    shares = [finding.share for finding in findings if finding.share is not None]
+    told = [finding for finding in findings if finding.verdict != Verdict.KNOWN_FAILURE]  # what is declared is over any budget
+    shares = [finding.share for finding in told if finding.share is not None]
     return f"{max(shares):.2g}" if shares else "–"
 
 

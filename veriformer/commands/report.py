@@ -26,7 +26,7 @@ DTYPES = ("float32", "float64", "bfloat16")
     "--run", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Where a new run goes. Default: a new folder in runs/."
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the examples and inputs of a new run.")
-@click.option("--examples", type=click.IntRange(1), metavar="N", help="Examples a property. Default: those of the profile `quick`.")
+@click.option("--examples", type=click.IntRange(1), default=12, show_default=True, metavar="N", help="Examples a property.")
 @click.option("--budget", type=Duration(), default="60s", show_default=True, help="How long a new run may measure speed.")
 @click.pass_context
 def command(
@@ -37,7 +37,7 @@ def command(
     against: Path | None,
     folder: Path | None,
     seed: int,
-    examples: int | None,
+    examples: int,
     budget: float,
 ) -> None:
     """Verify and measure all that is built in, and write report.html, summary.md and tables; or render the run folders FOLDERS.
@@ -45,7 +45,9 @@ def command(
     A new run verifies the oracle, the fast implementation and PyTorch's own in float32, float64 and bfloat16, then times them side
     by side. Exit code: 0 good, 1 a claim broken or a timed output wrong, 2 usage, 5 something planned is missing.
     """
-    console = Console(highlight=False)
+    from veriformer.show import console as standard_output
+
+    console = standard_output()
     code = GOOD
     if not folders:
         run = options.run_folder(folder)
@@ -70,7 +72,7 @@ def _severity(code: int) -> int:
     return {GOOD: 0, 1: 2}.get(code, 1)
 
 
-def _verify(run: Path, seed: int, examples: int | None, console: Console) -> int:
+def _verify(run: Path, seed: int, examples: int, console: Console) -> int:
     from properties.implementations.registry import BUILT_IN
     from veriformer.show import show
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from veriformer import options, progress
 from veriformer.results import INTERRUPTED, Results
@@ -43,9 +42,9 @@ def command(ctx: click.Context, /, *, as_json: bool, **asked: Any) -> None:
     if as_json:
         click.echo(json.dumps(_json(results, code), ensure_ascii=False, indent=1))
     else:
-        from veriformer.show import show
+        from veriformer.show import console, show
 
-        show(results, Console(highlight=False))
+        show(results, console())
     ctx.exit(code)
 
 
