@@ -58,7 +58,7 @@ def _live_scores_below(seed: int) -> Arguments:
 
 
 def _finite_mask(honest: Honest, args: tuple[Any, ...], _: Nested) -> np.ndarray:
-    Q, K, V, mask = (*map(honest.given, args[:3]), args[3])
+    (Q, K, V), mask = map(honest.given, args[:3]), args[3]
     scores = honest.product(Q, K.swapaxes(-1, -2)) / honest.inside(np.sqrt(Q.shape[-1]))
     weights = honest.softmax(np.where(mask, scores, -1e4))
     return honest.result(honest.product(honest.given(weights), V))
@@ -72,15 +72,17 @@ def _aligned(seed: int) -> Arguments:
 
 
 def _leak(honest: Honest, args: tuple[Any, ...], _: Nested) -> np.ndarray:
-    mask = args[3].copy()
-    mask[30, 31] = True
-    return honest.attention(*args[:3], mask)
+    Q, K, V, mask = args
+    leaking = mask.copy()
+    leaking[30, 31] = True
+    return honest.attention(Q, K, V, leaking)
 
 
 def _dropped(honest: Honest, args: tuple[Any, ...], _: Nested) -> np.ndarray:
-    mask = np.ones((args[0].shape[2], args[1].shape[2]), dtype=bool)
+    Q, K, V, _mask = args
+    mask = np.ones((Q.shape[2], K.shape[2]), dtype=bool)
     mask[-1, 0] = False
-    return honest.attention(*args[:3], mask)
+    return honest.attention(Q, K, V, mask)
 
 
 def _row_before(honest: Honest, args: tuple[Any, ...], _: Nested) -> np.ndarray:

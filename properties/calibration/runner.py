@@ -167,8 +167,9 @@ def run(wanted: list[Chunk], seed: int, path: Path, *, jobs: int, compiled: bool
     done = finished(path, seed)
     missing = [chunk for chunk in wanted if chunk not in done]
     yield from (done[chunk] for chunk in wanted if chunk in done)
-    parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
-    for line in parallel(delayed(_alone)(chunk, seed, compiled) for chunk in missing):
+    parallel = Parallel(n_jobs=jobs, return_as="generator_unordered")
+    lines: Iterator[Any] = parallel(delayed(_alone)(chunk, seed, compiled) for chunk in missing)  # type: ignore[assignment]
+    for line in lines:
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
             file.flush()
