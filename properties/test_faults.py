@@ -9,10 +9,11 @@ from properties.claims import CLAIMS
 from properties.faults import bank
 from properties.faults.cheats import PEEKING
 from properties.faults.fault import Fault
-from properties.faults.search import Breach, breaches, judged, planned, property_named
+from properties.faults.search import Breach, breaches, breaks, is_breach, planned, property_named
 from properties.faults.usual_checks import normal_cases
 from properties.implementations.subject import Subject
-from properties.verdicts import BROKEN, CandidateError
+from properties.judgement import Judgement
+from properties.verdicts import CandidateError, Verdict
 
 ROOM = Path(__file__).parent
 KNOWS_THE_BANK = {"test_faults.py", "test_detection.py"}
@@ -116,18 +117,27 @@ def test_a_cheat_breaks_three_laws_or_more(fault):
     """No cheat depends on a single law: at least three claims or properties find it, of those that are run on attention."""
     broken = []
     for test in planned(fault):
-        if judged(fault.implementation(), fault.dtype, test, seed=0).verdict in BROKEN:
+        if breaks(fault, test, seed=0):
             broken.append(test.__name__)
         if len(broken) == 3:
             return
     pytest.fail(f"{fault.id} was found by {broken} only")
 
 
+def test_a_property_that_goes_wrong_itself_has_caught_nothing():
+    """An exception that is neither a verdict's nor raised in the faulty text is a mistake of ours, and said aloud."""
+    fault = bank.entry("zeros")
+    mistake = Judgement(Verdict.ERROR, "missing 1 required positional argument", error=TypeError("missing"))
+
+    with pytest.raises(RuntimeError, match="not an error of zeros: missing 1 required"):
+        is_breach(mistake, fault.implementation())
+
+
 def test_no_property_sees_that_an_answer_is_the_oracles_own():
     """The limit of every check of values: a candidate that imports our oracle and repeats it gets through."""
     test = property_named("test_attention_agrees_with_the_oracle")
 
-    assert judged(PEEKING.implementation(), "float32", test, seed=0, examples=5).verdict not in BROKEN
+    assert not breaks(PEEKING, test, seed=0, examples=5)
 
 
 @pytest.mark.parametrize("path", sorted(ROOM.rglob("*.py")), ids=lambda path: path.relative_to(ROOM).as_posix())

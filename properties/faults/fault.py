@@ -62,7 +62,8 @@ class Implementation:
         self.name, self.steps, self.dtypes = name, frozenset(steps), (dtype,)
         self.conventions: Conventions = OURS  # as the projects promised: an answer of another convention is the fault
         self._source = source
-        self._module = _executed(name, source)
+        self.file = f"<{name}>"  # as a traceback through its text says
+        self._module = _executed(self.file, source)
 
     def close(self) -> None:
         """Forget everything: the next call is the first."""
@@ -74,8 +75,8 @@ class Implementation:
         return getattr(self._module, step)
 
 
-def _executed(name: str, source: str) -> ModuleType:
-    module, file = ModuleType("faulty"), f"<{name}>"
+def _executed(file: str, source: str) -> ModuleType:
+    module = ModuleType("faulty")
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)  # so that a traceback shows the statement
     exec(compile(source, file, "exec"), module.__dict__)  # noqa: S102 (our own text)
     return module

@@ -9,9 +9,8 @@ from typing import Any
 
 from properties.faults.bank import BANK, CLASSES, OUT_OF_SCOPE, component, entry
 from properties.faults.fault import Fault
-from properties.faults.search import Breach, breaches, claim_of, first_breach, judged, planned
+from properties.faults.search import Breach, breaches, breaks, claim_of, first_breach, planned
 from properties.faults.usual_checks import by_assert_close, by_twice_the_baseline, caught_by
-from properties.verdicts import BROKEN
 
 SCHEMA = 1
 SEEDS = (0, 1, 2, 3, 4)
@@ -59,7 +58,7 @@ def ask_the_named(identifier: str, examples: int | None) -> Line:
     fault = entry(identifier)
     for test in planned(fault):
         claim = claim_of(test)
-        if claim in fault.breaks and judged(fault.implementation(), fault.dtype, test, SEEDS[0], examples).verdict in BROKEN:
+        if claim in fault.breaks and breaks(fault, test, SEEDS[0], examples):
             return {"kind": "named", "id": identifier, "claim": claim}
     return {"kind": "named", "id": identifier, "claim": None}
 
@@ -79,7 +78,7 @@ def give_a_chance(claim: str, examples: int | None) -> Line:
         for test in planned(fault):
             if claim_of(test) != claim or fault.equivalent:
                 continue
-            if judged(fault.implementation(), fault.dtype, test, SEEDS[0], examples).verdict in BROKEN:
+            if breaks(fault, test, SEEDS[0], examples):
                 return {**line, "caught": fault.id, "property": test.__name__}
     return line
 

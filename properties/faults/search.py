@@ -1,22 +1,24 @@
 """Look for a fault as the suite would look for it in anybody's implementation: property after property, until one breaks."""
 
 import importlib
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 from hypothesis import Phase
+from hypothesis.errors import FlakyFailure
 
 from properties.claims import Property
 from properties.faults.fault import Fault, Implementation
 from properties.implementations.subject import Subject
 from properties.judgement import Judgement, run_property
 from properties.steps import STEPS
-from properties.verdicts import BROKEN
+from properties.verdicts import BROKEN, CandidateError, Verdict
 
 Test = Callable[..., object]
 
@@ -39,7 +41,23 @@ def properties() -> tuple[Test, ...]:
     files = sorted(path for path in Path(__file__).parents[1].glob("test_*.py") if "@claim(" in path.read_text(encoding="utf-8"))
     modules = [importlib.import_module(f"properties.{path.stem}") for path in files]
     found = [value for module in modules for value in vars(module).values() if hasattr(value, "property_of_claim")]
-    return tuple(dict.fromkeys(found))
+    return tuple(case for test in dict.fromkeys(found) for case in _cases(test))
+
+
+def _cases(test: Any) -> list[Test]:
+    """The test itself, or one for each value that pytest would hand it besides the subject."""
+    marks = [mark for mark in getattr(test, "pytestmark", ()) if mark.name == "parametrize"]
+    if not marks:
+        return [test]
+    if len(marks) > 1 or hasattr(test, "hypothesis"):
+        raise TypeError(f"{test.__name__}: expected at most one parametrize, and none on a property that draws")
+    (argument, values), cases = marks[0].args, []
+    for value in values:
+        case: Any = partial(test, **{argument: value})
+        case.__name__, case.__module__ = f"{test.__name__}[{value}]", test.__module__
+        case.property_of_claim = test.property_of_claim
+        cases.append(case)
+    return cases
 
 
 def property_named(name: str) -> Test:
@@ -96,18 +114,42 @@ def judged(implementation: Any, dtype: str, test: Test, seed: int, examples: int
         return run_property(test, Subject(implementation, dtype), seed=seed, examples=examples)
 
 
+def is_breach(judgement: Judgement, implementation: Implementation) -> bool:
+    """Whether the implementation broke the property. Raises RuntimeError where the property itself went wrong: that is no catch."""
+    if judgement.verdict not in BROKEN:
+        return False
+    if judgement.verdict is Verdict.ERROR and not _is_its_own(judgement.error, implementation):
+        raise RuntimeError(f"not an error of {implementation.name}: {judgement.message}") from judgement.error
+    return True
+
+
+def _is_its_own(error: BaseException | None, implementation: Implementation) -> bool:
+    """Whether an exception says that the implementation erred, or was raised in its text."""
+    if isinstance(error, FlakyFailure) and error.exceptions:
+        error = error.exceptions[0]
+    raised_in = traceback.extract_tb(error.__traceback__) if error is not None else []
+    return isinstance(error, CandidateError) or any(frame.filename == implementation.file for frame in raised_in)
+
+
 def breaches(
     make: Callable[[], Implementation], fault: Fault, seed: int, examples: int | None = None
 ) -> Iterator[Breach | Judgement]:
     """For every planned property its breach, or the judgement that let it pass; each gets an implementation without a past."""
     spent, seconds = 0, 0.0
     for test in planned(fault):
-        judgement = judged(make(), fault.dtype, test, seed, examples)
+        implementation = make()
+        judgement = judged(implementation, fault.dtype, test, seed, examples)
         spent, seconds = spent + judgement.generated, seconds + judgement.seconds
-        if judgement.verdict in BROKEN:
+        if is_breach(judgement, implementation):
             yield Breach(claim_of(test), test.__name__, judgement.verdict.value, judgement.message, spent, seconds)
         else:
             yield judgement
+
+
+def breaks(fault: Fault, test: Test, seed: int, examples: int | None = None) -> bool:
+    """Whether one property finds a fault."""
+    implementation = fault.implementation()
+    return is_breach(judged(implementation, fault.dtype, test, seed, examples), implementation)
 
 
 def first_breach(fault: Fault, seed: int, examples: int | None = None) -> Breach | None:
