@@ -67,8 +67,8 @@ def command(
             progress.advance(task)
     found = table.summary(lines)
     text = json.dumps(found, ensure_ascii=False, indent=1)
-    if write:
-        write.write_text(text + "\n", encoding="utf-8")
+    for path in (folder / "calibration.json", *([write] if write else ())):  # the first is what `veriformer report` shows
+        path.write_text(text + "\n", encoding="utf-8")
     click.echo(text if as_json else table.text(found))
     flagged = sum(of[kind]["false alarms"]["ours"] for of in found.values() for kind in ("steps", "modules") if kind in of)
     raise SystemExit(1 if flagged else 0)
