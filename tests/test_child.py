@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from properties.layouts import Handed
 from properties.verdicts import CandidateCrash, CandidateError, CandidateTimeout, record
 from veriformer import wire
 from veriformer.child import LAYOUTS, CandidateProxy, TargetError
-from veriformer.handed import Handed
 
 SCORES = np.array([[0.0, 1.0], [2.0, -1.0]])
 HONEST = """

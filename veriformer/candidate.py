@@ -50,15 +50,17 @@ def _ours(file: str) -> ModuleType:
 
 
 if TYPE_CHECKING:
+    from properties import layouts
     from properties.implementations import cached
-    from veriformer import handed, reach, wire
+    from veriformer import described, reach, wire
 else:
     cached = _ours("properties/implementations/cached.py")
-    handed = _ours("veriformer/handed.py")
+    described = _ours("veriformer/described.py")
+    layouts = _ours("properties/layouts.py")
     reach = _ours("veriformer/reach.py")
     wire = _ours("veriformer/wire.py")
 
-OURS = {str(module.__file__) for module in (cached, handed, reach, wire)} | {__file__}
+OURS = {str(module.__file__) for module in (cached, described, layouts, reach, wire)} | {__file__}
 
 
 # ---- the zygote ----
@@ -289,7 +291,7 @@ class Candidate:
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Call one step, or `tap`: the result described, or what was raised. SystemExit ends the worker, as it would a script."""
-        inputs: list[handed.Handed] = []
+        inputs: list[layouts.Handed] = []
         give = partial(_given, make=partial(self._handed, request, inputs))
         args = [give(value, path) for value, path in zip(request["args"], request["names"], strict=True)]
         kwargs = {name: give(value, name) for name, value in request["kwargs"].items()}
@@ -298,7 +300,7 @@ class Candidate:
             function = partial(cached.play, function)
         try:
             result = function(*args, **kwargs)
-            answer = handed.described(result)
+            answer = described.described(result)
             answer["changed"] = [each.path for each in inputs if each.changed()]
             answer["shares"] = [each.path for each in inputs if each.shares(result)]
         except SystemExit:
@@ -308,11 +310,11 @@ class Candidate:
             return {"raised": type(error).__name__, "message": message[:500], "where": _where(error)}
         return answer
 
-    def _handed(self, request: dict[str, Any], inputs: list["handed.Handed"], value: Any, path: str) -> Any:
+    def _handed(self, request: dict[str, Any], inputs: list["layouts.Handed"], value: Any, path: str) -> Any:
         if isinstance(value, str):  # the name of a dtype
             return getattr(torch if self.arrays == "torch" else np, value)
         device = request["device"] if self.arrays == "torch" else None
-        inputs.append(handed.Handed(path, value, request["dtype"], device, request["layout"]))
+        inputs.append(layouts.Handed(path, value, request["dtype"], device, request["layout"]))
         return inputs[-1].given
 
 

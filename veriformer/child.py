@@ -14,14 +14,15 @@ from typing import Any, Self
 import hypothesis
 import numpy as np
 
+from properties import layouts
 from properties.steps import STEPS
 from properties.verdicts import CandidateCrash, CandidateError, CandidateTimeout
-from veriformer import handed, wire
+from veriformer import wire
 from veriformer.losses import Failure, Losses
 from veriformer.processes import Worker, zygote
 
 DTYPES = {"torch": ("float64", "float32", "bfloat16", "float16"), "numpy": ("float64", "float32", "float16")}
-LAYOUTS = ("contiguous", *handed.LAYOUTS)
+LAYOUTS = ("contiguous", *layouts.LAYOUTS)
 
 
 class TargetError(ValueError):

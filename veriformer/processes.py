@@ -18,7 +18,7 @@ from typing import Any
 from veriformer import wire
 
 CANDIDATE = Path(__file__).with_name("candidate.py")
-OURS = {str(CANDIDATE), *(str(CANDIDATE.with_name(name)) for name in ("handed.py", "wire.py"))}
+OURS = {str(CANDIDATE), *(str(CANDIDATE.with_name(name)) for name in ("described.py", "wire.py"))}
 START_TIME = 120.0  # seconds a zygote may take to import torch
 LOG_KEPT = 4096  # bytes of the candidate's last output that are kept to be quoted
 

@@ -15,6 +15,7 @@ from hypothesis import reject
 from properties.calls import calls
 from properties.conventions import Conventions, answered, asked, settled
 from properties.implementations.cached import play
+from properties.layouts import Handed
 from properties.steps import STEPS, expected_shape
 from properties.verdicts import CandidateError, NotOffered, record
 
@@ -40,6 +41,8 @@ class Adapter(Protocol):
 class Subject:
     """One implementation at one dtype on one device; every step it offers is a method of this object."""
 
+    layout: str | None = None  # how the memory of its inputs lies: one of `layouts.LAYOUTS`, or contiguous
+
     def __init__(self, adapter: Adapter, dtype: str = "float64", device: str = "cpu") -> None:
         if dtype not in DTYPES:
             raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
@@ -54,6 +57,12 @@ class Subject:
         """The same implementation, taken to follow these conventions."""
         other = Subject(self.adapter, self.dtype, self.device)
         other.conventions = conventions
+        return other
+
+    def reading(self, layout: str | None) -> "Subject":
+        """The same implementation, given arrays that lie in memory in another way."""
+        other = self.under(self.conventions)
+        other.layout = layout
         return other
 
     @property
@@ -94,7 +103,8 @@ class Subject:
         try:
             their_args, their_kwargs = asked(step, args, kwargs, self.conventions)
             if hasattr(self.adapter, "call"):  # lives in a child process, which converts and compares on its side
-                result = self.adapter.call(step, their_args, their_kwargs, self.dtype, self.device)  # type: ignore[attr-defined]
+                choices = {} if self.layout is None else {"layout": self.layout}
+                result = self.adapter.call(step, their_args, their_kwargs, self.dtype, self.device, **choices)  # type: ignore[attr-defined]
             else:
                 result = self._call_here(step, their_args, their_kwargs)
         except NotOffered:
@@ -117,7 +127,8 @@ class Subject:
                     raise ValueError(f"{step}: {path} holds numbers that are not representable in {self.dtype}")
 
     def _call_here(self, step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        given_args, given_kwargs = self._given(args), self._given(kwargs)
+        handed: list[Handed] = []
+        given_args, given_kwargs = self._given(args, "", handed), self._given(kwargs, "", handed)
         if step == "positional_encoding":
             numpy_dtype = NUMPY_DTYPES.get(self.dtype)
             given_kwargs["dtype"] = DTYPES[self.dtype] if self.adapter.arrays == "torch" else numpy_dtype
@@ -130,29 +141,24 @@ class Subject:
             failure = CandidateError(f"{self.name}.{step} raised {type(error).__name__}: {error}")
             failure.raised = True  # type: ignore[attr-defined]
             raise failure from error
-        self._must_be_unchanged(step, (args, kwargs), (given_args, given_kwargs))
+        if changed := [each.path for each in handed if each.changed()]:
+            raise CandidateError(f"{self.name}.{step} changed its input {', '.join(changed)} in place")
         return self._taken(step, result)
 
-    def _given(self, value: Any) -> Any:
-        """Copies for the implementation, of its own kind of array, in the dtype and on the device under test."""
+    def _given(self, value: Any, path: str, handed: list[Handed]) -> Any:
+        """Copies for the implementation, of its own kind of array, in the dtype and on the device under test; noted in `handed`."""
         if isinstance(value, dict):
-            return {key: self._given(item) for key, item in value.items()}
+            return {key: self._given(item, f"{path}.{key}" if path else str(key), handed) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
-            return type(value)(self._given(item) for item in value)
+            return type(value)(self._given(item, f"{path}[{i}]", handed) for i, item in enumerate(value))
         if not isinstance(value, np.ndarray):
             return value
-        if self.adapter.arrays == "numpy":
-            copy = value.astype(NUMPY_DTYPES[self.dtype] if value.dtype == np.float64 else value.dtype)
-            copy.flags.writeable = False
-            return copy
-        tensor = torch.from_numpy(np.array(value, copy=True, order="C"))
-        return tensor.to(self.device, DTYPES[self.dtype] if value.dtype == np.float64 else tensor.dtype)
-
-    def _must_be_unchanged(self, step: str, before: Any, after: Any) -> None:
-        for (path, was), (_, now) in zip(_arrays(before), _arrays(after), strict=True):
-            values = _widened(now) if isinstance(now, torch.Tensor) else np.asarray(now)
-            if values.shape != was.shape or not np.array_equal(values, was, equal_nan=was.dtype == np.float64):
-                raise CandidateError(f"{self.name}.{step} changed its input {path} in place")
+        device = self.device if self.adapter.arrays == "torch" else None
+        handed.append(Handed(path, np.array(value, copy=True, order="C"), self.dtype, device, self.layout))
+        given = handed[-1].given
+        if device is None:
+            given.flags.writeable = False
+        return given
 
     def _taken(self, step: str, result: Any) -> Any:
         """The implementation's result as a NumPy array, its dtype checked; nested results likewise, array by array."""

@@ -1,6 +1,6 @@
-"""What is handed to a candidate, in every memory layout, and what comes back from it, described.
+"""The memory layouts an array is handed over in, with NaN in every gap: transposed, strided, at an offset, expanded, backwards.
 
-Stands alone (standard library, numpy, torch where it is imported): the candidate's process loads this file by its path.
+Stands alone (standard library, numpy, torch where it is imported): a candidate's process loads this file by its path.
 """
 
 import sys
@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 
-def _is_tensor(value: Any) -> bool:
+def is_tensor(value: Any) -> bool:
+    """Whether it is a tensor of torch; torch is not imported for it."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
 
 
 class Handed:
-    """One array handed to the candidate, with the memory it lies in and the bits that memory held."""
+    """One array handed to an implementation, with the memory it lies in and the bits that memory held."""
 
     def __init__(self, path: str, values: np.ndarray, dtype: str, device: str | None, layout: str | None) -> None:
         self.path = path
@@ -35,8 +36,8 @@ class Handed:
 
     def shares(self, result: Any) -> bool:
         """Whether `result` is a view of this array's memory."""
-        if _is_tensor(result):
-            if not _is_tensor(self.memory) or not result.numel():
+        if is_tensor(result):
+            if not is_tensor(self.memory) or not result.numel():
                 return False
             return result.untyped_storage().data_ptr() == self.memory.untyped_storage().data_ptr()
         return isinstance(result, np.ndarray) and isinstance(self.memory, np.ndarray) and np.may_share_memory(result, self.memory)
@@ -91,7 +92,16 @@ def _expanded(array: Any, values: np.ndarray) -> tuple[Any, Any]:
     return memory, np.broadcast_to(memory, array.shape) if isinstance(array, np.ndarray) else memory.expand(array.shape)
 
 
-LAYOUTS = {"transposed": _transposed, "strided": _strided, "offset": _offset, "expanded": _expanded}
+def _backwards(array: Any, _: np.ndarray) -> tuple[Any, Any]:
+    """Negative strides along every axis; torch has none."""
+    if not isinstance(array, np.ndarray):
+        return array, array
+    everywhere = (slice(None, None, -1),) * array.ndim
+    memory = np.ascontiguousarray(array[everywhere])
+    return memory, memory[everywhere]
+
+
+LAYOUTS = {"transposed": _transposed, "strided": _strided, "offset": _offset, "expanded": _expanded, "backwards": _backwards}
 
 
 def _bits(array: Any) -> bytes:
@@ -104,27 +114,3 @@ def _geometry(array: Any) -> tuple[Any, ...]:
     if isinstance(array, np.ndarray):
         return array.shape, array.strides, array.__array_interface__["data"][0]
     return tuple(array.shape), array.stride(), array.data_ptr()
-
-
-def described(result: Any) -> dict[str, Any]:
-    """A result as a message: what it is, and its values as float64, bool or int64 (None where those cannot hold them)."""
-    kind_of_type = f"{type(result).__module__}.{type(result).__qualname__}".removeprefix("builtins.")
-    if _is_tensor(result):
-        values, dtype = result.detach().cpu(), str(result.dtype).removeprefix("torch.")
-        values = values.double() if values.is_floating_point() else values
-        return _array_answer("tensor", "torch.Tensor", dtype, values.resolve_conj().numpy())
-    if isinstance(result, np.ndarray):
-        return _array_answer("array", "numpy.ndarray", result.dtype.name, np.asarray(result))
-    if isinstance(result, dict):
-        return {"kind": "nested", "type": kind_of_type, "items": {str(key): described(item) for key, item in result.items()}}
-    if isinstance(result, list | tuple):
-        return {"kind": "nested", "type": kind_of_type, "items": [described(item) for item in result]}
-    if isinstance(result, str | int):
-        return {"kind": "plain", "type": kind_of_type, "value": result}
-    return {"kind": "other", "type": kind_of_type}
-
-
-def _array_answer(kind: str, type_name: str, dtype: str, values: np.ndarray) -> dict[str, Any]:
-    wide = {"f": np.float64, "b": np.bool_, "i": np.int64, "u": np.int64}.get(values.dtype.kind)
-    held = None if wide is None else values.astype(wide)
-    return {"kind": kind, "type": type_name, "dtype": dtype, "shape": list(values.shape), "values": held}
