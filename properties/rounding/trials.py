@@ -167,6 +167,7 @@ class Trials:
     def _noise(self, exact: np.ndarray) -> np.ndarray:
         """For each trial numbers spread evenly over (−1, 1), the same for elements whose exact value is the same in float32."""
         bits = exact.astype(np.float32).view(np.uint32).astype(np.uint64)
+        bits ^= np.uint64(0x9E3779B97F4A7C15)  # or a sum that cancels to exactly 0 would have no noise
         bits *= np.uint64(0xBF58476D1CE4E5B9)
         bits ^= bits >> np.uint64(29)
         bits *= np.uint64(0x94D049BB133111EB)
