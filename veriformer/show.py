@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 from itertools import groupby
+from pathlib import Path
 
 from rich.console import Console, Group
 from rich.panel import Panel
@@ -155,4 +156,5 @@ def _closing(results: Results) -> Text:
     parts = [f"{count} {verdict}" for verdict, count in counts.items() if count]
     parts += [f"{len(results.missing)} planned and not run"] if results.missing else []
     colour = {0: "green", 1: "bold red"}.get(results.exit_code, "bold yellow")
-    return Text(f"{', '.join(parts) or 'nothing was run'}  ({results.folder})", colour)
+    folder = results.folder.relative_to(Path.cwd()) if results.folder.is_relative_to(Path.cwd()) else results.folder
+    return Text(f"{', '.join(parts) or 'nothing was run'}  ({folder})", colour)
