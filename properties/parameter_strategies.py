@@ -223,10 +223,10 @@ def encoder_layer_calls(draw: st.DrawFn, *, masked: bool = True) -> Call:
 
 @st.composite
 def encoder_calls(draw: st.DrawFn, *, padded: bool = False) -> Call:
-    """A stack of one or two encoder layers, with or without a final norm; if `padded`, some words only fill up the length."""
+    """A stack of one to three encoder layers, with or without a final norm; if `padded`, some words only fill up the length."""
     b, n, _, h, d_model, d_ff = draw(sizes(most_words=4))
     mask = draw(masks((b, 1, 1, n)) if padded else optional_masks((n, n), (b, 1, n, n)))
-    layers = draw(st.lists(encoder_layer_weights(d_model, d_ff), min_size=1, max_size=2))
+    layers = draw(st.lists(encoder_layer_weights(d_model, d_ff), min_size=1, max_size=3))
     final_norm = draw(st.none() | norm_weights(d_model))
     return Call((draw(features(b, n, d_model)), mask), {"layers": layers, "final_norm": final_norm, **draw(choices(h))})
 
@@ -242,10 +242,10 @@ def decoder_layer_calls(draw: st.DrawFn) -> Call:
 
 @st.composite
 def decoder_calls(draw: st.DrawFn) -> Call:
-    """A stack of one or two decoder layers, with or without a final norm."""
+    """A stack of one to three decoder layers, with or without a final norm."""
     b, n, m, h, d_model, d_ff = draw(sizes(most_words=4))
     mask, memory_mask = draw(past_masks(b, n)), draw(optional_masks((b, 1, 1, m), (b, 1, n, m)))
-    layers = draw(st.lists(decoder_layer_weights(d_model, d_ff), min_size=1, max_size=2))
+    layers = draw(st.lists(decoder_layer_weights(d_model, d_ff), min_size=1, max_size=3))
     final_norm = draw(st.none() | norm_weights(d_model))
     X, M = draw(features(b, n, d_model)), draw(features(b, m, d_model))
     return Call((X, M, mask, memory_mask), {"layers": layers, "final_norm": final_norm, **draw(choices(h))})
