@@ -180,7 +180,7 @@ def test_a_wrong_scale_and_a_shifted_mask_are_found(scratch):
     broken = [line for line in json.loads(said.stdout)["verdicts"] if line["broken"]]
     assert all(line["counterexample"] for line in broken)
     assert min(len(line["counterexample"]) for line in broken if line["claim"] == "M2") < 500
-    assert min(len(line["counterexample"]) for line in broken if line["claim"] == "M1") < 100
+    assert any("n=2," in line["counterexample"] for line in broken if line["claim"] == "M1")
 
 
 def test_a_candidate_that_dies_three_ways_gets_its_verdicts_and_the_run_completes(scratch):

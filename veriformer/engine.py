@@ -106,7 +106,9 @@ def run(request: Request, progress: Progress = lambda: None, folder: Path | None
 
 def _files_with_claims() -> list[Path]:
     """The test files that carry claims; the others are about the suite itself."""
-    return [path for path in sorted((ROOT / "properties").glob("test_*.py")) if "import claim\n" in path.read_text(encoding="utf-8")]
+    return [
+        path for path in sorted((ROOT / "properties").glob("test_*.py")) if "import claim\n" in path.read_text(encoding="utf-8")
+    ]
 
 
 def workers(device: str) -> int:
