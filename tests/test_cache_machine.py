@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import numpy as np
 import pytest
 
 from properties.implementations.recomputed import Recomputed
@@ -89,7 +88,9 @@ def test_an_honest_cache_passes(play):
     assert judgement.compared
 
 
-@pytest.mark.parametrize("kind", [RollsBackTooFar, ReordersWordsOnly, ResetsTheWordsOnly, SharesWhatItCopies, TellsTheChunkForTheLength])
+@pytest.mark.parametrize(
+    "kind", [RollsBackTooFar, ReordersWordsOnly, ResetsTheWordsOnly, SharesWhatItCopies, TellsTheChunkForTheLength]
+)
 def test_a_faulty_cache_is_shown_by_a_short_program(play, kind):
     """Each is caught within the examples of the `ci` profile, and its counterexample is a program of at most six operations."""
     judgement = play(kind)

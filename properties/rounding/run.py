@@ -47,7 +47,7 @@ def bound(step: str, args: tuple[Any, ...], kwargs: dict[str, Any], contracts: S
 
 def run_on(machine: Machine, step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Shadowed:
     """The oracle's result with its shadow, every named matrix and the result itself stored as the machine stores them."""
-    with np.errstate(all="ignore"), _shapes_unchecked(), Storing(machine):
+    with np.errstate(all="ignore"), shapes_unchecked(), Storing(machine):
         if step == "positional_encoding":
             n, d_model = args
             result = positional_encoding(machine.given(np.arange(n, dtype=np.float64)), d_model)
@@ -59,7 +59,7 @@ def run_on(machine: Machine, step: str, args: tuple[Any, ...], kwargs: dict[str,
 
 
 @contextmanager
-def _shapes_unchecked() -> Iterator[None]:
+def shapes_unchecked() -> Iterator[None]:
     """The suite has the oracle's shapes checked on every call; here, where the same calls come in thousands, it would cost half."""
     before = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)
