@@ -39,7 +39,7 @@ def write(folder: Path, found: Counterexample, *, candidate: str | None = None, 
         "dtype": found.dtype,
         "arrays": found.arrays,
         "calls": as_data([call._asdict() for call in found.calls]),
-        "answers": as_data([[{"expected": exact, "allowed": allowed} for exact, allowed in each] for each in found.answers]),
+        "answers": as_data([[{"expected": exact, "allowed": allowed} for exact, allowed, _ in each] for each in found.answers]),
     }
     path.with_suffix(".json").write_text(json.dumps(twin, indent=1, ensure_ascii=False), encoding="utf-8")
     return path
@@ -69,8 +69,8 @@ def _literal_call(call: Asked, expected: Answers) -> str:
     parts = {
         "args": _literal(list(call.args)),
         "kwargs": _literal(call.kwargs),
-        "expected": _literal([exact for exact, _ in expected]),
-        "allowed": _literal([allowed for _, allowed in expected]),
+        "expected": _literal([answer.exact for answer in expected]),
+        "allowed": _literal([answer.allowed for answer in expected]),
     }
     lines = "".join(f'            "{name}": {text},\n' for name, text in parts.items())
     return f"        {{\n{lines}        }}"

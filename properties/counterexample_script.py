@@ -136,6 +136,8 @@ def main() -> int:
         parser.error(f"--candidate {options.candidate}: expected a callable, got {type(function).__name__}")
     for call in CASE["calls"]:
         found = answers(function, call, options.device)
+        if not call["expected"]:  # nothing but that it answers at all
+            continue
         if len(found) != len(call["expected"]):
             return fault(f"expected {len(call['expected'])} results, got {len(found)}")
         for got, expected, allowed in zip(found, call["expected"], call["allowed"], strict=True):

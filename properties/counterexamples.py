@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,14 +19,33 @@ from properties.conventions import asked as as_they_want_it
 from properties.conventions import posed
 from properties.implementations.cached import play
 from properties.implementations.recomputed import Recomputed
+from properties.implementations.registry import built_in
 from properties.implementations.subject import Subject
 from properties.minimise import SECONDS, minimised, numbers
 from properties.oracle import ORACLES, oracle
 from properties.verdicts import CandidateCrash, CandidateError, CandidateTimeout
 
-WRONG = "wrong"  # an answer further from the oracle's than rounding allows; other kinds of fault are an exception's name
+WRONG = "wrong"  # an answer further from the oracle's than rounding allows
+SURELY = "wrong beyond the proven bound"  # other kinds of fault are an exception's name
 
-Answers = list[tuple[np.ndarray, np.ndarray]]  # what is expected, and how far an answer may be from it, component by component
+
+class Answer(NamedTuple):
+    """What is expected, and how far an answer may be from it, component by component."""
+
+    exact: np.ndarray
+    allowed: np.ndarray  # by a budget
+    sure: np.ndarray  # by a budget and, where there is one, by the proven bound: no honest answer is further off
+
+    def over(self, got: np.ndarray, allowed: np.ndarray) -> bool:
+        """Whether a component is further from what is expected than that."""
+        if got.shape != self.exact.shape:
+            return True
+        with np.errstate(invalid="ignore"):
+            same = (got == self.exact) | ((got != got) & (self.exact != self.exact))  # noqa: PLR0124 (NaN)
+            return bool((~same & (allowed != np.inf) & ~(np.abs(got * 1.0 - self.exact * 1.0) <= allowed)).any())
+
+
+Answers = list[Answer]
 
 
 @dataclass(frozen=True)
@@ -76,32 +95,34 @@ def answers(subject: Subject, asked: Asked) -> Answers | None:
         return _written(subject, asked)
     if step in COPIES:
         exact = oracle(step, *args, **kwargs)
-        return [(exact, np.zeros(exact.shape))]
+        return [Answer(exact, *[np.zeros(exact.shape)] * 2)]
     if step not in ORACLES or subject.conventions.eps == "outside":
         return None
     return [_allowed(subject, step, args, kwargs)]
 
 
-def _allowed(subject: Subject, step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def _allowed(subject: Subject, step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Answer:
     derived = budget(step, *args, contract=declared(subject.adapter, subject.dtype), **kwargs).again()
-    allowed = FAIL * derived.scale
+    allowed = sure = FAIL * derived.scale
     if derived.bound is not None:
         allowed = np.minimum(allowed, np.maximum(derived.bound, 2 * derived.scale))
-    allowed = np.where(np.isfinite(derived.exact), allowed, 0.0)
-    return np.asarray(derived.exact), np.where(derived.unjudged, np.inf, allowed)
+        sure = np.maximum(sure, derived.bound)
+    finite = np.isfinite(derived.exact)
+    bounds = (np.where(derived.unjudged, np.inf, np.where(finite, each, 0.0)) for each in (allowed, sure))
+    return Answer(np.asarray(derived.exact), *bounds)
 
 
 def _answers_of_a_cache(subject: Subject, asked: Asked) -> Answers:
     """Those of a cache that recomputes; the bounds are recomputed likewise."""
     both = []
-    for which in (0, 1):
+    for which in range(len(Answer._fields)):
 
         def transformer(*args: Any, which: int = which, **kwargs: Any) -> np.ndarray:
             return _allowed(subject, "transformer", args, kwargs)[which]
 
         results = play(partial(Recomputed, transformer), *asked.args, **asked.kwargs)["results"]
         both.append([logits for logits, _ in results if logits is not None])
-    return list(zip(*both, strict=True))
+    return [Answer(*each) for each in zip(*both, strict=True)]
 
 
 def _written(subject: Subject, asked: Asked) -> Answers | None:
@@ -110,14 +131,14 @@ def _written(subject: Subject, asked: Asked) -> Answers | None:
     words = oracle("generation", *asked.args, **asked.kwargs)
     source, *source_real = asked.args
     target = np.concatenate([np.full((len(words), 1), asked.kwargs["start"]), words[:, :-1]], axis=1)
-    logits, allowed = _allowed(subject, "transformer", (source, target, *source_real), model)
+    logits, allowed, _ = _allowed(subject, "transformer", (source, target, *source_real), model)
     first, second = np.sort(logits, axis=-1)[..., -1], np.sort(logits, axis=-1)[..., -2]
     clear = first - second > 2 * allowed.max(axis=-1)
-    return [(words, np.zeros(words.shape))] if clear.all() else None
+    return [Answer(words, *[np.zeros(words.shape)] * 2)] if clear.all() else None
 
 
 def fault(subject: Subject, calls: Sequence[Asked]) -> str | None:
-    """The kind of fault that the last of these calls shows: WRONG, the name of an exception, or None; the others come before it.
+    """The kind of fault that the last of these calls shows: SURELY, WRONG, an exception's name, or None; the others come before it.
 
     The implementation begins anew where it can (`close`), so that only these calls can have led to what is seen.
     """
@@ -136,16 +157,16 @@ def fault(subject: Subject, calls: Sequence[Asked]) -> str | None:
     if expected is None:
         return None
     found = [logits for logits, _ in got["results"] if logits is not None] if last.step == "kv_cache" else [got]
-    return WRONG if any(_over(*each) for each in zip(found, expected, strict=True)) else None
+    both = list(zip(found, expected, strict=True))
+    if any(answer.over(each, answer.sure) for each, answer in both):
+        return SURELY
+    return WRONG if any(answer.over(each, answer.allowed) for each, answer in both) else None
 
 
-def _over(got: np.ndarray, expected: tuple[np.ndarray, np.ndarray]) -> bool:
-    exact, allowed = expected
-    if got.shape != exact.shape:
-        return True
-    with np.errstate(invalid="ignore"):
-        same = (got == exact) | ((got != got) & (exact != exact))  # noqa: PLR0124 (NaN)
-        return bool((~same & (allowed != np.inf) & ~(np.abs(got * 1.0 - exact * 1.0) <= allowed)).any())
+def innocent(asked: Asked, dtype: str) -> bool:
+    """Whether the fast implementation does not show a fault by this call: what condemns it too condemns nobody."""
+    fast = Subject(built_in("optimized"), dtype)
+    return not fast.offers(asked.step) or fault(fast, [asked]) is None
 
 
 # ---- from a broken property to a counterexample ----
@@ -158,11 +179,17 @@ def smallest(subject: Subject, claim: str, prop: str, calls: Sequence[Asked], *,
         return None
     *before, last = shown
     kind = fault(subject, shown)
-    last = minimised(last, lambda smaller: fault(subject, [*before, smaller]) == kind, seconds=seconds)
+
+    def shows(smaller: Asked) -> bool:
+        return fault(subject, [*before, smaller]) == kind and innocent(smaller, subject.dtype)
+
+    last = minimised(last, shows, seconds=seconds)
     shown = (*before, last)
     expected = [answers(subject, call) for call in shown]
     given = tuple(Asked(call.step, *as_they_want_it(*call, subject.conventions)) for call in shown)
-    found = [_as_they_say_it(subject, call, each) if each is not None else [] for call, each in zip(shown, expected, strict=True)]
+    found = [_as_they_say_it(subject, call, each) if each else [] for call, each in zip(shown, expected, strict=True)]
+    if kind == SURELY:
+        found = [[answer._replace(allowed=answer.sure) for answer in each] for each in found]
     return Counterexample(claim, prop, subject.name, subject.dtype, subject.adapter.arrays, tuple(shown), given, tuple(found))
 
 
@@ -181,15 +208,15 @@ def _showing(subject: Subject, calls: Sequence[Asked]) -> tuple[Asked, ...] | No
 def _as_they_say_it(subject: Subject, call: Asked, expected: Answers) -> Answers:
     """Our answers in the implementation's conventions, as it would give them."""
     conventions = subject.conventions
-    (exact, allowed), *more = expected
+    (exact, *bounds), *more = expected
     match call.step:
         case "mask" if conventions.mask_polarity == "hidden":
             exact = ~exact
         case "positional_encoding" if conventions.layout == "halves":
-            exact, allowed = (np.concatenate([each[:, ::2], each[:, 1::2]], axis=1) for each in (exact, allowed))
+            exact, *bounds = (np.concatenate([each[:, ::2], each[:, 1::2]], axis=1) for each in (exact, *bounds))
         case "softmax" if conventions.blind_softmax == "nan":
             exact = np.where((call.args[0] == -np.inf).all(axis=-1, keepdims=True), np.nan, exact)
         case "attention" if conventions.blind_row == "nan" and len(call.args) > 3 and call.args[3] is not None:
             may_look = np.broadcast_to(call.args[3], (*call.args[0].shape[:-1], call.args[1].shape[-2]))
             exact = np.where(may_look.any(axis=-1, keepdims=True), exact, np.nan)
-    return [(exact, allowed), *more]
+    return [Answer(exact, *bounds), *more]

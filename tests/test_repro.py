@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from properties import corpus, test_again
 from properties.calls import Asked
 from properties.counterexample_files import as_data, from_data, write
-from properties.counterexamples import WRONG, fault, smallest
+from properties.counterexamples import SURELY, fault, smallest
 from properties.implementations.subject import Subject
 from properties.minimise import minimised, numbers
 from properties.verdicts import ClaimBroken
@@ -180,4 +180,4 @@ def test_a_question_that_cannot_be_asked_is_no_fault(place):
         fault(candidate("right"), [Asked("attention", (np.ones((1, 1, 1, 2)), np.ones((1, 1, 1, 3)), np.ones((1, 1, 1, 1))), {})])
         is None
     )
-    assert fault(candidate("scale"), [question()]) == WRONG
+    assert fault(candidate("scale"), [question()]) == SURELY
