@@ -15,6 +15,7 @@ class Asked(NamedTuple):
     step: str
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    layout: str | None = None  # how the arrays lay in memory, one of `layouts.LAYOUTS`
 
 
 class Calls:
@@ -24,13 +25,13 @@ class Calls:
         self.kept: list[Asked] = []
         self._example: object = None
 
-    def note(self, step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def note(self, step: str, args: tuple[Any, ...], kwargs: dict[str, Any], layout: str | None = None) -> None:
         """Keep a copy of one call; the first of an example makes those of the example before forgotten."""
         example = _example()
         if example is not self._example:
             self.start()
             self._example = example
-        self.kept = [*self.kept[1 - MOST :], Asked(step, deepcopy(args), deepcopy(kwargs))]
+        self.kept = [*self.kept[1 - MOST :], Asked(step, deepcopy(args), deepcopy(kwargs), layout)]
 
     def start(self) -> None:
         """Forget everything."""

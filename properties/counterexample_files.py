@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from properties import counterexample_script
+from properties import counterexample_script, layouts
 from properties.calls import Asked
 from properties.counterexamples import Answers, Counterexample
 from properties.implementations.cached import OPTIONAL, play
@@ -48,7 +48,7 @@ def write(folder: Path, found: Counterexample, *, candidate: str | None = None, 
 def calls_of(path: Path) -> list[Asked]:
     """The calls that a twin holds, in our own conventions."""
     calls = from_data(json.loads(path.read_text(encoding="utf-8"))["calls"])
-    return [Asked(call["step"], tuple(call["args"]), call["kwargs"]) for call in calls]
+    return [Asked(call["step"], tuple(call["args"]), call["kwargs"], call["layout"]) for call in calls]
 
 
 def _script(found: Counterexample, candidate: str | None, *, beside: bool) -> str:
@@ -61,12 +61,19 @@ def _script(found: Counterexample, candidate: str | None, *, beside: bool) -> st
     entries |= {"arrays": repr(found.arrays), "result_dtype": repr(kind), "calls": f"[\n{calls},\n    ]"}
     case = "CASE: dict = {\n" + "".join(f'    "{name}": {text},\n' for name, text in entries.items()) + "}\n"
     played = f"\nOPTIONAL = {OPTIONAL!r}\n\n\n{inspect.getsource(play)}" if step == "kv_cache" else ""
+    if any(call.layout for call in found.given):
+        source = inspect.getsource(layouts)
+        text = text.replace(_NO_LAYOUTS, source[source.index("def is_tensor") :])
     text = text.replace("TITLE", found.title).replace("THIS_FILE", f"{found.id}.py")
     return text.replace("CASE: dict = {}\n", case + played)
 
 
+_NO_LAYOUTS = "LAYOUTS: dict = {}  # where a call depends on how its arrays lie in memory: ways to lay them\n"
+
+
 def _literal_call(call: Asked, expected: Answers) -> str:
     parts = {
+        "layout": repr(call.layout),
         "args": _literal(list(call.args)),
         "kwargs": _literal(call.kwargs),
         "expected": _literal([answer.exact for answer in expected]),

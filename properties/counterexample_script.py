@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy import inf, nan  # noqa: F401 (a case may hold them)
 
+LAYOUTS: dict = {}  # where a call depends on how its arrays lie in memory: ways to lay them
+
 play: Any = None  # where the step is a cache: the function that plays a program on one
 
 CASE: dict = {}
@@ -46,20 +48,22 @@ def function_of(thing: Any, step: str) -> Any:
     return getattr(thing, step, thing)
 
 
-def handed(value: Any, device: str) -> Any:
-    """The arguments as the implementation takes them: every array of its kind, dtype and device."""
+def handed(value: Any, device: str, layout: str | None) -> Any:
+    """The arguments as the implementation takes them: every array of its kind, dtype and device, laid in memory in that way."""
     if isinstance(value, dict):
-        return {key: handed(item, device) for key, item in value.items()}
+        return {key: handed(item, device, layout) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(handed(item, device) for item in value)
+        return type(value)(handed(item, device, layout) for item in value)
     if not isinstance(value, np.ndarray):
         return value
     wanted = CASE["dtype"] if value.dtype == np.float64 else value.dtype.name
     if CASE["arrays"] == "numpy":
-        return value.astype(wanted)
-    import torch
+        array = value.astype(wanted)
+    else:
+        import torch
 
-    return torch.from_numpy(value.copy()).to(device, getattr(torch, wanted))
+        array = torch.from_numpy(value.copy()).to(device, getattr(torch, wanted))
+    return LAYOUTS[layout](array, value)[1] if layout in LAYOUTS and value.dtype == np.float64 and value.size else array
 
 
 def taken(value: Any) -> np.ndarray:
@@ -81,7 +85,7 @@ def arrays(value: Any) -> Iterator[Any]:
 
 def answers(function: Callable[..., Any], call: dict, device: str) -> list[np.ndarray]:
     """The matrices the implementation answers to one call; what is wrong with the call itself is printed and ends the script."""
-    args, kwargs = handed(call["args"], device), handed(call["kwargs"], device)
+    args, kwargs = (handed(call[name], device, call["layout"]) for name in ("args", "kwargs"))
     if CASE["step"] == "positional_encoding":
         kwargs["dtype"] = (
             np.dtype(CASE["dtype"]).type if CASE["arrays"] == "numpy" else getattr(sys.modules["torch"], CASE["dtype"])

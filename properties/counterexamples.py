@@ -150,8 +150,8 @@ def fault(subject: Subject, calls: Sequence[Asked]) -> str | None:
     getattr(subject.adapter, "close", lambda: None)()
     try:
         for call in before:
-            subject.call(call.step, *call.args, **call.kwargs)
-        got = subject.call(last.step, *last.args, **last.kwargs)
+            subject.reading(call.layout).call(call.step, *call.args, **call.kwargs)
+        got = subject.reading(last.layout).call(last.step, *last.args, **last.kwargs)
     except (CandidateError, CandidateCrash, CandidateTimeout) as error:
         return f"{type(error).__name__} {str(error).split(' raised ')[-1].split(':')[0]}"
     if expected is None:
@@ -186,7 +186,9 @@ def smallest(subject: Subject, claim: str, prop: str, calls: Sequence[Asked], *,
     last = minimised(last, shows, seconds=seconds)
     shown = (*before, last)
     expected = [answers(subject, call) for call in shown]
-    given = tuple(Asked(call.step, *as_they_want_it(*call, subject.conventions)) for call in shown)
+    given = tuple(
+        Asked(call.step, *as_they_want_it(call.step, call.args, call.kwargs, subject.conventions), call.layout) for call in shown
+    )
     found = [_as_they_say_it(subject, call, each) if each else [] for call, each in zip(shown, expected, strict=True)]
     if kind == SURELY:
         found = [[answer._replace(allowed=answer.sure) for answer in each] for each in found]

@@ -42,6 +42,7 @@ REMEMBERS = REMEMBERS.replace(
     "    return e / e.sum(", "    MEMORY[scores.shape] = e / e.sum(axis=-1, keepdims=True)\n    return e / e.sum("
 )
 REMEMBERS = REMEMBERS.replace("def softmax", "MEMORY = {}\n\ndef softmax", 1)
+FLAT = RIGHT.replace("    e = np.exp", "    scores = scores.ravel(order='K').reshape(scores.shape)\n    e = np.exp", 1)
 RAISES = RIGHT.replace("    e = np.exp", "    if scores.shape[-1] % 2: raise ValueError('odd')\n    e = np.exp", 1)
 
 
@@ -55,7 +56,7 @@ def question(seed: int = 0) -> Asked:
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A folder of the user's, with the right implementation and wrong ones."""
-    for name, text in {"right": RIGHT, "scale": WRONG_SCALE, "remembers": REMEMBERS, "raises": RAISES}.items():
+    for name, text in {"right": RIGHT, "scale": WRONG_SCALE, "remembers": REMEMBERS, "flat": FLAT, "raises": RAISES}.items():
         (tmp_path / f"{name}.py").write_text(text)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -105,6 +106,17 @@ def test_an_exception_is_a_fault_with_a_script_too(place):
     assert broken.returncode == 1
     assert "raised ValueError: odd" in broken.stdout
     assert run(script, "--candidate", "right.py:Right").returncode == 0
+
+
+def test_a_fault_of_one_memory_layout_has_a_script_that_lays_it_so(place):
+    """Reading a transposed array as if it were not shows only where the array is transposed: the script carries the layout."""
+    asked = Asked("softmax", (np.arange(12.0).reshape(3, 4),), {}, "transposed")
+
+    found = smallest(candidate("flat"), "A5", "test_layout", [asked])
+
+    script = write(place, found, candidate="flat.py:Right")
+    assert (run(script).returncode, run(script, "--candidate", "right.py:Right").returncode) == (1, 0)
+    assert found.given[0].layout == "transposed"
 
 
 def test_wrong_usage_of_a_script_is_exit_code_2(place):

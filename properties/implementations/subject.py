@@ -99,7 +99,7 @@ class Subject:
         """
         for path, array in _arrays((args, kwargs)):
             self._must_be_representable(step, path, array)
-        calls.note(step, args, kwargs)
+        calls.note(step, args, kwargs, self.layout)
         try:
             their_args, their_kwargs = asked(step, args, kwargs, self.conventions)
             if hasattr(self.adapter, "call"):  # lives in a child process, which converts and compares on its side
