@@ -51,11 +51,17 @@ class Machine(Protocol):
 
 
 class Shadowed(np.ndarray):
-    """A float64 (or bool) matrix with a shadow."""
+    """A float64 (or bool) matrix with a shadow.
+
+    Of where it comes from it remembers what an honest implementation may postpone or rearrange: the two operands of a difference
+    (x − m, so that (x − m)/s may be x/s − m/s), and how many products were summed into it (a bias may be the first of them).
+    """
 
     shadow: np.ndarray
     machine: Machine
     stored: Stored
+    difference_of: tuple[Any, Any] | None = None
+    products: int = 0
 
     def __new__(cls, exact: Any, shadow: np.ndarray, machine: Machine, stored: Stored = frozenset()) -> Self:
         """The matrix `exact` with `shadow` behind it."""
@@ -123,8 +129,13 @@ class Shadowed(np.ndarray):
         if exact.dtype == object:  # a Python function, made a ufunc by frompyfunc
             exact = exact.astype(np.float64)
         if ufunc is np.matmul:
-            return Shadowed(exact, self.machine.matmul(inputs[0], inputs[1], exact), self.machine)
-        return Shadowed(exact, self.machine.elementwise(ufunc, inputs, exact), self.machine)
+            result = Shadowed(exact, self.machine.matmul(inputs[0], inputs[1], exact), self.machine)
+            result.products = inputs[0].shape[-1]
+            return result
+        result = Shadowed(exact, self.machine.elementwise(ufunc, inputs, exact), self.machine)
+        if ufunc is np.subtract:
+            result.difference_of = inputs[0], inputs[1]
+        return result
 
     def __array_function__(self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any) -> Any:
         if function not in FUNCTIONS:
@@ -135,6 +146,11 @@ class Shadowed(np.ndarray):
 def is_parameter(operand: Any) -> bool:
     """Whether this is an argument of the step that holds a number for each feature: a bias or a gain."""
     return isinstance(operand, Shadowed) and operand.ndim == 1 and bool(operand.stored)
+
+
+def difference(operand: Any) -> tuple[Any, Any] | None:
+    """The x and m of an operand that is x − m."""
+    return operand.difference_of if isinstance(operand, Shadowed) else None
 
 
 def _must_be_of_rows(what: str, axis: Any, keepdims: bool) -> None:

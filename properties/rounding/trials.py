@@ -2,13 +2,15 @@
 
 Every result x becomes RN(x·t)/t, with one t for each operation and trial: t = 1 half of the time (the true grid, so that effects
 of the lattice survive), else a power 2^−U(0,1) (another grid of the same fineness). Equal numbers err alike, as they do in
-reality. On the trials with t ≠ 1 the machine also takes the liberties a contract allows: operands of a difference are rescaled,
-a division multiplies by a reciprocal, an exponential is taken to base 2, and an eager implementation stores what meets a
-parameter (the normalised row before its gain, the product before its bias).
+reality. On the trials with t ≠ 1 the machine also takes the liberties a contract allows: a division multiplies by a reciprocal,
+and a difference that is divided becomes x/s − m/s; an exponential is taken to base 2, of x·c − m·c; a bias is the first term of
+the sum it is added to; and an eager implementation stores what meets a parameter (the normalised row before its gain, the
+product before its bias).
 
 A sum of n terms, in whatever order, deviates by 0.42·u·√(n·max(S²/3 + Q/6, P)) with S the sum, Q the sum of squares and P the
-mean square of the partial sums; if all terms are equal their errors are too, and √n becomes n. The deviation is a function of
-the sum's exact value, so equal sums err alike.
+mean square of the partial sums; if all terms are equal their errors are too, and √n becomes n. Where the terms have few bits
+their errors may all point the same way: a sum deviates at least by what it does when really added one after another on the true
+grid. The deviation is a function of the sum's exact value, so equal sums err alike.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +22,7 @@ from scipy.special import erf
 
 from properties.contracts import Contract
 from properties.rounding.formats import Format
-from properties.rounding.shadow import Shadowed, is_parameter
+from properties.rounding.shadow import Shadowed, difference, is_parameter
 
 SPREAD = 0.42  # standard deviation of rounding to nearest, in units of u times the number (the middle of a binade and its ends)
 NOT_ROUNDED = frozenset({np.maximum, np.minimum, np.negative, np.absolute, np.equal, np.not_equal, np.less, np.greater})
@@ -62,11 +64,11 @@ class Trials:
         grid = self._grid(exact.ndim)
         name = ufunc.__name__.split(" ")[0]  # "erf (vectorized)": a Python function that frompyfunc made a ufunc
         if ufunc is np.subtract:
-            result = self._rescaled(values[0], grid) - self._rescaled(values[1], grid)
+            result = values[0] - values[1]
         elif ufunc is np.divide:
-            result = self._quotient(values[0], values[1], grid)
+            result = self._quotient(values[0], values[1], difference(operands[0]), grid)
         elif ufunc is np.exp:
-            result = self._off_by("exp", exact, np.exp(self._rescaled(values[0], grid)))
+            result = self._off_by("exp", exact, np.exp(self._to_base_2(values[0], difference(operands[0]), grid)))
         elif name == "erf":
             result = self._off_by("erf", exact, erf(values[0]))
         elif name in ("tanh", "sin", "cos", "sqrt"):
@@ -75,6 +77,10 @@ class Trials:
             if is_parameter(operands[1]):
                 values[0] = self._stored_if_eager(values[0], grid)
             result = ufunc(*values)
+            if ufunc is np.add and is_parameter(operands[1]) and isinstance(operands[0], Shadowed) and operands[0].products:
+                result = result + np.where(
+                    grid == 1.0, 0.0, self._deviating(exact, np.sqrt(operands[0].products) * np.abs(values[1]))
+                )
         else:
             raise TypeError(f"the rounding machine does not know how {ufunc.__name__} rounds")
         return self._rounded(result, self._grid(exact.ndim))
@@ -86,13 +92,14 @@ class Trials:
         squares = (a_exact * a_exact) @ (b_exact * b_exact)
         partial = _mean_square_of_partial_products(a_exact, b_exact)
         result = a @ b if len(b) > 1 or not terms else (a.reshape(-1, terms) @ b[0]).reshape(len(a), *exact.shape)
-        return self._summed(result, exact, squares, partial, terms)
+        return self._summed(result, exact, squares, partial, self._drift_of_products(a_exact, b_exact, exact), terms)
 
     def sum(self, X: Shadowed, exact: np.ndarray) -> np.ndarray:
         """All numbers of the row summed in an unknown order, and rounded."""
         squares = np.square(X.exact).sum(axis=-1, keepdims=True)
         partial = np.square(np.cumsum(X.exact, axis=-1)).sum(axis=-1, keepdims=True) / max(X.shape[-1], 1)
-        return self._summed(X.shadow.sum(axis=-1, keepdims=True), exact, squares, partial, X.shape[-1])
+        drift = self._drift(X.exact, exact)
+        return self._summed(X.shadow.sum(axis=-1, keepdims=True), exact, squares, partial, drift, X.shape[-1])
 
     def largest(self, X: Shadowed, initial: float) -> np.ndarray:
         """Choosing rounds nothing."""
@@ -137,9 +144,12 @@ class Trials:
             result[np.abs(result) < to.smallest_normal] = 0.0
         return result
 
-    def _rescaled(self, values: np.ndarray, grid: np.ndarray) -> np.ndarray:
-        """Multiplied by a constant and rounded before the operation; on the true grid left as they are."""
-        return np.where(grid == 1.0, values, self._rounded(values, grid))
+    def _to_base_2(self, values: np.ndarray, parts: tuple[Any, Any] | None, grid: np.ndarray) -> np.ndarray:
+        """An argument times a constant and rounded, each part of a difference by itself; as it is on the true grid."""
+        if parts is None:
+            return np.where(grid == 1.0, values, self._rounded(values, grid))
+        x, m = (self._rounded(self.lift(part, values.ndim - 1), grid) for part in parts)
+        return np.where(grid == 1.0, values, self._rounded(x - m, grid))
 
     def _stored_if_eager(self, values: np.ndarray, grid: np.ndarray) -> np.ndarray:
         """In the storage dtype for eager contracts, off the true grid; unchanged otherwise."""
@@ -149,8 +159,13 @@ class Trials:
         eager = np.repeat([contract.mode == "eager" for contract in self.contracts], self.count).reshape(grid.shape)
         return np.where(eager & (grid != 1.0), self._rounded(values, grid, storage), values)
 
-    def _quotient(self, above: np.ndarray, below: np.ndarray, grid: np.ndarray) -> np.ndarray:
-        return np.where(grid == 1.0, above / below, above * self._rounded(1.0 / below, grid))
+    def _quotient(self, above: np.ndarray, below: np.ndarray, parts: tuple[Any, Any] | None, grid: np.ndarray) -> np.ndarray:
+        """By way of the reciprocal, each part of a difference by itself; a plain division on the true grid."""
+        reciprocal = self._rounded(1.0 / below, grid)
+        if parts is None:
+            return np.where(grid == 1.0, above / below, above * reciprocal)
+        x, m = (self._rounded(self.lift(part, above.ndim - 1) * reciprocal, grid) for part in parts)
+        return np.where(grid == 1.0, above / below, x - m)
 
     def _off_by(self, function: str, exact: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Relative errors up to κ units: a part that the trial's library has everywhere, and a part of each number's own."""
@@ -177,15 +192,35 @@ class Trials:
         noise *= 2.0**-63
         return noise
 
-    def _summed(self, sums: np.ndarray, exact: np.ndarray, squares: np.ndarray, partial: np.ndarray, terms: int) -> np.ndarray:
+    def _summed(
+        self, sums: np.ndarray, exact: np.ndarray, squares: np.ndarray, partial: np.ndarray, drift: np.ndarray | float, terms: int
+    ) -> np.ndarray:
         mean_square = np.maximum(np.square(exact) / 3 + squares / 6, partial)
         equal_terms = np.square(exact) >= squares * (terms * (1 - 2.0**-10))
         steps = np.where(equal_terms, float(terms), np.sqrt(terms))
-        deviation = steps * np.sqrt(mean_square) * (SPREAD * np.sqrt(3.0) * self.inside.simulated_u)
+        size = np.maximum(steps * np.sqrt(mean_square), drift)
+        return self._rounded(sums + self._deviating(exact, size), self._grid(exact.ndim))
+
+    def _deviating(self, exact: np.ndarray, size: np.ndarray) -> np.ndarray:
+        """Errors of SPREAD units of `size`, spread evenly."""
         noise = self._noise(exact)
-        noise *= np.where(np.isfinite(deviation), deviation, 0.0)
-        noise += sums
-        return self._rounded(noise, self._grid(exact.ndim))
+        noise *= SPREAD * np.sqrt(3.0) * self.inside.simulated_u
+        noise *= np.where(np.isfinite(size), size, 0.0)
+        return noise
+
+    def _drift(self, terms: np.ndarray, exact: np.ndarray) -> np.ndarray:
+        """How far the sum is off when added forwards and backwards on the true grid, in SPREAD units."""
+        if not terms.shape[-1]:
+            return np.zeros_like(exact)
+        own = terms.astype(np.float64 if self.inside.name == "float64" else np.float32)
+        ends = [np.cumsum(order, axis=-1)[..., -1:].astype(np.float64) for order in (own, own[..., ::-1])]
+        return np.maximum(*(np.abs(end - exact) for end in ends)) / (SPREAD * self.inside.u)
+
+    def _drift_of_products(self, A: np.ndarray, B: np.ndarray, exact: np.ndarray) -> np.ndarray | float:
+        """The same for a product of two matrices, where it is small enough to be added up like that."""
+        if A.size * B.shape[-1] > WHOLE:
+            return 0.0
+        return self._drift(A[:, None, :] * B.T[None], exact[..., None])[..., 0]
 
     def _operand(self, X: Shadowed) -> np.ndarray:
         if self._operands is None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from properties.contracts import KAPPA, Contract
 from properties.rounding.formats import Format
-from properties.rounding.shadow import Shadowed, is_parameter
+from properties.rounding.shadow import Shadowed, difference, is_parameter
 
 PER_TERM, AROUND = 4, 8  # operations for each term of a sum, and around the sum
 COMPARISONS = frozenset({np.equal, np.not_equal, np.less, np.greater})
@@ -57,17 +57,21 @@ class WorstCase:
                 return np.broadcast_to(np.maximum(*errors), (1, *exact.shape))
             case "negative" | "absolute":
                 return errors[0]
-            case "add":
+            case "add" if is_parameter(operands[1]) and isinstance(
+                operands[0], Shadowed
+            ):  # a bias may be the first term of the sum
+                error = errors[0] + errors[1] + self._gamma(operands[0].products) * sizes[1]
+            case "add" | "subtract":
                 error = errors[0] + errors[1]
-            case "subtract":  # of rescaled operands
-                error = errors[0] * (1 + u) + errors[1] * (1 + u) + u * (sizes[0] + sizes[1]) + u * np.abs(exact)
             case "multiply":
                 error = sizes[0] * errors[1] + errors[0] * sizes[1] + errors[0] * errors[1]
-            case "divide":  # by way of a reciprocal
+            case "divide":  # by way of a reciprocal, of a difference or of its parts
                 room = np.maximum(sizes[1] - errors[1], 0.0)
-                error = (errors[0] + np.abs(exact) * errors[1]) / room + 2 * u * (sizes[0] + errors[0]) / room
-            case "exp":  # to base 2: the argument is rescaled
-                error = np.exp(values[0] + errors[0] + 2 * u * sizes[0]) - exact + kappa
+                parts = 2 * u * (sizes[0] + errors[0]) + 2 * u * self._size_of_parts(operands[0], exact.ndim)
+                error = (errors[0] + np.abs(exact) * errors[1] + parts) / room
+            case "exp":  # to base 2: the argument is rescaled, or its parts are
+                rescaled = 2 * u * (sizes[0] + self._size_of_parts(operands[0], exact.ndim))
+                error = np.exp(values[0] + errors[0] + rescaled) - exact + kappa
             case "sqrt":
                 error = exact - np.sqrt(np.maximum(values[0] - errors[0], 0.0)) + kappa
             case "erf":
@@ -100,6 +104,14 @@ class WorstCase:
         if not self.contract.stores(name) or X.stored or self.contract.storage is self.inside:
             return X
         return Shadowed(X.exact, self._rounded(X.exact, X.shadow, self.contract.storage), self, frozenset((0,)))
+
+    def _size_of_parts(self, operand: Any, ndim: int) -> np.ndarray | float:
+        """|x| + |m| and their errors, of an operand x − m: what it loses when both are scaled and rounded first."""
+        parts = difference(operand)
+        if parts is None:
+            return 0.0
+        sizes = [np.abs(np.asarray(x.exact if isinstance(x, Shadowed) else x)) + self.lift(x, ndim) for x in parts]
+        return np.where(np.isfinite(sizes[0]), sizes[0], 0.0) + np.where(np.isfinite(sizes[1]), sizes[1], 0.0)
 
     def _gamma(self, terms: int) -> float:
         operations = (PER_TERM * terms + AROUND) * self.inside.u
