@@ -102,10 +102,11 @@ def answers(subject: Subject, asked: Asked) -> Answers | None:
 
 
 def _allowed(subject: Subject, step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Answer:
-    derived = budget(step, *args, contract=declared(subject.adapter, subject.dtype), **kwargs).again()
+    first = budget(step, *args, contract=declared(subject.adapter, subject.dtype), **kwargs)
+    derived = first.again()
     allowed = sure = FAIL * derived.scale
     if derived.bound is not None:
-        allowed = np.minimum(allowed, np.maximum(derived.bound, 2 * derived.scale))
+        allowed = np.minimum(allowed, np.maximum(derived.bound, 2 * first.scale))  # as a budget puts it, below the ceiling
         sure = np.maximum(sure, derived.bound)
     finite = np.isfinite(derived.exact)
     bounds = (np.where(derived.unjudged, np.inf, np.where(finite, each, 0.0)) for each in (allowed, sure))
