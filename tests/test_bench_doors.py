@@ -16,7 +16,8 @@ from bench.calibration_process import one_process
 from veriformer.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
-ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
+ONE_THREAD = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")} | {"OMP_NUM_THREADS": "1"}
+"""Without the traces of a surrounding pytest-xdist, beside which pytest-benchmark measures nothing."""
 
 
 def benchmarks(*options: str) -> subprocess.CompletedProcess:

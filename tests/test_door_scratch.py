@@ -209,18 +209,24 @@ def test_a_candidate_that_leaves_while_it_is_imported_is_a_verdict(scratch):
 
 
 def test_pytest_gives_the_same_verdicts_as_the_door(scratch, tmp_path):
-    """`pytest --pyargs properties --implementation TARGET` from any folder: the same properties, examples and verdicts."""
+    """`pytest --pyargs properties --implementation TARGET` from any folder: the same properties, examples and verdicts.
+
+    Each from a folder of its own: what one run broke, the next one in the same folder tries first.
+    """
     target = str(scratch / "mine.py:Wrong")
     asked = ("--claims=A2,M1", "--dtype=float32", "--examples=5")
-    by_door = python("-m", "veriformer", "verify", target, *asked, "--json", folder=tmp_path)
+    here, there = tmp_path / "door", tmp_path / "pytest"
+    here.mkdir()
+    there.mkdir()
+    by_door = python("-m", "veriformer", "verify", target, *asked, "--json", folder=here)
     by_pytest = python(
-        "-P", "-m", "pytest", "--pyargs", "properties", f"--implementation={target}", *asked, "--run=run", folder=tmp_path
+        "-P", "-m", "pytest", "--pyargs", "properties", f"--implementation={target}", *asked, "--run=run", folder=there
     )
 
     assert by_pytest.returncode == 1, by_pytest.stdout
     judged = [
         {(line["property"], line["verdict"], line["counterexample"], line["generated"], line["compared"]) for line in lines}
-        for lines in (json.loads(by_door.stdout)["verdicts"], runs.finished(tmp_path / "run" / "verify.jsonl"))
+        for lines in (json.loads(by_door.stdout)["verdicts"], runs.finished(there / "run" / "verify.jsonl"))
     ]
     assert judged[0] == judged[1]
 
