@@ -5,7 +5,7 @@ VENV ?= .venv
 READY := $(VENV)/ready
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: report test lint types score calibrate nightly
+.PHONY: report test lint score calibrate nightly
 
 report: $(READY)  ## verify and measure all that is built in; the page is runs/<id>/report.html
 	$(VENV)/bin/veriformer report
@@ -13,12 +13,10 @@ report: $(READY)  ## verify and measure all that is built in; the page is runs/<
 test: $(READY)  ## every property (twenty examples each; `veriformer verify` draws sixty) and the suite's tests of itself
 	$(VENV)/bin/pytest --numprocesses=logical --dist=worksteal --examples=20
 
-lint: $(READY)  ## style, and who may import whom
+lint: $(READY)  ## style, types, and who may import whom
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/lint-imports
-
-types: $(READY)  ## what the type checker says
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 
 score: $(READY)  ## how many of the re-created real bugs are caught

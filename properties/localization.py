@@ -23,7 +23,7 @@ from properties.taps import listen, torch_names
 from properties.weights import as_float64, from_torch, mapped
 from reference.parameters import Architecture
 
-D_MODEL, H, D_FF, LAYERS, N, M = 64, 4, 128, 6, 9, 12
+D_MODEL, H, D_FF, LAYERS, N, M = 64, 4, 128, 6, 16, 20
 DTYPES = (torch.float32, torch.bfloat16)
 
 Plant = Callable[[nn.Module], Any]
@@ -39,11 +39,11 @@ class Fault:
     stacks: tuple[str, ...] = ("encoder", "decoder")
 
 
-def _input_of(module: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
+def _input_of(module: Any, change: Callable[[Tensor], Tensor]) -> None:
     module.register_forward_pre_hook(lambda _, args: (change(args[0]), *args[1:]))
 
 
-def _output_of(module: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
+def _output_of(module: Any, change: Callable[[Tensor], Tensor]) -> None:
     module.register_forward_hook(
         lambda _, __, output: (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
     )
@@ -175,7 +175,7 @@ def _planted(fault: Fault, stack: str, place: int, seed: int, dtype: torch.dtype
 
 def main() -> None:
     """Print, per dtype, how many faults were named rightly and how many honest models were left alone."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=10)
     made = [trial() for trial in track(list(trials(parser.parse_args().seeds)), "localising")]
     for dtype in sorted({trial.dtype for trial in made}):

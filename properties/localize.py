@@ -176,7 +176,7 @@ class _Walked:
 def _walked(case: Case, taps: Taps, contracts: Sequence[Contract], *, substitute: bool) -> _Walked:
     """One walk, and the budget of every matrix on it; a second, long walk is taken at most once, when a suspect asks for it."""
 
-    def walk(trials: int, seed: int) -> Walk:
+    def walk(case: Case, trials: int, seed: int) -> Walk:
         machine = Trials(contracts, trials, seed)
         walk = Walk(machine, taps, substitute=substitute)
         with np.errstate(all="ignore"), walk:
@@ -187,17 +187,32 @@ def _walked(case: Case, taps: Taps, contracts: Sequence[Contract], *, substitute
 
     def again(name: str) -> Budget:
         if not long_walks:
-            long_walks.append(walk(AGAIN, seed=1))
+            long_walks.append(walk(case, AGAIN, seed=1))
         return budget(long_walks[0], name, AGAIN)
 
     def budget(walked: Walk, name: str, trials: int) -> Budget:
         matrix = walked[name]
         assert isinstance(matrix, Shadowed)
-        blocks = errors_of(matrix, contracts, trials)
-        return derived(name, contracts, np.array(matrix.exact), blocks, lambda: again(name))
+        exact, blocks = np.array(matrix.exact), errors_of(matrix, contracts, trials)
+        probes = {what: _exact(wrong[name]) for what, wrong in wrongs.items() if not np.array_equal(_exact(wrong[name]), exact)}
+        return derived(name, contracts, exact, blocks, lambda: again(name), probes=probes)
 
-    short = walk(TRIALS, seed=0)
+    short = walk(case, TRIALS, seed=0)
+    wrongs = {"temperature": walk(replace(case, parameters=_sharper(case.parameters)), 1, seed=0)} if substitute else {}
     return _Walked(short.order, {name: budget(short, name, TRIALS) for name in short})
+
+
+def _exact(matrix: np.ndarray) -> np.ndarray:
+    assert isinstance(matrix, Shadowed)
+    return np.array(matrix.exact)
+
+
+def _sharper(parameters: Any) -> Any:
+    """The same weights with every query longer by 1/64, as scores over a smaller √d_k: what an attention is probed along."""
+    if isinstance(parameters, Mapping):
+        longer = {name: parameters[name] * (1 + 1 / 64) for name in ("W_Q", "b_Q") if parameters.get(name) is not None}
+        return {name: longer.get(name, _sharper(value)) for name, value in parameters.items()}
+    return [_sharper(layer) for layer in parameters] if isinstance(parameters, list | tuple) else parameters
 
 
 def _must_be_usable(case: Case, taps: Taps) -> None:

@@ -86,5 +86,5 @@ def _with(nested: Any, path: tuple[str | int, ...], value: Any) -> Any:
         return value
     key, *rest = path
     copy: Any = list(nested) if isinstance(nested, list) else dict(nested)
-    copy[key] = _with(nested[key], tuple(rest), value)
+    copy[key] = _with(copy[key], tuple(rest), value)
     return copy

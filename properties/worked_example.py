@@ -4,7 +4,7 @@ A sentence of 16 words in which one word stands twice, and 16 words of its trans
 nothing learned): what each matrix *is* can be seen, what the model thinks of cats cannot.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -63,7 +63,7 @@ def parameters(layers: int = 1) -> TransformerParameters:
     return initialise(SEED, vocab=vocab, source_vocab=source_vocab, d_model=D_MODEL, d_ff=D_FF, layers=layers)
 
 
-def run(layers: int = 1) -> tuple[list[str], Trace]:
+def run(layers: int = 1) -> tuple[Sequence[str], Trace]:
     """The sentence's words, and every matrix on the way from them to the next word of the translation."""
     source_words, target_words = dictionary(SENTENCE), dictionary(TRANSLATION, STILL_TO_COME)
     source = np.array([source_words[word] for word in SENTENCE.split()])

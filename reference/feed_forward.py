@@ -7,6 +7,7 @@ option in place of max(0, ·).
 """
 
 import math
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -16,7 +17,8 @@ from reference.trace import record
 
 
 def _erf(x: np.ndarray) -> np.ndarray:
-    return np.frompyfunc(math.erf, 1, 1)(x).astype(np.float64)
+    values: Any = np.frompyfunc(math.erf, 1, 1)(x)  # an array of Python's own numbers
+    return values.astype(np.float64)
 
 
 def relu(x: Float64[np.ndarray, "n d_ff"]) -> Float64[np.ndarray, "n d_ff"]:

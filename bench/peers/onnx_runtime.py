@@ -4,6 +4,9 @@ Its threads wait without spinning, or they would take the cores from whoever is 
 timed alone it may be a little faster.
 """
 
+# A machine without ONNX Runtime has nothing to look up.
+# pyright: reportMissingImports=false
+
 from collections.abc import Callable
 from functools import partial
 from typing import Any
