@@ -39,6 +39,18 @@ def test_words_that_count_are_encoded_as_the_oracle_does_among_words_that_fill_u
     assert_rounding_only(subject, "encoder", judged, X, mask, **call.kwargs)
 
 
+@claim("T3", needs="encoder")
+@given(encoder_calls(padded=True))
+def test_words_that_fill_up_may_be_blind_and_reach_nobody(subject, call):
+    """The mask written as a square, in which filling words may look nowhere: whatever becomes of them, the others are judged."""
+    (X, columns), filling = call.args, ~call.args[1][:, 0, 0, :, None]
+    square = columns & columns.swapaxes(-1, -2)
+    got = subject.encoder(X, square, **call.kwargs)
+
+    judged = np.where(filling, oracle("encoder", X, square, **call.kwargs), got)
+    assert_rounding_only(subject, "encoder", judged, X, square, **call.kwargs)
+
+
 @claim("L2", needs="encoder")
 @given(encoder_calls(), st.integers(1, 2))
 def test_words_that_fill_up_are_encoded_like_any_others(subject, call, filling):

@@ -49,6 +49,8 @@ def component_scale(blocks: Sequence[np.ndarray], exact: np.ndarray, storage: Fo
 
 def _pooled(variance: np.ndarray) -> np.ndarray:
     """What a row and a column together suggest: the product of their means over the mean of all."""
+    if not variance.size:
+        return variance
     rows = variance.mean(axis=-1, keepdims=True)
     columns = variance.mean(axis=tuple(range(variance.ndim - 1)), keepdims=True)
     overall = variance.mean()
