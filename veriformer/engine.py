@@ -5,11 +5,14 @@ same run everywhere.
 """
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +22,7 @@ PLUGINS = ("veriformer", "hypothesispytest")
 PROFILES = ("quick", "ci", "nightly")
 NOT_INHERITED = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD", "HYPOTHESIS_PROFILE")
 PAUSE = 0.2  # seconds between two looks at what is finished
+GRACE = 10.0  # seconds in which an interrupted pytest may end by itself
 
 Progress = Callable[[], None]
 
@@ -90,18 +94,49 @@ def run(request: Request, progress: Progress = lambda: None, folder: Path | None
     command = [sys.executable, "-P", "-m", "pytest", *request.arguments()]
     interrupted = False
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
-        with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, cwd=folder
-        ) as process:
-            while process.poll() is None:
-                try:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, cwd=folder, start_new_session=True
+        )
+        try:
+            with _termination_interrupts():
+                while process.poll() is None:
                     progress()
                     time.sleep(PAUSE)
-                except KeyboardInterrupt:  # Ctrl-C goes to pytest as well, which ends by itself
-                    interrupted = True
+        except KeyboardInterrupt:
+            interrupted = True
+            _ask_to_end(process)
+        finally:
+            _must_have_ended(process)
         progress()
         output.seek(0)
         return Ended(process.returncode, output.read(), interrupted)
+
+
+@contextmanager
+def _termination_interrupts() -> Iterator[None]:
+    """SIGTERM is an interrupt like Ctrl-C, so that nothing goes on without us; only the main thread can hear it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _ask_to_end(process: subprocess.Popen) -> None:
+    """Interrupt pytest and its workers, and give them time to end by themselves."""
+    with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(GRACE)
+
+
+def _must_have_ended(process: subprocess.Popen) -> None:
+    """Nothing is lost if it has to be killed: every verdict is on disk as soon as it is found."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _files_with_claims() -> list[Path]:
