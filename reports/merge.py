@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from reports.folders import SCHEMA, Line, ReportError, Run, cell_of, difference, machine
 
+COUNTEREXAMPLES = "counterexamples"
 OF_A_RUN: dict[str, Callable[[Line], Any]] = {  # lines every run has for itself, and which of two counts (the least)
     "trust": lambda line: (bool(line["trusted"]), -(line["noise_floor"] or 0.0)),  # the less trusted
     "roof": lambda line: -line["rate"],  # a limit is the best ever seen
@@ -50,8 +52,11 @@ def merged(runs: Sequence[Run]) -> Run:
     )
 
 
-def write(run: Run, folder: Path) -> None:
-    """Write `run` as a run folder; raises ReportError for a folder that holds anything: nothing is overwritten."""
+def write(run: Run, folder: Path, parts: Sequence[Run] = ()) -> None:
+    """Write `run` as a run folder, with the counterexamples of the runs it was made of.
+
+    Raises ReportError for a folder that holds anything: nothing is overwritten.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ReportError(f"-o {folder}: expected a new or empty folder, found one in use; nothing is overwritten")
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,8 +65,18 @@ def write(run: Run, folder: Path) -> None:
     for name, lines in (("verify.jsonl", run.verdicts), ("bench.jsonl", run.bench)):
         if lines:
             _whole(folder / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    for part in parts:
+        _keep_counterexamples(part.path / COUNTEREXAMPLES, folder / COUNTEREXAMPLES)
     manifest = {**run.manifest, "id": folder.name}
     _whole(folder / "manifest.json", json.dumps(manifest, ensure_ascii=False, indent=1))  # last: only now it is a run
+
+
+def _keep_counterexamples(found: Path, folder: Path) -> None:
+    """Copy those whose name no other run has taken: a name is made of the claim, the implementation and the input."""
+    for path in sorted(found.glob("*")):
+        if not (folder / path.name).exists():
+            folder.mkdir(exist_ok=True)
+            shutil.copyfile(path, folder / path.name)
 
 
 def _union(lists: list[list[Any]]) -> list[Any]:

@@ -25,10 +25,10 @@ PAGE_LIMIT, SUMMARY_LIMIT = 1536 * 1024, 60_000  # bytes
 ROWS = (400, 120, 40, 10, 3)  # how many rows of a long list are shown; the next is tried where the page came out too long
 
 
-def render(folders: Sequence[Path], out: Path, against: Path | None = None) -> list[Path]:
+def render(folders: Sequence[Path], out: Path, against: Path | None = None) -> tuple[list[Path], Findings]:
     """Write the report of the run in `folders` (several: shards of one run) to `out`, held against the run in `against`, if any.
 
-    Returns what was written. Raises ReportError, having written nothing, for folders that make no report.
+    Returns what was written, and what it says. Raises ReportError, having written nothing, for folders that make no report.
     """
     run = merged([read(folder) for folder in folders])
     change = None if against is None else compared(read(against), run, across_machines=True)
@@ -44,7 +44,7 @@ def render(folders: Sequence[Path], out: Path, against: Path | None = None) -> l
     written = [_whole(out / name, text) for name, text in texts.items()]
     for name, table in found.tables().items():
         written += _files(out / TABLES / name, table)
-    return written
+    return written, found
 
 
 def _fitting(template: str, shown: dict[str, Any], limit: int) -> str:

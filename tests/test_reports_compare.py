@@ -9,6 +9,7 @@ from reports.folders import ReportError, read
 from reports.merge import merged
 from veriformer.commands import compare as compare_command
 from veriformer.commands import merge as merge_command
+from veriformer.commands import report as report_command
 
 
 @pytest.fixture
@@ -141,6 +142,34 @@ def test_shards_merge_into_the_run_they_are_shards_of(tmp_path):
     assert sorted(map(str, whole.verdicts)) == sorted(map(str, lines))
     assert len(whole.manifest["planned"]) == len(lines)
     assert len(whole.environments) == 3
+
+
+def test_merge_keeps_the_counterexamples(tmp_path):
+    """What `veriformer repro` replays is in the merged folder as well."""
+    lines = sample_runs.checks()
+    shards = [sample_runs.write(tmp_path / f"s{i}", lines[i::2]) for i in range(2)]
+    for shard, name in zip(shards, ("A2-mine.py", "M1-mine.py"), strict=True):
+        (shard / "counterexamples").mkdir()
+        (shard / "counterexamples" / name).write_text(name)
+
+    invoke(merge_command.command, *shards, "-o", tmp_path / "all")
+
+    assert {path.name: path.read_text() for path in (tmp_path / "all" / "counterexamples").iterdir()} == {
+        "A2-mine.py": "A2-mine.py",
+        "M1-mine.py": "M1-mine.py",
+    }
+
+
+@pytest.mark.parametrize(("broken", "code"), [(False, 0), (True, 1)])
+def test_rendering_a_run_is_red_where_the_run_was(tmp_path, broken, code):
+    """A CI job that only renders what others verified must not turn their finding green."""
+    lines = sample_runs.checks()
+    lines[0] = {**lines[0], "verdict": "FAIL" if broken else "PASS", "broken": broken}
+
+    result = invoke(report_command.command, sample_runs.write(tmp_path / "run", lines), "-o", tmp_path / "out")
+
+    assert result.exit_code == code, result.output
+    assert (tmp_path / "out" / "report.html").exists()
 
 
 def test_merge_overwrites_nothing(tmp_path):

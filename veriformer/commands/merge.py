@@ -20,8 +20,9 @@ def command(runs: tuple[Path, ...], out: Path) -> None:
     Refuses runs of different code and cells that two runs judge differently; overwrites nothing.
     """
     try:
-        run = merged([read(folder) for folder in runs])
-        write(run, out)
+        parts = [read(folder) for folder in runs]
+        run = merged(parts)
+        write(run, out, parts)
     except ReportError as error:
         raise Refused(str(error)) from None
     found = Findings(run)

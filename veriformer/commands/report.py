@@ -8,6 +8,7 @@ from rich.text import Text
 
 from reports.folders import ReportError
 from reports.render import render
+from reports.summary import exit_code
 from veriformer import engine, options, progress
 from veriformer.commands.bench import Duration
 from veriformer.results import GOOD, INTERRUPTED, MISSING
@@ -43,13 +44,15 @@ def command(
     """Verify and measure all that is built in, and write report.html, summary.md and tables; or render the run folders FOLDERS.
 
     A new run verifies the oracle, the fast implementation and PyTorch's own in float32, float64 and bfloat16, then times them side
-    by side. Exit code: 0 good, 1 a claim broken or a timed output wrong, 2 usage, 5 something planned is missing.
+    by side. Exit code, for a new run and for FOLDERS alike: 0 good, 1 a claim broken or a timed output wrong, 2 usage, 5 something
+    planned is missing.
     """
     from veriformer.show import console as standard_output
 
     console = standard_output()
+    made_now = not folders
     code = GOOD
-    if not folders:
+    if made_now:
         run = options.run_folder(folder)
         code = _verify(run, seed, examples, console)
         if code == INTERRUPTED:
@@ -58,13 +61,13 @@ def command(
         code = max(code, _bench(run, seed, budget, console), key=_severity)
         folders = (run,)
     try:
-        written = render(folders, out or folders[0], against)
+        written, found = render(folders, out or folders[0], against)
     except ReportError as error:
         raise Refused(str(error)) from None
     for path in written:
         if path.suffix in {".html", ".md"}:
             console.print(Text(str(path), "bold"))
-    ctx.exit(code)
+    ctx.exit(code if made_now else exit_code(found))
 
 
 def _severity(code: int) -> int:
@@ -95,9 +98,10 @@ def _verify(run: Path, seed: int, examples: int, console: Console) -> int:
 def _bench(run: Path, seed: int, budget: float, console: Console) -> int:
     from bench.bar import Bar
     from bench.run import run as measure
-    from bench.show import exit_code, show
+    from bench.show import exit_code as timed
+    from bench.show import show
 
     with Bar() as bar:
         summary = measure(run, ("short",), budget, progress=bar.show, seed=seed)
     show(summary, console)
-    return exit_code(summary)
+    return timed(summary)
