@@ -1,7 +1,7 @@
 """A machine that drives the K/V cache of any implementation, and knows what each answer must be.
 
 Its model is the oracle recomputing from scratch: a branch is a source, the words each row has read, and the logits that were
-answered for them. After every rule the program so far is played anew, on a new cache, and each branch asked for one word more;
+answered for them. After every rule the program so far is played anew, on a new cache, and each branch asked two words more;
 so every rule is judged at once, a failure comes with a program that stands for itself, and Hypothesis makes it the shortest.
 """
 
@@ -22,7 +22,8 @@ from properties.verdicts import CandidateError, ClaimBroken
 
 BRANCHES = st.integers(0, 2)
 CHUNKS = st.integers(1, 3)
-MOST_BRANCHES, MOST_ROWS, MOST_WORDS = 3, 4, 10  # the probe's word comes on top
+MOST_BRANCHES, MOST_ROWS, MOST_WORDS = 3, 4, 12  # the probe's words come on top
+TURNS = 2  # words that each branch is asked after a rule
 
 
 @st.composite
@@ -110,10 +111,10 @@ class CacheMachine(RuleBasedStateMachine):
         self.subject = subject
         self.program: list[list[Any]] = []
         self.touched: set[int] = set()  # the branches that the last rule changed
-        self.probes: dict[int, np.ndarray] = {}  # what every branch last answered to one word more
+        self.probes: dict[int, np.ndarray] = {}  # what every branch last answered to the words of the probe
         self.changes: dict[str, Callable[[int, np.random.Generator], None]] = {name: getattr(self, f"_{name}") for name in OPTIONAL}
 
-    @initialize(start=cache_starts(), k=st.sampled_from((2, 3, 4, 1)), seed=SEEDS)
+    @initialize(start=cache_starts(), k=st.sampled_from((2, 6, 3, 4, 9, 1)), seed=SEEDS)
     def start(self, start: Call, k: int, seed: int) -> None:
         """A cache over these sources, of this model, which reads its first words."""
         self.model = start
@@ -159,9 +160,10 @@ class CacheMachine(RuleBasedStateMachine):
         return [name for name in self.changes if not senseless.get(name)]
 
     def _rollback(self, which: int, rng: np.random.Generator) -> None:
-        """Forget the last word, or at times all of them."""
+        """Forget the last word, or several of them, or all."""
         old = self.branches[which]
-        length = old.words.shape[1] - 1 if rng.random() < 0.8 else 0
+        n = old.words.shape[1]
+        length = int(rng.choice([n - 1, rng.integers(0, n), 0], p=[0.4, 0.5, 0.1]))
         self.do(which, "rollback", length)
         self.branches[which] = replace(old, words=old.words[:, :length], logits=old.logits[:, :length])
 
@@ -204,21 +206,32 @@ class CacheMachine(RuleBasedStateMachine):
 
     @invariant()
     def what_is_answered_is_the_whole_models(self) -> None:
-        """In every branch, one word more is answered as it must be: see the three laws below, each called by its name."""
+        """In every branch, two words more are answered as they must be: see the three laws below, each called by its name.
+
+        The branches take turns, and no two of them are asked the same word: what one writes must not be what another reads.
+        """
         order = sorted(range(len(self.branches)), key=lambda which: which not in self.touched)
-        asked = [[which, "step", np.full(len(self.branches[which].words), 1 % self.vocab)] for which in order]
+        asked = [[which, "step", self.probe(which, turn)] for turn in range(TURNS) for which in order]
         program = [*self.program, *asked]
-        results = self.played(program)["results"][-len(order) :]
+        results = self.played(program)["results"][-len(asked) :]
         with showing(program):
-            for (which, _, word), (logits, length) in zip(asked, results, strict=True):
-                branch, rows = self.branches[which], self.shaped(logits, "step", word)
-                self.length_is_the_number_of_words_read(length, branch.words.shape[1] + 1)
+            for i, which in enumerate(order):
+                branch, turns = self.branches[which], range(TURNS)
+                mine = [results[i + turn * len(order)] for turn in turns]
+                for turn, (_, length) in enumerate(mine, start=1):
+                    self.length_is_the_number_of_words_read(length, branch.words.shape[1] + turn)
+                words = [self.probe(which, turn) for turn in turns]
+                rows = np.concatenate([self.shaped(mine[turn][0], "step", words[turn]) for turn in turns], axis=1)
                 if which in self.touched:
-                    self.answers_are_the_whole_models(branch.reading(word[:, None], rows))
+                    self.answers_are_the_whole_models(branch.reading(np.stack(words, axis=1), rows))
                 else:
-                    assert_identical(rows, self.probes[which], f"one word more in branch {which}, which nothing was done to")
+                    assert_identical(rows, self.probes[which], f"words more in branch {which}, which nothing was done to")
                 self.probes[which] = rows
         self.touched.clear()
+
+    def probe(self, which: int, turn: int) -> np.ndarray:
+        """The word that all rows of a branch are asked when it is its turn."""
+        return np.full(len(self.branches[which].words), (1 + which + turn) % self.vocab)
 
     def answers_are_the_whole_models(self, branch: Branch) -> None:
         """The logits answered for all the words a branch has read are those of the whole model on these words, but for rounding."""

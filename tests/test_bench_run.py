@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -172,12 +173,13 @@ def started(folder: Path) -> subprocess.Popen:
 
 @pytest.mark.timeout(900)
 def test_a_run_killed_again_and_again_ends_like_an_undisturbed_one(tmp_path, finished):
-    """SIGKILL and SIGTERM at growing moments, also in the middle of a line: nothing that was finished is lost or done twice."""
+    """SIGKILL and SIGTERM at ten random moments, also in the middle of a line: nothing finished is lost or done twice."""
     undisturbed, _ = finished
     folder, seen = tmp_path / "killed", 0
-    for i in range(6):
+    moments = random.Random(0)
+    for i in range(10):
         process = started(folder)
-        time.sleep(2.0 + 2.5 * i)
+        time.sleep(moments.uniform(1.0, 12.0))
         process.send_signal(signal.SIGKILL if i % 2 else signal.SIGTERM)
         process.wait()
         kept = len(lines.processes(folder))

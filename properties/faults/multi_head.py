@@ -18,9 +18,10 @@ def _fault(
     *reports: str,
     steps: tuple[str, ...] = ("multi_head",),
     twin: str = "multi_head",
+    breaks: tuple[str, ...] = ("H1", "H2", "H3", "A1", "L1", "C1", "T3"),
 ) -> Fault:
     """A fault in the heads, which the step `multi_head` shows if nothing smaller does."""
-    return Fault(identifier, fault_class, twin, steps, right, wrong, shows, ("H1", "H2", "H3", "A1", "L1", "C1", "T3"), reports)
+    return Fault(identifier, fault_class, twin, steps, right, wrong, shows, breaks, reports)
 
 
 FAULTS = (
@@ -122,5 +123,6 @@ FAULTS = (
         "largest = s.amax(dim=-1, keepdim=True)",
         "a mask that leaves one head nothing to look at",
         "https://github.com/pytorch/pytorch/issues/160064",
+        breaks=("M2",),
     ),
 )

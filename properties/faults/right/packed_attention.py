@@ -15,7 +15,7 @@ def attention(Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None = None) -> Te
     m, d_v = V.shape[-2:]
     q, k, v = (wide(x).transpose(0, 1).flatten(1, 2) for x in (Q, K, V))  # (h, b·n, d_k)
     seen = torch.ones(b, h, n, m, dtype=torch.bool, device=Q.device) if mask is None else mask.expand(b, h, n, m)
-    isolated = torch.stack([torch.block_diag(*seen[:, i]) for i in range(h)])
+    isolated = torch.stack([torch.block_diag(*seen[:, i]) for i in range(h)]).bool()  # of no sentences it is made of floats
     scores = (q @ k.mT / math.sqrt(d_k)).masked_fill(~isolated, -math.inf)
     output = softmax(scores) @ v
     return output.reshape(h, b, n, d_v).transpose(0, 1).to(Q.dtype)
