@@ -30,18 +30,9 @@ def decoder_layer(
     """Every word looks at itself and its past, then at the source, then thinks for itself. `mask` only restricts further."""
     past = both(causal_mask(len(X)), mask)
 
-    def look_back(X: np.ndarray) -> np.ndarray:
-        with inside("self_attention"):
-            return multi_head(X, X, parameters.self_attention, architecture.h, past)
-
-    def look_at_source(X: np.ndarray) -> np.ndarray:
-        with inside("cross_attention"):
-            return multi_head(X, M, parameters.cross_attention, architecture.h, memory_mask)
-
-    def think(X: np.ndarray) -> np.ndarray:
-        with inside("feed_forward"):
-            return feed_forward(X, parameters.feed_forward, architecture.activation)
-
+    look_back = inside("self_attention")(lambda X: multi_head(X, X, parameters.self_attention, architecture.h, past))
+    look_at_source = inside("cross_attention")(lambda X: multi_head(X, M, parameters.cross_attention, architecture.h, memory_mask))
+    think = inside("feed_forward")(lambda X: feed_forward(X, parameters.feed_forward, architecture.activation))
     X = residual_norm(X, look_back, parameters.norm_1, architecture.eps, architecture.norm, "add_norm_1")
     X = residual_norm(X, look_at_source, parameters.norm_2, architecture.eps, architecture.norm, "add_norm_2")
     return residual_norm(X, think, parameters.norm_3, architecture.eps, architecture.norm, "add_norm_3")

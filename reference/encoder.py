@@ -22,15 +22,8 @@ def encoder_layer(
     mask: Bool[np.ndarray, "n n"] | None = None,
 ) -> Float64[np.ndarray, "n d_model"]:
     """Every word looks at every word it may look at, then thinks for itself."""
-
-    def attend(X: np.ndarray) -> np.ndarray:
-        with inside("self_attention"):
-            return multi_head(X, X, parameters.self_attention, architecture.h, mask)
-
-    def think(X: np.ndarray) -> np.ndarray:
-        with inside("feed_forward"):
-            return feed_forward(X, parameters.feed_forward, architecture.activation)
-
+    attend = inside("self_attention")(lambda X: multi_head(X, X, parameters.self_attention, architecture.h, mask))
+    think = inside("feed_forward")(lambda X: feed_forward(X, parameters.feed_forward, architecture.activation))
     X = residual_norm(X, attend, parameters.norm_1, architecture.eps, architecture.norm, "add_norm_1")
     return residual_norm(X, think, parameters.norm_2, architecture.eps, architecture.norm, "add_norm_2")
 
