@@ -28,7 +28,7 @@ def test_no_honest_step_is_accused(step, dtype):
     for number in range(2):
         found = runner.work(("steps", step, dtype, number), FRESH)
 
-        assert found["counts"]["checks"] > 4 * found["counts"]["cases"]
+        assert found["counts"]["checks"] >= found["counts"]["cases"]  # each bit-different result is one
         assert found["alarms"] == []
 
 
@@ -38,7 +38,7 @@ def test_no_honest_module_is_accused(step, dtype):
     """Several steps in a row, six layers among them."""
     found = runner.work(("modules", step, dtype, 0), FRESH)
 
-    assert found["counts"]["checks"] > found["counts"]["cases"]
+    assert found["counts"]["checks"] >= found["counts"]["cases"]
     assert found["alarms"] == []
 
 

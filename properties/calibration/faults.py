@@ -38,9 +38,9 @@ def _heads(seed: int, *, words: int = 64, d: int = 64, h: int = 4, sharpness: fl
 
 
 def _short(x: np.ndarray) -> np.ndarray:
-    """Cut to seven bits, so that a number is the same in every dtype."""
+    """Cut to seven bits, and to what is no less than float16's smallest, so that a number is the same in every dtype."""
     mantissa, exponent = np.frexp(x)
-    return np.ldexp(np.round(mantissa * 2.0**7) / 2.0**7, exponent)
+    return np.round(np.ldexp(np.round(mantissa * 2.0**7) / 2.0**7, exponent) * 2.0**24) / 2.0**24
 
 
 def _scaled(factor: Callable[[int], float]) -> Callable[[Honest, tuple[Any, ...], Nested], np.ndarray]:

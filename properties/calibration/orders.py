@@ -45,7 +45,8 @@ def lanes(count: int) -> Order:
     """Running sums side by side, as vector registers keep them, joined as a tree."""
 
     def order(x: np.ndarray) -> np.ndarray:
-        return tree(np.concatenate([forward(x[..., lane::count]) for lane in range(min(count, x.shape[-1]))], axis=-1))
+        sums = [forward(x[..., lane::count]) for lane in range(min(count, x.shape[-1]))]
+        return tree(np.concatenate(sums, axis=-1)) if sums else x.sum(axis=-1, keepdims=True)
 
     return order
 

@@ -160,11 +160,19 @@ def finished(path: Path, seed: int) -> dict[Chunk, dict[str, Any]]:
     return {tuple(line["chunk"]): line for line in found if line["seed"] == seed}
 
 
+def _end_with_a_whole_line(path: Path) -> None:
+    """Cut off what an interrupted run left of its last line, or the next line would be written behind it."""
+    if path.exists():
+        whole = path.read_bytes().rpartition(b"\n")[0]
+        os.truncate(path, len(whole) + bool(whole))
+
+
 def run(wanted: list[Chunk], seed: int, path: Path, *, jobs: int, compiled: bool = False) -> Iterator[dict[str, Any]]:
     """Do what is not yet in `path`, on so many cores; each line is on disk before it is handed out."""
     from joblib import Parallel, delayed
 
     done = finished(path, seed)
+    _end_with_a_whole_line(path)
     missing = [chunk for chunk in wanted if chunk not in done]
     yield from (done[chunk] for chunk in wanted if chunk in done)
     parallel = Parallel(n_jobs=jobs, return_as="generator_unordered")
