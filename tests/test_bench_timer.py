@@ -1,6 +1,9 @@
 """The timer: every peer once a round, in random order; known durations and known memory are found again."""
 
+import re
 import time
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +12,13 @@ from bench.clock import ProcessorClock
 from bench.gate import Judged, judge, parts
 from bench.growth import fitted_exponent, local_exponents
 from bench.lines import Roof
+from bench.peers import table
 from bench.peers.table import PEERS, could, peer
 from bench.roof import best_of, share
 from bench.timer import Built, Entry, Kept, run_rounds
 from bench.workloads import KINDS, Workload, named
 
+ROOT = Path(__file__).resolve().parents[1]
 SMALL = {"b": 2, "n": 20, "m": 5, "h": 2, "d_model": 8, "d_ff": 12, "d_k": 4, "layers": 2, "vocab": 11, "length": 3}
 
 
@@ -115,14 +120,28 @@ OFFERED = [(step, name) for step in KINDS for name in PEERS if could(name, step,
 @pytest.mark.parametrize(("step", "name"), OFFERED)
 def test_every_peer_computes_every_step_it_says_it_has(step, name):
     """On the same weights, within the oracle's budget, with something compared; the oracle repeats itself to the last bit."""
-    if name == "onnxruntime":
-        pytest.importorskip("onnxruntime")
+    for package in PEERS[name].packages:
+        pytest.importorskip(package, reason=f"the extra `{name}` is not installed")
 
     gate = outcome(Workload(step, step, SMALL), name)
 
     assert gate.verdict == "PASS", gate.message
     assert gate.compared > 0
     assert gate.claim == KINDS[step].claim
+
+
+@pytest.mark.parametrize("name", [name for name, row in PEERS.items() if row.packages])
+def test_a_peer_that_is_not_installed_says_what_would_install_it(name, monkeypatch):
+    """An extra of the peer's own name, which asks for all of its packages, each of which is pinned."""
+    monkeypatch.setattr(table, "find_spec", lambda _: None)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    pinned = [line.partition("==")[0] for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()]
+
+    with pytest.raises(ImportError, match=rf"^{name} needs .*{PEERS[name].packages[-1]}: install veriformer\[{name}\]$"):
+        peer.__wrapped__(name)
+
+    assert [re.split(r"[<>=]", package)[0] for package in extras[name]] == list(PEERS[name].packages)
+    assert set(PEERS[name].packages) <= set(pinned)
 
 
 @pytest.mark.parametrize("step", sorted(set(KINDS) - {"mask", "generation"}))
