@@ -130,6 +130,18 @@ def test_every_peer_computes_every_step_it_says_it_has(step, name):
     assert gate.claim == KINDS[step].claim
 
 
+@pytest.mark.parametrize(("step", "name"), [(step, name) for step, name in OFFERED if name in {"optimized", "torch.eager", "jax"}])
+def test_in_bfloat16_too(step, name):
+    """Those that compute in it stay within what rounding to eight bits explains."""
+    for package in PEERS[name].packages:
+        pytest.importorskip(package, reason=f"the extra `{name}` is not installed")
+
+    gate = outcome(Workload(step, step, SMALL), name, dtype="bfloat16")
+
+    assert gate.verdict == "PASS", gate.message
+    assert gate.compared > 0
+
+
 @pytest.mark.parametrize("name", [name for name, row in PEERS.items() if row.packages])
 def test_a_peer_that_is_not_installed_says_what_would_install_it(name, monkeypatch):
     """An extra of the peer's own name, which asks for all of its packages, each of which is pinned."""

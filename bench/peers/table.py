@@ -42,6 +42,7 @@ PEERS: dict[str, Row] = {
     "torch.sdpa.cudnn": Row("bench.peers.torch_attention:Cudnn", ("attention",), gpu_only=True),
     "onnxruntime": Row("bench.peers.onnx_runtime:OnnxRuntime", GRAPHS, packages=("onnx", "onnxruntime")),
     "openvino": Row("bench.peers.open_vino:OpenVino", GRAPHS, packages=("onnx", "openvino")),
+    "jax": Row("bench.peers.jax_functions:Jax", GRAPHS, packages=("jax",)),
 }
 
 USUAL = tuple(name for name in PEERS if "compiled" not in name)
