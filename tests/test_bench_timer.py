@@ -130,7 +130,10 @@ def test_every_peer_computes_every_step_it_says_it_has(step, name):
     assert gate.claim == KINDS[step].claim
 
 
-@pytest.mark.parametrize(("step", "name"), [(step, name) for step, name in OFFERED if name in {"optimized", "torch.eager", "jax"}])
+IN_BFLOAT16 = ("optimized", "torch.eager", "jax", "transformers")
+
+
+@pytest.mark.parametrize(("step", "name"), [(step, name) for step, name in OFFERED if name in IN_BFLOAT16])
 def test_in_bfloat16_too(step, name):
     """Those that compute in it stay within what rounding to eight bits explains."""
     for package in PEERS[name].packages:

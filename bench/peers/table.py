@@ -43,6 +43,11 @@ PEERS: dict[str, Row] = {
     "onnxruntime": Row("bench.peers.onnx_runtime:OnnxRuntime", GRAPHS, packages=("onnx", "onnxruntime")),
     "openvino": Row("bench.peers.open_vino:OpenVino", GRAPHS, packages=("onnx", "openvino")),
     "jax": Row("bench.peers.jax_functions:Jax", GRAPHS, packages=("jax",)),
+    "transformers": Row(
+        "bench.peers.hugging_face:Transformers",
+        ("multi_head", "encoder_layer", "decoder_layer", "transformer", "generation"),
+        packages=("transformers",),
+    ),
 }
 
 USUAL = tuple(name for name in PEERS if "compiled" not in name)
