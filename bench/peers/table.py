@@ -48,6 +48,7 @@ PEERS: dict[str, Row] = {
         ("multi_head", "encoder_layer", "decoder_layer", "transformer", "generation"),
         packages=("transformers",),
     ),
+    "ctranslate2": Row("bench.peers.c_translate:CTranslate2", ("generation",), packages=("ctranslate2",)),
 }
 
 USUAL = tuple(name for name in PEERS if "compiled" not in name)
