@@ -75,12 +75,17 @@ def peer(name: str) -> Peer:
         from bench.peers.ours import Candidate
 
         return Candidate(name)
-    absent = [package for package in PEERS[name].packages if find_spec(package) is None]
-    if absent:
-        raise ImportError(f"{name} needs {' and '.join(absent)}: install veriformer[{name}]")
+    if reason := absence(name):
+        raise ImportError(reason)
     module, _, attribute = PEERS[name].target.partition(":")
     make: Callable[[], Peer] = getattr(import_module(module), attribute)
     return make()
+
+
+def absence(name: str) -> str:
+    """Why a built-in peer cannot be had here, in a sentence; "" if its packages are installed."""
+    here = all(find_spec(package) for package in PEERS[name].packages)
+    return "" if here else f"{name} is not installed: the extra `{name}` of veriformer brings it"
 
 
 def could(name: str, step: str, device: str, as_step: str | None = None) -> bool:
