@@ -12,7 +12,7 @@ import torch
 from bench import machine
 from bench.clock import RESET
 from bench.lines import Control
-from bench.peers.table import PEERS, peer
+from bench.peers.table import PEERS, absence
 from bench.run import run
 from bench.statistics import CPU_MARGIN, GPU_MARGIN, WIDEST_REACH
 from properties.runs import environment
@@ -38,7 +38,7 @@ def examine(device: str = "cpu") -> Findings:
     control, rates = noise(device)
     about = environment(device)
     load = machine.load()
-    absent = [name for name in PEERS if _absence(name)]
+    absent = [reason for name in PEERS if (reason := absence(name))]
     here = {
         "processor": f"{about['processor']}, {machine.cores()} cores for this process",
         "devices": ", ".join(_devices()),
@@ -47,7 +47,7 @@ def examine(device: str = "cpu") -> Findings:
         "load": _load(load),
         "limits": rates,
         "noise floor": _floor(control),
-        "not here": ", ".join(absent) or "nothing: every peer is installed",
+        "not here": "; ".join(absent) or "nothing: every peer is installed",
     }
     return Findings(here, _warnings(device, load, control), control.reach)
 
@@ -137,11 +137,3 @@ def _quota() -> float | None:
         return int(limit) / int(period)
     except (OSError, ValueError):
         return None
-
-
-def _absence(name: str) -> str:
-    try:
-        peer(name)
-    except ImportError as error:
-        return str(error)
-    return ""

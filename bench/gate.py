@@ -174,7 +174,8 @@ def _widened(part: Any) -> np.ndarray:
     if isinstance(part, torch.Tensor):
         part = part.cpu()
         return (part.to(torch.float64) if part.is_floating_point() else part).numpy()
-    return part.astype(np.float64) if part.dtype in NUMPY_DTYPES.values() else part
+    # bfloat16 is no dtype of NumPy's own: it has a name, and nothing to compare with
+    return part.astype(np.float64) if part.dtype in NUMPY_DTYPES.values() or part.dtype.name == "bfloat16" else part
 
 
 def _digest(workload: Workload, peer: Judged, variant: int, got: np.ndarray) -> str:

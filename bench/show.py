@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.lines import Cell, Comparison, Control
-from bench.peers.table import PEERS
+from bench.peers.table import PEERS, absence
 from bench.summary import Summary
 from bench.workloads import SETS, WORKLOADS
 
@@ -23,15 +23,17 @@ def exit_code(summary: Summary) -> int:
 
 
 def show(summary: Summary, console: Console) -> None:
-    """Print every group, then the trust in all of them.
+    """Print every group, then who is not installed, once for all of them, and the trust in what was measured.
 
     Columns: the first call, the memory that one call needs, and the share of the machine's limit.
     """
     compared = {line.id: line for line in summary.comparisons}
     controls = {control.group: control for control in summary.controls}
     for group in dict.fromkeys(cell.group for cell in summary.cells):
-        cells = [cell for cell in summary.cells if cell.group == group and cell.status != "not offered"]
+        cells = [cell for cell in summary.cells if cell.group == group and cell.status not in {"not offered", "not installed"}]
         console.print(_table(group, cells, compared), *_notes(cells, controls[group]), "", sep="\n")
+    for reason in dict.fromkeys(cell.message for cell in summary.cells if cell.status == "not installed"):
+        console.print(reason, markup=False, style="dim")
     trust = summary.trust
     floor = "unknown" if trust.noise_floor is None else f"±{trust.noise_floor:.1%}"
     waiting = "" if trust.pressure is None else f" · somebody waited for a core {trust.pressure:.0%} of the time"
@@ -102,5 +104,6 @@ def show_choices(console: Console) -> None:
     for name in ("name", "steps"):
         peers.add_column(name, no_wrap=name == "name")
     for name, row in PEERS.items():
-        peers.add_row(name, ", ".join(row.steps) + (" (GPU only)" if row.gpu_only else ""))
+        remarks = ["GPU only"] * row.gpu_only + ([absence(name)] if absence(name) else [])
+        peers.add_row(name, Text(", ".join(row.steps) + (f" ({'; '.join(remarks)})" if remarks else "")))
     console.print(peers)

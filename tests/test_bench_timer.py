@@ -1,6 +1,9 @@
 """The timer: every peer once a round, in random order; known durations and known memory are found again."""
 
+import re
 import time
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +12,13 @@ from bench.clock import ProcessorClock
 from bench.gate import Judged, judge, parts
 from bench.growth import fitted_exponent, local_exponents
 from bench.lines import Roof
+from bench.peers import table
 from bench.peers.table import PEERS, could, peer
 from bench.roof import best_of, share
 from bench.timer import Built, Entry, Kept, run_rounds
 from bench.workloads import KINDS, Workload, named
 
+ROOT = Path(__file__).resolve().parents[1]
 SMALL = {"b": 2, "n": 20, "m": 5, "h": 2, "d_model": 8, "d_ff": 12, "d_k": 4, "layers": 2, "vocab": 11, "length": 3}
 
 
@@ -115,14 +120,43 @@ OFFERED = [(step, name) for step in KINDS for name in PEERS if could(name, step,
 @pytest.mark.parametrize(("step", "name"), OFFERED)
 def test_every_peer_computes_every_step_it_says_it_has(step, name):
     """On the same weights, within the oracle's budget, with something compared; the oracle repeats itself to the last bit."""
-    if name == "onnxruntime":
-        pytest.importorskip("onnxruntime")
+    for package in PEERS[name].packages:
+        pytest.importorskip(package, reason=f"the extra `{name}` is not installed")
 
     gate = outcome(Workload(step, step, SMALL), name)
 
     assert gate.verdict == "PASS", gate.message
     assert gate.compared > 0
     assert gate.claim == KINDS[step].claim
+
+
+IN_BFLOAT16 = ("optimized", "torch.eager", "jax", "transformers")
+
+
+@pytest.mark.parametrize(("step", "name"), [(step, name) for step, name in OFFERED if name in IN_BFLOAT16])
+def test_in_bfloat16_too(step, name):
+    """Those that compute in it stay within what rounding to eight bits explains."""
+    for package in PEERS[name].packages:
+        pytest.importorskip(package, reason=f"the extra `{name}` is not installed")
+
+    gate = outcome(Workload(step, step, SMALL), name, dtype="bfloat16")
+
+    assert gate.verdict == "PASS", gate.message
+    assert gate.compared > 0
+
+
+@pytest.mark.parametrize("name", [name for name, row in PEERS.items() if row.packages])
+def test_a_peer_that_is_not_installed_says_what_would_install_it(name, monkeypatch):
+    """An extra of the peer's own name, which asks for all of its packages, each of which is pinned."""
+    monkeypatch.setattr(table, "find_spec", lambda _: None)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    pinned = [line.partition("==")[0] for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()]
+
+    with pytest.raises(ImportError, match=f"^{name} is not installed: the extra `{name}` of veriformer brings it$"):
+        peer.__wrapped__(name)
+
+    assert [re.split(r"[<>=]", package)[0] for package in extras[name]] == list(PEERS[name].packages)
+    assert set(PEERS[name].packages) <= set(pinned)
 
 
 @pytest.mark.parametrize("step", sorted(set(KINDS) - {"mask", "generation"}))
@@ -135,6 +169,20 @@ def test_a_wrong_output_has_no_speed(step, change):
 
     assert gate.verdict == "FAIL"
     assert gate.message
+
+
+@pytest.mark.parametrize("name", [name for name, row in PEERS.items() if row.packages])
+def test_nor_has_one_in_arrays_of_another_library(name):
+    """Every number a tenth too large; where words are written, the next ones of the dictionary."""
+    for package in PEERS[name].packages:
+        pytest.importorskip(package, reason=f"the extra `{name}` is not installed")
+
+    if could(name, "encoder_layer", "cpu"):
+        gate = outcome(Workload("encoder_layer", "encoder_layer", SMALL), name, lambda out: out * 1.1)
+    else:
+        gate = outcome(Workload("generation", "generation", SMALL), name, lambda words: (words + 1) % SMALL["vocab"])
+
+    assert gate.verdict == "FAIL"
 
 
 def test_a_word_that_is_not_the_likeliest_is_seen():

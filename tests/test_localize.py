@@ -144,7 +144,7 @@ def test_an_implementation_is_localised_by_its_single_steps(dtype):
 @pytest.mark.parametrize("kind", ["Marian", "Bart"])
 def test_hugging_face_models_are_heard(kind):
     """BART and Marian with weights of their own: no step over budget; with one norm's eps changed, that norm is named."""
-    transformers = pytest.importorskip("transformers", reason="the extra `peers` is not installed")
+    transformers = pytest.importorskip("transformers", reason="the extra `transformers` is not installed")
     sizes = {"vocab_size": 40, "d_model": 32, "pad_token_id": 0, "bos_token_id": 3, "eos_token_id": 1, "decoder_start_token_id": 2}
     for stack in ("encoder", "decoder"):
         sizes |= {f"{stack}_layers": 2, f"{stack}_attention_heads": 4, f"{stack}_ffn_dim": 64}

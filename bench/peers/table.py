@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -16,6 +17,7 @@ from properties.parameter_strategies import Call
 ALL = (*KINDS,)
 LAYERS = ("encoder_layer", "transformer", "generation")
 ONE_CALL = tuple(step for step in KINDS if step not in {"generation", "training"})
+GRAPHS = tuple(step for step in ONE_CALL if step not in {"embedding", "positional_encoding", "mask"})
 
 
 class Row(NamedTuple):
@@ -24,6 +26,7 @@ class Row(NamedTuple):
     target: str  # module:class; the class takes no arguments and is a `Peer`
     steps: tuple[str, ...]
     gpu_only: bool = False
+    packages: tuple[str, ...] = ()  # that it needs beside torch; the extra that brings them is called like the peer
 
 
 PEERS: dict[str, Row] = {
@@ -37,10 +40,15 @@ PEERS: dict[str, Row] = {
     "torch.sdpa.flash": Row("bench.peers.torch_attention:Flash", ("attention",)),
     "torch.sdpa.efficient": Row("bench.peers.torch_attention:Efficient", ("attention",), gpu_only=True),
     "torch.sdpa.cudnn": Row("bench.peers.torch_attention:Cudnn", ("attention",), gpu_only=True),
-    "onnxruntime": Row(
-        "bench.peers.onnx_runtime:OnnxRuntime",
-        tuple(step for step in ONE_CALL if step not in {"embedding", "positional_encoding", "mask"}),
+    "onnxruntime": Row("bench.peers.onnx_runtime:OnnxRuntime", GRAPHS, packages=("onnx", "onnxruntime")),
+    "openvino": Row("bench.peers.open_vino:OpenVino", GRAPHS, packages=("onnx", "openvino")),
+    "jax": Row("bench.peers.jax_functions:Jax", GRAPHS, packages=("jax",)),
+    "transformers": Row(
+        "bench.peers.hugging_face:Transformers",
+        ("multi_head", "encoder_layer", "decoder_layer", "transformer", "generation"),
+        packages=("transformers",),
     ),
+    "ctranslate2": Row("bench.peers.c_translate:CTranslate2", ("generation",), packages=("ctranslate2",)),
 }
 
 USUAL = tuple(name for name in PEERS if "compiled" not in name)
@@ -62,14 +70,22 @@ class Peer(Protocol):
 
 @cache
 def peer(name: str) -> Peer:
-    """The peer of that name. Raises ImportError when its package is not installed."""
+    """The peer of that name. Raises ImportError, in a sentence, when a package it needs is not installed."""
     if ":" in name:
         from bench.peers.ours import Candidate
 
         return Candidate(name)
+    if reason := absence(name):
+        raise ImportError(reason)
     module, _, attribute = PEERS[name].target.partition(":")
     make: Callable[[], Peer] = getattr(import_module(module), attribute)
     return make()
+
+
+def absence(name: str) -> str:
+    """Why a built-in peer cannot be had here, in a sentence; "" if its packages are installed."""
+    here = all(find_spec(package) for package in PEERS[name].packages)
+    return "" if here else f"{name} is not installed: the extra `{name}` of veriformer brings it"
 
 
 def could(name: str, step: str, device: str, as_step: str | None = None) -> bool:
