@@ -37,8 +37,9 @@ class Draw:
         return self.rng.integers(1, vocab, shape)
 
     def norm(self, d: int) -> Nested:
-        """Gain and bias."""
-        return {"gain": 1.0 + self.normal(d, scale=0.125), "bias": self.normal(d, scale=0.125)}
+        """Gain and bias; the gain is a multiple of 1/128, for bfloat16 has no finer numbers above 1."""
+        gain = 1.0 + np.round(self.normal(d, scale=0.125) * 128) / 128
+        return {"gain": gain, "bias": self.normal(d, scale=0.125)}
 
     def multi_head(self, d: int) -> Nested:
         """Four matrices and their biases; what comes out is soft (see `SOFT`)."""

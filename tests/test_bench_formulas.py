@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.peers.table import peer
 from bench.workloads import KINDS, SETS, Workload, named, select
 from properties.oracle import ORACLES, oracle
+from properties.test_transformer import named as arrays_of
 
 SMALL = {"b": 2, "n": 6, "m": 5, "h": 2, "d_model": 8, "d_ff": 12, "d_k": 4, "layers": 2, "vocab": 11, "length": 3}
 WITH_PRODUCTS = sorted(step for step in KINDS if KINDS[step].flops(SMALL) > 0 and step != "generation")
@@ -82,8 +83,10 @@ def test_inputs_are_the_same_numbers_in_every_dtype(step):
 
     for one, other in zip(first.args, again.args, strict=True):
         assert np.array_equal(one, other)
-        if getattr(one, "dtype", None) == np.float64:
-            assert torch.equal(torch.from_numpy(one).to(torch.bfloat16).double(), torch.from_numpy(one))
+    for name, one in arrays_of([list(first.args), first.kwargs]).items():
+        if one.dtype == np.float64 and one.ndim:  # eps is a number, not an input
+            exact = torch.from_numpy(one)
+            assert torch.equal(exact.to(torch.bfloat16).double(), exact), name
     assert first.kwargs is second.kwargs
     assert step in ("mask", "positional_encoding") or not np.array_equal(first.args[0], second.args[0])
 
