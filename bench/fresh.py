@@ -24,17 +24,18 @@ class Died(Exception):
         self.group, self.peer, self.message = group, peer, message
 
 
-def lines_of(order: dict[str, Any], silence: float = SILENCE) -> Iterator[dict[str, Any]]:
-    """Run `python -m bench.worker` on this order and give its lines. Raises Died when it does not come to its end.
+def lines_of(order: dict[str, Any], silence: float = SILENCE, module: str = "bench.worker") -> Iterator[dict[str, Any]]:
+    """Run `python -m module` on this order and give its lines. Raises Died when it does not come to its end.
 
-    Whoever stops listening ends the process.
+    Whoever stops listening ends the process, and what it started (valgrind, compilers).
     """
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "bench.worker"],
+        [sys.executable, "-P", "-m", module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=os.environ | thread_environment(order["threads"]),
+        process_group=0,
     )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -59,7 +60,8 @@ def lines_of(order: dict[str, Any], silence: float = SILENCE) -> Iterator[dict[s
             readers[1].join(timeout=5)
             raise Died(*at, _how(process.returncode, complaints))
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 

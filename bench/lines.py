@@ -1,8 +1,9 @@
 """The lines of bench.jsonl: what a benchmark run leaves on disk, and all that a report may read of it.
 
 Every line is `{"schema": 1, "kind": "bench", "what": <one of LINES>, "id": …, …}` with the fields of the class below of that
-name. `process` lines are the measurement: one for each fresh process, whole or not there. All others are derived from them and
-written anew at the end of each run, so **of two lines with the same `what` and `id` the last one counts**.
+name. `process` lines are the measurement: one for each fresh process, whole or not there. `counters` stand
+for themselves. All others are derived from processes and written anew at the end of each run, so **of two lines with the same
+`what` and `id` the last one counts**.
 
     name        line of                                          id
     process     one group of peers timed together once           <group>/#<process>
@@ -13,10 +14,12 @@ written anew at the end of each run, so **of two lines with the same `what` and 
     roof        one limit of the machine                         roof/<what is measured>/<dtype>/<device>/<threads>t/<size>
     growth      how one peer's time or memory grows              growth/<family>/<dtype>/<device>/<threads>t/<peer>/<quantity>
     cost        what one piece of the suite itself costs         cost/<piece>
+    counters    what one call of one peer counts up to           the cell's
 
 Times are nanoseconds a call, sizes bytes, `flops` and `bytes` come from the workload's formula. What was not measured is null.
 A ratio is the peer's time over the baseline's: below 1 the peer is faster. The manifest lists the planned cells' ids under
-`bench_planned`; a planned cell without a `cell` line, or with status "missing", was not measured and is red.
+`bench_planned`, and those to be counted under `counters_planned`; a planned cell without its line, or with status "missing", was
+not measured and is red.
 """
 
 import os
@@ -29,8 +32,8 @@ from properties.runs import append, finished
 FILE = "bench.jsonl"
 
 STATUSES = {
-    "measured": "timed, and the outputs of timed calls are within the oracle's budget",
-    "wrong": "its output is not: it has no speed, `gate` says which claim failed",
+    "measured": "timed or counted, and the outputs of those calls are within the oracle's budget",
+    "wrong": "its output is not: it has no speed and no counts, `gate` says which claim failed",
     "not installed": "the peer's package is not here",
     "not offered": "the peer has no such step, dtype or device",
     "failed": "it raised, crashed or did not answer in time: `message` says what",
@@ -264,8 +267,30 @@ class Cost:
     note: str = ""  # the sizes
 
 
-Line = Process | Cell | Comparison | Control | Trust | Roof | Growth | Cost
-LINES: dict[str, type] = {line.what: line for line in (Process, Cell, Comparison, Control, Trust, Roof, Growth, Cost)}
+@dataclass(frozen=True)
+class Counters:
+    """What one call of one peer counts up to: the same on a busy machine as on an idle one (`bench.counters` says how nearly)."""
+
+    what: ClassVar[str] = "counters"
+    id: str
+    group: str
+    workload: str
+    step: str
+    peer: str
+    dtype: str
+    device: str
+    threads: int  # 1: threads that wait for each other spin, and their spinning would be counted
+    sizes: dict[str, int]
+    status: str  # of STATUSES; there are no counts unless it is "measured"
+    message: str = ""  # why there are none, or why not all
+    gate: Gate | None = None  # of the call whose operators were counted
+    instructions: float | None = None  # executed, mean of a few calls; null where callgrind cannot count them
+    operators: int | None = None  # of torch, those that operators call included; null for a peer that is not torch's
+    allocated_bytes: int | None = None  # by torch, whether given back during the call or not; null likewise
+
+
+Line = Process | Cell | Comparison | Control | Trust | Roof | Growth | Cost | Counters
+LINES: dict[str, type] = {line.what: line for line in (Process, Cell, Comparison, Control, Trust, Roof, Growth, Cost, Counters)}
 
 
 def write(folder: Path, line: Line) -> None:
@@ -289,6 +314,16 @@ def roofs(folder: Path) -> list[Roof]:
     return [Roof(**_fields(line)) for line in read(folder) if line["what"] == "roof"]
 
 
+def counters(folder: Path) -> list[Counters]:
+    """What was counted in a run so far."""
+    return [counted(_fields(line)) for line in read(folder) if line["what"] == "counters"]
+
+
+def counted(fields: dict[str, Any]) -> Counters:
+    """Counts from the fields of their line."""
+    return Counters(**{**fields, "gate": _gate(fields["gate"])})
+
+
 def process(fields: dict[str, Any]) -> Process:
     """A measurement from the fields of its line."""
     return Process(**{**fields, "timed": [_timed(peer) for peer in fields["timed"]]})
@@ -309,5 +344,8 @@ def _fields(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def _timed(fields: dict[str, Any]) -> Timed:
-    gate = fields["gate"]
-    return Timed(**{**fields, "gate": None if gate is None else Gate(**gate)})
+    return Timed(**{**fields, "gate": _gate(fields["gate"])})
+
+
+def _gate(fields: dict[str, Any] | None) -> Gate | None:
+    return None if fields is None else Gate(**fields)

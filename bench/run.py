@@ -5,7 +5,6 @@ number of passes the time that is left goes to the groups that are not decided. 
 at once; a run that was killed goes on where it was when it is started again on the same folder.
 """
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,13 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from bench import growth, lines, machine, roof, suite_cost
+from bench import growth, lines, machine, plan, roof, suite_cost
 from bench.fresh import Died, lines_of
 from bench.lines import Process, Roof
 from bench.peers.table import DEFAULT_BASELINE, USUAL, check_names, could
 from bench.summary import Group, Summary, group_of, summarise, unresolved
 from bench.workloads import ITEM, KINDS, select
-from properties import runs
 
 LEAST_SECONDS = 0.05  # of rounds for a group in a process; three rounds there are in any case
 MOST_PROCESSES = 30
@@ -104,7 +102,8 @@ class Run:
         self.budget_s, self.started = budget_s, time.time()
         self.beside_groups = budget_s / settings.processes / 4  # seconds a pass spends on starting a process and on the limits
         self.failed: dict[str, dict[str, str]] = {}
-        plan(folder, settings, self.groups)
+        planned = [group.cell(peer) for group in self.groups for peer in group.peers]
+        plan.enter(folder, "bench", asdict(settings), planned, device=settings.device, seed=settings.seed)
         self.processes: list[Process] = lines.processes(folder)
         self.roofs: list[Roof] = lines.roofs(folder)
 
@@ -218,45 +217,6 @@ class Run:
         share = (self.left / passes - self.beside_groups) / len(self.groups)
         beside = [p.seconds - _rounds_took(p) for p in self.processes if p.group == group.id]
         return max(LEAST_SECONDS, share / 4 if number == 0 else share - min(beside, default=share / 2))
-
-
-def plan(folder: Path, settings: Settings, groups: Sequence[Group]) -> None:
-    """Write the planned cells into the folder's manifest, or check that those in it are these.
-
-    Raises ValueError for a folder that holds a benchmark with other settings or of other code.
-    """
-    path = folder / "manifest.json"
-    wanted = _as_json(asdict(settings))
-    cells = [group.cell(peer) for group in groups for peer in group.peers]
-    fresh = {"environment": runs.environment(settings.device), "seed": settings.seed}
-    if not path.exists():
-        runs.create(folder, {**fresh, "planned": [], "bench_planned": cells, "bench": wanted})
-        return
-    manifest = _manifest(path)
-    if "bench" not in manifest:
-        runs.rewrite(folder, {**manifest, "bench_planned": cells, "bench": wanted})
-        return
-    other = [name for name in wanted if wanted[name] != manifest["bench"].get(name)]
-    if other:
-        was, now = manifest["bench"].get(other[0]), wanted[other[0]]
-        raise ValueError(f"--run {folder}: it holds a benchmark with {other[0]} {was}, not {now}; name another folder")
-    if manifest.get("environment", {}).get("code") != runs.code_hash():
-        raise ValueError(f"--run {folder}: it holds a benchmark of other code; name another folder")
-    lines.mend(folder)
-
-
-def _manifest(path: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"--run {path.parent}: expected a run's manifest.json, got a file that is no JSON ({error})") from None
-    if manifest.get("schema") != runs.SCHEMA:
-        raise ValueError(f"--run {path.parent}: expected a run of schema {runs.SCHEMA}, got {manifest.get('schema')!r}")
-    return manifest
-
-
-def _as_json(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
 
 
 def _rounds_took(process: Process) -> float:

@@ -1,6 +1,6 @@
-"""A benchmark on a terminal: progress while it runs, then one table a group with what each peer costs and how far to trust it."""
+"""A benchmark on a terminal: one table a group with what each peer costs and how far to trust it, or what it counts up to."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from rich.box import SIMPLE_HEAD
@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.lines import Cell, Comparison, Control
+from bench.lines import Cell, Comparison, Control, Counters
 from bench.peers.table import PEERS, absence
 from bench.summary import Summary
 from bench.workloads import SETS, WORKLOADS
@@ -55,7 +55,7 @@ def _table(group: str, cells: list[Cell], compared: dict[str, Comparison]) -> Ta
 
 def _row(cell: Cell, line: Comparison | None) -> list[Text | str]:
     if cell.median_ns is None:
-        return [Text(cell.peer), "", "", Text(cell.status, "red" if cell.status in {"wrong", "failed"} else "dim")]
+        return [Text(cell.peer), "", "", Text(cell.status, _style(cell))]
     ratio = "" if line is None or line.ratio is None else f"{line.ratio:.3g} {_interval(line.low, line.high)}".strip()
     word = Text("baseline", "dim") if line is None else Text(line.verdict, COLOURS.get(line.verdict, ""))
     first = "" if cell.first_call_ns is None else duration(cell.first_call_ns)
@@ -68,7 +68,7 @@ def _notes(cells: list[Cell], control: Control) -> Iterator[Text]:
     """What a table has no room for: why there is no speed, what really ran, what the control says."""
     for cell in cells:
         if cell.message:
-            yield Text(f"{cell.peer}: {cell.message}", "red" if cell.status in {"wrong", "failed"} else "dim")
+            yield Text(f"{cell.peer}: {cell.message}", _style(cell))
         if cell.above_roof:
             yield Text(f"{cell.peer}: faster than this machine's limit for {cell.roof_bound}: an error, not a triumph", "red")
     for ran, peers in groupby(sorted(cells, key=lambda cell: cell.really), key=lambda cell: cell.really):
@@ -81,6 +81,29 @@ def _notes(cells: list[Cell], control: Control) -> Iterator[Text]:
 
 def _interval(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f"[{low:.3g}, {high:.3g}]"
+
+
+def show_counters(lines: Sequence[Counters], console: Console) -> None:
+    """Print what one call of each peer counts up to, group by group, and below all why a count is not there."""
+    shown = [line for line in lines if line.status != "not offered"]
+    for group, members in groupby(shown, key=lambda line: line.group):
+        table = Table(title=group, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        table.add_column("peer", no_wrap=True)
+        for name in ("instructions", "operators", "allocated bytes"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for line in members:
+            counts = [
+                f"{count:,.0f}" if count is not None else "" for count in (line.instructions, line.operators, line.allocated_bytes)
+            ]
+            table.add_row(Text(line.peer), *(counts if line.status == "measured" else [Text(line.status, _style(line))]))
+        console.print(table)
+    for message in dict.fromkeys(line.message for line in shown if line.message):
+        about = [line for line in shown if line.message == message]
+        console.print(Text(f"{', '.join(dict.fromkeys(line.peer for line in about))}: {message}", _style(about[0])))
+
+
+def _style(cell: Cell | Counters) -> str:
+    return "red" if cell.status in {"wrong", "failed"} else "dim"
 
 
 def duration(ns: float) -> str:

@@ -33,7 +33,7 @@ Say = Callable[[dict[str, Any]], None]
 def main() -> None:
     """Do what the order says, group by group, until the time is over."""
     order = json.load(sys.stdin)
-    say = _speaker()
+    say = speaker()
     torch.set_grad_enabled(False)
     pools = machine.pin_threads(order["threads"])
     known = {digest: Gate(**fields) for digest, fields in order["known"].items()}
@@ -66,7 +66,7 @@ def time_group(
             built = peer(name.removesuffix(AGAIN)).build(workload, calls, job["dtype"], order["device"])
             entries[name] = Entry(built, lambda variant, output: parts[variant].of(output))
         except Exception as error:
-            absent[name] = _absent(name, error)
+            absent[name] = Timed(name, *absence(error))
     rng = np.random.default_rng([order["order_seed"], order["process"]])
     run_rounds(entries, clock, rng, job["seconds"], watch=lambda name: say({"at": [job["group"], name]}))
     timed = [
@@ -117,10 +117,11 @@ def _timed(
     )
 
 
-def _absent(name: str, error: Exception) -> Timed:
+def absence(error: Exception) -> tuple[str, str]:
+    """The status of a peer that could not be built, and why in one line."""
     status = "not offered" if isinstance(error, NotOffered) else "not installed" if isinstance(error, ImportError) else "failed"
     message = str(error) if status != "failed" else f"{type(error).__name__}: {error}"
-    return Timed(name, status, (message.strip().splitlines() or [""])[0][:300])
+    return status, (message.strip().splitlines() or [""])[0][:300]
 
 
 def _settle(device: str) -> None:
@@ -130,7 +131,7 @@ def _settle(device: str) -> None:
     np.linalg.norm(np.ones((256, 256)) @ np.ones((256, 256)))
 
 
-def _speaker() -> Say:
+def speaker() -> Say:
     """Lines go to the real output; whatever a library prints goes to the error stream instead of among them."""
     real = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

@@ -5,7 +5,8 @@ the same rounds, and these ratios are compared:
 
     log RR = log r_after − log r_before,    its interval by combining the two runs' (Zou & Donner 2008, doi:10.1002/sim.3095)
 
-A slowdown counts when a second, independent run shows it too.
+A slowdown counts when a second, independent run shows it too. Counts, of instructions and the like, are compared as they are; they
+decide nothing: more work may be done in less time.
 """
 
 import math
@@ -14,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from reports import counts
 from reports.folders import ReportError, Run, difference, machine
 from reports.outcomes import BROKEN
 from reports.speeds import cells, ratios, trust
@@ -34,6 +36,7 @@ class Compared:
     machines: str  # how the machine classes differ, in words; "" for the same
     verdicts: Table  # claim, implementation, dtype, device, before, after: where they differ
     timings: Table  # id, peer, baseline, before, after, ratio, low, high, verdict, confirmed
+    counters: Table  # id, count, before, after, ratio, verdict
 
     @property
     def newly_broken(self) -> Table:
@@ -44,7 +47,13 @@ class Compared:
     def no_longer_run(self) -> Table:
         """The checks and cells that were there and are missing now."""
         lost = self.verdicts.loc[self.verdicts["after"].isin(["MISSING"]), "claim"]
-        return pd.concat([lost, self.timings.loc[self.timings["verdict"] == "removed", "id"]])
+        uncounted = self.counters.loc[self.counters["verdict"] == "gone", "id"].drop_duplicates()
+        return pd.concat([lost, self.timings.loc[self.timings["verdict"] == "removed", "id"], uncounted])
+
+    @property
+    def recounted(self) -> Table:
+        """The counts that changed."""
+        return self.counters[self.counters["verdict"] != "same"]
 
     @property
     def slowdowns(self) -> Table:
@@ -80,7 +89,7 @@ def compared(
     if again is not None:
         confirming = _timings(before, again, margin).set_index("id")["verdict"]
         timings["confirmed"] = (timings["verdict"] == "slower") & (timings["id"].map(confirming) == "slower")
-    return Compared(before, after, margin, machines, _verdicts(before, after), timings)
+    return Compared(before, after, margin, machines, _verdicts(before, after), timings, counts.compared(before, after, margin))
 
 
 def _verdicts(before: Run, after: Run) -> Table:

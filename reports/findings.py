@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports import proof, speeds, tables
+from reports import counts, proof, speeds, tables
 from reports.compare import Compared
 from reports.folders import Line, Run
 from reports.tables import Table
@@ -95,6 +95,11 @@ class Findings:
         return speeds.drift(self.run)
 
     @cached_property
+    def counted(self) -> Table:
+        """Every planned or counted cell."""
+        return counts.counts(self.run)
+
+    @cached_property
     def costs(self) -> Table:
         """What the suite itself costs."""
         return speeds.costs(self.run)
@@ -120,14 +125,19 @@ class Findings:
         return int((self.timed["status"] == "missing").sum())
 
     @property
+    def uncounted(self) -> int:
+        """How many cells were to be counted, and were not."""
+        return int((self.counted["status"] == "missing").sum())
+
+    @property
     def only_timed(self) -> bool:
-        """Whether this is a run of the benchmark alone: nothing was to be verified."""
-        return self.checks.empty and len(self.timed) > 0
+        """Whether this is a run of the benchmark alone, times or counts: nothing was to be verified."""
+        return self.checks.empty and len(self.timed) + len(self.counted) > 0
 
     @property
     def wrong(self) -> int:
-        """How many cells were timed and gave a result outside the oracle's budget."""
-        return int((self.timed["status"] == "wrong").sum())
+        """How many cells were timed or counted and gave a result outside the oracle's budget."""
+        return sum(int((table["status"] == "wrong").sum()) for table in (self.timed, self.counted))
 
     @property
     def broken_claims(self) -> list[str]:
@@ -155,11 +165,13 @@ class Findings:
             "controls": self.controls,
             "drift": self.drift,
             "costs": self.costs,
+            "counters": self.counted,
         }
         if "score" in self.run.extras:
             found["detection"] = proof.entries(self.run.extras["score"])
         if self.against is not None:
             found |= {"changed_verdicts": self.against.verdicts, "changed_timings": self.against.timings}
+            found["changed_counters"] = self.against.recounted
         return {name: table for name, table in found.items() if len(table)}
 
     def _flat_matrix(self) -> Table:
@@ -178,7 +190,7 @@ class Findings:
         return {"planned checks": len(self.run.manifest["planned"]), **_flat(told)}
 
 
-NOT_SHOWN = ("claims", "planned", "bench_planned", "environment", "environments")
+NOT_SHOWN = ("claims", "planned", "bench_planned", "counters_planned", "environment", "environments")
 
 
 def _flat(values: Line, before: str = "") -> dict[str, str]:

@@ -31,6 +31,7 @@ BENCH = {  # the fields a report needs of each `what` of bench.jsonl
     "roof": ("limit", "dtype", "device", "threads", "size", "rate"),
     "growth": ("family", "dtype", "device", "peer", "quantity", "axis", "lengths", "values", "local", "fitted"),
     "cost": ("piece", "name", "seconds", "per_second"),
+    "counters": (*TIMED, "peer", "status", "message", "gate", "instructions", "operators", "allocated_bytes"),
 }
 KEPT_VISIBLE = "\n\t"  # the two control characters that may stay as they are
 

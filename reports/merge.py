@@ -41,6 +41,7 @@ def merged(runs: Sequence[Run]) -> Run:
         "bench_planned": _union(
             [run.manifest.get("bench_planned") or [] for run in runs] + [plan["bench_planned"] for plan in plans]
         ),
+        "counters_planned": _union([run.manifest.get("counters_planned") or [] for run in runs]),
     }
     return Run(
         path=first.path,

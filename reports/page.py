@@ -40,6 +40,7 @@ def context(found: Findings) -> dict[str, Any]:
         "controls": found.controls.to_dict("records"),
         "places": speeds.by_place(found.run).to_dict("records"),
         "load": speeds.load(found.run),
+        "counted": found.counted.to_dict("records"),
         "costs": found.costs.to_dict("records"),
         "plots": {name: plot for name, draw in PLOTS.items() if (plot := draw(found)) is not None},
         "change": found.against,

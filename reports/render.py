@@ -76,6 +76,7 @@ def _environment() -> jinja2.Environment:
 FILTERS = (
     "number",
     "count",
+    "spoken",
     "time",
     "size",
     "rate",

@@ -26,7 +26,7 @@ def exit_code(found: Findings) -> int:
     """0 good, 1 a claim is broken, 5 planned checks or cells are missing (a run that verified nothing is one)."""
     if found.broken or found.wrong:
         return 1
-    return 5 if len(found.missing) or found.untimed or not (found.verified or found.only_timed) else 0
+    return 5 if len(found.missing) or found.untimed or found.uncounted or not (found.verified or found.only_timed) else 0
 
 
 def headline(found: Findings) -> tuple[str, Tone]:
@@ -37,10 +37,10 @@ def headline(found: Findings) -> tuple[str, Tone]:
     if found.wrong:
         return f"{plural(found.wrong, 'timed cell')} gave a wrong result", "bad"
     if found.only_timed:
-        return "Timed, and not verified claim by claim", "warn"
+        return f"{'Timed' if len(found.timed) else 'Counted'}, and not verified claim by claim", "warn"
     if not found.verified:
         return "Nothing was verified", "bad"
-    if len(found.missing) or found.untimed:
+    if len(found.missing) or found.untimed or found.uncounted:
         return "No claim is broken, but the run is incomplete", "bad"
     return "No claim is broken", "good"
 
@@ -56,6 +56,8 @@ def _verdict(found: Findings) -> Point:
     counts += [f"{len(found.missing)} missing"] if len(found.missing) else []
     if len(found.timed):
         counts.append(f"{len(found.timed) - found.untimed} of {plural(len(found.timed), 'planned timing')} ran")
+    if len(found.counted):
+        counts.append(f"{len(found.counted) - found.uncounted} of {plural(len(found.counted), 'planned count')} ran")
     idle = found.never_run
     counts += (
         [f"{plural(len(idle), 'claim')} not run: {', '.join(idle[:SHOWN])}{' …' if len(idle) > SHOWN else ''}"] if idle else []

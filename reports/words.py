@@ -34,6 +34,11 @@ def count(value: Any) -> str:
     return "–" if absent(value) else f"{value:,.0f}".replace(",", "\u2009")
 
 
+def spoken(field: str) -> str:
+    """The name of a field as a word: "allocated bytes"."""
+    return field.replace("_", " ")
+
+
 def time(nanoseconds: Any) -> str:
     """A duration with its unit."""
     if absent(nanoseconds):

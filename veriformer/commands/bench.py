@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 
 from veriformer.settings import Refused
 
+ONLY_TIMED = ("baseline", "budget", "processes", "margin", "suite")  # options that say nothing about a count
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -49,15 +51,17 @@ def listed(text: str | None) -> tuple[str, ...]:
 @click.option("--margin", type=float, metavar="SHARE", help="What counts as the same speed. Default: 0.03, on a GPU 0.05.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws inputs and orders.")
 @click.option("--suite", is_flag=True, help="Measure also what the suite itself costs.")
+@click.option("--counters", is_flag=True, help="Count instructions, operators and bytes in place of timing; one thread.")
 @click.option("--run", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Where to write, or an interrupted run.")
 @click.option("--list", "only_list", is_flag=True, help="List workloads and peers, and measure nothing.")
 @click.option("--self-test", is_flag=True, help="Measure instead how far the timer itself can be trusted here (minutes).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 @click.pass_context
-def command(ctx: click.Context, /, *, only_list: bool, self_test: bool, as_json: bool, **asked: Any) -> None:
+def command(ctx: click.Context, /, *, only_list: bool, self_test: bool, counters: bool, as_json: bool, **asked: Any) -> None:
     """Time every workload on all peers side by side, and say who is faster, by how much, and whether that can be believed.
 
     A peer whose output is wrong gets no speed. An interrupted run goes on when it is started again with the same --run.
+    With --counters one call of each peer is counted instead of timed, which no neighbour on the machine disturbs.
     Exit code: 0 good, 1 an output was wrong, 2 usage, 5 planned cells missing.
     """
     console = Console(highlight=False)
@@ -69,8 +73,38 @@ def command(ctx: click.Context, /, *, only_list: bool, self_test: bool, as_json:
         from bench import calibration
 
         ctx.exit(calibration.main([] if asked["folder"] is None else ["--into", str(asked["folder"])]))
+    elif counters:
+        idle = [name for name in ONLY_TIMED if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+        if idle:
+            raise Refused(f"--{idle[0]}: expected without --counters, which times nothing")
+        ctx.exit(_count(console, as_json=as_json, **{name: value for name, value in asked.items() if name not in ONLY_TIMED}))
     else:
         ctx.exit(_run(console, as_json=as_json, **asked))
+
+
+def _count(console: Console, *, as_json: bool, folder: Path | None, workloads: str, **asked: Any) -> int:
+    from bench.bar import Bar
+    from bench.counters import count
+    from bench.show import show_counters
+
+    folder = _folder(folder)
+    try:
+        with Bar(quiet=as_json) as bar:
+            lines = count(folder, listed(workloads), progress=bar.show, **_settings(**asked))
+    except ValueError as error:
+        raise Refused(str(error)) from None
+    code = int(any(line.status == "wrong" for line in lines))
+    if as_json:
+        told = {"exit_code": code, "run": str(folder), "counters": [asdict(line) for line in lines]}
+        click.echo(json.dumps(told, ensure_ascii=False, indent=1))
+    else:
+        show_counters(lines, console)
+        console.print(f"{folder}", style="dim")
+    return code
+
+
+def _folder(given: Path | None) -> Path:
+    return (given or Path("runs") / time.strftime("%Y%m%d-%H%M%S-bench")).absolute()
 
 
 def _run(console: Console, *, as_json: bool, folder: Path | None, budget: float, workloads: str, **asked: Any) -> int:
@@ -78,7 +112,7 @@ def _run(console: Console, *, as_json: bool, folder: Path | None, budget: float,
     from bench.run import run
     from bench.show import exit_code, show
 
-    folder = (folder or Path("runs") / time.strftime("%Y%m%d-%H%M%S-bench")).absolute()
+    folder = _folder(folder)
     try:
         with Bar(quiet=as_json) as bar:
             summary = run(folder, listed(workloads), budget, progress=bar.show, **_settings(**asked))
@@ -93,13 +127,11 @@ def _run(console: Console, *, as_json: bool, folder: Path | None, budget: float,
     return code
 
 
-def _settings(
-    *, baseline: str | None, peers: str | None, dtype: str, threads: str | None, suite: bool, **others: Any
-) -> dict[str, Any]:
+def _settings(*, peers: str | None, dtype: str, threads: str | None, **others: Any) -> dict[str, Any]:
     """The options as `bench.run.Settings` has them; what was not given is left to its defaults."""
-    settings = {**others, "dtypes": listed(dtype), "suite": suite}
-    if baseline:
-        settings["baseline"] = baseline
+    settings = {"dtypes": listed(dtype), **others}
+    if settings.get("baseline") is None:
+        settings.pop("baseline", None)
     if peers:
         settings["peers"] = listed(peers)
     if threads:

@@ -55,10 +55,11 @@ def command(
     across_machines: bool,
     as_json: bool,
 ) -> None:
-    """Compare the run in AFTER with the run in BEFORE: changed verdicts, and what became slower relative to each run's baseline.
+    """Compare the run in AFTER with the run in BEFORE: changed verdicts and counts, and what became slower.
 
-    One run is no proof of a slowdown: give a second one of the same code as AGAIN. Exit code: 0 good, 1 a claim holds no longer,
-    2 usage, 3 a slowdown that both runs show, 5 what was there did not run.
+    Times are taken relative to each run's baseline. One run is no proof of a slowdown: give a second one of the same code as AGAIN.
+    Counts decide nothing. Exit code: 0 good, 1 a claim holds no longer, 2 usage, 3 a slowdown that both runs show, 5 what was there
+    did not run.
     """
     if again is not None and confirm is not None:
         raise Refused("expected the confirming run once, got it as AGAIN and as --confirm")
@@ -87,11 +88,20 @@ def _show(change: Compared, console: Console, *, confirmed: bool) -> None:
         console.print(_verdicts(change))
     if len(change.timings):
         console.print(_timings(change))
-    counts = ", ".join(f"{count} {word}" for word, count in change.timings["verdict"].value_counts().items())
     console.print(Text(f"{words.plural(len(change.verdicts), 'verdict')} changed, {len(change.newly_broken)} newly broken"))
-    console.print(Text(f"timings: {counts or 'none in both runs'}"))
+    console.print(Text(f"timings: {_tally(change.timings) or 'none in both runs'}"))
+    if len(change.counters):
+        console.print(Text(f"counts: {_tally(change.counters)}"))
+    for row in change.recounted.to_dict("records"):
+        numbers = f"{words.count(row['before'])} → {words.count(row['after'])}, × {words.ratio(row['ratio'])}"
+        console.print(Text(f"{row['id']}: {words.spoken(row['count'])} {numbers}", "yellow" if row["verdict"] != "fewer" else ""))
     if len(change.slowdowns) and not confirmed:
         console.print(Text("a slowdown in one run is no proof: run again and give that run as a third folder", "yellow"))
+
+
+def _tally(table: Any) -> str:
+    """How many rows of each verdict."""
+    return ", ".join(f"{count} {word}" for word, count in table["verdict"].value_counts().items())
 
 
 def _verdicts(change: Compared) -> Table:
@@ -122,5 +132,6 @@ def _json(change: Compared) -> dict[str, Any]:
         "margin": change.margin,
         "machines": change.machines,
         "verdicts": json.loads(change.verdicts.to_json(orient="records")),
+        "counters": json.loads(change.counters.to_json(orient="records")),
         "timings": json.loads(change.timings.to_json(orient="records")),
     }
