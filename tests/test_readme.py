@@ -1,7 +1,9 @@
 """What the README says can be done, can be done."""
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,6 +54,46 @@ def test_every_row_of_its_matrix_is_four_files(step):
     for name in re.findall(r"`(\w+)`", cells[2]):
         assert (ROOT / "properties" / f"{name}.py").is_file()
     assert (cells[3] == "×") == (ROOT / "bench" / f"bench_{step}.py").is_file()
+
+
+def committed(name: str) -> Any:
+    """A published measurement."""
+    return json.loads((ROOT / "properties" / "data" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def figures(row: str) -> list[str]:
+    """The cells behind the row's name."""
+    line = next(line for line in README.splitlines() if line.startswith(f"| {row}"))
+    return [cell.strip() for cell in line.strip("|").split("|")][1:]
+
+
+def test_its_score_is_the_committed_one():
+    """Of ours at every seed, and of the usual checks."""
+    score = committed("score")
+    ours = {f"{each['caught']} of {each['of']}" for each in score["by_seed"]}
+
+    assert figures("these properties, at each of the seeds 0, 1, 2, 3 and 4") == [*ours]
+    assert figures("`torch.testing.assert_close` with its defaults") == ["{} of {}".format(*score["usual"]["assert_close"])]
+    assert figures("flash-attention's rule") == ["{} of {}".format(*score["usual"]["twice_the_baseline"])]
+
+
+def test_its_calibration_is_the_committed_one():
+    """Every figure of the table, dtype by dtype."""
+    found = list(committed("calibration").values())
+
+    for kind, row in (("steps", "honest results of single steps"), ("modules", "honest results of whole modules")):
+        assert figures(row) == [f"{of[kind]['false alarms']['ours']} of {of[kind]['checks']:,}" for of in found]
+    for rival, row in (
+        ("assert_close", "`assert_close` on the same steps"),
+        ("2x baseline", "twice the baseline's error, on the same"),
+    ):
+        assert figures(row) == [f"{of['steps']['false alarms'][rival]:,}" for of in found]
+    assert figures("22 named faults") == [str(of["named"]["seen"]["ours"]) for of in found]
+    exponents = [of["graded"]["mean exponent"] for of in found]
+    assert figures("smallest fault seen") == [f"2^−{of['ours']:.1f}" for of in exponents]
+    rivals = ("assert_close", "2x baseline", "2x baseline")
+    larger = [2.0 ** (of["ours"] - of[rival]) for of, rival in zip(exponents, rivals, strict=True)]
+    assert [cell.split("×")[0] for cell in figures("how much larger")] == [f"{times:.3g}" for times in larger]
 
 
 @pytest.mark.parametrize("target", ["report", "test", "lint", "score", "calibrate", "nightly"])
