@@ -191,8 +191,9 @@ class CacheMachine(RuleBasedStateMachine):
         self.branches[which] = old.above(new if logits is None else new.reading(words, logits))
 
     def _reset(self, which: int, rng: np.random.Generator) -> None:
-        """The same cache is used again for other sources."""
-        source, real = self.some_source(rng, int(rng.integers(1, 4)), int(rng.integers(1, 5)))
+        """The same cache is used again for other sources, often for as many as before."""
+        b = len(self.branches[which].words) if rng.random() < 0.5 else int(rng.integers(1, 4))
+        source, real = self.some_source(rng, b, int(rng.integers(1, 5)))
         self.do(which, "reset", source, real)
         self.branches[which] = Branch.unread(source, real, self.vocab)
 
@@ -214,10 +215,10 @@ class CacheMachine(RuleBasedStateMachine):
         asked = [[which, "step", self.probe(which, turn)] for turn in range(TURNS) for which in order]
         program = [*self.program, *asked]
         results = self.played(program)["results"][-len(asked) :]
-        with showing(program):
-            for i, which in enumerate(order):
-                branch, turns = self.branches[which], range(TURNS)
-                mine = [results[i + turn * len(order)] for turn in turns]
+        for i, which in enumerate(order):
+            branch, turns = self.branches[which], range(TURNS)
+            mine = [results[i + turn * len(order)] for turn in turns]
+            with showing(program[: len(program) - len(order) + i + 1]):  # as far as this branch's last word
                 for turn, (_, length) in enumerate(mine, start=1):
                     self.length_is_the_number_of_words_read(length, branch.words.shape[1] + turn)
                 words = [self.probe(which, turn) for turn in turns]

@@ -18,6 +18,11 @@ from properties.oracle import oracle
 
 COMMITTED = json.loads((Path(__file__).parent / "data" / "calibration.json").read_text(encoding="utf-8"))
 FRESH = 20260  # a seed that the committed calibration did not draw from
+UNSEEN_IN_FLOAT64 = (  # there the first two are no fault, for their witnesses have few bits; the third is below the last digit
+    "row sum in the storage dtype",
+    "variance in one pass, mean 100",
+    "one weight one unit in the last place off",
+)
 HALF_A_STEP = 0.5  # graded faults shrink by half octaves, and a margin may lie that near to its mark
 
 
@@ -97,7 +102,7 @@ def test_every_order_sums(order, length):
 
 
 def test_faults_are_faults_and_witnesses_are_representable():
-    """In float64 each named fault moves the result, and its inputs are the same numbers in every dtype."""
+    """In float64 nearly every named fault moves the result, and its inputs are the same numbers in every dtype."""
     for fault in NAMED:
         args, kwargs = fault.witness(0)
         exact = oracle(fault.step, *args, **kwargs)
@@ -108,7 +113,7 @@ def test_faults_are_faults_and_witnesses_are_representable():
             if isinstance(array, np.ndarray) and array.dtype == np.float64:
                 for dtype in ("bfloat16", "float16"):
                     assert np.array_equal(Honest(dtype).stored(array), array), fault.name
-        if fault.name != "row sum in the storage dtype":  # exact in float64, as in float32
+        if fault.name not in UNSEEN_IN_FLOAT64:
             assert np.abs(wrong - exact).max() > 2.0**-52 * np.abs(exact).max(), fault.name
 
 
