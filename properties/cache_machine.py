@@ -209,7 +209,8 @@ class CacheMachine(RuleBasedStateMachine):
     def what_is_answered_is_the_whole_models(self) -> None:
         """In every branch, two words more are answered as they must be: see the three laws below, each called by its name.
 
-        The branches take turns, and no two of them are asked the same word: what one writes must not be what another reads.
+        The branches take turns, each with words of its own as far as the dictionary goes: what one writes must not be what
+        another reads.
         """
         order = sorted(range(len(self.branches)), key=lambda which: which not in self.touched)
         asked = [[which, "step", self.probe(which, turn)] for turn in range(TURNS) for which in order]
