@@ -34,12 +34,16 @@ def work(units: int) -> Callable[[], np.ndarray]:
 
 def one_process(seed: int, rounds: int) -> dict[str, dict[str, list[float]]]:
     """Both designs in this process: name of design → entry → ns of each sample."""
-    clock = ProcessorClock()
-    entries = {name: Entry(Built(work(units), [()], "", "float64"), lambda _, output: output) for name, units in ENTRIES.items()}
-    run_rounds(entries, clock, np.random.default_rng(seed), seconds=0.0, least=rounds)
+    clock, rng = ProcessorClock(), np.random.default_rng(seed)
+    entries = {
+        str(name): Entry(Built(work(ENTRIES[name]), [()], "", "float64"), lambda _, output: output)
+        for name in rng.permutation(list(ENTRIES))  # where an entry's arrays lie is a matter of who came first
+    }
+    run_rounds(entries, clock, rng, seconds=0.0, least=rounds)
     blocks: dict[str, list[float]] = {}
     with without_garbage_collection():
-        for name, entry in entries.items():
+        for name in ENTRIES:
+            entry = entries[name]
             blocks[name] = [clock.time(entry.built.call, [()] * entry.inner)[0] for _ in range(rounds)]
     return {"pairs": {name: entry.samples for name, entry in entries.items()}, "blocks": blocks}
 

@@ -58,16 +58,14 @@ def time_group(
     parts = gate.parts(workload, calls, order["seed"])
     entries: dict[str, Entry] = {}
     absent = {name: Timed(name, "failed", message) for name, message in job["failed"].items()}
-    for name in job["peers"]:
-        if name in absent:
-            continue
+    rng = np.random.default_rng([order["order_seed"], order["process"]])
+    for name in map(str, rng.permutation([name for name in job["peers"] if name not in absent])):  # or the first lay best
         say({"at": [job["group"], name]})
         try:
             built = peer(name.removesuffix(AGAIN)).build(workload, calls, job["dtype"], order["device"])
             entries[name] = Entry(built, lambda variant, output: parts[variant].of(output))
         except Exception as error:
             absent[name] = Timed(name, *absence(error))
-    rng = np.random.default_rng([order["order_seed"], order["process"]])
     run_rounds(entries, clock, rng, job["seconds"], watch=lambda name: say({"at": [job["group"], name]}))
     timed = [
         absent[name] if name in absent else _timed(name, entries[name], workload, order, parts, known) for name in job["peers"]
