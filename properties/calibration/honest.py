@@ -49,6 +49,16 @@ def summing(order: Order) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     return product
 
 
+def multiply_add(A: np.ndarray, B: np.ndarray) -> np.ndarray:
+    """One product after another onto the sum, product and addition rounded together, as one instruction does it."""
+    if A.size * B.shape[-1] > ALL_PRODUCTS:
+        return split_k(4)(A, B)
+    total = np.zeros((*A.shape[:-1], B.shape[-1]), dtype=A.dtype)
+    for k in range(A.shape[-1]):  # a product of two float32 is exact in float64
+        total = (total + A[..., :, k, None].astype(np.float64) * B[..., None, k, :]).astype(A.dtype)
+    return total
+
+
 @dataclass(frozen=True)
 class Honest:
     """One set of choices; its methods are steps, on float64 arrays that are representable in `dtype`."""
@@ -59,6 +69,7 @@ class Honest:
     product: Callable[[np.ndarray, np.ndarray], np.ndarray] = blas
     softmax_style: Literal["plain", "reciprocal", "base 2", "online"] = "plain"
     block: int = 16  # keys that an online softmax takes at a time
+    scale_queries: bool = False  # whether a fused attention divides Q instead of the scores
     cast_weights: bool = False  # whether a fused attention casts P
     norm_style: Literal["two passes", "Welford", "folded", "cast before affine"] = "two passes"
     inside: type = field(init=False)
@@ -120,7 +131,10 @@ class Honest:
         self, Q: np.ndarray, K: np.ndarray, V: np.ndarray, mask: np.ndarray | None = None, *, scale: float | None = None
     ) -> np.ndarray:
         scale = np.sqrt(Q.shape[-1]) if scale is None else scale
-        scores = self.named(self.named(self.product(Q, np.swapaxes(K, -1, -2))) / self.inside(scale))
+        if self.scale_queries:
+            scores = self.product(Q / self.inside(scale), np.swapaxes(K, -1, -2))
+        else:
+            scores = self.named(self.named(self.product(Q, np.swapaxes(K, -1, -2))) / self.inside(scale))
         if mask is not None:
             scores = np.where(mask, scores, self.inside(-np.inf))
         if self.softmax_style == "online":

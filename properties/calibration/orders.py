@@ -31,6 +31,25 @@ def tree(x: np.ndarray) -> np.ndarray:
     return x if x.shape[-1] else x.sum(axis=-1, keepdims=True)
 
 
+def halves(x: np.ndarray) -> np.ndarray:
+    """The first half and the second, each in halves again."""
+    if x.shape[-1] < 2:
+        return x.sum(axis=-1, keepdims=True)
+    middle = x.shape[-1] // 2
+    return halves(x[..., :middle]) + halves(x[..., middle:])
+
+
+def compensated(x: np.ndarray) -> np.ndarray:
+    """One after another, what each addition lost carried along (Kahan)."""
+    total, lost = np.zeros_like(x[..., :1]), np.zeros_like(x[..., :1])
+    for i in range(x.shape[-1]):
+        more = x[..., i : i + 1] - lost
+        larger = total + more
+        lost = np.where(np.isfinite(larger), (larger - total) - more, x.dtype.type(0))
+        total = larger
+    return total
+
+
 def blocked(size: int) -> Order:
     """Sums of blocks, added one after another."""
 

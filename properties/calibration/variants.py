@@ -13,7 +13,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from properties.calibration import orders
-from properties.calibration.honest import Honest, blas, split_k, summing
+from properties.calibration.honest import Honest, blas, multiply_add, split_k, summing
 from properties.contracts import DTYPES
 from properties.implementations.registry import built_in
 from properties.implementations.subject import DTYPES as TORCH
@@ -35,6 +35,11 @@ CHOICES: dict[str, dict[str, Any]] = {
     "smallest first": {"order": orders.smallest_first, "product": summing(orders.smallest_first)},
     "shuffled": {"order": orders.shuffled, "product": summing(orders.shuffled)},
     "float64 sums": {"order": orders.wide, "product": summing(orders.wide)},
+    "halves": {"order": orders.halves, "product": summing(orders.halves)},
+    "compensated": {"order": orders.compensated, "product": summing(orders.compensated)},
+    "2 lanes": {"order": orders.lanes(2), "product": summing(orders.lanes(2))},
+    "multiply-add": {"product": multiply_add},
+    "queries scaled, fused": {"scale_queries": True, "mode": "fused"},
     "split-k 2": {"product": split_k(2)},
     "split-k 4, fused": {"product": split_k(4), "mode": "fused"},
     "base 2": {"softmax_style": "base 2"},
@@ -48,6 +53,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "online 4": {"softmax_style": "online", "block": 4},
     "online 16, fused": {"softmax_style": "online", "block": 16, "mode": "fused"},
     "online 32, fused, P cast": {"softmax_style": "online", "block": 32, "mode": "fused", "cast_weights": True},
+    "online 2, backward": {"softmax_style": "online", "block": 2, "order": orders.backward},
     "online 64, forward": {"softmax_style": "online", "block": 64, "order": orders.forward},
 }
 
