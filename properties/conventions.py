@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from properties.implementations.subject import Subject
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "mask_polarity": ("may_look", "hidden", "additive"),
+    "mask_polarity": ("may_look", "hidden", "integer", "additive"),
     "causal_alignment": ("top_left", "bottom_right"),
     "blind_row": ("zeros", "nan", "mean"),
     "blind_softmax": ("zeros", "nan", "mean"),
@@ -36,7 +36,7 @@ class Conventions:
     choice that is not one of `CHOICES`.
     """
 
-    mask_polarity: str | None = "may_look"  # what True, or a number, in a mask means: may look, is hidden, is added to the score
+    mask_polarity: str | None = "may_look"  # True, or a number, in a mask: may look, is hidden, is 1 (looks) or 0, is added
     causal_alignment: str | None = None  # for n ≠ m both sequences begin at the same word, or end at the same word
     blind_row: str | None = None  # what attention gives a query that may look nowhere: zeros, NaN, the mean of V
     blind_softmax: str | None = None  # what softmax makes of a row of nothing but −∞: zeros, NaN, the same weight for all
@@ -84,7 +84,13 @@ def asked(
 def _mask_as(polarity: str | None, mask: np.ndarray | None) -> np.ndarray | None:
     if mask is None:
         return None
-    return ~mask if polarity == "hidden" else np.where(mask, 0.0, -np.inf)
+    match polarity:
+        case "hidden":
+            return ~mask
+        case "integer":
+            return mask.astype(np.int64)
+        case _:
+            return np.where(mask, 0.0, -np.inf)
 
 
 def answered(step: str, answer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], conventions: Conventions) -> Any:
@@ -156,11 +162,13 @@ def _average(subject: "Subject", values: list[float], mask: list[bool]) -> float
 
 
 def _polarity(subject: "Subject") -> float:
-    """1 where the mask was read rightly. A mask to be added is tried last: True is a number too."""
-    for number, polarity in enumerate(CHOICES["mask_polarity"]):
+    """Which mask was read rightly: the declared one first, for some read several; a mask to be added last, for True is a number."""
+    declared = (subject.adapter.conventions or Conventions()).mask_polarity
+    choices = CHOICES["mask_polarity"]
+    for polarity in sorted(choices, key=lambda choice: choice != declared):
         try:
             if _average(subject.under(Conventions(polarity)), [1.0, 2.0, 4.0], [True, False, False]) == 1:
-                return float(number)
+                return float(choices.index(polarity))
         except CandidateError:
             continue
     return np.nan
@@ -171,7 +179,7 @@ def _outer_eps(subject: "Subject") -> float:
 
 
 PROBES: dict[str, tuple[tuple[str, ...], Probe, tuple[float, ...]]] = {
-    "mask_polarity": (("attention", "multi_head"), _polarity, (0.0, 1.0, 2.0)),
+    "mask_polarity": (("attention", "multi_head"), _polarity, (0.0, 1.0, 2.0, 3.0)),
     "causal_alignment": (("mask",), lambda subject: float(subject.mask(1, 2)[0, 1]), (0.0, 1.0)),
     "blind_row": (("attention", "multi_head"), lambda subject: _average(subject, [1.0, 2.0, 6.0], [False] * 3), (0.0, np.nan, 3.0)),
     "blind_softmax": (("softmax",), lambda subject: float(subject.softmax(np.full((1, 2), -np.inf))[0, 0]), (0.0, np.nan, 0.5)),

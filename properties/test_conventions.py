@@ -32,7 +32,7 @@ def assert_followed(subject: Subject, name: str) -> None:
 
 @claim("M2", needs="attention")
 def test_what_true_in_a_mask_means_is_as_declared(subject):
-    """True = may look, True = hidden, or numbers to be added."""
+    """True = may look, True = hidden, 1 = may look, or numbers to be added."""
     assert_followed(subject, "mask_polarity")
 
 
@@ -111,11 +111,16 @@ class Configurable:
         return weights @ (np.nan_to_num(V) if self.follows.non_finite_behind_mask == "blocked" else V)
 
     def _may_look(self, mask: np.ndarray) -> np.ndarray:
-        if self.follows.mask_polarity != "additive":
-            return mask ^ (self.follows.mask_polarity == "hidden")
-        if mask.dtype == bool:
-            raise TypeError("mask: expected numbers to add to the scores, got truth values")
-        return np.isfinite(mask)
+        expected = {"integer": np.int64, "additive": np.float64}.get(self.follows.mask_polarity or "", np.bool_)
+        if mask.dtype != expected:
+            raise TypeError(f"mask: expected {expected.__name__}, got {mask.dtype}")
+        match self.follows.mask_polarity:
+            case "additive":
+                return np.isfinite(mask)
+            case "integer":
+                return mask == 1
+            case polarity:
+                return mask ^ (polarity == "hidden")
 
     def mask(self, n: int, m: int) -> np.ndarray:
         """Top-left or bottom-right, True for *may look* unless masks say what is hidden."""
@@ -153,6 +158,16 @@ def test_the_polarity_of_masks_is_what_the_signature_says_unless_it_is_left_open
     assert subject.conventions.mask_polarity == "may_look"
     with pytest.raises(ConventionMismatch, match="mask_polarity: declared may_look, but the probe shows hidden"):
         assert_followed(subject, "mask_polarity")
+
+
+def test_who_reads_masks_of_several_forms_is_held_to_the_one_declared():
+    """Truth values, ones and zeros, numbers to be added: whoever takes them all may declare any of them."""
+    liberal = Configurable(OURS)
+    liberal._may_look = lambda mask: np.isfinite(mask) if mask.dtype == float else mask == 1  # type: ignore[method-assign]
+
+    for declared in ("may_look", "integer", "additive"):
+        liberal.conventions = replace(OURS, mask_polarity=declared)
+        assert_followed(Subject(liberal, "float64"), "mask_polarity")
 
 
 @pytest.mark.parametrize("name", list(CHOICES))
