@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from joblib import Parallel, delayed
 from rich.progress import track
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -173,11 +175,22 @@ def _planted(fault: Fault, stack: str, place: int, seed: int, dtype: torch.dtype
     return Trial(fault.name, str(dtype).removeprefix("torch."), f"{stack}.{place}.{fault.first}", named)
 
 
+def _alone(trial: Callable[[], Trial]) -> Trial:
+    """One trial in a worker, which keeps to one core."""
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        return trial()
+
+
 def main() -> None:
     """Print, per dtype, how many faults were named rightly and how many honest models were left alone."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=10)
-    made = [trial() for trial in track(list(trials(parser.parse_args().seeds)), "localising")]
+    parser.add_argument("--jobs", type=int, default=-1, help="processes; -1 is one for each core")
+    given = parser.parse_args()
+    wanted = list(trials(given.seeds))
+    work = Parallel(n_jobs=given.jobs, return_as="generator")(delayed(_alone)(trial) for trial in wanted)
+    made: list[Trial] = list(track(work, "localising", total=len(wanted)))  # type: ignore[arg-type]
     for dtype in sorted({trial.dtype for trial in made}):
         own = [trial for trial in made if trial.dtype == dtype]
         planted, honest = [t for t in own if t.expected], [t for t in own if not t.expected]

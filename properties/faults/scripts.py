@@ -1,0 +1,118 @@
+"""What a reader gets of every re-created bug: how large its counterexample is, and that its script says 1, and 0 once it is mended.
+
+`python -m properties.faults.scripts [--into DIR] [--jobs N]`. Each bug is caught as the committed score says, at the first example
+that shows it, and made small by our own minimiser alone: Hypothesis's shrinking, which a user's run does first, takes minutes for
+some. Every script runs in a Python in which none of our rooms can be imported, on the fault and on its right twin.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from rich.progress import track
+
+from properties.counterexample_files import write
+from properties.counterexamples import smallest
+from properties.faults.bank import entry
+from properties.faults.search import claim_of, judged, property_named
+from properties.implementations.subject import Subject
+
+SCORE = Path(__file__).parents[1] / "data" / "score.json"
+ROOMS = ("reference", "optimized", "properties", "bench", "reports", "veriformer")
+WITHOUT_US = (
+    f"import runpy, sys; sys.modules.update(dict.fromkeys({ROOMS})); sys.argv = sys.argv[1:]; "
+    "runpy.run_path(sys.argv[0], run_name='__main__')"
+)
+SMALL = 16  # numbers, half of all counterexamples at most
+
+
+class Script(NamedTuple):
+    """One bug's counterexample; no numbers where no single answer shows the fault."""
+
+    id: str
+    claim: str
+    numbers: int | None
+    calls: int = 0
+    on_the_fault: int = -1  # exit code
+    once_mended: int = -1
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the script tells the fault from its right twin."""
+        return (self.on_the_fault, self.once_mended) == (1, 0)
+
+
+def catches() -> list[tuple[str, str, int]]:
+    """Every bug that was caught: its id, and the property and seed that took fewest examples."""
+    entries = json.loads(SCORE.read_text(encoding="utf-8"))["entries"]
+    found = []
+    for each in entries:
+        if caught := [search for search in each["searches"] if search["caught"]]:
+            first = min(caught, key=lambda search: search["examples"])
+            found.append((each["id"], first["property"], first["seed"]))
+    return found
+
+
+def scripted(identifier: str, law: str, seed: int, folder: Path) -> Script:
+    """Catch one bug, write its script, and run it."""
+    fault, test = entry(identifier), property_named(law)
+    claim, implementation = claim_of(test), fault.implementation()
+    judgement = judged(implementation, fault.dtype, test, seed)
+    found = smallest(Subject(implementation, fault.dtype), claim, law, judgement.calls)
+    if found is None:
+        return Script(identifier, claim, None)
+    script = write(folder, found, source=fault.source())
+    twin = folder / f"{identifier}.right.py"
+    twin.write_text(fault.source(wrong=False), encoding="utf-8")
+    codes = (_exit_code(script), _exit_code(script, "--candidate", f"{twin}:{found.calls[-1].step}"))
+    return Script(identifier, claim, found.numbers, len(found.calls), *codes)
+
+
+def _exit_code(script: Path, *options: str) -> int:
+    command = [sys.executable, "-I", "-c", WITHOUT_US, str(script), *options]
+    return subprocess.run(command, capture_output=True, check=False).returncode
+
+
+def report(scripts: Iterable[Script]) -> str:
+    """One line a bug, the largest first, and what all of them say."""
+    scripts = sorted(scripts, key=lambda each: -(each.numbers or 0))
+    written = [each for each in scripts if each.numbers is not None]
+    sizes = [each.numbers for each in written if each.numbers is not None]
+    lines = [
+        f"{each.numbers:5} numbers in {each.calls} call{'s' * (each.calls > 1)}, exit {each.on_the_fault} on the fault, "
+        f"{each.once_mended} once mended: {each.id} ({each.claim})"
+        for each in written
+    ]
+    lines += [f"    no script, no single answer shows it: {each.id} ({each.claim})" for each in scripts if each.numbers is None]
+    right = sum(each.is_right for each in written)
+    lines.append(f"{len(scripts)} bugs, {len(written)} scripts, {right} of them exit 1 on the fault and 0 once it is mended")
+    lines.append(f"numbers: median {np.median(sizes):.0f}, nine in ten at most {np.quantile(sizes, 0.9):.0f}, largest {max(sizes)}")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Exit code 1 where a script is wrong, or more than half of them are large."""
+    from joblib import Parallel, delayed
+
+    parser = argparse.ArgumentParser(prog="python -m properties.faults.scripts", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--into", type=Path, default=Path("runs/scripts"))
+    parser.add_argument("--jobs", type=int, default=-1, help="processes; -1 is one for each core")
+    given = parser.parse_args()
+    wanted = catches()
+    work = Parallel(n_jobs=given.jobs, return_as="generator_unordered")(
+        delayed(scripted)(*each, (given.into / each[0]).resolve()) for each in wanted
+    )
+    scripts: list[Script] = list(track(work, "writing and running scripts", total=len(wanted)))  # type: ignore[arg-type]
+    print(report(scripts))
+    written = [each for each in scripts if each.numbers is not None]
+    small = 2 * sum((each.numbers or 0) <= SMALL for each in written) >= len(written)
+    return int(not (small and all(each.is_right for each in written)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
