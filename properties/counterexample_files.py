@@ -68,7 +68,9 @@ def _script(found: Counterexample, candidate: str | None, *, beside: bool) -> st
     return text.replace("CASE: dict = {}\n", case + played)
 
 
-_NO_LAYOUTS = "LAYOUTS: dict = {}  # where a call depends on how its arrays lie in memory: ways to lay them\n"
+_NO_LAYOUTS = """LAYOUTS: dict = {}  # where a call depends on the memory its arrays lie in: ways to lay them, and to use it before
+first_with_zeros: Any = None
+"""
 
 
 def _literal_call(call: Asked, expected: Answers) -> str:

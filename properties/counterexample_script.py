@@ -11,13 +11,15 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress  # noqa: F401 (what `first_with_zeros` needs)
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy import inf, nan  # noqa: F401 (a case may hold them)
 
-LAYOUTS: dict = {}  # where a call depends on how its arrays lie in memory: ways to lay them
+LAYOUTS: dict = {}  # where a call depends on the memory its arrays lie in: ways to lay them, and to use it before
+first_with_zeros: Any = None
 
 play: Any = None  # where the step is a cache: the function that plays a program on one
 
@@ -90,8 +92,14 @@ def answers(function: Callable[..., Any], call: dict, device: str) -> list[np.nd
         kwargs["dtype"] = (
             np.dtype(CASE["dtype"]).type if CASE["arrays"] == "numpy" else getattr(sys.modules["torch"], CASE["dtype"])
         )
+
+    def ask() -> Any:
+        return play(function, *args, **kwargs) if CASE["step"] == "kv_cache" else function(*args, **kwargs)
+
+    if call["layout"] == "refilled":
+        first_with_zeros([each for each in arrays([args, kwargs]) if "float" in str(each.dtype)], ask)
     try:
-        result = play(function, *args, **kwargs) if CASE["step"] == "kv_cache" else function(*args, **kwargs)
+        result = ask()
     except Exception as error:
         sys.exit(fault(f"raised {type(error).__name__}: {error}"))
     for now, was in zip(arrays([args, kwargs]), arrays([call["args"], call["kwargs"]]), strict=True):

@@ -1,9 +1,11 @@
-"""The memory layouts an array is handed over in, with NaN in every gap: transposed, strided, at an offset, expanded, backwards.
+"""The memory an array is handed over in: transposed, strided, offset, expanded or backwards, NaN in every gap; or used before.
 
 Stands alone (standard library, numpy, torch where it is imported): a candidate's process loads this file by its path.
 """
 
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -19,12 +21,12 @@ class Handed:
     """One array handed to an implementation, with the memory it lies in and the bits that memory held."""
 
     def __init__(self, path: str, values: np.ndarray, dtype: str, device: str | None, layout: str | None) -> None:
-        self.path = path
+        self.path, self.numbers = path, values.dtype == np.float64
         array = _converted(values, dtype, device)
-        if values.dtype == np.float64 and layout not in (None, "contiguous") and values.size:
+        if self.numbers and layout in LAYOUTS and values.size:
             self.memory, self.given = LAYOUTS[layout](array, values)
         else:
-            self.memory = self.given = array
+            self.memory, self.given = array, array[...]
         self.before = self._state()
 
     def _state(self) -> tuple[Any, ...]:
@@ -100,6 +102,20 @@ def _backwards(array: Any, _: np.ndarray) -> tuple[Any, Any]:
     memory = np.ascontiguousarray(array[everywhere])
     return memory, memory[everywhere]
 
+
+def first_with_zeros(numbers: list[Any], ask: Callable[[], Any]) -> None:
+    """Ask once while these arrays hold zeros, then put their numbers back into the same memory; the first answer is nobody's."""
+    kept = [each * 1 for each in numbers]
+    for each in numbers:
+        each[...] = 0
+    with suppress(Exception):
+        ask()
+    for each, was in zip(numbers, kept, strict=True):
+        each[...] = was
+
+
+REFILLED = "refilled"
+"""Not a layout: the step was asked before about the same arrays, when they held zeros (`first_with_zeros`)."""
 
 LAYOUTS = {"transposed": _transposed, "strided": _strided, "offset": _offset, "expanded": _expanded, "backwards": _backwards}
 

@@ -1,7 +1,8 @@
 """Memory layouts: what an array says does not depend on how it lies in memory.
 
 Every step is handed its arrays transposed, strided, at an offset, expanded (stride 0) and, in NumPy, backwards, with NaN in every
-gap and before and behind; the answer is judged as ever, and not a bit of the memory, gaps included, may have changed.
+gap and before and behind; the answer is judged as ever, and not a bit of the memory, gaps included, may have changed. Or it was
+asked before about the same arrays, when they held other numbers: what it remembers of an array is worth nothing by then.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from properties.budgets import assert_rounding_only
 from properties.calls import Asked
 from properties.claims import claim
 from properties.implementations.subject import Subject
-from properties.layouts import LAYOUTS
+from properties.layouts import LAYOUTS, REFILLED
 from properties.minimise import leaves, replaced
 from properties.parameter_strategies import (
     SEEDS,
@@ -73,8 +74,8 @@ def any_layout(identifier: str, step: str, calls: st.SearchStrategy[Call]) -> Ca
         assert_rounding_only(subject, step, got, *call.args, **call.kwargs)
 
     test.__name__ = test.__qualname__ = f"test_{step}_reads_every_layout"
-    test.__doc__ = f"{step} answers within the budget, whichever way its arrays lie in memory, and writes nowhere into it."
-    drawn = given(call=calls, layout=st.sampled_from(sorted(LAYOUTS)), seed=SEEDS)(test)
+    test.__doc__ = f"{step} answers within the budget, however its arrays lie and whatever they held before, and writes nowhere."
+    drawn = given(call=calls, layout=st.sampled_from([*sorted(LAYOUTS), REFILLED]), seed=SEEDS)(test)
     return claim(identifier, needs=step)(drawn)  # as @claim(…) would
 
 

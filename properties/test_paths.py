@@ -15,7 +15,7 @@ from properties.budgets import assert_rounding_only
 from properties.cache_machine import cache_starts, seeded_model
 from properties.claims import claim
 from properties.covering import pairwise
-from properties.layouts import LAYOUTS
+from properties.layouts import LAYOUTS, REFILLED
 from properties.parameter_strategies import ACTIVATIONS, NORMS, SEEDS, Call, encoder_layer_calls, multi_head_calls
 from properties.strategies import attention_calls
 
@@ -29,7 +29,7 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "final_norms": (True, False),
     "filled_up": (False, True),
     "layers": (1, 2),
-    "layout": (None, *sorted(LAYOUTS)),
+    "layout": (None, *sorted(LAYOUTS), REFILLED),
 }
 """What a whole model can be asked for, and in which memory layout; every pair of values is tried together."""
 

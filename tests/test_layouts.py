@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from properties.layouts import LAYOUTS, Handed
+from properties.layouts import LAYOUTS, REFILLED, Handed, first_with_zeros
 
 VALUES = np.repeat(np.arange(6.0).reshape(1, 2, 3), 2, axis=0)  # the same along its first axis, so that it can be expanded
 
@@ -49,3 +49,25 @@ def test_a_write_into_a_gap_is_seen(layout, arrays):
     flat[-1] = 7.0
 
     assert each.changed()
+
+
+@pytest.mark.parametrize("arrays", ["torch", "numpy"])
+def test_arrays_asked_about_before_held_zeros_then(arrays):
+    """The first question sees zeros in the array that later holds the numbers; truth values stay; errors are nobody's."""
+    each = handed(REFILLED, arrays)
+    mask = Handed("mask", np.array([True]), "float32", "cpu" if arrays == "torch" else None, REFILLED)
+    seen = []
+
+    def ask() -> None:
+        seen.append((id(each.given), np.array(each.given.tolist()), np.array(mask.given.tolist())))
+        raise ValueError("zeros are beneath me")
+
+    first_with_zeros([each.memory], ask)
+
+    place, numbers, truth = seen[0]
+    assert place == id(each.given)
+    assert not numbers.any()
+    assert truth.all()
+    assert np.array_equal(np.asarray(each.given), VALUES)
+    assert not each.changed()
+    assert not mask.changed()

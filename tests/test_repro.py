@@ -43,6 +43,11 @@ REMEMBERS = REMEMBERS.replace(
 )
 REMEMBERS = REMEMBERS.replace("def softmax", "MEMORY = {}\n\ndef softmax", 1)
 FLAT = RIGHT.replace("    e = np.exp", "    scores = scores.ravel(order='K').reshape(scores.shape)\n    e = np.exp", 1)
+BY_IDENTITY = RIGHT.replace(
+    "    return e / e.sum(axis=-1, keepdims=True)",
+    "    weights = e / e.sum(axis=-1, keepdims=True)\n    return KEPT.setdefault(id(scores), (scores, weights))[1]",
+)
+BY_IDENTITY = BY_IDENTITY.replace("def softmax", "KEPT = {}\n\ndef softmax", 1)
 RAISES = RIGHT.replace("    e = np.exp", "    if scores.shape[-1] % 2: raise ValueError('odd')\n    e = np.exp", 1)
 
 
@@ -56,7 +61,8 @@ def question(seed: int = 0) -> Asked:
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A folder of the user's, with the right implementation and wrong ones."""
-    for name, text in {"right": RIGHT, "scale": WRONG_SCALE, "remembers": REMEMBERS, "flat": FLAT, "raises": RAISES}.items():
+    wrong = {"scale": WRONG_SCALE, "remembers": REMEMBERS, "flat": FLAT, "raises": RAISES, "identity": BY_IDENTITY}
+    for name, text in {"right": RIGHT, **wrong}.items():
         (tmp_path / f"{name}.py").write_text(text)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -117,6 +123,17 @@ def test_a_fault_of_one_memory_layout_has_a_script_that_lays_it_so(place):
     script = write(place, found, candidate="flat.py:Right")
     assert (run(script).returncode, run(script, "--candidate", "right.py:Right").returncode) == (1, 0)
     assert found.given[0].layout == "transposed"
+
+
+def test_a_fault_of_arrays_used_twice_has_a_script_that_uses_them_twice(place):
+    """The answer kept for an array, whatever it holds by now: the script asks, refills the same memory and asks again."""
+    asked = Asked("softmax", (np.arange(12.0).reshape(3, 4),), {}, "refilled")
+
+    found = smallest(candidate("identity"), "A5", "test_layout", [asked])
+
+    script = write(place, found, candidate="identity.py:Right")
+    assert (run(script).returncode, run(script, "--candidate", "right.py:Right").returncode) == (1, 0)
+    assert found.numbers <= 2
 
 
 def test_wrong_usage_of_a_script_is_exit_code_2(place):

@@ -298,6 +298,8 @@ class Candidate:
         function = self.thing.tap if request["step"] == "tap" else self.steps[request["step"]]
         if request["step"] == "kv_cache":
             function = partial(cached.play, function)
+        if request["layout"] == layouts.REFILLED:
+            layouts.first_with_zeros([each.memory for each in inputs if each.numbers], partial(function, *args, **kwargs))
         try:
             result = function(*args, **kwargs)
             answer = described.described(result)

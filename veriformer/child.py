@@ -22,7 +22,7 @@ from veriformer.losses import Failure, Losses
 from veriformer.processes import Worker, zygote
 
 DTYPES = {"torch": ("float64", "float32", "bfloat16", "float16"), "numpy": ("float64", "float32", "float16")}
-LAYOUTS = ("contiguous", *layouts.LAYOUTS)
+LAYOUTS = ("contiguous", *layouts.LAYOUTS, layouts.REFILLED)
 
 
 class TargetError(ValueError):

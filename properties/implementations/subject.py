@@ -15,7 +15,7 @@ from hypothesis import reject
 from properties.calls import calls
 from properties.conventions import Conventions, answered, asked, settled
 from properties.implementations.cached import play
-from properties.layouts import Handed
+from properties.layouts import REFILLED, Handed, first_with_zeros
 from properties.steps import STEPS, expected_shape
 from properties.verdicts import CandidateError, NotOffered, record
 
@@ -41,7 +41,7 @@ class Adapter(Protocol):
 class Subject:
     """One implementation at one dtype on one device; every step it offers is a method of this object."""
 
-    layout: str | None = None  # how the memory of its inputs lies: one of `layouts.LAYOUTS`, or contiguous
+    layout: str | None = None  # how the memory of its inputs lies: one of `layouts.LAYOUTS`, REFILLED, or contiguous
 
     def __init__(self, adapter: Adapter, dtype: str = "float64", device: str = "cpu") -> None:
         if dtype not in DTYPES:
@@ -135,6 +135,8 @@ class Subject:
         function = getattr(self.adapter, step)
         if step == "kv_cache":
             function = partial(play, function)
+        if self.layout == REFILLED:
+            first_with_zeros([each.memory for each in handed if each.numbers], partial(function, *given_args, **given_kwargs))
         try:
             result = function(*given_args, **given_kwargs)
         except (ValueError, TypeError, RuntimeError, IndexError, AssertionError, KeyError, NotImplementedError) as error:
