@@ -138,18 +138,36 @@ def flagged(trials: Sequence[dict[str, Any]]) -> tuple[float, float]:
     return float(false.mean()), float((ratio["more"] > 1 + FLAGGED).mean())
 
 
-def report(trials: Sequence[dict[str, Any]]) -> str:
+def summary(trials: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """All that is published of these trials."""
+    false, found = flagged(trials)
+    return {
+        "designs": [row._asdict() for row in rows(trials)],
+        "medians of blocks in one process": {"identical flagged": false, "5 % found": found},
+        "trials": len(trials),
+        "processes": len(trials[0]["processes"]),
+        "rounds": len(trials[0]["processes"][0]["pairs"]["work"]),
+        "minutes": sum(each["seconds"] for each in trials) / 60,
+        "median load": float(np.median([each["load"] or np.nan for each in trials])),
+        "cores": os.cpu_count(),
+    }
+
+
+def report(found: dict[str, Any]) -> str:
     """The table that is printed."""
     lines = [f"{'design':18} {'coverage of 1':>26} {'width':>7} {'5 % above 1':>12} {'above margin':>13}"]
-    for row in rows(trials):
+    for row in (Row(**each) for each in found["designs"]):
         share = f"{row.covered}/{row.trials} [{row.coverage_low:.1%}, {row.coverage_high:.1%}]"
-        lines.append(f"{row.design:18} {share:>26} {row.width:7.1%} {row.above_one:12.0%} {row.above_margin:13.0%}")
-    false, found = flagged(trials)
+        lines.append(f"{row.design:18} {share:>26} {row.width:7.2%} {row.above_one:12.0%} {row.above_margin:13.0%}")
+    single = found["medians of blocks in one process"]
     lines.append("medians of blocks in one process, as pytest-benchmark's --benchmark-compare-fail=median:5% has them:")
-    lines.append(f"  identical code flagged in {false:.0%}, the true 5 % found in {found:.0%} of trials")
-    seconds = sum(found["seconds"] for found in trials)
-    load = np.median([found["load"] or np.nan for found in trials])
-    lines.append(f"{len(trials)} trials of {len(trials[0]['processes'])} processes, {seconds / 60:.1f} min, median load {load:.1f}")
+    lines.append(
+        f"  identical code flagged in {single['identical flagged']:.0%}, the true 5 % found in {single['5 % found']:.0%} of trials"
+    )
+    lines.append(
+        f"{found['trials']} trials of {found['processes']} processes and {found['rounds']} rounds on {found['cores']} cores, "
+        f"{found['minutes']:.1f} min, median load {found['median load']:.1f}"
+    )
     return "\n".join(lines)
 
 
@@ -161,6 +179,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--neighbours", type=int, default=2, help="busy programs beside the trials")
     parser.add_argument("--into", type=Path, default=Path("runs/calibration"))
+    parser.add_argument("--write", type=Path, metavar="FILE", help="also write the summary to this JSON file")
     given = parser.parse_args(arguments)
     if min(given.trials, given.rounds) < 1 or given.processes < 2:
         parser.error("expected at least one trial, one round and two processes")
@@ -173,7 +192,10 @@ def main(arguments: list[str] | None = None) -> int:
             trials = collect(given.into, given.trials, given.processes, given.rounds, say)
     except ValueError as error:
         parser.error(str(error))
-    print(report(trials))
+    found = summary(trials)
+    if given.write is not None:
+        given.write.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    print(report(found))
     return 0
 
 

@@ -17,9 +17,9 @@ COLOURS = {"faster": "green", "slower": "red", "same": "", "unresolved": "yellow
 
 
 def exit_code(summary: Summary) -> int:
-    """1 when an output was wrong, else 5 when a planned cell is missing, else 0."""
+    """1 when an output was wrong or a peer failed, else 5 when a planned cell is missing, else 0."""
     statuses = {cell.status for cell in summary.cells}
-    return 1 if "wrong" in statuses else 5 if "missing" in statuses else 0
+    return 1 if statuses & {"wrong", "failed"} else 5 if "missing" in statuses else 0
 
 
 def show(summary: Summary, console: Console) -> None:

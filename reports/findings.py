@@ -136,8 +136,8 @@ class Findings:
 
     @property
     def wrong(self) -> int:
-        """How many cells were timed or counted and gave a result outside the oracle's budget."""
-        return sum(int((table["status"] == "wrong").sum()) for table in (self.timed, self.counted))
+        """How many cells gave a result outside the oracle's budget, or raised, crashed or hung in place of one."""
+        return sum(int(table["status"].isin(["wrong", "failed"]).sum()) for table in (self.timed, self.counted))
 
     @property
     def broken_claims(self) -> list[str]:

@@ -23,7 +23,7 @@ class Point:
 
 
 def exit_code(found: Findings) -> int:
-    """0 good, 1 a claim is broken, 5 planned checks or cells are missing (a run that verified nothing is one)."""
+    """0 good, 1 a claim is broken or a peer wrong, 5 planned checks or cells are missing (a run that verified nothing is one)."""
     if found.broken or found.wrong:
         return 1
     return 5 if len(found.missing) or found.untimed or found.uncounted or not (found.verified or found.only_timed) else 0
@@ -35,7 +35,7 @@ def headline(found: Findings) -> tuple[str, Tone]:
     if broken:
         return f"{len(broken)} of {plural(len(found.claims), 'claim')} {'is' if len(broken) == 1 else 'are'} broken", "bad"
     if found.wrong:
-        return f"{plural(found.wrong, 'timed cell')} gave a wrong result", "bad"
+        return f"{plural(found.wrong, 'timed cell')} gave a wrong result or none", "bad"
     if found.only_timed:
         return f"{'Timed' if len(found.timed) else 'Counted'}, and not verified claim by claim", "warn"
     if not found.verified:
@@ -92,7 +92,7 @@ def _speed(found: Findings) -> Point:
             f"{row['peer']} / {row['baseline']} = {words.ratio(row['median_ratio'])} of the time, {over} ({', '.join(counted)})"
         )
     told += [f"{plural(len(found.by_peer) - SHOWN, 'more peer')} below"] if len(found.by_peer) > SHOWN else []
-    told += [f"{plural(found.wrong, 'timed cell')} wrong, without a speed"] if found.wrong else []
+    told += [f"{plural(found.wrong, 'timed cell')} wrong or failed, without a speed"] if found.wrong else []
     return Point("Speed", "; ".join(told), "bad" if found.wrong else "none", "bench")
 
 

@@ -236,6 +236,13 @@ def test_a_run_that_counted_all_it_planned_is_good(tmp_path):
     assert exit_code(Findings(run_of(tmp_path / "b", counted("optimized", 1.0), planned=("optimized", "torch")))) == 5
 
 
+def test_a_peer_that_raised_is_red(tmp_path):
+    """In place of counts it has what it raised: whose own it is wants to know."""
+    raised = counted("mine", 1.0) | {"status": "failed", "message": "ValueError: not today"}
+
+    assert exit_code(Findings(run_of(tmp_path / "run", counted("optimized", 1.0), raised))) == 1
+
+
 @pytest.mark.parametrize(
     ("after", "said"),
     [

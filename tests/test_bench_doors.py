@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from bench import calibration
-from bench.calibration import flagged, report, rows
+from bench.calibration import flagged, report, rows, summary
 from bench.calibration_process import one_process
 from veriformer.cli import main
 
@@ -151,13 +151,13 @@ def test_the_self_test_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     assert calibration.main(["--trials", "3", *sizes]) == 0
 
     assert (tmp_path / calibration.FILE).read_text().startswith(first)
-    assert "3 trials of 2 processes" in capsys.readouterr().out
+    assert "3 trials of 2 processes and 5 rounds" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         calibration.main(["--trials", "4", *sizes[2:], "--processes", "3"])
 
 
 def test_the_report_shows_the_designs_side_by_side():
     """Pairs, blocks and pytest-benchmark's own rule."""
-    text = report([invented(np.random.default_rng(1)) for _ in range(5)])
+    text = report(summary([invented(np.random.default_rng(1)) for _ in range(5)]))
 
     assert all(word in text for word in ("pairs, Student", "pairs, bootstrap", "blocks, Student", "median:5%"))

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bench import lines
 from bench.run import run
+from bench.show import exit_code
 from bench.statistics import Interval, verdict
 from properties import runs
 
@@ -160,6 +162,10 @@ def test_whoever_is_wrong_or_dies_has_no_speed_and_stops_nobody(tmp_path, monkey
     assert status["dies"].status == "failed"
     assert "exited with code 7" in status["dies"].message
     assert "not today" in status["raises"].message
+    assert exit_code(summary) == 1
+    for left in ([status["right"], status["raises"]], [status["right"], status["unscaled"]]):
+        assert exit_code(replace(summary, cells=left)) == 1
+    assert exit_code(replace(summary, cells=[status["right"]])) == 0
 
 
 def started(folder: Path) -> subprocess.Popen:

@@ -62,7 +62,7 @@ def command(ctx: click.Context, /, *, only_list: bool, self_test: bool, counters
 
     A peer whose output is wrong gets no speed. An interrupted run goes on when it is started again with the same --run.
     With --counters one call of each peer is counted instead of timed, which no neighbour on the machine disturbs.
-    Exit code: 0 good, 1 an output was wrong, 2 usage, 5 planned cells missing.
+    Exit code: 0 good, 1 an output was wrong or a peer failed, 2 usage, 5 planned cells missing.
     """
     console = Console(highlight=False)
     if only_list:
@@ -93,7 +93,7 @@ def _count(console: Console, *, as_json: bool, folder: Path | None, workloads: s
             lines = count(folder, listed(workloads), progress=bar.show, **_settings(**asked))
     except ValueError as error:
         raise Refused(str(error)) from None
-    code = int(any(line.status == "wrong" for line in lines))
+    code = int(any(line.status in {"wrong", "failed"} for line in lines))
     if as_json:
         told = {"exit_code": code, "run": str(folder), "counters": [asdict(line) for line in lines]}
         click.echo(json.dumps(told, ensure_ascii=False, indent=1))
