@@ -26,7 +26,7 @@ import numpy as np
 from scipy import stats
 
 from bench.statistics import CPU_MARGIN, Interval, bootstrap, log_ratios, student
-from properties.runs import append, finished
+from properties.runs import append, environment, finished
 
 FILE = "calibration.jsonl"
 BURST = 0.05  # seconds a neighbour works, then rests as long
@@ -149,7 +149,7 @@ def summary(trials: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "rounds": len(trials[0]["processes"][0]["pairs"]["work"]),
         "minutes": sum(each["seconds"] for each in trials) / 60,
         "median load": float(np.median([each["load"] or np.nan for each in trials])),
-        "cores": os.cpu_count(),
+        "environment": environment(),
     }
 
 
@@ -165,8 +165,8 @@ def report(found: dict[str, Any]) -> str:
         f"  identical code flagged in {single['identical flagged']:.0%}, the true 5 % found in {single['5 % found']:.0%} of trials"
     )
     lines.append(
-        f"{found['trials']} trials of {found['processes']} processes and {found['rounds']} rounds on {found['cores']} cores, "
-        f"{found['minutes']:.1f} min, median load {found['median load']:.1f}"
+        f"{found['trials']} trials of {found['processes']} processes and {found['rounds']} rounds, {found['minutes']:.1f} min "
+        f"on {found['environment']['cores']} cores, median load {found['median load']:.1f}"
     )
     return "\n".join(lines)
 

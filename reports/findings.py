@@ -125,6 +125,14 @@ class Findings:
         return int((self.timed["status"] == "missing").sum())
 
     @property
+    def not_installed(self) -> Table:
+        """Peers that are not installed here, each with what would install it and how many cells it leaves open."""
+        both = pd.concat(
+            [table.loc[table["status"] == "not installed", ["peer", "message"]] for table in (self.timed, self.counted)]
+        )
+        return both.groupby(["peer", "message"], sort=False).size().reset_index(name="cells")
+
+    @property
     def uncounted(self) -> int:
         """How many cells were to be counted, and were not."""
         return int((self.counted["status"] == "missing").sum())

@@ -32,6 +32,7 @@ def context(found: Findings) -> dict[str, Any]:
         "headroom": headroom(found.headroom),
         "effort": found.effort.to_dict("records"),
         "workloads": workloads(found),
+        "not_installed": found.not_installed.to_dict("records"),
         "ran": ran(found),
         "forest": forest_axis(found.ratios),
         "by_peer": found.by_peer.to_dict("records"),
@@ -40,7 +41,7 @@ def context(found: Findings) -> dict[str, Any]:
         "controls": found.controls.to_dict("records"),
         "places": speeds.by_place(found.run).to_dict("records"),
         "load": speeds.load(found.run),
-        "counted": found.counted.to_dict("records"),
+        "counted": found.counted.loc[found.counted["status"] != "not installed"].to_dict("records"),
         "costs": found.costs.to_dict("records"),
         "plots": {name: plot for name, draw in PLOTS.items() if (plot := draw(found)) is not None},
         "change": found.against,
@@ -133,12 +134,12 @@ def headroom(table: Table) -> list[Line]:
 
 
 def workloads(found: Findings) -> list[Line]:
-    """The timed cells, group by group, each with its ratio and the place of its interval on the common axis."""
+    """The timed cells of installed peers, group by group, each with its ratio and the place of its interval on the common axis."""
     ratios: dict[str, Line] = {row["id"]: row for row in found.ratios.to_dict("records")}
     baselines = {(row["group"], row["baseline"]) for row in ratios.values()}
     reach = _reach(found.ratios)
     groups: dict[str, Line] = {}
-    for cell in found.timed.to_dict("records"):
+    for cell in found.timed.loc[found.timed["status"] != "not installed"].to_dict("records"):
         group = groups.setdefault(
             cell["group"], {"name": cell["group"], "cells": [], **{k: cell[k] for k in ("workload", "dtype", "device", "threads")}}
         )

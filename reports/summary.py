@@ -54,10 +54,11 @@ def _verdict(found: Findings) -> Point:
     planned = int(found.checks["planned"].sum())
     counts = [f"{planned - len(found.missing)} of {plural(planned, 'planned check')} ran"]
     counts += [f"{len(found.missing)} missing"] if len(found.missing) else []
-    if len(found.timed):
-        counts.append(f"{len(found.timed) - found.untimed} of {plural(len(found.timed), 'planned timing')} ran")
-    if len(found.counted):
-        counts.append(f"{len(found.counted) - found.uncounted} of {plural(len(found.counted), 'planned count')} ran")
+    for cells, missing, what in ((found.timed, found.untimed, "planned timing"), (found.counted, found.uncounted, "planned count")):
+        if len(cells):
+            absent = int((cells["status"] == "not installed").sum())
+            counts.append(f"{len(cells) - missing - absent} of {plural(len(cells), what)} ran")
+            counts += [f"{absent} of peers not installed"] if absent else []
     idle = found.never_run
     counts += (
         [f"{plural(len(idle), 'claim')} not run: {', '.join(idle[:SHOWN])}{' …' if len(idle) > SHOWN else ''}"] if idle else []

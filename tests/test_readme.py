@@ -96,6 +96,21 @@ def test_its_calibration_is_the_committed_one():
     assert [cell.split("×")[0] for cell in figures("how much larger")] == [f"{times:.3g}" for times in larger]
 
 
+def test_its_trust_in_timings_is_the_committed_one():
+    """Pairs, blocks, and the rule of pytest-benchmark on the same samples."""
+    found = json.loads((ROOT / "bench" / "data" / "self_test.json").read_text(encoding="utf-8"))
+    designs = {each["design"]: each for each in found["designs"]}
+    two, single = [designs["pairs, Student"], designs["blocks, Student"]], found["medians of blocks in one process"]
+
+    covered = [
+        "{covered} of {trials} ({0:.1f}–{1:.1f} %)".format(100 * d["coverage_low"], 100 * d["coverage_high"], **d) for d in two
+    ]
+    assert figures("the same work called the same") == [*covered, f"{1 - single['identical flagged']:.0%}".replace("%", " %")]
+    assert figures("median width")[:2] == [f"{100 * each['width']:.2f} %" for each in two]
+    more = [each["above_one"] for each in two] + [single["5 % found"]]
+    assert figures("5 % more work found") == [f"{100 * share:.0f} %" for share in more]
+
+
 @pytest.mark.parametrize("target", ["report", "test", "lint", "score", "calibrate", "nightly"])
 def test_every_make_target_it_names_is_there(target):
     """In the Makefile."""

@@ -244,6 +244,26 @@ def test_planned_cell_that_was_not_timed_is_red(tmp_path):
     assert "planned, and not measured" in page.words()
 
 
+def test_peers_that_are_not_installed_are_named_once_and_did_not_run(tmp_path):
+    """Not a row for each of their cells, and none of them among the timings that ran."""
+    bench = sample_runs.bench()
+    gone = [line for line in bench if line["what"] == "cell" and line["peer"] == "optimized"]
+    for line in gone:
+        line |= {
+            "status": "not installed",
+            "message": "jax is not installed: the extra `jax` of veriformer brings it",
+            "gate": None,
+        }
+    cells = sum(line["what"] == "cell" for line in bench)
+
+    page, markdown = report(sample_runs.write(tmp_path / "run", bench=bench), tmp_path / "out")
+
+    assert f"{cells - len(gone)} of {cells} planned timings ran · {len(gone)} of peers not installed" in page.words()
+    for text in (page.words(), markdown):
+        assert text.count("jax is not installed") == 1
+        assert f"({len(gone)} cells)" in text
+
+
 def test_hostile_names_do_nothing(tmp_path):
     """Tags, attributes, escape sequences, turned text, table bars and links stay text, wherever a name can stand."""
     lines = [
