@@ -130,7 +130,7 @@ class Findings:
         both = pd.concat(
             [table.loc[table["status"] == "not installed", ["peer", "message"]] for table in (self.timed, self.counted)]
         )
-        return both.groupby(["peer", "message"], sort=False).size().reset_index(name="cells")
+        return both.assign(cells=1).groupby(["peer", "message"], sort=False, as_index=False).sum()
 
     @property
     def uncounted(self) -> int:
