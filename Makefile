@@ -10,8 +10,8 @@ export OMP_NUM_THREADS ?= 1
 report: $(READY)  ## verify and measure all that is built in; the page is runs/<id>/report.html
 	$(VENV)/bin/veriformer report
 
-test: $(READY)  ## every property (twenty examples each; `veriformer verify` draws sixty) and the suite's tests of itself
-	$(VENV)/bin/pytest --numprocesses=logical --dist=worksteal --examples=20
+test: $(READY)  ## every property on every implementation, and the suite's tests of itself
+	$(VENV)/bin/pytest properties tests --numprocesses=logical --dist=worksteal
 
 lint: $(READY)  ## style, types, and who may import whom
 	$(VENV)/bin/ruff check

@@ -7,6 +7,7 @@ a budget costs a score of oracle runs.
 """
 
 import math
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,23 +61,29 @@ def few_bits(seed: int, shape: tuple[int, ...], magnitude: float = 1.0) -> np.nd
 
 SEEDS = st.integers(0, 2**16)
 
+# What is drawn again and again is made once (`cache`): Hypothesis examines every new strategy before it draws from it.
 
+
+@cache
 def weights(*shape: int) -> st.SearchStrategy[np.ndarray]:
     """A matrix or a bias, of about the size Xavier's rule gives: activations neither grow nor vanish."""
     magnitude = 1.0 if math.prod(shape) == shape[-1] else 2.0 ** (1 - shape[0].bit_length() // 2)
     return SEEDS.map(lambda seed: few_bits(seed, shape, magnitude))
 
 
+@cache
 def features(*shape: int) -> st.SearchStrategy[np.ndarray]:
     """Rows for a layer to read, from −2 to 2."""
     return SEEDS.map(lambda seed: few_bits(seed, shape, 2.0))
 
 
+@cache
 def gains(d_model: int) -> st.SearchStrategy[np.ndarray]:
     """Gains from 1/2 to 3/2; they shrink to ones."""
     return SEEDS.map(lambda seed: 1.0 + (few_bits(seed, (d_model,), 0.5) if seed else np.zeros(d_model)))
 
 
+@cache
 @st.composite
 def sizes(draw: st.DrawFn, *, even: bool = False, most_words: int = 5, most_sentences: int = 3) -> Sizes:
     """Small axes; `even` features are what a positional encoding needs. Coincidences (n = m = h …) are drawn too."""
@@ -89,6 +96,7 @@ def sizes(draw: st.DrawFn, *, even: bool = False, most_words: int = 5, most_sent
 # One step's parameters ------------------------------------------------------------------------------------------------
 
 
+@cache
 @st.composite
 def multi_head_weights(draw: st.DrawFn, d_model: int) -> Nested:
     """W_Q … b_O; each bias may be None."""
@@ -98,12 +106,14 @@ def multi_head_weights(draw: st.DrawFn, d_model: int) -> Nested:
     return matrices | biases
 
 
+@cache
 @st.composite
 def norm_weights(draw: st.DrawFn, d_model: int) -> Nested:
     """Gain and bias of a LayerNorm."""
     return {"gain": draw(gains(d_model)), "bias": draw(weights(d_model))}
 
 
+@cache
 @st.composite
 def feed_forward_weights(draw: st.DrawFn, d_model: int, d_ff: int) -> Nested:
     """W_1, b_1, W_2, b_2."""
@@ -115,6 +125,7 @@ def feed_forward_weights(draw: st.DrawFn, d_model: int, d_ff: int) -> Nested:
     }
 
 
+@cache
 @st.composite
 def encoder_layer_weights(draw: st.DrawFn, d_model: int, d_ff: int) -> Nested:
     """One encoder layer."""
@@ -126,6 +137,7 @@ def encoder_layer_weights(draw: st.DrawFn, d_model: int, d_ff: int) -> Nested:
     }
 
 
+@cache
 @st.composite
 def decoder_layer_weights(draw: st.DrawFn, d_model: int, d_ff: int) -> Nested:
     """One decoder layer."""
@@ -139,6 +151,7 @@ def decoder_layer_weights(draw: st.DrawFn, d_model: int, d_ff: int) -> Nested:
     }
 
 
+@cache
 @st.composite
 def choices(draw: st.DrawFn, h: int) -> Nested:
     """What a Transformer leaves open: where the norm stands, which activation, which eps."""
@@ -153,6 +166,7 @@ def choices(draw: st.DrawFn, h: int) -> Nested:
 # Masks ----------------------------------------------------------------------------------------------------------------
 
 
+@cache
 @st.composite
 def masks(draw: st.DrawFn, shape: tuple[int, ...]) -> np.ndarray:
     """May-look masks in which every row may look somewhere (what a blind row gets is a convention, see `conventions`)."""
@@ -165,11 +179,13 @@ def masks(draw: st.DrawFn, shape: tuple[int, ...]) -> np.ndarray:
     return mask
 
 
+@cache
 def optional_masks(*shapes: tuple[int, ...]) -> st.SearchStrategy[np.ndarray | None]:
     """No mask, or one of any of these shapes."""
     return st.none() | st.sampled_from(shapes).flatmap(masks)
 
 
+@cache
 @st.composite
 def past_masks(draw: st.DrawFn, b: int, n: int) -> np.ndarray | None:
     """Masks that restrict a causal one further, and still let every word see itself or the first word."""
@@ -181,6 +197,7 @@ def past_masks(draw: st.DrawFn, b: int, n: int) -> np.ndarray | None:
     return mask if shape[-2] == 1 else mask | np.eye(n, dtype=bool)
 
 
+@cache
 @st.composite
 def real_words(draw: st.DrawFn, b: int, n: int) -> np.ndarray | None:
     """Which words are words and which only fill up the length; the first always is one."""
@@ -224,7 +241,7 @@ def encoder_layer_calls(draw: st.DrawFn, *, masked: bool = True) -> Call:
 @st.composite
 def encoder_calls(draw: st.DrawFn, *, padded: bool = False) -> Call:
     """A stack of one to three encoder layers, with or without a final norm; if `padded`, some words only fill up the length."""
-    b, n, _, h, d_model, d_ff = draw(sizes(most_words=4))
+    b, n, _, h, d_model, d_ff = draw(sizes(most_words=4, most_sentences=2))
     mask = draw(masks((b, 1, 1, n)) if padded else optional_masks((n, n), (b, 1, n, n)))
     layers = draw(st.lists(encoder_layer_weights(d_model, d_ff), min_size=1, max_size=3))
     final_norm = draw(st.none() | norm_weights(d_model))
@@ -243,7 +260,7 @@ def decoder_layer_calls(draw: st.DrawFn) -> Call:
 @st.composite
 def decoder_calls(draw: st.DrawFn) -> Call:
     """A stack of one to three decoder layers, with or without a final norm."""
-    b, n, m, h, d_model, d_ff = draw(sizes(most_words=4))
+    b, n, m, h, d_model, d_ff = draw(sizes(most_words=4, most_sentences=2))
     mask, memory_mask = draw(past_masks(b, n)), draw(optional_masks((b, 1, 1, m), (b, 1, n, m)))
     layers = draw(st.lists(decoder_layer_weights(d_model, d_ff), min_size=1, max_size=3))
     final_norm = draw(st.none() | norm_weights(d_model))
@@ -269,6 +286,7 @@ def models(
     }
 
 
+@cache
 def sentences(b: int, words: int, vocab: int) -> st.SearchStrategy[np.ndarray]:
     """Word ids; a sentence shrinks to the first word of the dictionary, repeated."""
     return SEEDS.map(lambda seed: np.random.default_rng(seed).integers(0, vocab if seed else 1, (b, words)))

@@ -121,7 +121,7 @@ def test_hidden_words_of_the_memory_do_not_reach_a_decoder_layer(subject, data, 
 @st.composite
 def calls_where_one_layer_reads(draw: st.DrawFn) -> tuple[Call, int]:
     """Two decoder layers of which only the one drawn listens to the memory: the other's cross-attention answers 0."""
-    b, n, m, h, d_model, d_ff = draw(sizes(most_words=4))
+    b, n, m, h, d_model, d_ff = draw(sizes(most_words=4, most_sentences=2))
     layers = [draw(decoder_layer_weights(d_model, d_ff)) for _ in range(2)]
     reader = draw(st.integers(0, 1))
     deaf = layers[1 - reader]["cross_attention"]

@@ -62,7 +62,7 @@ class Trials:
         if ufunc in NOT_ROUNDED or (ufunc in (np.multiply, np.divide) and any(map(_is_power_of_two, operands))):
             return ufunc(*values)
         grid = self._grid(exact.ndim)
-        name = ufunc.__name__.split(" ")[0]  # "erf (vectorized)": a Python function that frompyfunc made a ufunc
+        name = ufunc.__name__.partition(" ")[0]  # "erf (vectorized)": a Python function that frompyfunc made a ufunc
         if ufunc is np.subtract:
             result = values[0] - values[1]
         elif ufunc is np.divide:
