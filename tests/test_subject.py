@@ -30,6 +30,8 @@ SCORES = np.array([[0.0, 1.0], [2.0, -1.0]])
         (lambda scores: scores.add_(1), "changed its input [0] in place"),
         (lambda scores, temperature: scores, "raised TypeError"),
         (lambda scores: scores @ torch.zeros(3, 3), "raised RuntimeError"),
+        (lambda scores: 1 / 0 * scores, "raised ZeroDivisionError"),
+        (lambda scores: scores.nothing_like_it, "raised AttributeError"),
     ],
 )
 def test_a_wrong_answer_is_an_error_that_says_what_was_expected(body, complaint):

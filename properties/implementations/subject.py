@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from hypothesis import reject
+from hypothesis.errors import HypothesisException
 
 from properties.calls import calls
 from properties.conventions import Conventions, answered, asked, settled
@@ -139,7 +140,9 @@ class Subject:
             first_with_zeros([each.memory for each in handed if each.numbers], partial(function, *given_args, **given_kwargs))
         try:
             result = function(*given_args, **given_kwargs)
-        except (ValueError, TypeError, RuntimeError, IndexError, AssertionError, KeyError, NotImplementedError) as error:
+        except (NotOffered, CandidateError, HypothesisException):
+            raise
+        except Exception as error:
             failure = CandidateError(f"{self.name}.{step} raised {type(error).__name__}: {error}")
             failure.raised = True  # type: ignore[attr-defined]
             raise failure from error
