@@ -13,7 +13,6 @@ from properties.calibration import orders, runner, table
 from properties.calibration.cases import MODULES, STEP_CASES
 from properties.calibration.faults import GRADED, NAMED
 from properties.calibration.honest import Honest
-from properties.calibration.rivals import RULES
 from properties.calibration.variants import LOW_DTYPES, bank
 from properties.oracle import oracle
 
@@ -24,7 +23,6 @@ UNSEEN_IN_FLOAT64 = (  # there the first two are no fault, for their witnesses h
     "variance in one pass, mean 100",
     "one weight one unit in the last place off",
 )
-OURS = {"ours": RULES["ours"]}  # what the others say is nobody's promise
 HALF_A_STEP = 0.5  # graded faults shrink by half octaves, and a margin may lie that near to its mark
 
 
@@ -33,7 +31,7 @@ HALF_A_STEP = 0.5  # graded faults shrink by half octaves, and a margin may lie 
 def test_no_honest_step_is_accused(step, dtype):
     """On cases nobody has seen before, every variant of the bank is within the budget."""
     for number in range(2):
-        found = runner.work(("steps", step, dtype, number), FRESH, rules=OURS)
+        found = runner.work(("steps", step, dtype, number), FRESH)
 
         assert found["counts"]["checks"] >= found["counts"]["cases"]  # each bit-different result is one
         assert found["alarms"] == []
@@ -43,7 +41,7 @@ def test_no_honest_step_is_accused(step, dtype):
 @pytest.mark.parametrize("step", MODULES)
 def test_no_honest_module_is_accused(step, dtype):
     """Several steps in a row, six layers among them."""
-    found = runner.work(("modules", step, dtype, 0), FRESH, rules=OURS)
+    found = runner.work(("modules", step, dtype, 0), FRESH)
 
     assert found["counts"]["checks"] >= found["counts"]["cases"]
     assert found["alarms"] == []
@@ -55,7 +53,7 @@ def test_no_budget_grows_duller(kind, dtype):
     """The finest visible fault is as fine as the committed one."""
     committed = COMMITTED[dtype]["graded"]["exponents"][kind]
 
-    found = runner.work(("graded", kind, dtype, 0), 0, rules=OURS, finest=committed + HALF_A_STEP)
+    found = runner.work(("graded", kind, dtype, 0), 0)
 
     assert found["smallest"]["ours"] >= committed - HALF_A_STEP
 
@@ -64,7 +62,7 @@ def test_no_budget_grows_duller(kind, dtype):
 @pytest.mark.parametrize("fault", NAMED, ids=lambda fault: fault.name)
 def test_a_named_fault_that_was_seen_is_seen(fault, dtype):
     """On at least seven of its eight witness inputs; and honest results of the same inputs pass."""
-    found = runner.work(("named", fault.name, dtype, 0), 0, rules=OURS)
+    found = runner.work(("named", fault.name, dtype, 0), 0)
 
     assert (found["rejected"]["ours"] >= runner.SEEN) or fault.name in COMMITTED[dtype]["named"]["unseen by ours"]
     assert found["honest rejected"]["ours"] == 0

@@ -3,7 +3,7 @@
 Each gives the size of a result's error as a multiple of what it allows: above 1 it rejects.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -79,9 +79,7 @@ def _worst(error: np.ndarray, allowed: np.ndarray | float) -> float:
         return float(np.where(error == 0, 0.0, error / allowed).max(initial=0.0))
 
 
-Rules = Mapping[str, Callable[[Judged], float]]
-
-RULES: Rules = {
+RULES: dict[str, Callable[[Judged], float]] = {
     "ours": lambda judged: judged.score.share,
     "assert_close": lambda judged: _beyond(judged, PER_ELEMENT),
     "fixed table": lambda judged: _beyond(judged, TABLE),

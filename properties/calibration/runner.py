@@ -18,7 +18,7 @@ import numpy as np
 from properties.calibration.cases import MODULES, STEP_CASES, module_case, step_case
 from properties.calibration.faults import GRADED, NAMED, Fault
 from properties.calibration.honest import Honest
-from properties.calibration.rivals import RULES, Case, Judged, Rules
+from properties.calibration.rivals import RULES, Case, Judged
 from properties.calibration.variants import LOW_DTYPES, Variant, bank
 from properties.verdicts import NotOffered, Verdict
 
@@ -43,21 +43,21 @@ def chunks(checks: int, modules: int, dtypes: tuple[str, ...] = LOW_DTYPES) -> I
             yield from ((what, step, dtype, number) for step in steps for dtype in dtypes)
 
 
-def work(chunk: Chunk, seed: int, *, compiled: bool = False, rules: Rules = RULES, finest: float = FINEST) -> dict[str, Any]:
-    """What one chunk found, by these rules and for graded faults down to 2^-finest; the chunk itself is part of it."""
+def work(chunk: Chunk, seed: int, *, compiled: bool = False) -> dict[str, Any]:
+    """What one chunk found; the chunk itself is part of it."""
     what, name, dtype, number = chunk
     match what:
         case "named":
             fault = next(fault for fault in NAMED if fault.name == name)
-            found = _named(fault, dtype, rules)
+            found = _named(fault, dtype)
         case "graded":
-            found = _graded(name, dtype, rules, finest)
+            found = _graded(name, dtype)
         case _:
-            found = _honest(what, name, dtype, number, seed, rules, compiled=compiled)
+            found = _honest(what, name, dtype, number, seed, compiled=compiled)
     return {"chunk": list(chunk), "seed": seed, **found}
 
 
-def _honest(what: str, step: str, dtype: str, number: int, seed: int, rules: Rules, *, compiled: bool) -> dict[str, Any]:
+def _honest(what: str, step: str, dtype: str, number: int, seed: int, *, compiled: bool) -> dict[str, Any]:
     case_of, size = step_case if what == "steps" else module_case, CHUNK[what]
     variants = bank(compiled=compiled)
     ratios: dict[str, Counter[int]] = defaultdict(Counter)
@@ -71,7 +71,7 @@ def _honest(what: str, step: str, dtype: str, number: int, seed: int, rules: Rul
             counts["checks"] += 1
             counts["suspects"] += judged.score.verdict is Verdict.SUSPECT
             of_variant[name] += 1
-            for rule, ratio_of in rules.items():
+            for rule, ratio_of in RULES.items():
                 ratio = ratio_of(judged)
                 ratios[rule][_bin(ratio)] += 1
                 counts[f"alarms of {rule}"] += ratio > 1
@@ -101,7 +101,7 @@ def _bin(ratio: float) -> int:
     return round(PER_OCTAVE * math.log2(min(max(ratio, 2.0**-40), 2.0**40)))
 
 
-def _named(fault: Fault, dtype: str, rules: Rules) -> dict[str, Any]:
+def _named(fault: Fault, dtype: str) -> dict[str, Any]:
     """On how many of the witness inputs each rule rejects the fault, and an honest plain implementation."""
     rejected: Counter[str] = Counter()
     honest: Counter[str] = Counter()
@@ -113,14 +113,14 @@ def _named(fault: Fault, dtype: str, rules: Rules) -> dict[str, Any]:
             got = fault.wrong(Honest(dtype), args, kwargs)
             right = [getattr(Honest(dtype, mode=mode), fault.step)(*args, **kwargs) for mode in ("eager", "fused")]
             suspect, results = Judged(case, got), [Judged(case, result) for result in right]
-            for rule, ratio_of in rules.items():
+            for rule, ratio_of in RULES.items():
                 rejected[rule] += ratio_of(suspect) > 1
                 honest[rule] += sum(ratio_of(result) > 1 for result in results)
             rejected["ours, without probes"] += case.budget.without_probes().score(got).share > 1
     return {"rejected": dict(rejected), "honest rejected": dict(honest), "of": SEEDS}
 
 
-def _graded(kind: str, dtype: str, rules: Rules, finest: float) -> dict[str, Any]:
+def _graded(kind: str, dtype: str) -> dict[str, Any]:
     """The finest fault, as a power of two, that each rule rejects on seven of eight inputs; at its own setting.
 
     `margins` are, for each size, the ratio that seven of eight inputs reach: a rule made stricter or laxer by a factor sees the
@@ -133,10 +133,10 @@ def _graded(kind: str, dtype: str, rules: Rules, finest: float) -> dict[str, Any
             coarse = GRADED[kind](2.0**-6)
             args, kwargs = coarse.witness(seed)
             cases.append(Case(coarse.step, args, kwargs, dtype, {kind: coarse.wrong(Honest("float64"), args, kwargs)}))
-        for exponent in np.arange(2.0, finest, 0.5):
+        for exponent in np.arange(2.0, FINEST, 0.5):
             fault = GRADED[kind](2.0**-exponent)
             results = [Judged(case, fault.wrong(Honest(dtype), case.args, case.kwargs)) for case in cases]
-            for rule, ratio_of in rules.items():
+            for rule, ratio_of in RULES.items():
                 margins[rule][str(exponent)] = sorted(map(ratio_of, results))[SEEDS - SEEN]
     return {"smallest": {rule: smallest_visible(of) for rule, of in margins.items()}, "margins": dict(margins)}
 
