@@ -149,7 +149,7 @@ def summary(trials: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "rounds": len(trials[0]["processes"][0]["pairs"]["work"]),
         "minutes": sum(each["seconds"] for each in trials) / 60,
         "median load": float(np.median([each["load"] or np.nan for each in trials])),
-        "environment": environment(),
+        "environment": {name: value for name, value in environment().items() if name != "code"},  # trials may be of earlier code
     }
 
 
@@ -183,6 +183,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if min(given.trials, given.rounds) < 1 or given.processes < 2:
         parser.error("expected at least one trial, one round and two processes")
+    if given.write is not None and not given.write.resolve().parent.is_dir():
+        parser.error(f"--write {given.write}: expected a file in a folder that exists")
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)

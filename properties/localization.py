@@ -188,6 +188,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--jobs", type=int, default=-1, help="processes; -1 is one for each core")
     given = parser.parse_args()
+    if given.jobs == 0:
+        parser.error("--jobs: expected a number of processes, or -1 for one on each core, got 0")
     wanted = list(trials(given.seeds))
     work = Parallel(n_jobs=given.jobs, return_as="generator")(delayed(_alone)(trial) for trial in wanted)
     made: list[Trial] = list(track(work, "localising", total=len(wanted)))  # type: ignore[arg-type]

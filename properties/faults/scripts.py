@@ -103,6 +103,8 @@ def main() -> int:
     parser.add_argument("--into", type=Path, default=Path("runs/scripts"))
     parser.add_argument("--jobs", type=int, default=-1, help="processes; -1 is one for each core")
     given = parser.parse_args()
+    if given.jobs == 0:
+        parser.error("--jobs: expected a number of processes, or -1 for one on each core, got 0")
     wanted = catches()
     work = Parallel(n_jobs=given.jobs, return_as="generator_unordered")(
         delayed(scripted)(*each, (given.into / each[0]).resolve()) for each in wanted
