@@ -6,9 +6,11 @@ import torch
 from optimized.attention import attention
 from optimized.mask import causal_mask, padding_mask
 from optimized.softmax import softmax
-from properties.budgets import assert_rounding_only
+from properties.budgets import assert_rounding_only, budget
+from properties.contracts import Contract
 from properties.implementations.optimized import Optimized
 from properties.implementations.subject import Subject
+from properties.verdicts import Verdict
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 HIDDEN = [4, 5]  # the words that no query before them may look at
@@ -141,3 +143,15 @@ def test_softmax_of_a_blind_row_is_zeros_and_its_gradient_too(dtype):
     assert torch.equal(scores.grad[1], torch.zeros(3, dtype=dtype))
     assert (scores.grad[0] != 0).all()
     assert softmax(torch.zeros(2, 0, dtype=dtype)).shape == (2, 0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_narrow_dtype_is_rounded_once(dtype, seed):
+    """Scores and weights stay in float32, under a mask per query too: the budget of a fused kernel, not only of an eager one."""
+    subject, mask = Subject(Optimized(), dtype), causal_mask(6).expand(1, 2, 6, 6).numpy()
+    Q, K, V = (subject.representable((4 * drawn(1, 2, 6, 8, seed=3 * seed + i)).numpy()) for i in range(3))
+
+    score = budget("attention", Q, K, V, mask, contract=Contract(dtype, mode="fused")).score(subject.attention(Q, K, V, mask))
+
+    assert score.verdict is not Verdict.FAIL, str(score)
