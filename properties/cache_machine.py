@@ -7,7 +7,6 @@ so every rule is judged at once, a failure comes with a program that stands for 
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,12 +17,14 @@ from properties.budgets import assert_identical, assert_rounding_only
 from properties.implementations.cached import OPTIONAL
 from properties.implementations.subject import Subject
 from properties.parameter_strategies import SEEDS, Call, Nested, choices, few_bits, real_words, sentences, sizes
-from properties.verdicts import CandidateError, ClaimBroken
+from properties.programs import Branch, Played, Program, followed, shorter
+from properties.verdicts import CandidateError, ClaimBroken, record
 
 BRANCHES = st.integers(0, 2)
 CHUNKS = st.integers(1, 3)
 MOST_BRANCHES, MOST_ROWS, MOST_WORDS = 3, 4, 12  # the probe's words come on top
 TURNS = 2  # words that each branch is asked after a rule
+MOST_PLAYED = 500  # shorter programs that are tried in place of one that shows a fault
 
 
 @st.composite
@@ -68,37 +69,6 @@ def seeded_model(seed: int, d_model: int, d_ff: int, *, source_vocab: int, vocab
     }
 
 
-@dataclass(frozen=True)
-class Branch:
-    """What the model knows of one cache: nothing but words, and what was answered for them."""
-
-    source: np.ndarray  # (b, m)
-    real: np.ndarray  # (b, m), False for source words that only fill up the length
-    words: np.ndarray  # (b, n)
-    logits: np.ndarray  # (b, n, vocab), as answered by the implementation
-
-    @classmethod
-    def unread(cls, source: np.ndarray, real: np.ndarray | None, vocab: int) -> "Branch":
-        """A cache that has not read a word yet."""
-        b, real = len(source), np.ones(source.shape, dtype=bool) if real is None else real
-        return cls(source, real, np.zeros((b, 0), dtype=np.int64), np.zeros((b, 0, vocab)))
-
-    def reading(self, words: np.ndarray, logits: np.ndarray) -> "Branch":
-        """The branch once it has read `words`, (b, k), and `logits`, (b, k, vocab), were answered for them."""
-        both = (self.words, words), (self.logits, logits)
-        words_now, logits_now = (np.concatenate(parts, axis=1) for parts in both)
-        return replace(self, words=words_now, logits=logits_now)
-
-    def rows(self, chosen: np.ndarray) -> "Branch":
-        """The branch whose row i is row chosen[i] of this one."""
-        return Branch(self.source[chosen], self.real[chosen], self.words[chosen], self.logits[chosen])
-
-    def above(self, other: "Branch") -> "Branch":
-        """The branch with the rows of `other` behind its own."""
-        names = ("source", "real", "words", "logits")
-        return Branch(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in names))
-
-
 class CacheMachine(RuleBasedStateMachine):
     """Two rules, read and change, play the operations of `properties.implementations.cached.Cache` that a cache has.
 
@@ -109,7 +79,7 @@ class CacheMachine(RuleBasedStateMachine):
     def __init__(self, subject: Subject) -> None:
         super().__init__()
         self.subject = subject
-        self.program: list[list[Any]] = []
+        self.program: Program = []
         self.touched: set[int] = set()  # the branches that the last rule changed
         self.probes: dict[int, np.ndarray] = {}  # what every branch last answered to the words of the probe
         self.changes: dict[str, Callable[[int, np.random.Generator], None]] = {name: getattr(self, f"_{name}") for name in OPTIONAL}
@@ -117,10 +87,9 @@ class CacheMachine(RuleBasedStateMachine):
     @initialize(start=cache_starts(), k=st.sampled_from((2, 6, 3, 4, 9, 1)), seed=SEEDS)
     def start(self, start: Call, k: int, seed: int) -> None:
         """A cache over these sources, of this model, which reads its first words."""
-        self.model = start
-        self.source_vocab, self.vocab = (len(start.kwargs["parameters"][f"{side}_embedding"]) for side in ("source", "target"))
-        source, real = start.args
-        self.branches = [Branch.unread(source, real, self.vocab)]
+        self.cache = CacheOf(self.subject, start.kwargs)
+        self.source, self.real = start.args
+        self.branches = self.cache.unread(self.source, self.real)
         offered = self.played([])["operations"]
         self.changes = {name: change for name, change in self.changes.items() if name in offered}
         self.read(0, k, seed, at_once=True)
@@ -134,8 +103,7 @@ class CacheMachine(RuleBasedStateMachine):
         which = chosen(branch, [i for i, each in enumerate(self.branches) if each.words.shape[1] + 3 <= MOST_WORDS])
         words = self.some_words(np.random.default_rng(seed) if seed else None, len(self.branches[which].words), k)
         for part in [words] if at_once else [words[:, i] for i in range(k)]:
-            logits = self.answer(which, "prefill" if at_once else "step", part)
-            self.branches[which] = self.branches[which].reading(part.reshape(len(words), -1), logits)
+            self.do(which, "prefill" if at_once else "step", part)
 
     @precondition(lambda self: self.changes)
     @rule(branch=BRANCHES, changes=st.lists(st.integers(0, len(OPTIONAL) - 1), min_size=1, max_size=3), seed=SEEDS)
@@ -161,47 +129,45 @@ class CacheMachine(RuleBasedStateMachine):
 
     def _rollback(self, which: int, rng: np.random.Generator) -> None:
         """Forget the last word, or several of them, or all."""
-        old = self.branches[which]
-        n = old.words.shape[1]
-        length = int(rng.choice([n - 1, rng.integers(0, n), 0], p=[0.4, 0.5, 0.1]))
-        self.do(which, "rollback", length)
-        self.branches[which] = replace(old, words=old.words[:, :length], logits=old.logits[:, :length])
+        n = self.branches[which].words.shape[1]
+        self.do(which, "rollback", int(rng.choice([n - 1, rng.integers(0, n), 0], p=[0.4, 0.5, 0.1])))
 
     def _reorder(self, which: int, rng: np.random.Generator) -> None:
         """Rows change places; some come twice, others not at all."""
         b = len(self.branches[which].words)
-        rows = rng.integers(0, b, b)
-        self.do(which, "reorder", rows)
-        self.branches[which] = self.branches[which].rows(rows)
+        self.do(which, "reorder", rng.integers(0, b, b))
 
     def _leave(self, which: int, rng: np.random.Generator) -> None:
         """A row is finished and goes; the others close up."""
-        b = len(self.branches[which].words)
-        gone = rng.integers(0, b, 1)
-        self.do(which, "leave", gone)
-        self.branches[which] = self.branches[which].rows(np.delete(np.arange(b), gone))
+        self.do(which, "leave", rng.integers(0, len(self.branches[which].words), 1))
 
     def _join(self, which: int, rng: np.random.Generator) -> None:
         """A row with a source of its own, which has read as many words elsewhere, comes in."""
         old = self.branches[which]
         source, real = self.some_source(rng, 1, old.source.shape[1])
-        new = Branch.unread(source, real, self.vocab)
-        words = self.some_words(rng, 1, old.words.shape[1])
-        logits = (self.answer if words.size else self.do)(which, "join", source, real, words)
-        self.branches[which] = old.above(new if logits is None else new.reading(words, logits))
+        self.do(which, "join", source, real, self.some_words(rng, 1, old.words.shape[1]))
 
     def _reset(self, which: int, rng: np.random.Generator) -> None:
         """The same cache is used again for other sources, often for as many as before."""
         b = len(self.branches[which].words) if rng.random() < 0.5 else int(rng.integers(1, 4))
-        source, real = self.some_source(rng, b, int(rng.integers(1, 5)))
-        self.do(which, "reset", source, real)
-        self.branches[which] = Branch.unread(source, real, self.vocab)
+        self.do(which, "reset", *self.some_source(rng, b, int(rng.integers(1, 5))))
 
     def _copy(self, which: int, _: np.random.Generator) -> None:
         """Branch off: what one side reads from now on is no matter of the other's."""
         self.do(which, "copy")
-        self.branches.append(self.branches[which])
         self.touched.add(len(self.branches) - 1)
+
+    def do(self, which: int, *operation: Any) -> None:
+        """Add an operation to the program and play it."""
+        self.program.append([which, *operation])
+        self.touched.add(which)
+        logits, _ = self.played(self.program)["results"][-1]
+        with showing(self.program):
+            self.branches = self.cache.followed(self.branches, self.program[-1], logits)
+
+    def played(self, program: Program) -> dict[str, Any]:
+        """What the implementation answers to a program on these sources."""
+        return self.cache.played(self.source, self.real, program)
 
     # ---- what holds after every rule ----
 
@@ -217,79 +183,123 @@ class CacheMachine(RuleBasedStateMachine):
         program = [*self.program, *asked]
         results = self.played(program)["results"][-len(asked) :]
         for i, which in enumerate(order):
-            branch, turns = self.branches[which], range(TURNS)
-            mine = [results[i + turn * len(order)] for turn in turns]
+            mine = slice(i, None, len(order))
             with showing(program[: len(program) - len(order) + i + 1]):  # as far as this branch's last word
-                for turn, (_, length) in enumerate(mine, start=1):
-                    self.length_is_the_number_of_words_read(length, branch.words.shape[1] + turn)
-                words = [self.probe(which, turn) for turn in turns]
-                rows = np.concatenate([self.shaped(mine[turn][0], "step", words[turn]) for turn in turns], axis=1)
+                branch, old = self.branches, self.branches[which].words.shape[1]
+                for turn, (operation, (logits, length)) in enumerate(zip(asked[mine], results[mine], strict=True), start=1):
+                    length_is_the_number_of_words_read(length, old + turn)
+                    branch = self.cache.followed(branch, operation, logits)
                 if which in self.touched:
-                    self.answers_are_the_whole_models(branch.reading(np.stack(words, axis=1), rows))
+                    self.cache.answers_are_the_whole_models(branch[which])
                 else:
-                    assert_identical(rows, self.probes[which], f"words more in branch {which}, which nothing was done to")
-                self.probes[which] = rows
+                    untouched = f"words more in branch {which}, which nothing was done to"
+                    assert_identical(branch[which].logits[:, old:], self.probes[which], untouched)
+                self.probes[which] = branch[which].logits[:, old:]
         self.touched.clear()
 
     def probe(self, which: int, turn: int) -> np.ndarray:
         """The word that all rows of a branch are asked when it is its turn."""
-        return np.full(len(self.branches[which].words), (1 + which + turn) % self.vocab)
+        return np.full(len(self.branches[which].words), (1 + which + turn) % self.cache.vocab)
 
-    def answers_are_the_whole_models(self, branch: Branch) -> None:
-        """The logits answered for all the words a branch has read are those of the whole model on these words, but for rounding."""
-        teaching = (branch.source, branch.words, branch.real)
-        assert_rounding_only(self.subject, "transformer", branch.logits, *teaching, **self.model.kwargs)
+    def tell_the_shortest(self, broken: ClaimBroken | CandidateError) -> None:
+        """Raise what a shorter program shows of what was found broken. It is played last, so that its calls are those kept."""
+        found = self.cache.shortest(self.source, self.real, broken.program)  # type: ignore[union-attr]
+        self.cache.judge(found.source, found.real, found.program)
 
-    @staticmethod
-    def length_is_the_number_of_words_read(length: int | None, words: int) -> None:
-        """A cache that tells its length tells how many words it has read."""
-        if length is not None:
-            assert_identical(np.array(length), np.array(words), "length of the cache")
-
-    # ---- playing ----
-
-    def played(self, program: list[list[Any]]) -> dict[str, Any]:
-        """What the implementation answers to a program; what is wrong with it carries the program."""
-        with showing(program):
-            return self.subject.kv_cache(*self.model.args, program=program, **self.model.kwargs)
-
-    def do(self, which: int, operation: str, *operands: Any) -> np.ndarray | None:
-        """Add an operation to the program and play it; returns the operation's logits."""
-        self.program.append([which, operation, *operands])
-        self.touched.add(which)
-        return self.played(self.program)["results"][-1][0]
-
-    def answer(self, which: int, operation: str, *operands: Any) -> np.ndarray:
-        """The logits, (b, k, vocab), that an operation answers to the words (b, k) or (b,) that are its last operand."""
-        logits = self.do(which, operation, *operands)
-        with showing(self.program):
-            return self.shaped(logits, operation, operands[-1])
-
-    def shaped(self, logits: np.ndarray | None, operation: str, words: np.ndarray) -> np.ndarray:
-        """`logits` as (b, k, vocab). Raises CandidateError unless there is a row for each of the words."""
-        expected = (*words.shape, self.vocab)
-        if logits is None or logits.shape != expected:
-            got = "none" if logits is None else logits.shape
-            raise CandidateError(f"{self.subject.name}.kv_cache.{operation}: expected logits of shape {expected}, got {got}")
-        return logits.reshape(len(words), -1, self.vocab)
+    # ---- what is drawn ----
 
     def some_words(self, rng: np.random.Generator | None, b: int, k: int) -> np.ndarray:
         """Words of the target's dictionary; None gives the first, repeated."""
-        return np.zeros((b, k), dtype=np.int64) if rng is None else rng.integers(0, self.vocab, (b, k))
+        return np.zeros((b, k), dtype=np.int64) if rng is None else rng.integers(0, self.cache.vocab, (b, k))
 
     def some_source(self, rng: np.random.Generator, b: int, m: int) -> tuple[np.ndarray, np.ndarray]:
         """Other sentences to read, the first word of each real."""
-        source, real = rng.integers(0, self.source_vocab, (b, m)), rng.random((b, m)) < 0.7
+        source, real = rng.integers(0, self.cache.source_vocab, (b, m)), rng.random((b, m)) < 0.7
         real[:, 0] = True
         return source, real
 
 
+class CacheOf:
+    """The caches of one model, as the subject makes them, and what their answers must be."""
+
+    def __init__(self, subject: Subject, model: dict[str, Any]) -> None:
+        self.subject, self.model = subject, model
+        self.source_vocab, self.vocab = (len(model["parameters"][f"{side}_embedding"]) for side in ("source", "target"))
+
+    def unread(self, source: np.ndarray, real: np.ndarray | None) -> list[Branch]:
+        """The one branch there is before a program begins."""
+        return [Branch.unread(source, real, self.vocab)]
+
+    def played(self, source: np.ndarray, real: np.ndarray | None, program: Program) -> dict[str, Any]:
+        """What the implementation answers to a program; what is wrong with it carries the program."""
+        with showing(program):
+            return self.subject.kv_cache(source, real, program=program, **self.model)
+
+    def followed(self, branches: list[Branch], operation: list[Any], logits: np.ndarray | None) -> list[Branch]:
+        """The branches after an operation. Raises CandidateError unless there is a row of logits for each of the words it reads."""
+        name, *operands = operation[1:]
+        if name in ("prefill", "step", "join") and operands[-1].size:
+            expected = (*operands[-1].shape, self.vocab)
+            if logits is None or logits.shape != expected:
+                got = "none" if logits is None else logits.shape
+                raise CandidateError(f"{self.subject.name}.kv_cache.{name}: expected logits of shape {expected}, got {got}")
+            logits = logits.reshape(len(operands[-1]), -1, self.vocab)
+        return followed(branches, operation, logits)
+
+    def answers_are_the_whole_models(self, branch: Branch) -> None:
+        """The logits answered for all the words a branch has read are those of the whole model on these words, but for rounding."""
+        teaching = (branch.source, branch.words, branch.real)
+        assert_rounding_only(self.subject, "transformer", branch.logits, *teaching, **self.model)
+
+    def judge(self, source: np.ndarray, real: np.ndarray | None, program: Program) -> None:
+        """Raise what is wrong with the branch that a program's last operation is about."""
+        results, branches = self.played(source, real, program)["results"], self.unread(source, real)
+        with showing(program):
+            for operation, (logits, length) in zip(program, results, strict=True):
+                branches = self.followed(branches, operation, logits)
+                length_is_the_number_of_words_read(length, branches[operation[0]].words.shape[1])
+            last = branches[program[-1][0]]
+            if last.words.size:
+                self.answers_are_the_whole_models(last)
+
+    def shortest(self, source: np.ndarray, real: np.ndarray | None, program: Program) -> Played:
+        """The shortest program found that is wrong in the same way; `program` itself where its last branch alone shows nothing."""
+        found = Played(source, real, program)
+        kind, tried, improving = type(self.wrong(found)), 0, self.wrong(found) is not None
+        while improving:
+            improving = False
+            for fewer in shorter(found, self.source_vocab, self.vocab):
+                tried += 1
+                if tried > MOST_PLAYED:
+                    break
+                if type(self.wrong(fewer)) is kind:
+                    found, improving = fewer, True
+                    break
+        return found
+
+    def wrong(self, played: Played) -> ClaimBroken | CandidateError | None:
+        """What is wrong with a program's last branch."""
+        with record.apart():
+            try:
+                self.judge(played.source, played.real, played.program)
+            except (ClaimBroken, CandidateError) as broken:
+                return broken
+        return None
+
+
+def length_is_the_number_of_words_read(length: int | None, words: int) -> None:
+    """A cache that tells its length tells how many words it has read."""
+    if length is not None:
+        assert_identical(np.array(length), np.array(words), "length of the cache")
+
+
 @contextmanager
 def showing(program: list[list[Any]]) -> Iterator[None]:
-    """Whatever is found wrong in here carries the program that shows it."""
+    """Whatever is found wrong in here carries the program that shows it, the shortest of those it is shown in."""
     try:
         yield
     except (ClaimBroken, CandidateError) as broken:
+        broken.program = program  # type: ignore[union-attr]
         lines = [repr([part.tolist() if isinstance(part, np.ndarray) else part for part in operation]) for operation in program]
         broken.counterexample = "\n".join(lines)  # type: ignore[union-attr]
         broken.add_note(f"The program of {len(program)} operations:\n{broken.counterexample}")  # type: ignore[union-attr]

@@ -325,16 +325,23 @@ class Property:
     needs: tuple[str, ...]
     oracle_only: bool  # about the oracle's own worked example: planned for `reference` alone
     dtypes: tuple[str, ...] | None  # the dtypes in which the statement is made; None: every one
+    shrinks: bool  # makes its failures small itself (`judgement.judge`): Hypothesis leaves them as they are
 
 
 def claim(
-    identifier: str, *, needs: str | Sequence[str] = (), oracle_only: bool = False, dtypes: Sequence[str] | None = None
+    identifier: str,
+    *,
+    needs: str | Sequence[str] = (),
+    oracle_only: bool = False,
+    dtypes: Sequence[str] | None = None,
+    shrinks: bool = False,
 ) -> Callable[[Test], Test]:
     """Mark a test as a property of claim `identifier`: it takes a `subject` and runs on each one that offers all of `needs`."""
 
     def mark(test: Test) -> Test:
         steps = (needs,) if isinstance(needs, str) else tuple(needs)
-        test.property_of_claim = Property(identifier, steps, oracle_only, None if dtypes is None else tuple(dtypes))  # type: ignore[attr-defined]
+        only_in = None if dtypes is None else tuple(dtypes)
+        test.property_of_claim = Property(identifier, steps, oracle_only, only_in, shrinks)  # type: ignore[attr-defined]
         return test
 
     return mark

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import hypothesis
+from hypothesis import Phase
 from hypothesis.errors import FlakyFailure, Unsatisfiable
 from hypothesis.statistics import collector
 
@@ -75,8 +76,11 @@ def _with_room(test: Callable[[], object]) -> None:
 _with_room.__code__ = _with_room.__code__.replace(co_stacksize=2**15)
 
 
-def judge(test: Callable[[], object], prop: Property, name: str, subject: Subject) -> Judgement:
-    """Call `test` (a Hypothesis test with all its other arguments bound) and judge it; never raises but for KeyboardInterrupt."""
+def judge(test: Callable[[], object], prop: Property, name: str, subject: Subject, *, small: bool = True) -> Judgement:
+    """Call `test` (a Hypothesis test with all its other arguments bound) and judge it; never raises but for KeyboardInterrupt.
+
+    A property that shrinks gives its exceptions an attribute `smaller`: called, it raises what a smaller example shows, if any.
+    """
     counts = record.start()
     calls.start()
     statistics: dict[str, Any] = {}
@@ -90,7 +94,7 @@ def judge(test: Callable[[], object], prop: Property, name: str, subject: Subjec
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as raised:  # a candidate in this process may raise SystemExit
-            error = raised
+            error = _smaller(raised) if small else raised
     verdict, message = _told(error, counts)
     if known is not None and verdict in (Verdict.FAIL, Verdict.ERROR):
         verdict, message, error = Verdict.KNOWN_FAILURE, f"{known} ({message})", None
@@ -116,19 +120,36 @@ def judge(test: Callable[[], object], prop: Property, name: str, subject: Subjec
     )
 
 
-def run_property(test: Callable[..., object], subject: Subject, *, seed: int, examples: int | None = None) -> Judgement:
-    """Judge a property's test function outside of pytest, with `examples` examples drawn from `seed`."""
+def _smaller(error: BaseException) -> BaseException:
+    try:
+        getattr(error, "smaller", lambda: None)()
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as smaller:
+        return smaller
+    return error
+
+
+def run_property(
+    test: Callable[..., object], subject: Subject, *, seed: int, examples: int | None = None, small: bool = True
+) -> Judgement:
+    """Judge a property's test function outside of pytest, with `examples` examples drawn from `seed`.
+
+    A counterexample that need not be `small` is the first that comes, as large as it is.
+    """
     prop: Property = test.property_of_claim  # type: ignore[attr-defined]
     name = test.__name__
     if not subject.offers(*prop.needs):
         return Judgement(Verdict.UNSUPPORTED, f"does not offer {', '.join(prop.needs)}")
-    with drawing(test, seed_of(prop.claim, name, seed), examples):
-        return judge(lambda: test(subject=subject), prop, name, subject)
+    with drawing(test, seed_of(prop.claim, name, seed), examples, shrinking=small and not prop.shrinks):
+        return judge(lambda: test(subject=subject), prop, name, subject, small=small)
 
 
 @contextmanager
-def drawing(test: Any, seed: int, examples: int | None = None) -> Iterator[None]:
+def drawing(test: Any, seed: int, examples: int | None = None, *, shrinking: bool = True) -> Iterator[None]:
     """While this lasts the Hypothesis test `test` draws from `seed`, and `examples` examples where that is given.
+
+    Without `shrinking` it stops at the first example that breaks it.
 
     Set from outside as Hypothesis's own pytest plugin does: its decorators would have to be applied before `--seed` is known.
     """
@@ -136,9 +157,10 @@ def drawing(test: Any, seed: int, examples: int | None = None) -> Iterator[None]
         yield
         return
     hypothesis.seed(seed)(test)
-    before = getattr(test, "_hypothesis_internal_use_settings", None)
-    if examples is not None:
-        test._hypothesis_internal_use_settings = hypothesis.settings(before, max_examples=examples)  # noqa: SLF001
+    before = test._hypothesis_internal_use_settings  # noqa: SLF001
+    wanted = hypothesis.settings(before, max_examples=examples or hypothesis.settings(before).max_examples)
+    phases = [phase for phase in wanted.phases if shrinking or phase is not Phase.shrink]
+    test._hypothesis_internal_use_settings = hypothesis.settings(wanted, phases=phases)  # noqa: SLF001
     try:
         yield
     finally:

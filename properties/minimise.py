@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from properties.calls import Asked
+from properties.programs import Played, shorter
 
 Shows = Callable[[Asked], bool]
 
@@ -58,11 +59,12 @@ def minimised(asked: Asked, shows: Shows, *, seconds: float = SECONDS) -> Asked:
 
 
 def size(asked: Asked) -> tuple[float, ...]:
-    """What is to be made small: how many numbers, how many of them not zero, how many not whole, how large."""
+    """What is to be made small: how many operations, numbers, how many of them not zero, how many not whole, how large."""
     arrays = [np.asarray(array, dtype=np.float64) for _, array in leaves(asked)]
     numbers = np.concatenate([array.ravel() for array in arrays]) if arrays else np.zeros(0)
     finite = np.where(np.isfinite(numbers), numbers, 0.0)
     return (
+        len(asked.kwargs.get("program", ())),
         numbers.size + len(arrays),
         int(np.count_nonzero(numbers)),
         int(np.count_nonzero(finite != np.round(finite))),
@@ -72,7 +74,7 @@ def size(asked: Asked) -> tuple[float, ...]:
 
 def numbers(asked: Asked) -> int:
     """How many numbers of the call are not zero."""
-    return int(size(asked)[1])
+    return int(size(asked)[2])
 
 
 def leaves(asked: Asked) -> Iterator[tuple[tuple[Any, ...], np.ndarray]]:
@@ -108,10 +110,20 @@ def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 
 
 def _smaller(asked: Asked) -> Iterator[Asked]:
+    yield from _with_shorter_programs(asked)
     yield from _without_options(asked)
     yield from _with_fewer_layers(asked)
     yield from _cut(asked)
     yield from _plainer(asked)
+
+
+def _with_shorter_programs(asked: Asked) -> Iterator[Asked]:
+    """With fewer operations on a cache, and fewer words and rows in them."""
+    if asked.step == "kv_cache":
+        vocabularies = (len(asked.kwargs["parameters"][f"{side}_embedding"]) for side in ("source", "target"))
+        source, *real = asked.args
+        for fewer in shorter(Played(source, real[0] if real else None, asked.kwargs["program"]), *vocabularies):
+            yield asked._replace(args=(fewer.source, fewer.real), kwargs=asked.kwargs | {"program": fewer.program})
 
 
 def _without_options(asked: Asked) -> Iterator[Asked]:

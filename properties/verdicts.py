@@ -4,6 +4,8 @@ A property passes, or raises one of the exceptions below; `record` counts what i
 compared nothing proves nothing (VACUOUS).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -106,6 +108,15 @@ class Recorder:
         """Begin the record of a new property."""
         self.current = Record()
         return self.current
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """What is compared in here is not counted: a fault found is being made small."""
+        kept, self.current = self.current, Record()
+        try:
+            yield
+        finally:
+            self.current = kept
 
     def compared(self, components: int, *, unjudged: int = 0, share: float = 0.0) -> None:
         """Count one comparison of `components` numbers, of which `unjudged` could not be judged; `share` ≤ 1 is within budget."""

@@ -4,6 +4,8 @@ from functools import partial
 
 import pytest
 
+from properties.faults.bank import entry
+from properties.faults.cache import FAULTS
 from properties.implementations.recomputed import Recomputed
 from properties.implementations.subject import Subject
 from properties.judgement import run_property
@@ -74,15 +76,14 @@ class TellsTheChunkForTheLength(Recomputed):
         super().rollback(length)
 
 
-@pytest.fixture
-def play():
-    """Judge one kind of cache by the property, as a run would."""
-    return lambda kind: run_property(property_of_a_cache, Subject(Adapter(kind)), seed=0, examples=60)
+def judged(implementation, dtype="float64"):
+    """By the property, with the examples of the `ci` profile, as a run would judge it."""
+    return run_property(property_of_a_cache, Subject(implementation, dtype), seed=0, examples=60)
 
 
-def test_an_honest_cache_passes(play):
+def test_an_honest_cache_passes():
     """Recomputing is right, and something was compared."""
-    judgement = play(Recomputed)
+    judgement = judged(Adapter(Recomputed))
 
     assert judgement.verdict is Verdict.PASS, judgement.message
     assert judgement.compared
@@ -91,9 +92,20 @@ def test_an_honest_cache_passes(play):
 @pytest.mark.parametrize(
     "kind", [RollsBackTooFar, ReordersWordsOnly, ResetsTheWordsOnly, SharesWhatItCopies, TellsTheChunkForTheLength]
 )
-def test_a_faulty_cache_is_shown_by_a_short_program(play, kind):
-    """Each is caught within the examples of the `ci` profile, and its counterexample is a program of at most six operations."""
-    judgement = play(kind)
+def test_a_faulty_cache_is_shown_by_a_short_program(kind):
+    """Each is caught, and its counterexample is a program of at most six operations."""
+    assert_shown(judged(Adapter(kind)))
 
+
+@pytest.mark.parametrize("identifier", [fault.id for fault in FAULTS if "kv_cache" in fault.steps])
+def test_every_cache_that_failed_somebody_is_shown_by_a_short_program(identifier):
+    """Those of the fault bank too."""
+    fault = entry(identifier)
+
+    assert_shown(judged(fault.implementation(), fault.dtype))
+
+
+def assert_shown(judgement):
+    """By a program of at most six operations."""
     assert judgement.verdict in (Verdict.FAIL, Verdict.ERROR), judgement.message
     assert 1 <= len(judgement.counterexample.splitlines()) <= 6, judgement.counterexample

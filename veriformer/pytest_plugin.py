@@ -288,7 +288,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     config, name = pyfuncitem.config, pyfuncitem.originalname
     arguments = {arg: pyfuncitem.funcargs[arg] for arg in pyfuncitem._fixtureinfo.argnames}  # noqa: SLF001 (as pytest's own hook)
     if subject.offers(*prop.needs):
-        with drawing(pyfuncitem.obj, seed_of(prop.claim, name, config.stash[PLAN].seed), config.option.examples):
+        seed = seed_of(prop.claim, name, config.stash[PLAN].seed)
+        with drawing(pyfuncitem.obj, seed, config.option.examples, shrinking=not prop.shrinks):
             judgement = judge(lambda: pyfuncitem.obj(**arguments), prop, name, subject)
     else:
         judgement = Judgement(Verdict.UNSUPPORTED, f"{subject.name} does not offer {', '.join(prop.needs)}")

@@ -3,14 +3,11 @@
 import importlib
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import hypothesis
-from hypothesis import Phase
 from hypothesis.errors import FlakyFailure
 
 from properties.claims import Property
@@ -94,24 +91,9 @@ def planned(fault: Fault) -> list[Test]:
     return sorted(fitting, key=distance)
 
 
-@contextmanager
-def without_shrinking(test: Any) -> Iterator[None]:
-    """While this lasts, Hypothesis stops at the first example that breaks `test` and leaves it as large as it is."""
-    if not hasattr(test, "hypothesis"):
-        yield
-        return
-    before = test._hypothesis_internal_use_settings  # noqa: SLF001 (as in judgement.drawing)
-    test._hypothesis_internal_use_settings = hypothesis.settings(before, phases=(Phase.explicit, Phase.generate))  # noqa: SLF001
-    try:
-        yield
-    finally:
-        test._hypothesis_internal_use_settings = before  # noqa: SLF001
-
-
 def judged(implementation: Any, dtype: str, test: Test, seed: int, examples: int | None = None) -> Judgement:
     """One property on one implementation, with the first counterexample that comes."""
-    with without_shrinking(test):
-        return run_property(test, Subject(implementation, dtype), seed=seed, examples=examples)
+    return run_property(test, Subject(implementation, dtype), seed=seed, examples=examples, small=False)
 
 
 def is_breach(judgement: Judgement, implementation: Implementation) -> bool:
