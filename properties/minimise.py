@@ -45,17 +45,20 @@ LEAVABLE = ("b_Q", "b_K", "b_V", "b_O", "b_out", "final_norm", "encoder_norm", "
 
 def minimised(asked: Asked, shows: Shows, *, seconds: float = SECONDS) -> Asked:
     """The smallest call found that still `shows` the fault; `asked` itself where nothing smaller does, or time is up."""
-    deadline = time.monotonic() + seconds
-    improving = True
-    while improving:
-        improving = False
-        for smaller in _smaller(asked):
+    deadline, first = time.monotonic() + seconds, 0
+    while True:
+        for place, smaller in enumerate(_smaller(asked)):
+            if place < first:
+                continue  # tried before the last change, which made no difference to most of them
             if time.monotonic() > deadline:
                 return asked
             if size(smaller) < size(asked) and shows(smaller):
-                asked, improving = smaller, True
+                asked, first = smaller, place
                 break
-    return asked
+        else:
+            if first == 0:
+                return asked
+            first = 0
 
 
 def size(asked: Asked) -> tuple[float, ...]:
