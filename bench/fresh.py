@@ -24,8 +24,13 @@ class Died(Exception):
         self.group, self.peer, self.message = group, peer, message
 
 
+class Silent(Died):
+    """It was ended because nothing had come from it for too long."""
+
+
 def lines_of(order: dict[str, Any], silence: float = SILENCE, module: str = "bench.worker") -> Iterator[dict[str, Any]]:
-    """Run `python -m module` on this order and give its lines. Raises Died when it does not come to its end.
+    """Run `python -m module` on this order and give its lines. Raises Died when it does not come to its end, Silent after
+    so many seconds of `silence`.
 
     Whoever stops listening ends the process, and what it started (valgrind, compilers).
     """
@@ -69,7 +74,7 @@ def _next(incoming: "queue.Queue[bytes | None]", silence: float, at: tuple[str, 
     try:
         return incoming.get(timeout=silence)
     except queue.Empty:
-        raise Died(*at, f"no answer within {silence:.0f} s") from None
+        raise Silent(*at, f"no answer within {silence:.0f} s") from None
 
 
 def _forward(stream: IO[bytes], incoming: "queue.Queue[bytes | None]") -> None:

@@ -1,7 +1,8 @@
 """A whole benchmark run: plan, fresh processes one after another, and what they say together.
 
-Pass p gives every group its p-th process, so that the processes of one group are spread over the whole run. After the stated
-number of passes the time that is left goes to the groups that are not decided. Every finished group of every process is on disk
+Pass p gives every group its p-th process, so that the processes of one group are spread over the whole run. The first goes from
+the cheapest workload to the dearest, and leaves out who cannot be timed in what is left of the budget. After the stated number of
+passes the time that is left goes to the groups that are not decided. Every finished group of every process is on disk
 at once; a run that was killed goes on where it was when it is started again on the same folder.
 """
 
@@ -14,15 +15,17 @@ from typing import Any
 import numpy as np
 
 from bench import growth, lines, machine, plan, roof, suite_cost
-from bench.fresh import Died, lines_of
-from bench.lines import Process, Roof
-from bench.peers.table import DEFAULT_BASELINE, USUAL, check_names, could
+from bench.fresh import SILENCE, Died, Silent, lines_of
+from bench.lines import Process, Roof, Timed
+from bench.peers.table import AGAIN, DEFAULT_BASELINE, USUAL, check_names, could
 from bench.summary import Group, Summary, group_of, summarise, unresolved
 from bench.workloads import ITEM, KINDS, select
 
 LEAST_SECONDS = 0.05  # of rounds for a group in a process; three rounds there are in any case
 MOST_PROCESSES = 30
+LEAST_SILENCE = 120.0  # seconds that a call may take; with a longer budget a quarter of it
 GRACE = 2.0  # the first pass may take so many budgets: a cell measured once is worth more than a missing one
+HINT = "one call may take a quarter of the time budget"
 ROOF = "roof"  # what a process says it is at while it measures the machine's limits
 Progress = Callable[[str, int, int], None]  # what is being done, groups done, groups planned
 
@@ -101,7 +104,8 @@ class Run:
         self.groups = settings.groups()
         self.budget_s, self.started = budget_s, time.time()
         self.beside_groups = budget_s / settings.processes / 4  # seconds a pass spends on starting a process and on the limits
-        self.failed: dict[str, dict[str, str]] = {}
+        self.absent: dict[str, dict[str, tuple[str, str]]] = {}  # group → peer → status and message
+        self.silence = min(SILENCE, max(LEAST_SILENCE, budget_s / 4))
         planned = [group.cell(peer) for group in self.groups for peer in group.peers]
         plan.enter(folder, "bench", asdict(settings), planned, device=settings.device, seed=settings.seed)
         self.processes: list[Process] = lines.processes(folder)
@@ -145,13 +149,13 @@ class Run:
     def _pass(self, groups: Sequence[Group], number: int) -> None:
         """One process for each of these groups that has none of this number yet; one worker for all of the same threads."""
         before, began = len(self.processes), time.time()
-        done = {process.group for process in self.processes if process.process == number}
+        done = {process.group for process in self.processes if process.process == number and not _without(process)}
         todo = [group for group in groups if group.id not in done]
         until = self.started + self.budget_s * (GRACE if number == 0 else 1.0)
         rng = np.random.default_rng([self.settings.seed, number])
         for threads in self.settings.threads:
             batch = [group for group in todo if group.threads == threads]
-            queue = [batch[i] for i in rng.permutation(len(batch))]
+            queue = [batch[i] for i in rng.permutation(len(batch))] if number else sorted(batch, key=_size)
             while queue and time.time() < until:
                 queue = self._worker(queue, number, until)
         if len(self.processes) > before:
@@ -161,7 +165,7 @@ class Run:
         """Have one fresh process measure these groups; what is left to do if it died on the way."""
         left = {group.id: group for group in queue}
         try:
-            for line in lines_of(self._order(queue, number, until)):
+            for line in lines_of(self._order(queue, number, until), self.silence):
                 if "process" in line:
                     left.pop(line["process"]["group"])
                 self._take(line)
@@ -169,7 +173,10 @@ class Run:
             if death.group == ROOF:
                 return []
             if death.group in left:
-                self.failed.setdefault(death.group, {})[death.peer] = death.message
+                slow = isinstance(death, Silent) and self.silence < SILENCE
+                self._miss(
+                    death.group, death.peer, *(("missing", f"{death.message}: {HINT}") if slow else ("failed", death.message))
+                )
             elif len(left) == len(queue):  # nobody's fault and nothing done: it would die for ever
                 raise RuntimeError(f"python -m bench.worker: {death.message}") from death
             return list(left.values())
@@ -180,11 +187,17 @@ class Run:
         if "process" in line:
             process = lines.process(line["process"])
             lines.write(self.folder, process)
-            self.processes.append(process)
+            self.processes = [*(each for each in self.processes if each.id != process.id), process]
+            for timed in _without(process):
+                self._miss(process.group, timed.peer, timed.status, timed.message)
         elif "roofs" in line:
             self.roofs = roof.best_of([*self.roofs, *(Roof(**fields) for fields in line["roofs"])])
         elif "at" in line:
             self.progress(" ".join(line["at"]).strip(), min(len(self.processes), planned), planned)
+
+    def _miss(self, group: str, peer: str, status: str, message: str) -> None:
+        """Whoever could not be timed in one process of this run is not tried in the next."""
+        self.absent.setdefault(group, {})[peer] = (status, message)
 
     def _order(self, groups: Sequence[Group], number: int, until: float) -> dict[str, Any]:
         settings = self.settings
@@ -208,7 +221,8 @@ class Run:
             "dtype": group.dtype,
             "peers": list(group.entered),
             "seconds": self._seconds(group, number),
-            "failed": self.failed.get(group.id, {}),
+            "last": [group.baseline, group.baseline + AGAIN],
+            "absent": self.absent.get(group.id, {}),
         }
 
     def _seconds(self, group: Group, number: int) -> float:
@@ -217,6 +231,16 @@ class Run:
         share = (self.left / passes - self.beside_groups) / len(self.groups)
         beside = [p.seconds - _rounds_took(p) for p in self.processes if p.group == group.id]
         return max(LEAST_SECONDS, share / 4 if number == 0 else share - min(beside, default=share / 2))
+
+
+def _size(group: Group) -> float:
+    """What the first pass is ordered by: whatever the time ends before is then as little as can be."""
+    return group.workload.flops + group.workload.bytes(group.dtype)
+
+
+def _without(process: Process) -> list[Timed]:
+    """The peers that there was no time for."""
+    return [timed for timed in process.timed if timed.status == "missing"]
 
 
 def _rounds_took(process: Process) -> float:

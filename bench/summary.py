@@ -92,7 +92,7 @@ def summarise(groups: Sequence[Group], processes: Sequence[Process], roofs: Sequ
 def cell_of(group: Group, peer: str, processes: Sequence[Process], roofs: Sequence[Roof]) -> Cell:
     """One peer's cost over all processes; a wrong output or a failure in any of them takes the speed away."""
     timed = _of_peer(processes, peer)
-    worst = min(timed, key=lambda t: WORST_FIRST.index(t.status), default=Timed(peer, "missing", "the time budget ended before it"))
+    worst = min(timed, key=lambda t: WORST_FIRST.index(t.status), default=_missing(processes, peer))
     flops, traffic = group.workload.flops, group.workload.bytes(group.dtype)
     common: dict[str, Any] = {
         "id": group.cell(peer),
@@ -223,7 +223,13 @@ def unresolved(summary: Summary) -> set[str]:
 
 
 def _of_peer(processes: Sequence[Process], peer: str) -> list[Timed]:
-    return [timed for process in processes for timed in process.timed if timed.peer == peer]
+    """What is known of a peer; where there was no time for it in one process, that says nothing."""
+    return [timed for process in processes for timed in process.timed if timed.peer == peer and timed.status != "missing"]
+
+
+def _missing(processes: Sequence[Process], peer: str) -> Timed:
+    why = (timed for process in processes for timed in process.timed if timed.peer == peer)
+    return next(why, Timed(peer, "missing", "the time budget ended before it"))
 
 
 def _all_measured(processes: Sequence[Process], peer: str) -> bool:
@@ -235,8 +241,8 @@ def _paired(processes: Sequence[Process], peer: str, baseline: str) -> list[np.n
     """The log-ratios of each process, round by round; none at all when either was ever wrong or failed."""
     if not (_all_measured(processes, peer) and _all_measured(processes, baseline)):
         return []
-    pairs = zip(_of_peer(processes, peer), _of_peer(processes, baseline), strict=True)
-    return [log_ratios(one.samples, other.samples) for one, other in pairs]
+    both = ((_of_peer([process], peer), _of_peer([process], baseline)) for process in processes)
+    return [log_ratios(one[0].samples, other[0].samples) for one, other in both if one and other]
 
 
 def _ratio_of_minima(processes: Sequence[Process], peer: str, baseline: str) -> float:

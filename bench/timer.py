@@ -6,7 +6,7 @@ neighbours) is seen by repeating the whole in fresh processes: `bench.run`.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ LEAST_SAMPLE_NS = 1e6  # a sample is so many calls in a row that it takes a mill
 MOST_INNER = 10_000
 WARM_NS = 20e6  # calls after the first and before the first sample: caches, branch predictors, kernels chosen by trial
 WARM_CALLS = 3
+SLOW_NS = 1e9  # a call of a second is warm once it was called twice, and is a sample of its own
 LEAST_ROUNDS = 3
 MOST_ROUNDS = 200
 
@@ -48,6 +49,7 @@ class Entry:
     built: Built
     part: Callable[[int, Any], Any]  # (variant, output) → a copy of the part that will be judged
     inner: int = 0
+    sample_ns: float = 0.0  # what one sample will take, as far as is known before the first
     samples: list[float] = field(default_factory=list)
     order: list[int] = field(default_factory=list)
     at: list[float] = field(default_factory=list)
@@ -55,6 +57,7 @@ class Entry:
     peak_bytes: int | None = None
     kept: dict[str, Kept] = field(default_factory=dict)  # "first", "random" and "last"
     error: str = ""
+    left_out: str = ""  # why it is not timed, where there is no time for it
     calls: int = 0
 
     def next_variants(self, count: int) -> list[int]:
@@ -68,8 +71,12 @@ def prepare(entry: Entry, clock: Clock) -> None:
     """The first call, timed apart; the memory of a second; a warm-up; and how many calls make one sample."""
     first = entry.built.arguments[0]
     entry.first_call_ns, _ = clock.time(entry.built.call, [first])
+    began = time.perf_counter_ns()
     if not entry.built.keeps_memory:
         entry.peak_bytes = clock.peak_bytes(lambda: entry.built.call(*first))
+    entry.sample_ns, entry.inner = float(time.perf_counter_ns() - began), 1
+    if entry.sample_ns > SLOW_NS:
+        return
     spent, quickest = 0.0, float("inf")
     for _ in range(WARM_CALLS):
         took, _ = clock.time(entry.built.call, [first])
@@ -77,6 +84,20 @@ def prepare(entry: Entry, clock: Clock) -> None:
         if spent > WARM_NS:
             break
     entry.inner = int(np.clip(np.ceil(LEAST_SAMPLE_NS / quickest), 1, MOST_INNER))
+    entry.sample_ns = entry.inner * quickest
+
+
+def leave_out(entries: dict[str, Entry], seconds: float, rounds: int, last: Collection[str]) -> None:
+    """Leave out the slowest until so many rounds of the others fit into `seconds`; those of `last` go last."""
+    going = [entry for name, entry in entries.items() if not entry.error and not entry.left_out]
+    going.sort(key=lambda entry: (entry in [entries.get(name) for name in last], -entry.sample_ns))
+    needed = rounds * sum(entry.sample_ns for entry in going) * 1e-9
+    for entry in going:
+        if needed <= seconds:
+            return
+        own = entry.sample_ns * 1e-9
+        entry.left_out = f"no time for {rounds} calls of {own:.3g} s, with {max(seconds, 0.0):.0f} s left of the time budget"
+        needed -= rounds * own
 
 
 def sample(entry: Entry, clock: Clock, place: int, started: float, *, keep_random: bool) -> None:
@@ -98,21 +119,28 @@ def run_rounds(
     seconds: float,
     least: int = LEAST_ROUNDS,
     watch: Callable[[str], None] = lambda _: None,
+    until: float = float("inf"),
+    last: Collection[str] = (),
 ) -> None:
     """Time all entries for about so many seconds, and for `least` rounds at the least. One that raises leaves the rounds.
 
-    `watch` is told, outside the clock, whose turn it is.
+    `watch` is told, outside the clock, whose turn it is. Who cannot be timed before `until`, in seconds since 1970, is left out:
+    the slowest first, and those of `last` last.
     """
     for name in rng.permutation(list(entries)):
+        if time.time() > until:
+            entries[name].left_out = "the time budget ended before its first call"
+            continue
         watch(name)
         _guarded(entries[name], lambda entry=entries[name]: prepare(entry, clock))
+    leave_out(entries, until - time.time(), least, last)
     started = time.perf_counter()
     with without_garbage_collection():
         for done in range(MOST_ROUNDS):
             if done >= least and time.perf_counter() - started > seconds:
                 break
             keep_random = rng.random() < 1 / (done + 1)
-            going = [name for name, entry in entries.items() if not entry.error]
+            going = [name for name, entry in entries.items() if not entry.error and not entry.left_out]
             for place, name in enumerate(rng.permutation(going)):
                 entry = entries[name]
                 watch(name)

@@ -1,7 +1,7 @@
 """One fresh process of a benchmark: `python -m bench.worker`, a JSON order on its input, JSON lines on its output.
 
 order   {"process", "seed", "order_seed", "threads", "device", "until", "known", "roofs", "jobs": [{"group", "workload",
-         "dtype", "peers": [...], "seconds", "failed": {peer: message}}]}
+         "dtype", "peers": [...], "last": [...], "seconds", "absent": {peer: [status, message]}}]}
 lines   {"at": [group, peer]}        before anything of a peer's runs: if the process dies now, that peer did it
         {"process": {...}}           a finished group, as bench.jsonl holds it
         {"roofs": [{...}]}           the machine's limits
@@ -57,7 +57,7 @@ def time_group(
     calls = workload.calls(order["seed"])
     parts = gate.parts(workload, calls, order["seed"])
     entries: dict[str, Entry] = {}
-    absent = {name: Timed(name, "failed", message) for name, message in job["failed"].items()}
+    absent = {name: Timed(name, *why) for name, why in job["absent"].items()}
     rng = np.random.default_rng([order["order_seed"], order["process"]])
     for name in map(str, rng.permutation([name for name in job["peers"] if name not in absent])):  # or the first lay best
         say({"at": [job["group"], name]})
@@ -66,7 +66,8 @@ def time_group(
             entries[name] = Entry(built, lambda variant, output: parts[variant].of(output))
         except Exception as error:
             absent[name] = Timed(name, *absence(error))
-    run_rounds(entries, clock, rng, job["seconds"], watch=lambda name: say({"at": [job["group"], name]}))
+    turn = {"watch": lambda name: say({"at": [job["group"], name]}), "until": order["until"], "last": job["last"]}
+    run_rounds(entries, clock, rng, job["seconds"], **turn)
     timed = [
         absent[name] if name in absent else _timed(name, entries[name], workload, order, parts, known) for name in job["peers"]
     ]
@@ -96,6 +97,8 @@ def _timed(
     """What is known of one peer: its samples, unless it raised or its outputs are wrong."""
     if entry.error:
         return Timed(name, "failed", entry.error)
+    if entry.left_out:
+        return Timed(name, "missing", entry.left_out)
     judged = gate.Judged(name.removesuffix(AGAIN), entry.built.dtype, order["device"])
     verdict = gate.judge(workload, judged, parts, entry.kept, known)
     right = verdict.verdict in {Verdict.PASS, Verdict.SUSPECT}

@@ -217,6 +217,24 @@ def test_what_had_no_time_is_missing_and_red(tmp_path):
     assert set(cells(tmp_path / "run")) == {cell.id for cell in summary.cells}
 
 
+def test_who_takes_too_long_is_missing_and_measured_when_there_is_time(tmp_path, monkeypatch):
+    """The others have their times; the run taken up again, by then it is quick, measures the one that was missing."""
+    (tmp_path / "mine.py").write_text(CANDIDATE + "\n\ndef sleeps(*given):\n    import time\n    time.sleep(1000)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("bench.run.LEAST_SILENCE", 8.0)
+    asked = {"peers": ("mine:right", "mine:sleeps"), "as_step": "attention", "threads": (1,), "processes": 2, "adapt": False}
+
+    status = {cell.peer: cell for cell in run(tmp_path / "run", TINY[1], 30, **asked).cells}
+
+    assert status["mine:right"].status == status["torch.eager"].status == "measured"
+    assert status["mine:sleeps"].status == "missing"
+    assert status["mine:sleeps"].message == "no answer within 8 s: one call may take a quarter of the time budget"
+
+    (tmp_path / "mine.py").write_text(CANDIDATE + "\n\nsleeps = right\n")
+    assert {cell.status for cell in run(tmp_path / "run", TINY[1], 30, **asked).cells} == {"measured"}
+    assert len({process.id for process in lines.processes(tmp_path / "run")}) == 2
+
+
 def test_a_run_joins_the_folder_of_a_verification(tmp_path):
     """The manifest keeps what was planned there, and gets the planned cells besides."""
     runs.create(tmp_path, {"planned": [{"claim": "A5"}], "environment": runs.environment(), "seed": 0})

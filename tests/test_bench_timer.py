@@ -16,7 +16,7 @@ from bench.lines import Roof
 from bench.peers import table
 from bench.peers.table import PEERS, could, peer
 from bench.roof import best_of, share
-from bench.timer import Built, Entry, Kept, run_rounds
+from bench.timer import Built, Entry, Kept, leave_out, run_rounds
 from bench.workloads import KINDS, Workload, named
 from properties.verdicts import NotOffered
 
@@ -53,13 +53,14 @@ def test_every_process_builds_its_peers_in_an_order_of_its_own(monkeypatch):
         "workload": "softmax.8x8x64",
         "dtype": "float32",
         "peers": list("abcd"),
-        "failed": {"d": "died"},
+        "absent": {"d": ("failed", "died")},
+        "last": [],
         "seconds": 0.0,
     }
     orders = set()
     for process in range(20):
         said: list[dict] = []
-        order = {"seed": 0, "order_seed": 0, "process": process, "device": "cpu", "threads": 1}
+        order = {"seed": 0, "order_seed": 0, "process": process, "device": "cpu", "threads": 1, "until": float("inf")}
         found = worker.time_group(job, order, ProcessorClock(), {}, [], said.append)
         assert [timed.peer for timed in found.timed] == list("abcd")
         orders.add(tuple(line["at"][1] for line in said))
@@ -116,6 +117,34 @@ def test_one_that_raises_leaves_and_the_others_go_on():
 
     assert entries["breaks"].error == "RuntimeError: no more"
     assert len(entries["works"].samples) == 8
+
+
+def test_the_slowest_are_left_out_until_the_others_fit():
+    """Three rounds of 1 + 2 + 4 + 8 s need 45 s: in 22 s there is no time for the 8, in 10 s for the 4 either; the last stays."""
+
+    def fitting(seconds: float, last=()) -> str:
+        entries = {name: entry(lambda i: i) for name in "abcd"}
+        for name, each in entries.items():
+            each.sample_ns = 1e9 * 2.0 ** "abcd".index(name)
+        leave_out(entries, seconds, 3, last)
+        return "".join(name for name, each in entries.items() if not each.left_out)
+
+    assert fitting(45.0) == "abcd"
+    assert fitting(22.0) == "abc"
+    assert fitting(10.0) == "ab"
+    assert fitting(16.0, last="c") == "ac"
+    assert fitting(-1.0, last="c") == ""
+
+
+def test_when_the_time_is_over_nobody_is_called():
+    """Nor does anybody fail: there was no time."""
+    late = entry(lambda i: i)
+
+    run_rounds({"late": late}, ProcessorClock(), np.random.default_rng(0), seconds=0.0, until=time.time() - 1)
+
+    assert late.calls == 0
+    assert late.left_out == "the time budget ended before its first call"
+    assert not late.samples
 
 
 @pytest.mark.skipif(ProcessorClock().peak_bytes(lambda: None) is None, reason="this system does not tell a process its peak")

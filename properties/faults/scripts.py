@@ -2,7 +2,8 @@
 
 `python -m properties.faults.scripts [--into DIR] [--jobs N]`. Each bug is caught as the committed score says, at the first example
 that shows it, and made small by our own minimiser alone: Hypothesis's shrinking, which a user's run does first, takes minutes for
-some. Every script runs in a Python in which none of our rooms can be imported, on the fault and on its right twin.
+some. Every script runs in a Python in which none of our rooms can be imported, on the fault and on its right twin. What is
+finished stands in DIR/scripts.jsonl: interrupted, the same command goes on there.
 """
 
 import argparse
@@ -11,11 +12,12 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.progress import track
 
+from properties import runs
 from properties.counterexample_files import write
 from properties.counterexamples import smallest
 from properties.faults.bank import entry
@@ -100,16 +102,21 @@ def main() -> int:
     from joblib import Parallel, delayed
 
     parser = argparse.ArgumentParser(prog="python -m properties.faults.scripts", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--into", type=Path, default=Path("runs/scripts"))
+    parser.add_argument("--into", type=Path, default=Path("runs/scripts"), metavar="DIR")
     parser.add_argument("--jobs", type=int, default=-1, help="processes; -1 is one for each core")
     given = parser.parse_args()
     if given.jobs == 0:
         parser.error("--jobs: expected a number of processes, or -1 for one on each core, got 0")
-    wanted = catches()
-    work = Parallel(n_jobs=given.jobs, return_as="generator_unordered")(
-        delayed(scripted)(*each, (given.into / each[0]).resolve()) for each in wanted
+    given.into.mkdir(parents=True, exist_ok=True)
+    done, code = given.into / "scripts.jsonl", runs.code_hash()
+    scripts = [Script(**line["script"]) for line in runs.finished(done) if line["code"] == code]
+    missing = [each for each in catches() if each[0] not in {script.id for script in scripts}]
+    work: Any = Parallel(n_jobs=given.jobs, return_as="generator_unordered")(
+        delayed(scripted)(*each, (given.into / each[0]).resolve()) for each in missing
     )
-    scripts: list[Script] = list(track(work, "writing and running scripts", total=len(wanted)))  # type: ignore[arg-type]
+    for script in track(work, "writing and running scripts", total=len(missing)):
+        runs.append(done, {"code": code, "script": script._asdict()})
+        scripts.append(script)
     print(report(scripts))
     written = [each for each in scripts if each.numbers is not None]
     small = 2 * sum((each.numbers or 0) <= SMALL for each in written) >= len(written)

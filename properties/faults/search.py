@@ -10,6 +10,7 @@ from typing import Any
 
 from hypothesis.errors import FlakyFailure
 
+from properties import profiles
 from properties.claims import Property
 from properties.faults.fault import Fault, Implementation
 from properties.implementations.subject import Subject
@@ -35,6 +36,7 @@ class Breach:
 @cache
 def properties() -> tuple[Test, ...]:
     """Every property of the suite, in the order of its files; files without claims are about the suite itself."""
+    profiles.register()  # a property takes what is then in force when it is imported, in another process too
     files = sorted(path for path in Path(__file__).parents[1].glob("test_*.py") if "@claim(" in path.read_text(encoding="utf-8"))
     modules = [importlib.import_module(f"properties.{path.stem}") for path in files]
     found = [value for module in modules for value in vars(module).values() if hasattr(value, "property_of_claim")]

@@ -46,7 +46,9 @@ def listed(text: str | None) -> tuple[str, ...]:
 @click.option("--dtype", default="float32", show_default=True, metavar="LIST", help="Comma-separated.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--threads", metavar="LIST", help="Comma-separated numbers, each a comparison of its own. Default: all cores.")
-@click.option("--budget", type=Duration(), default="5m", show_default=True, help="How long to measure.")
+@click.option(
+    "--budget", type=Duration(), default="5m", show_default=True, help="How long to measure; the first pass may take twice that."
+)
 @click.option("--processes", type=click.IntRange(2), default=5, show_default=True, help="Fresh processes for each group.")
 @click.option("--margin", type=float, metavar="SHARE", help="What counts as the same speed. Default: 0.03, on a GPU 0.05.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws inputs and orders.")

@@ -39,12 +39,11 @@ def command(
 
     Exit code: 0 all that can be seen was caught at every seed and nothing honest was flagged, 1 otherwise, 2 usage.
     """
-    from properties import profiles, runs
+    from properties import runs
     from properties.faults import score as scoring
     from properties.faults.bank import BANK
     from properties.faults.mutation_report import mutation_report
 
-    profiles.register()
     known = [fault.id for fault in BANK]
     for identifier in only:
         if identifier not in known:
@@ -114,11 +113,9 @@ def _one(name: str, arguments: tuple[Any, ...]) -> dict[str, Any]:
     """One measurement, in a process of its own pool."""
     import torch
 
-    from properties import profiles
     from properties.faults import score as scoring
 
     torch.set_num_threads(1)
-    profiles.register()
     measure: Callable[..., dict[str, Any]] = getattr(scoring, name)
     return {**measure(*arguments), "job": _key((name, arguments))}
 
