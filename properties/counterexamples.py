@@ -21,6 +21,7 @@ from properties.implementations.cached import play
 from properties.implementations.recomputed import Recomputed
 from properties.implementations.registry import built_in
 from properties.implementations.subject import Subject
+from properties.layouts import REFILLED
 from properties.minimise import SECONDS, minimised, numbers
 from properties.oracle import ORACLES, oracle
 from properties.verdicts import CandidateCrash, CandidateError, CandidateTimeout
@@ -197,10 +198,14 @@ def smallest(subject: Subject, claim: str, prop: str, calls: Sequence[Asked], *,
 
 
 def _showing(subject: Subject, calls: Sequence[Asked]) -> tuple[Asked, ...] | None:
-    """One call that shows the fault alone, or the fewest last ones that show it together."""
-    for call in reversed(calls):
-        if fault(subject, [call]) is not None:
-            return (call,)
+    """One call that shows the fault alone, or on arrays that held zeros when they were asked about before, or the fewest last ones.
+
+    What is wrong by something kept from a call of an earlier example shows on such arrays too, as a rule.
+    """
+    for asked in (reversed(calls), (call._replace(layout=REFILLED) for call in reversed(calls))):
+        for call in asked:
+            if fault(subject, [call]) is not None:
+                return (call,)
     for count in range(2, len(calls) + 1):
         for end in range(len(calls), count - 1, -1):
             if calls[end - 1].step == calls[end - count].step and fault(subject, calls[end - count : end]) is not None:

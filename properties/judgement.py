@@ -190,7 +190,7 @@ def _told(error: BaseException | None, counts: Record) -> tuple[Verdict, str]:
         return (Verdict.SUSPECT, counts.suspects[0]) if counts.suspects else (Verdict.PASS, "")
     if isinstance(error, Vacuous) and counts.with_itself:
         return Verdict.UNSUPPORTED, "agreement with the oracle says nothing of the oracle: it is not compared with itself"
-    if isinstance(error, Unsatisfiable) and counts.not_offered:
+    if isinstance(error, (Unsatisfiable, Vacuous)) and counts.not_offered and not counts.compared:
         return Verdict.UNSUPPORTED, "every example was one the implementation does not take"
     cause = error.exceptions[0] if isinstance(error, FlakyFailure) and error.exceptions else error
     verdict = {

@@ -43,13 +43,12 @@ class Sizes(NamedTuple):
 
 DISTINCT = (Sizes(1, 2, 3, 5, 4, 7), Sizes(2, 1, 5, 3, 7, 4), Sizes(3, 2, 1, 4, 5, 6), Sizes(2, 3, 4, 1, 6, 5))
 COINCIDENT = (Sizes(2, 2, 2, 2, 2, 2), Sizes(3, 3, 3, 3, 3, 3), Sizes(2, 2, 4, 4, 4, 4), Sizes(1, 3, 3, 3, 1, 1))
-EMPTY = (Sizes(1, 1, 0, 3, 2, 2), Sizes(1, 2, 3, 0, 2, 2), Sizes(0, 2, 2, 3, 2, 2), Sizes(2, 1, 1, 2, 2, 0))
 
 
 @st.composite
-def sizes(draw: st.DrawFn, *, empty: bool = False) -> Sizes:
-    """Small axes mostly; also all of them different, some on purpose the same, a length at the edge of a block, an empty axis."""
-    kind = draw(st.sampled_from(("small", "small", "distinct", "coincident", "keys at an edge", "queries at an edge", "empty")))
+def sizes(draw: st.DrawFn) -> Sizes:
+    """Small axes mostly; also all of them different, some on purpose the same, a length at the edge of a block."""
+    kind = draw(st.sampled_from(("small", "small", "distinct", "coincident", "keys at an edge", "queries at an edge")))
     side = st.integers(1, 4)
     match kind:
         case "distinct":
@@ -60,8 +59,6 @@ def sizes(draw: st.DrawFn, *, empty: bool = False) -> Sizes:
             return Sizes(1, draw(st.integers(1, 2)), draw(st.integers(1, 3)), draw(st.sampled_from(BLOCKS)), draw(side), 2)
         case "queries at an edge":
             return Sizes(1, 1, draw(st.sampled_from(BLOCKS[:9])), draw(side), draw(side), 2)
-        case "empty" if empty:
-            return draw(st.sampled_from(EMPTY))
         case _:
             return Sizes(draw(st.integers(1, 2)), draw(st.integers(1, 2)), draw(side), draw(side), draw(side), draw(side))
 
@@ -82,7 +79,7 @@ def ragged_masks(draw: st.DrawFn, b: int, h: int, n: int, m: int, *, blind: bool
     kind = draw(st.sampled_from(("lengths", "causal", "scattered", "window", "one")))
     rng = np.random.default_rng(draw(SEEDS))
     rows, keys = np.arange(shape[-2])[:, None], np.arange(m)
-    start = rng.integers(0, max(m, 1), (*shape[:-2], 1, 1))  # each batch row and head has its own
+    start = rng.integers(0, m, (*shape[:-2], 1, 1))  # each batch row and head has its own
     mask = {
         "lengths": keys <= start,
         "causal": keys <= rows + start,
@@ -90,8 +87,7 @@ def ragged_masks(draw: st.DrawFn, b: int, h: int, n: int, m: int, *, blind: bool
         "scattered": rng.random(shape) < 0.5,
         "one": np.zeros(shape, dtype=bool),
     }[kind] & np.ones(shape, dtype=bool)
-    if m:
-        np.put_along_axis(mask, rng.integers(0, m, (*shape[:-1], 1)), True, axis=-1)
+    np.put_along_axis(mask, rng.integers(0, m, (*shape[:-1], 1)), True, axis=-1)
     if blind:
         mask[rng.random(shape[:-1]) < 0.5] = False
     return mask
@@ -109,7 +105,7 @@ PATTERNS = ("uniform", "plain", "near tie", "tie", "one-hot", "sink", "wide", "s
 
 def profile(pattern: str, m: int, rng: np.random.Generator) -> np.ndarray:
     """The scores of m keys, up to the factor of the query that picks this profile."""
-    first, second = rng.integers(0, max(m, 1), 2)
+    first, second = rng.integers(0, m, 2)
     scores = np.full(m, -16.0)
     match pattern:
         case "uniform":
@@ -117,14 +113,14 @@ def profile(pattern: str, m: int, rng: np.random.Generator) -> np.ndarray:
         case "plain":
             scores = few_bits(int(rng.integers(2, 2**16)), (m,), 2.0)
         case "near tie":
-            scores[second : second + 1], scores[first : first + 1] = 1.0 + 2.0**-6, 1.0
+            scores[second], scores[first] = 1.0 + 2.0**-6, 1.0
         case "tie":
-            scores[second : second + 1] = scores[first : first + 1] = 1.0
+            scores[second] = scores[first] = 1.0
         case "one-hot":
-            scores[first : first + 1] = 8.0
+            scores[first] = 8.0
         case "sink":
             scores = few_bits(int(rng.integers(2, 2**16)), (m,), 1.0)
-            scores[:1] = 4.0
+            scores[0] = 4.0
         case "wide":
             scores = rng.integers(-96, 33, m) / 4
         case "low":
@@ -162,10 +158,10 @@ def scored(draw: st.DrawFn, size: Sizes) -> tuple[np.ndarray, np.ndarray]:
     pattern = draw(st.sampled_from((*PATTERNS, "each another", "abysmal")))
     profiles = [[profile(_one(pattern, rng), m, rng) for _ in range(d_k)] for _ in range(b * h)]
     K = np.array(profiles).reshape(b, h, d_k, m).swapaxes(-1, -2).copy()
-    root = 2.0 ** round(np.log2(max(d_k, 1)) / 2)  # of d_k, as near as a power of two comes: it is divided away again
+    root = 2.0 ** round(np.log2(d_k) / 2)  # of d_k, as near as a power of two comes: it is divided away again
     if pattern != "abysmal" and draw(st.booleans()):
         return few_bits(int(rng.integers(2, 2**16)), (b, h, n, d_k), 1.0), K
-    picked = rng.integers(0, max(d_k, 1), (b, h, n, 1)) == np.arange(d_k)
+    picked = rng.integers(0, d_k, (b, h, n, 1)) == np.arange(d_k)
     return picked * root * draw(st.sampled_from((1.0, 0.5, 2.0))), K
 
 
@@ -174,9 +170,9 @@ def _one(pattern: str, rng: np.random.Generator) -> str:
 
 
 @st.composite
-def attention_calls(draw: st.DrawFn, *, masked: bool | None = None, blind: bool = False, empty: bool = False) -> Call:
-    """Q, K, V and a mask: `masked` always, never or (None) sometimes; `blind` rows look nowhere; an axis may be `empty`."""
-    size = draw(sizes(empty=empty))
+def attention_calls(draw: st.DrawFn, *, masked: bool | None = None, blind: bool = False) -> Call:
+    """Q, K, V and a mask: `masked` always, never or (None) sometimes; `blind` rows look nowhere."""
+    size = draw(sizes())
     b, h, n, m, _, d_v = size
     Q, K = draw(scored(size))
     mask = draw(ragged_masks(b, h, n, m, blind=blind)) if (draw(st.booleans()) if masked is None else masked) else None

@@ -42,7 +42,7 @@ def test_queries_keys_and_values_are_three_products_of_the_same_words(subject, s
 
 
 @claim("A2", needs="attention")
-@given(attention_calls(empty=True))
+@given(attention_calls())
 def test_attention_agrees_with_the_oracle(subject, call):
     """softmax(Q·Kᵀ/√d_k)·V differs from the oracle by rounding alone, for scores of every pattern and masks of every shape."""
     assert_rounding_only(subject, "attention", subject.attention(*call.args), *call.args)
