@@ -13,6 +13,8 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -38,17 +40,37 @@ def create(folder: Path, manifest: dict[str, Any]) -> None:
     rewrite(folder, {"schema": SCHEMA, "id": folder.name, "claims": [asdict(claim) for claim in CLAIMS], **manifest})
 
 
+class Unwritable(OSError):
+    """A run's file cannot be written, for want of room or permission."""
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}; what was finished before is on disk"
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Unwritable(error.errno, error.strerror, str(path)) from error
+
+
 def rewrite(folder: Path, manifest: dict[str, Any]) -> None:
-    """Put `manifest` in place of the one that is there, whole or not at all."""
+    """Put `manifest` in place of the one that is there, whole or not at all. Raises Unwritable."""
     unfinished = folder / "manifest.json.unfinished"
-    unfinished.write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
-    unfinished.replace(folder / "manifest.json")
+    with _writing(folder / "manifest.json"):
+        try:
+            unfinished.write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
+            unfinished.replace(folder / "manifest.json")
+        finally:
+            unfinished.unlink(missing_ok=True)
 
 
 def append(path: Path, line: dict[str, Any]) -> None:
-    """Add one line and wait until it is on disk."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"schema": SCHEMA, **line}, ensure_ascii=False, allow_nan=False, default=str) + "\n")
+    """Add one line and wait until it is on disk. Raises Unwritable."""
+    text = json.dumps({"schema": SCHEMA, **line}, ensure_ascii=False, allow_nan=False, default=str) + "\n"
+    with _writing(path), path.open("a", encoding="utf-8") as file:
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
 

@@ -1,13 +1,13 @@
 """Several run folders made into one: the shards of one plan, or runs of the same code on several machines. Overwrites nothing."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from reports.folders import SCHEMA, Line, ReportError, Run, cell_of, difference, machine
+from reports.whole import write_whole
 
 COUNTEREXAMPLES = "counterexamples"
 OF_A_RUN: dict[str, Callable[[Line], Any]] = {  # lines every run has for itself, and which of two counts (the least)
@@ -62,14 +62,14 @@ def write(run: Run, folder: Path, parts: Sequence[Run] = ()) -> None:
         raise ReportError(f"-o {folder}: expected a new or empty folder, found one in use; nothing is overwritten")
     folder.mkdir(parents=True, exist_ok=True)
     for name, extra in run.extras.items():
-        _whole(folder / f"{name}.json", json.dumps(extra, ensure_ascii=False, indent=1))
+        write_whole(folder / f"{name}.json", json.dumps(extra, ensure_ascii=False, indent=1))
     for name, lines in (("verify.jsonl", run.verdicts), ("bench.jsonl", run.bench)):
         if lines:
-            _whole(folder / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+            write_whole(folder / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     for part in parts:
         _keep_counterexamples(part.path / COUNTEREXAMPLES, folder / COUNTEREXAMPLES)
     manifest = {**run.manifest, "id": folder.name}
-    _whole(folder / "manifest.json", json.dumps(manifest, ensure_ascii=False, indent=1))  # last: only now it is a run
+    write_whole(folder / "manifest.json", json.dumps(manifest, ensure_ascii=False, indent=1))  # last: only now it is a run
 
 
 def _keep_counterexamples(found: Path, folder: Path) -> None:
@@ -125,12 +125,3 @@ def _extras(runs: Sequence[Run]) -> dict[str, Line]:
             if found.setdefault(name, extra) != extra:
                 raise ReportError(f"{run.path / name}.json differs from that of another folder; merge only one of them")
     return found
-
-
-def _whole(path: Path, text: str) -> None:
-    unfinished = path.with_name(path.name + ".unfinished")
-    with unfinished.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)

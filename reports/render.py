@@ -19,6 +19,7 @@ from reports.folders import ReportError, read
 from reports.merge import merged
 from reports.page import context
 from reports.tables import Table
+from reports.whole import write_whole
 
 PAGE, SUMMARY, TABLES = "report.html", "summary.md", "tables"
 PAGE_LIMIT, SUMMARY_LIMIT = 1536 * 1024, 60_000  # bytes
@@ -41,7 +42,7 @@ def render(folders: Sequence[Path], out: Path, against: Path | None = None) -> t
     if out.exists() and not out.is_dir():
         raise ReportError(f"-o {out}: expected a folder, found a file")
     (out / TABLES).mkdir(parents=True, exist_ok=True)
-    written = [_whole(out / name, text) for name, text in texts.items()]
+    written = [write_whole(out / name, text) for name, text in texts.items()]
     for name, table in found.tables().items():
         written += _files(out / TABLES / name, table)
     return written, found
@@ -111,7 +112,7 @@ def breakable(name: Any) -> Markup:
 
 def _files(path: Path, table: Table) -> list[Path]:
     guarded: Table = table.map(_guarded)
-    written = [_whole(path.with_suffix(".csv"), guarded.to_csv(index=False, lineterminator="\n"))]
+    written = [write_whole(path.with_suffix(".csv"), guarded.to_csv(index=False, lineterminator="\n"))]
     if importlib.util.find_spec("pyarrow") is not None:
         parquet = path.with_suffix(".parquet")
         guarded.astype(dict.fromkeys(guarded.select_dtypes("object"), str)).to_parquet(parquet, index=False)
@@ -132,10 +133,3 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _whole(path: Path, text: str) -> Path:
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(text, encoding="utf-8", newline="\n")
-    unfinished.replace(path)
-    return path

@@ -3,6 +3,7 @@
 Exit codes: 0 good, 1 a claim is broken, 2 usage, 3 a confirmed slowdown, 5 planned checks missing, 130 interrupted.
 """
 
+import errno
 import importlib
 from importlib.metadata import version
 from typing import Any
@@ -32,6 +33,9 @@ COMMANDS = {
 """name → (module, what `--help` says of it)."""
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk
+
+
 class Commands(click.Group):
     """A group whose commands are looked up in COMMANDS."""
 
@@ -53,6 +57,16 @@ class Commands(click.Group):
             known = ", ".join(COMMANDS)
             raise settings.Refused(f"no command {args[0]!r}{settings.nearest(args[0], COMMANDS)}; expected one of {known}")
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a file that cannot be written or read is a line, no traceback."""
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            if error.filename is None and error.errno not in FULL:
+                raise
+            plain = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+            raise settings.Refused(str(plain if type(error).__module__ == "builtins" else error)) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Without importing any of them."""

@@ -71,6 +71,9 @@ class Request:
         return options + (["-pxdist", f"--numprocesses={self.workers}", "--dist=worksteal"] if self.workers > 1 else [])
 
 
+UNWRITABLE = "properties.runs.Unwritable: "  # how a traceback says it
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a pytest run ended: its exit code (https://docs.pytest.org/en/stable/reference/exit-codes.html), and what it printed."""
@@ -81,9 +84,12 @@ class Ended:
 
     @property
     def refusal(self) -> str | None:
-        """The usage error that pytest reported, in its words."""
-        lines = [line.removeprefix("ERROR: ") for line in self.output.splitlines() if line.startswith("ERROR: ")]
-        return lines[-1] if self.code == 4 and lines else None
+        """The usage error that pytest reported, in its words, or what could not be written to the run's folder."""
+        lines = self.output.splitlines()
+        if unwritten := [line.partition(UNWRITABLE)[2] for line in lines if UNWRITABLE in line]:
+            return unwritten[0]
+        errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+        return errors[-1] if self.code == 4 and errors else None
 
 
 def run(request: Request, progress: Progress = lambda: None, folder: Path | None = None) -> Ended:

@@ -121,8 +121,10 @@ def _one(name: str, arguments: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
+    from reports.whole import write_whole
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def _show(found: dict[str, Any], console: Console, folder: Path) -> None:
