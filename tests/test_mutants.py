@@ -5,7 +5,7 @@ import ast
 import pytest
 
 from properties.faults.fault import RIGHT, standalone
-from properties.faults.mutants import PLACES, changed, mutants, report, searched
+from properties.faults.mutants import PLACES, changed, limited, mutants, report, searched
 
 
 def of(file: str, change: str):
@@ -57,3 +57,12 @@ def test_a_wrong_mutant_is_found_and_one_that_computes_the_same_is_not():
     assert (wrong["found"], wrong["claim"], wrong["verdict"]) == (True, "A5", "FAIL")
     assert not same["found"]
     assert "softmax: 1 of 2 found, 1 of them by a wrong answer\n  softmax: wide(scores) → scores" in report([wrong, same])
+
+
+@pytest.mark.parametrize("file", ["multi_head", "softmax"])
+def test_what_is_right_up_to_some_size_is_found(file):
+    """Small examples alone would let it through."""
+    found = [searched(mutant) for mutant in limited(file)]
+
+    assert len(found) > 3
+    assert [line["change"] for line in found if not line["found"]] == []

@@ -2,7 +2,8 @@
 
 `python -m properties.faults.mutants [--files …] [--into DIR] [--jobs N]`. A bank is a choice, and a suite can be tuned to it. Here
 operators are exchanged, signs and calls dropped, numbers moved by one, arguments swapped, branches always or never taken,
-statements deleted: whatever a file allows. What is finished stands in DIR/mutants.jsonl: interrupted, the same command continues.
+statements deleted: whatever a file allows; and every step is right only up to some length of one axis of what it is given. What is
+finished stands in DIR/mutants.jsonl: interrupted, the same command continues.
 
 A mutant that gets through is equivalent (it computes the same), or shows a property to be weak: each is printed, to be looked at.
 """
@@ -154,7 +155,7 @@ def _other_calls(call: ast.Call) -> Iterator[ast.AST]:
 
 def mutants(file: str) -> Iterator[Mutant]:
     """Every change of every function and class of one file of `right`; two that read alike count once."""
-    place, own = PLACES[file], {node.name for node in _definitions(ast.parse((RIGHT / f"{file}.py").read_text(encoding="utf-8")))}
+    place, own = PLACES[file], _own(file)
     tree = ast.parse(standalone(place.twin, place.instead))
     seen = {ast.unparse(tree)}
     for definition in {node.name: node for node in _definitions(tree) if node.name in own}.values():
@@ -169,6 +170,46 @@ def mutants(file: str) -> Iterator[Mutant]:
                     at = f"{node.lineno}:{node.col_offset}"
                     change = f"{_short(before)} → {_short(ast.unparse(other))}"
                     yield Mutant(file, definition.name, at, change, text, place.steps, place.dtype)
+
+
+FEATURES, TWO = ("bnd",), ("bnd", "bmd")
+AXES: dict[str, tuple[str, ...]] = {
+    "attention": ("bhnd", "bhmd", "bhmd"),
+    "softmax": ("nm",),
+    **dict.fromkeys(("layer_norm", "feed_forward", "encoder_layer", "output_projection", "next_word"), FEATURES),
+    **dict.fromkeys(("multi_head", "residual_norm", "decoder_layer"), TWO),
+    "embedding": ("bn",),
+    "transformer": ("bm", "bn"),
+    "generation": ("bm",),
+}
+"""A letter for each axis of what a step is given: sentences, heads, words or keys, features."""
+
+LIMITS = {"b": (16,), "h": (16,)}  # other axes too are long in some workloads
+LIMITED = """
+def _right_up_to(limit, argument, axis, step):
+    def limited(*args, **kwargs):
+        return step(*args, **kwargs) * (args[argument].shape[axis] <= limit)
+    return limited
+
+{step} = _right_up_to({limit}, {argument}, {axis}, {step})
+"""
+
+
+def limited(file: str) -> Iterator[Mutant]:
+    """The steps of a file, each right as long as one axis of one argument is no longer than some limit."""
+    place = PLACES[file]
+    for step in sorted(_own(file) & set(place.steps)):
+        for argument, letters in enumerate(AXES.get(step, ())):
+            for axis, letter in enumerate(letters):
+                for limit in LIMITS.get(letter, (16, 128)):
+                    text = standalone(place.twin, place.instead)
+                    text += LIMITED.format(step=step, limit=limit, argument=argument, axis=axis)
+                    change = f"right up to {limit} in axis {axis} of argument {argument}"
+                    yield Mutant(file, step, "", change, text, place.steps, place.dtype)
+
+
+def _own(file: str) -> set[str]:
+    return {node.name for node in _definitions(ast.parse((RIGHT / f"{file}.py").read_text(encoding="utf-8")))}
 
 
 def _definitions(tree: ast.Module) -> list[ast.FunctionDef | ast.ClassDef]:
@@ -258,7 +299,7 @@ def main() -> int:
     done, code = given.into / "mutants.jsonl", runs.code_hash()
 
     finished = {tuple(line[name] for name in KEY): line for line in runs.finished(done) if line["code"] == code}
-    wanted = [mutant for file in given.files for mutant in mutants(file)]
+    wanted = [mutant for file in given.files for mutant in (*mutants(file), *limited(file))]
     missing = [each for each in wanted if tuple(getattr(each, name) for name in KEY) not in finished]
     work: Any = Parallel(n_jobs=given.jobs, return_as="generator_unordered")(delayed(searched)(each) for each in missing)
     for line in track(work, "looking for mutants", total=len(missing)):
