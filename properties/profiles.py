@@ -2,7 +2,9 @@
 
 `derandomize=True` would ignore every seed, so `quick` and `ci` are deterministic another way: each property is seeded from its
 claim, its name and `--seed` (`judgement.seed_of`), and no database brings back examples of an earlier run. Wherever the variable
-CI is set Hypothesis selects a profile of its own called `ci`: ours is registered in its place.
+CI is set Hypothesis selects a profile of its own called `ci`: ours is registered in its place. And Hypothesis likes to draw the
+numbers that stand in whichever modules of the project are imported by then, which is another choice in every process: no setting
+turns that off, so its list of them is kept empty.
 """
 
 from functools import cache
@@ -10,6 +12,8 @@ from functools import cache
 import hypothesis
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
+from hypothesis.internal.conjecture import providers
+from hypothesis.internal.constants_ast import Constants
 
 EXAMPLES = {"quick": 20, "ci": 60, "nightly": 1000}
 DEFAULT = "ci"
@@ -28,6 +32,7 @@ PHASES = tuple(phase for phase in Phase if phase is not Phase.explain)  # explai
 @cache
 def register() -> None:
     """Make the three profiles known and load the default one, once: `--hypothesis-profile` and the door then choose another."""
+    providers._get_local_constants = Constants  # noqa: SLF001
     for name, examples in EXAMPLES.items():
         settings.register_profile(
             name,

@@ -1,5 +1,6 @@
 """What decides which examples Hypothesis draws: the profile, the claim and `--seed`, and not the variable CI."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -34,6 +35,17 @@ def examples(seed: int) -> list[int]:
 def test_one_seed_draws_the_same_examples_again():
     """Twice the same seed, twice the same examples."""
     assert examples(0) == examples(0)
+
+
+def test_what_else_is_imported_changes_no_example(tmp_path, monkeypatch):
+    """Hypothesis would draw the constants of any module of the project: other ones in each worker, and with each user."""
+    before = examples(0)
+    monkeypatch.setattr("hypothesis.internal.conjecture.providers.is_local_module_file", lambda _path: True)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "with_numbers.py").write_text(f"NUMBERS = {[7**k for k in range(5, 300)]}\n")
+    importlib.import_module("with_numbers")
+
+    assert examples(0) == before
 
 
 def test_two_seeds_draw_different_examples():
