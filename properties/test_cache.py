@@ -7,9 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import get_state_machine_test
 
-from properties.cache_machine import CacheMachine
+from properties.cache_machine import WRONG, CacheMachine
 from properties.claims import claim
-from properties.verdicts import CandidateError, ClaimBroken
 
 RULES = 6  # the most rules one example has, the start among them
 
@@ -25,6 +24,6 @@ def test_a_cache_answers_as_the_whole_model(subject, data):
     MACHINE.set(machine := CacheMachine(subject))
     try:
         playing.hypothesis.inner_test(data)  # drawn from this property's data, so from its seed
-    except (ClaimBroken, CandidateError) as broken:
+    except WRONG as broken:
         broken.smaller = partial(machine.tell_the_shortest, broken)  # type: ignore[union-attr]
         raise

@@ -108,4 +108,6 @@ def test_every_cache_that_failed_somebody_is_shown_by_a_short_program(identifier
 def assert_shown(judgement):
     """By a program of at most six operations."""
     assert judgement.verdict in (Verdict.FAIL, Verdict.ERROR), judgement.message
-    assert 1 <= len(judgement.counterexample.splitlines()) <= 6, judgement.counterexample
+    operations = judgement.counterexample.splitlines()
+    assert 1 <= len(operations) <= 6, judgement.counterexample
+    assert all(operation.startswith("[") for operation in operations), judgement.counterexample
