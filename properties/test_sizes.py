@@ -168,6 +168,7 @@ test_encoder_at_every_size = at_every_size("L1", "encoder", _encoder)
 test_decoder_layer_at_every_size = at_every_size("L3", "decoder_layer", _decoder_layer)
 test_decoder_at_every_size = at_every_size("L3", "decoder", _decoder)
 test_output_projection_at_every_size = at_every_size("O1", "output_projection", _output_projection)
+test_next_word_at_every_size = at_every_size("O1", "next_word", _output_projection)
 test_embedding_at_every_size = at_every_size("E1", "embedding", _embedding)
 test_positional_encoding_at_every_size = at_every_size("PE1", "positional_encoding", _positional_encoding)
 test_transformer_at_every_size = at_every_size("T1", "transformer", _transformer)
@@ -206,10 +207,10 @@ def test_every_key_is_read_by_the_query_that_points_at_it(subject):
 
 @claim("G1", needs="generation")
 def test_a_long_text_is_written_as_it_would_be_scored(subject):
-    """66 words for 9 sources of 33, none of which ends: every word is the likeliest."""
+    """66 words for 17 sources of 131, none of which ends: every word is the likeliest."""
     parameters = model(TINY, 6, 7, 1)
     never = {**parameters, "b_out": np.where(np.arange(7) == 6, -64.0, parameters["b_out"])}
-    call = Call((ids(7, 9, 33), None), {"parameters": never, "h": 2, "start": 1, "end": 6, "length": 66})
+    call = Call((ids(7, MANY, LONG + 1), None), {"parameters": never, "h": 2, "start": 1, "end": 6, "length": 66})
 
     with suppress(UnsatisfiedAssumption):
         assert_greedy(subject, call, subject.generation(*call.args, **call.kwargs))
