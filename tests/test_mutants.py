@@ -59,6 +59,15 @@ def test_a_wrong_mutant_is_found_and_one_that_computes_the_same_is_not():
     assert "softmax: 1 of 2 found, 1 of them by a wrong answer\n  softmax: wide(scores) → scores" in report([wrong, same])
 
 
+def test_one_that_never_ends_is_found_too(monkeypatch):
+    """And ends: here buffers that never grow are waited for."""
+    monkeypatch.setattr("properties.faults.mutants.MOST_SECONDS", 1.0)
+    loop = "self.K, self.V = (torch.cat([x, torch.zeros_like(x)]"
+    endless = next(mutant for mutant in mutants("static_cache") if mutant.change.startswith(loop) and "→ pass" in mutant.change)
+
+    assert searched(endless)["found"]
+
+
 @pytest.mark.parametrize("file", ["multi_head", "softmax"])
 def test_what_is_right_up_to_some_size_is_found(file):
     """Small examples alone would let it through."""
