@@ -10,6 +10,7 @@ A mutant that gets through is equivalent (it computes the same), or shows a prop
 
 import argparse
 import ast
+import resource
 import signal
 import sys
 import time
@@ -29,6 +30,7 @@ from properties.faults.search import first_breach
 EXAMPLES = 60  # of the `ci` profile
 KEY = ("file", "function", "place", "change")
 MOST_SECONDS = 120.0  # for one mutant; what takes longer never ends
+MOST_MEMORY = 12 * 2**30  # bytes of addresses; a buffer may grow for ever
 
 
 class TooLong(BaseException):
@@ -254,6 +256,8 @@ def searched(mutant: Mutant) -> dict[str, Any]:
     signal.signal(signal.SIGALRM, _too_long)
     began = time.perf_counter()
     line: dict[str, Any] = {name: getattr(mutant, name) for name in KEY}
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, before[1]))
     signal.setitimer(signal.ITIMER_REAL, MOST_SECONDS, 1.0)  # and again, wherever it is called once more
     try:
         breach = first_breach(mutant, 0, EXAMPLES)  # type: ignore[arg-type]  (as much of a fault as the search asks for)
@@ -263,6 +267,7 @@ def searched(mutant: Mutant) -> dict[str, Any]:
         return {**line, "found": True, "law": "", "verdict": type(error).__name__}
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
+        resource.setrlimit(resource.RLIMIT_AS, before)
     said = {} if breach is None else {"law": breach.property, "claim": breach.claim, "verdict": breach.verdict}
     return {**line, "found": breach is not None, **said, "seconds": round(time.perf_counter() - began, 2)}
 
