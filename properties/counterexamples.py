@@ -198,19 +198,19 @@ def smallest(subject: Subject, claim: str, prop: str, calls: Sequence[Asked], *,
 
 
 def _showing(subject: Subject, calls: Sequence[Asked]) -> tuple[Asked, ...] | None:
-    """One call that shows the fault alone, or on arrays that held zeros when they were asked about before, or the fewest last ones.
+    """One call that shows the fault alone, or the fewest last ones that show it together.
 
-    What is wrong by something kept from a call of an earlier example shows on such arrays too, as a rule.
+    What was kept from a call of an earlier example is shown by one on arrays that held zeros when they were asked about before.
     """
-    for asked in (reversed(calls), (call._replace(layout=REFILLED) for call in reversed(calls))):
-        for call in asked:
-            if fault(subject, [call]) is not None:
-                return (call,)
+    for call in reversed(calls):
+        if fault(subject, [call]) is not None:
+            return (call,)
     for count in range(2, len(calls) + 1):
         for end in range(len(calls), count - 1, -1):
             if calls[end - 1].step == calls[end - count].step and fault(subject, calls[end - count : end]) is not None:
                 return tuple(calls[end - count : end])
-    return None
+    again = (call._replace(layout=REFILLED) for call in reversed(calls))
+    return next(((call,) for call in again if fault(subject, [call]) is not None), None)
 
 
 def _as_they_say_it(subject: Subject, call: Asked, expected: Answers) -> Answers:
