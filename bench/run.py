@@ -25,7 +25,6 @@ LEAST_SECONDS = 0.05  # of rounds for a group in a process; three rounds there a
 MOST_PROCESSES = 30
 LEAST_SILENCE = 120.0  # seconds that a call may take; with a longer budget a quarter of it
 GRACE = 2.0  # the first pass may take so many budgets: a cell measured once is worth more than a missing one
-HINT = "one call may take a quarter of the time budget"
 ROOF = "roof"  # what a process says it is at while it measures the machine's limits
 Progress = Callable[[str, int, int], None]  # what is being done, groups done, groups planned
 
@@ -174,9 +173,8 @@ class Run:
                 return []
             if death.group in left:
                 slow = isinstance(death, Silent) and self.silence < SILENCE
-                self._miss(
-                    death.group, death.peer, *(("missing", f"{death.message}: {HINT}") if slow else ("failed", death.message))
-                )
+                hint = f": one call may take a quarter of the time budget, and {LEAST_SILENCE:.0f} s in any case" if slow else ""
+                self._miss(death.group, death.peer, "missing" if slow else "failed", death.message + hint)
             elif len(left) == len(queue):  # nobody's fault and nothing done: it would die for ever
                 raise RuntimeError(f"python -m bench.worker: {death.message}") from death
             return list(left.values())
