@@ -174,7 +174,7 @@ def budget(
         raise ValueError(f"step: expected one that computes with real numbers, got {step!r}")
     contracts = envelope(dtype) if contract is None else (contract,) if isinstance(contract, Contract) else tuple(contract)
     key = _digest(step, args, kwargs, contracts, probes)
-    return _remembered(key, lambda: _budget(step, args, kwargs, contracts, probes or {}, TRIALS, key))
+    return memory.recall(key, lambda: _budget(step, args, kwargs, contracts, probes or {}, TRIALS, key))
 
 
 def _budget(
@@ -189,7 +189,7 @@ def _budget(
     exact, blocks = simulate(step, args, kwargs, contracts, trials, int.from_bytes(seed, "big"))
 
     def again() -> Budget:
-        return _remembered(b"again" + seed, lambda: _budget(step, args, kwargs, contracts, probes, AGAIN, b"again" + seed))
+        return memory.recall(b"again" + seed, lambda: _budget(step, args, kwargs, contracts, probes, AGAIN, b"again" + seed))
 
     ceiling = (lambda: bound(step, args, kwargs, contracts)) if step in BOUNDED else None
     return derived(step, contracts, exact, blocks, again, probes=probes, ceiling=ceiling)
@@ -285,17 +285,28 @@ def _is_nan(values: np.ndarray) -> np.ndarray:
 # Budgets are remembered: one oracle serves all implementations of a case ----------------------------------------------
 
 REMEMBERED, LARGE = 1024, 2**20  # budgets kept, and how many components make one too large to keep for long
-_budgets: OrderedDict[bytes, Budget] = OrderedDict()
 
 
-def _remembered(key: bytes, make: Callable[[], Budget]) -> Budget:
-    if key in _budgets:
-        _budgets.move_to_end(key)
-        return _budgets[key]
-    made = _budgets[key] = make()
-    while len(_budgets) > REMEMBERED or (len(_budgets) > 1 and sum(kept.exact.size for kept in _budgets.values()) > LARGE):
-        _budgets.popitem(last=False)
-    return made
+class Memory:
+    """The latest budgets; the oldest are forgotten when they are too many, or too large together."""
+
+    def __init__(self) -> None:
+        self.budgets: OrderedDict[bytes, Budget] = OrderedDict()
+        self.components = 0  # of all that are kept
+
+    def recall(self, key: bytes, make: Callable[[], Budget]) -> Budget:
+        """The budget of that key, made if it is not kept."""
+        if key in self.budgets:
+            self.budgets.move_to_end(key)
+            return self.budgets[key]
+        made = self.budgets[key] = make()
+        self.components += made.exact.size
+        while len(self.budgets) > REMEMBERED or (len(self.budgets) > 1 and self.components > LARGE):
+            self.components -= self.budgets.popitem(last=False)[1].exact.size
+        return made
+
+
+memory = Memory()
 
 
 def _digest(*values: Any) -> bytes:

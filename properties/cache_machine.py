@@ -95,7 +95,7 @@ class CacheMachine(RuleBasedStateMachine):
         self.cache = CacheOf(self.subject, start.kwargs)
         self.source, self.real = start.args
         self.branches = self.cache.unread(self.source, self.real)
-        offered = self.played([])["operations"]
+        offered = self.cache.played(self.source, self.real, [])["operations"]
         self.changes = {name: change for name, change in self.changes.items() if name in offered}
         self.read(0, k, seed, at_once=True)
 
@@ -163,16 +163,10 @@ class CacheMachine(RuleBasedStateMachine):
         self.touched.add(len(self.branches) - 1)
 
     def do(self, which: int, *operation: Any) -> None:
-        """Add an operation to the program and play it."""
+        """Add an operation to the program; it is played when the rule is over."""
         self.program.append([which, *operation])
         self.touched.add(which)
-        logits, _ = self.played(self.program)["results"][-1]
-        with showing(self.program):
-            self.branches = self.cache.followed(self.branches, self.program[-1], logits)
-
-    def played(self, program: Program) -> dict[str, Any]:
-        """What the implementation answers to a program on these sources."""
-        return self.cache.played(self.source, self.real, program)
+        self.branches = followed(self.branches, self.program[-1], None)
 
     # ---- what holds after every rule ----
 
@@ -186,20 +180,15 @@ class CacheMachine(RuleBasedStateMachine):
         order = sorted(range(len(self.branches)), key=lambda which: which not in self.touched)
         asked = [[which, "step", self.probe(which, turn)] for turn in range(TURNS) for which in order]
         program = [*self.program, *asked]
-        results = self.played(program)["results"][-len(asked) :]
-        for i, which in enumerate(order):
-            mine = slice(i, None, len(order))
-            with showing(program[: len(program) - len(order) + i + 1]):  # as far as this branch's last word
-                branch, old = self.branches, self.branches[which].words.shape[1]
-                for turn, (operation, (logits, length)) in enumerate(zip(asked[mine], results[mine], strict=True), start=1):
-                    length_is_the_number_of_words_read(length, old + turn)
-                    branch = self.cache.followed(branch, operation, logits)
+        branches = self.cache.after(self.source, self.real, program)
+        for i, which in enumerate(order, start=1):
+            with showing(program[: len(program) - len(order) + i]):  # as far as this branch's last word
+                more = branches[which].logits[:, -TURNS:]
                 if which in self.touched:
-                    self.cache.answers_are_the_whole_models(branch[which])
+                    self.cache.answers_are_the_whole_models(branches[which])
                 else:
-                    untouched = f"words more in branch {which}, which nothing was done to"
-                    assert_identical(branch[which].logits[:, old:], self.probes[which], untouched)
-                self.probes[which] = branch[which].logits[:, old:]
+                    assert_identical(more, self.probes[which], f"words more in branch {which}, which nothing was done to")
+                self.probes[which] = more
         self.touched.clear()
 
     def probe(self, which: int, turn: int) -> np.ndarray:
@@ -240,16 +229,28 @@ class CacheOf:
         with showing(program):
             return self.subject.kv_cache(source, real, program=program, **self.model)
 
-    def followed(self, branches: list[Branch], operation: list[Any], logits: np.ndarray | None) -> list[Branch]:
-        """The branches after an operation. Raises CandidateError unless there is a row of logits for each of the words it reads."""
+    def after(self, source: np.ndarray, real: np.ndarray | None, program: Program) -> list[Branch]:
+        """The branches after a program, with what was answered on the way.
+
+        Raises CandidateError unless there is a row of logits for each word read, ClaimBroken for a length that is another.
+        """
+        results, branches = self.played(source, real, program)["results"], self.unread(source, real)
+        for place, (operation, (logits, length)) in enumerate(zip(program, results, strict=True), start=1):
+            with showing(program[:place]):
+                branches = followed(branches, operation, self.rows_of_logits(operation, logits))
+                length_is_the_number_of_words_read(length, branches[operation[0]].words.shape[1])
+        return branches
+
+    def rows_of_logits(self, operation: list[Any], logits: np.ndarray | None) -> np.ndarray | None:
+        """What was answered to an operation as (b, k, vocab), None for one that reads nothing."""
         name, *operands = operation[1:]
-        if name in ("prefill", "step", "join") and operands[-1].size:
-            expected = (*operands[-1].shape, self.vocab)
-            if logits is None or logits.shape != expected:
-                got = "none" if logits is None else logits.shape
-                raise CandidateError(f"{self.subject.name}.kv_cache.{name}: expected logits of shape {expected}, got {got}")
-            logits = logits.reshape(len(operands[-1]), -1, self.vocab)
-        return followed(branches, operation, logits)
+        if name not in ("prefill", "step", "join") or not operands[-1].size:
+            return None
+        expected = (*operands[-1].shape, self.vocab)
+        if logits is None or logits.shape != expected:
+            got = "none" if logits is None else logits.shape
+            raise CandidateError(f"{self.subject.name}.kv_cache.{name}: expected logits of shape {expected}, got {got}")
+        return logits.reshape(len(operands[-1]), -1, self.vocab)
 
     def answers_are_the_whole_models(self, branch: Branch) -> None:
         """The logits answered for all the words a branch has read are those of the whole model on these words, but for rounding."""
@@ -258,12 +259,8 @@ class CacheOf:
 
     def judge(self, source: np.ndarray, real: np.ndarray | None, program: Program) -> None:
         """Raise what is wrong with the branch that a program's last operation is about."""
-        results, branches = self.played(source, real, program)["results"], self.unread(source, real)
+        last = self.after(source, real, program)[program[-1][0]]
         with showing(program):
-            for operation, (logits, length) in zip(program, results, strict=True):
-                branches = self.followed(branches, operation, logits)
-                length_is_the_number_of_words_read(length, branches[operation[0]].words.shape[1])
-            last = branches[program[-1][0]]
             if last.words.size:
                 self.answers_are_the_whole_models(last)
 

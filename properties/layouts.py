@@ -27,10 +27,11 @@ class Handed:
             self.memory, self.given = LAYOUTS[layout](array, values)
         else:
             self.memory, self.given = array, array[...]
+        self._bytes = _bytes(self.memory)
         self.before = self._state()
 
     def _state(self) -> tuple[Any, ...]:
-        return _geometry(self.given), _bits(self.memory)
+        return _geometry(self.given), self._bytes().tobytes()
 
     def changed(self) -> bool:
         """Whether any bit of the memory (gaps included) or the shape, strides or place of the array is another."""
@@ -120,10 +121,19 @@ REFILLED = "refilled"
 LAYOUTS = {"transposed": _transposed, "strided": _strided, "offset": _offset, "expanded": _expanded, "backwards": _backwards}
 
 
-def _bits(array: Any) -> bytes:
-    if isinstance(array, np.ndarray):
-        return array.tobytes()
-    return array.detach().cpu().contiguous().reshape(-1).view(sys.modules["torch"].uint8).numpy().tobytes()
+def _bytes(memory: Any) -> Callable[[], np.ndarray]:
+    """A function that gives what the memory holds now; of memory on the CPU it is the same view each time."""
+    if isinstance(memory, np.ndarray):
+        return lambda: memory
+    held = memory.detach()
+    if held.device.type != "cpu" or not held.is_contiguous():
+        return lambda: _flat(held.cpu().contiguous())
+    view = _flat(held)
+    return lambda: view
+
+
+def _flat(tensor: Any) -> np.ndarray:
+    return tensor.reshape(-1).view(sys.modules["torch"].uint8).numpy()
 
 
 def _geometry(array: Any) -> tuple[Any, ...]:

@@ -30,9 +30,10 @@ class Branch:
         b, real = len(source), np.ones(source.shape, dtype=bool) if real is None else real
         return cls(source, real, np.zeros((b, 0), dtype=np.int64), np.zeros((b, 0, vocab)))
 
-    def reading(self, words: np.ndarray, logits: np.ndarray) -> "Branch":
-        """The branch once it has read `words`, (b, k), and `logits`, (b, k, vocab), were answered for them."""
-        both = (self.words, words), (self.logits, logits)
+    def reading(self, words: np.ndarray, logits: np.ndarray | None) -> "Branch":
+        """The branch once it has read `words`, (b, k), and `logits`, (b, k, vocab), were answered for them; NaN while they are not."""
+        unanswered = np.full((*words.shape, self.logits.shape[-1]), np.nan)
+        both = (self.words, words), (self.logits, unanswered if logits is None else logits)
         words_now, logits_now = (np.concatenate(parts, axis=1) for parts in both)
         return replace(self, words=words_now, logits=logits_now)
 
@@ -51,13 +52,12 @@ class Branch:
 
 
 def followed(branches: Sequence[Branch], operation: list[Any], logits: np.ndarray | None) -> list[Branch]:
-    """The branches after one operation, to which `logits`, (b, k, vocab), were answered if it answers any."""
+    """The branches after one operation, to which `logits`, (b, k, vocab), were answered; None if it answers none, or is not played yet."""
     which, name, *operands = operation
     old = branches[which]
     vocab = old.logits.shape[-1]
     match name:
         case "prefill" | "step":
-            assert logits is not None
             new = old.reading(operands[0].reshape(len(old.words), -1), logits)
         case "rollback":
             new = old.first(operands[0])
@@ -67,8 +67,7 @@ def followed(branches: Sequence[Branch], operation: list[Any], logits: np.ndarra
             new = old.rows(np.delete(np.arange(len(old.words)), operands[0]))
         case "join":
             source, real, words = operands
-            other = Branch.unread(source, real, vocab)
-            new = old.above(other if logits is None else other.reading(words, logits))
+            new = old.above(Branch.unread(source, real, vocab).reading(words, logits))
         case "reset":
             new = Branch.unread(operands[0], operands[1], vocab)
         case _:

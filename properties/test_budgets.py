@@ -120,7 +120,7 @@ def test_a_verdict_repeats():
 
     from properties import budgets
 
-    budgets._budgets.clear()
+    budgets.memory.budgets.clear()
 
     assert np.array_equal(budget("attention", *heads(7), dtype="bfloat16").scale, first)
 

@@ -98,8 +98,7 @@ class Subject:
         Raises CandidateError for a wrong type, shape or dtype, a changed input or an exception of the implementation's; a
         ValueError of its own is such an exception too (`refuses` tells whether it refuses an argument).
         """
-        for path, array in _arrays((args, kwargs)):
-            self._must_be_representable(step, path, array)
+        self._must_be_representable(step, _arrays((args, kwargs)))
         calls.note(step, args, kwargs, self.layout)
         try:
             their_args, their_kwargs = asked(step, args, kwargs, self.conventions)
@@ -121,11 +120,16 @@ class Subject:
             return bool(getattr(refusal, "raised", False))
         return False
 
-    def _must_be_representable(self, step: str, path: str, array: np.ndarray) -> None:
-        if array.dtype == np.float64 and self.dtype != "float64":
-            with np.errstate(invalid="ignore"):
-                if not np.array_equal(self.representable(array), array, equal_nan=True):
-                    raise ValueError(f"{step}: {path} holds numbers that are not representable in {self.dtype}")
+    def _must_be_representable(self, step: str, arrays: list[tuple[str, Any]]) -> None:
+        numbers = [(path, array) for path, array in arrays if array.dtype == np.float64]
+        if self.dtype == "float64" or not numbers or self._represents(np.concatenate([array.ravel() for _, array in numbers])):
+            return
+        path = next(path for path, array in numbers if not self._represents(array))
+        raise ValueError(f"{step}: {path} holds numbers that are not representable in {self.dtype}")
+
+    def _represents(self, array: np.ndarray) -> bool:
+        with np.errstate(invalid="ignore"):
+            return np.array_equal(self.representable(array), array, equal_nan=True)
 
     def _call_here(self, step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         handed: list[Handed] = []
