@@ -13,6 +13,7 @@ their errors may all point the same way: a sum deviates at least by what it does
 grid. The deviation is a function of the sum's exact value, so equal sums err alike.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
@@ -90,15 +91,18 @@ class Trials:
         a, b = self._operand(A), self._operand(B)
         terms, a_exact, b_exact = A.shape[-1], A.exact, B.exact
         squares = (a_exact * a_exact) @ (b_exact * b_exact)
-        partial = _mean_square_of_partial_products(a_exact, b_exact)
+        if A.size * B.shape[-1] <= WHOLE:
+            products = a_exact[:, None, :] * b_exact.T[None]
+            partial, drift = _mean_square_of_partial_sums(products)[..., 0], self._drift(products, exact[..., None])[..., 0]
+        else:
+            partial, drift = _mean_square_of_partial_products(a_exact, b_exact), 0.0
         result = a @ b if len(b) > 1 or not terms else (a.reshape(-1, terms) @ b[0]).reshape(len(a), *exact.shape)
-        return self._summed(result, exact, squares, partial, self._drift_of_products(a_exact, b_exact, exact), terms)
+        return self._summed(result, exact, squares, partial, drift, terms)
 
     def sum(self, X: Shadowed, exact: np.ndarray) -> np.ndarray:
         """All numbers of the row summed in an unknown order, and rounded."""
         squares = np.square(X.exact).sum(axis=-1, keepdims=True)
-        partial = np.square(np.cumsum(X.exact, axis=-1)).sum(axis=-1, keepdims=True) / max(X.shape[-1], 1)
-        drift = self._drift(X.exact, exact)
+        partial, drift = _mean_square_of_partial_sums(X.exact), self._drift(X.exact, exact)
         return self._summed(X.shadow.sum(axis=-1, keepdims=True), exact, squares, partial, drift, X.shape[-1])
 
     def largest(self, X: Shadowed, initial: float) -> np.ndarray:
@@ -173,14 +177,15 @@ class Trials:
         if kappa == 0.0:
             return values
         common = self.rng.uniform(-1.0, 1.0, self._one_each(exact.ndim))
-        own = self._noise(exact)
+        own = self._noise(exact, 1.0)
         own += common
         own *= kappa * self.inside.simulated_u / 2
         own += 1.0
-        return values * own
+        own *= values
+        return own
 
-    def _noise(self, exact: np.ndarray) -> np.ndarray:
-        """For each trial numbers spread evenly over (−1, 1), the same for elements whose exact value is the same in float32."""
+    def _noise(self, exact: np.ndarray, size: float) -> np.ndarray:
+        """For each trial numbers spread evenly over (−size, size), the same for elements whose exact value is the same in float32."""
         bits = exact.astype(np.float32).view(np.uint32).astype(np.uint64)
         bits ^= np.uint64(0x9E3779B97F4A7C15)  # or a sum that cancels to exactly 0 would have no noise
         bits *= np.uint64(0xBF58476D1CE4E5B9)
@@ -189,7 +194,7 @@ class Trials:
         bits ^= bits >> np.uint64(32)
         keys = self.rng.integers(0, 2**64, size=self._one_each(exact.ndim), dtype=np.uint64) | np.uint64(1)
         noise = (bits * keys).view(np.int64).astype(np.float64)
-        noise *= 2.0**-63
+        noise *= size * 2.0**-63
         return noise
 
     def _summed(
@@ -203,8 +208,7 @@ class Trials:
 
     def _deviating(self, exact: np.ndarray, size: np.ndarray) -> np.ndarray:
         """Errors of SPREAD units of `size`, spread evenly."""
-        noise = self._noise(exact)
-        noise *= SPREAD * np.sqrt(3.0) * self.inside.simulated_u
+        noise = self._noise(exact, SPREAD * np.sqrt(3.0) * self.inside.simulated_u)
         noise *= np.where(np.isfinite(size), size, 0.0)
         return noise
 
@@ -216,26 +220,21 @@ class Trials:
         ends = [np.cumsum(order, axis=-1)[..., -1:].astype(np.float64) for order in (own, own[..., ::-1])]
         return np.maximum(*(np.abs(end - exact) for end in ends)) / (SPREAD * self.inside.u)
 
-    def _drift_of_products(self, A: np.ndarray, B: np.ndarray, exact: np.ndarray) -> np.ndarray | float:
-        """The same for a product of two matrices, where it is small enough to be added up like that."""
-        if A.size * B.shape[-1] > WHOLE:
-            return 0.0
-        return self._drift(A[:, None, :] * B.T[None], exact[..., None])[..., 0]
-
     def _operand(self, X: Shadowed) -> np.ndarray:
         if self._operands is None:
             return X.shadow
         return self._rounded(X.shadow, self._grid(X.ndim), self._operands)
 
 
+def _mean_square_of_partial_sums(terms: np.ndarray) -> np.ndarray:
+    """How large the sum of each row is on the way, squared and averaged over the way, as a column."""
+    return np.square(terms.cumsum(axis=-1)).sum(axis=-1, keepdims=True) / max(terms.shape[-1], 1)
+
+
 def _mean_square_of_partial_products(A: np.ndarray, B: np.ndarray) -> np.ndarray:
-    """For each entry of A B (two matrices), how large the sum is on the way, squared and averaged over the way."""
-    terms = A.shape[-1]
-    if A.size * B.shape[-1] <= WHOLE:
-        on_the_way = np.cumsum(A[:, :, None] * B[None], axis=1)
-        return np.square(on_the_way).sum(axis=1) / max(terms, 1)
+    """The same for each entry of a long product A B of two matrices, looked at BLOCKS times on the way."""
     total, mean_square = np.zeros((len(A), B.shape[-1])), np.zeros((len(A), B.shape[-1]))
-    edges = np.linspace(0, terms, min(BLOCKS, terms) + 1).astype(int)
+    edges = np.linspace(0, A.shape[-1], min(BLOCKS, A.shape[-1]) + 1).astype(int)
     for start, stop in pairwise(edges):
         total += A[:, start:stop] @ B[start:stop]
         mean_square += np.square(total)
@@ -243,4 +242,4 @@ def _mean_square_of_partial_products(A: np.ndarray, B: np.ndarray) -> np.ndarray
 
 
 def _is_power_of_two(operand: Any) -> bool:
-    return isinstance(operand, (int, float, np.floating)) and abs(np.frexp(operand)[0]) == 0.5
+    return isinstance(operand, (int, float, np.floating)) and abs(math.frexp(operand)[0]) == 0.5
