@@ -61,9 +61,12 @@ class Judgement:
         return {name: value for name, value in vars(self).items() if name not in ("error", "calls")}
 
 
-def seed_of(claim: str, name: str, seed: int) -> int:
-    """The seed Hypothesis gets for one property: from its claim and name, so that neither order nor sharding changes examples."""
-    return int.from_bytes(hashlib.blake2b(f"{claim}/{name}/{seed}".encode(), digest_size=8).digest(), "big")
+def seed_of(claim: str, name: str, dtype: str, seed: int) -> int:
+    """The seed Hypothesis gets for one property: from its claim and name, so that neither order nor sharding changes examples.
+
+    And from the dtype, so that an implementation of several dtypes is asked other questions in each.
+    """
+    return int.from_bytes(hashlib.blake2b(f"{claim}/{name}/{dtype}/{seed}".encode(), digest_size=8).digest(), "big")
 
 
 def _with_room(test: Callable[[], object]) -> None:
@@ -141,7 +144,7 @@ def run_property(
     name = test.__name__
     if not subject.offers(*prop.needs):
         return Judgement(Verdict.UNSUPPORTED, f"does not offer {', '.join(prop.needs)}")
-    with drawing(test, seed_of(prop.claim, name, seed), examples, shrinking=small and not prop.shrinks):
+    with drawing(test, seed_of(prop.claim, name, subject.dtype, seed), examples, shrinking=small and not prop.shrinks):
         return judge(lambda: test(subject=subject), prop, name, subject, small=small)
 
 

@@ -1,12 +1,13 @@
 """How hard Hypothesis looks: `quick` while working, `ci` on every change, `nightly` to find what nobody has seen yet.
 
 `derandomize=True` would ignore every seed, so `quick` and `ci` are deterministic another way: each property is seeded from its
-claim, its name and `--seed` (`judgement.seed_of`), and no database brings back examples of an earlier run. Wherever the variable
+claim, its name, the dtype and `--seed` (`judgement.seed_of`), and no database brings back examples of an earlier run. Wherever the variable
 CI is set Hypothesis selects a profile of its own called `ci`: ours is registered in its place. And Hypothesis likes to draw the
 numbers that stand in whichever modules of the project are imported by then, which is another choice in every process: no setting
 turns that off, so its list of them is kept empty.
 """
 
+import math
 from functools import cache
 
 import hypothesis
@@ -17,6 +18,7 @@ from hypothesis.internal.constants_ast import Constants
 
 EXAMPLES = {"quick": 20, "ci": 60, "nightly": 1000}
 DEFAULT = "ci"
+OF_SEVERAL = 2 / 3  # of these in each dtype of an implementation that is asked in several: the questions are other ones in each
 
 NOT_OURS = (
     HealthCheck.too_slow,  # a first call may import torch, start a process or compile
@@ -46,6 +48,12 @@ def register() -> None:
             suppress_health_check=NOT_OURS,
         )
     settings.load_profile(DEFAULT)
+
+
+def examples_in_each(dtypes: int) -> int:
+    """How many examples a property draws in each of so many dtypes, under the profile in force."""
+    most = hypothesis.settings().max_examples
+    return most if dtypes == 1 else math.ceil(most * OF_SEVERAL)
 
 
 def is_random() -> bool:

@@ -27,7 +27,7 @@ def numbers(number):
 def examples(seed: int) -> list[int]:
     """The examples `numbers` draws for `--seed seed`."""
     drawn.clear()
-    with drawing(numbers, seed_of("A5", "numbers", seed)):
+    with drawing(numbers, seed_of("A5", "numbers", "float32", seed)):
         numbers()
     return list(drawn)
 
@@ -54,8 +54,18 @@ def test_two_seeds_draw_different_examples():
 
 
 def test_two_properties_draw_different_examples_from_one_seed():
-    """The seed of a property comes from its claim and its name, too."""
-    assert len({seed_of(claim, name, 0) for claim in ("A5", "A9") for name in ("one", "two")}) == 4
+    """The seed of a property comes from its claim, its name and the dtype, too."""
+    told = [(claim, name, dtype) for claim in ("A5", "A9") for name in ("one", "two") for dtype in ("float32", "float16")]
+
+    assert len({seed_of(*each, 0) for each in told}) == 8
+
+
+def test_several_dtypes_share_the_work():
+    """Together they see more examples than one alone would, each fewer."""
+    alone, each = (profiles.examples_in_each(dtypes) for dtypes in (1, 2))
+
+    assert alone == profiles.EXAMPLES[profiles.DEFAULT]
+    assert alone / 2 < each < alone
 
 
 @pytest.mark.parametrize("name", profiles.EXAMPLES)

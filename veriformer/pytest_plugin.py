@@ -280,21 +280,25 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     prop = _property(pyfuncitem.function)
     if prop is None:
         return None
+    from properties import profiles
     from properties.judgement import Judgement, drawing, judge, seed_of
     from properties.verdicts import Verdict
     from veriformer import replay
 
     subject: Any = pyfuncitem.funcargs["subject"]
     config, name = pyfuncitem.config, pyfuncitem.originalname
+    plan, asked = config.stash[PLAN], _cell(pyfuncitem)
     arguments = {arg: pyfuncitem.funcargs[arg] for arg in pyfuncitem._fixtureinfo.argnames}  # noqa: SLF001 (as pytest's own hook)
     if subject.offers(*prop.needs):
-        seed = seed_of(prop.claim, name, config.stash[PLAN].seed)
-        with drawing(pyfuncitem.obj, seed, config.option.examples, shrinking=not prop.shrinks):
+        seed = seed_of(prop.claim, name, subject.dtype, plan.seed)
+        dtypes = {cell.dtype for cell in _cells_of(plan, prop) if asked and cell.implementation == asked.implementation}
+        examples = config.option.examples or profiles.examples_in_each(len(dtypes))
+        with drawing(pyfuncitem.obj, seed, examples, shrinking=not prop.shrinks):
             judgement = judge(lambda: pyfuncitem.obj(**arguments), prop, name, subject)
     else:
         judgement = Judgement(Verdict.UNSUPPORTED, f"{subject.name} does not offer {', '.join(prop.needs)}")
     pyfuncitem.stash[JUDGEMENT] = line = judgement.as_line()
-    run = config.stash[PLAN].run
+    run = plan.run
     if run is not None and judgement.error is not None:
         script = replay.script(run, subject, prop.claim, name, judgement)
         line["counterexample"] += f"\nveriformer repro {script.stem}" if script else ""
