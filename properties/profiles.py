@@ -8,6 +8,7 @@ turns that off, so its list of them is kept empty.
 """
 
 import math
+import warnings
 from functools import cache
 
 import hypothesis
@@ -35,6 +36,7 @@ PHASES = tuple(phase for phase in Phase if phase is not Phase.explain)  # explai
 def register() -> None:
     """Make the three profiles known and load the default one, once: `--hypothesis-profile` and the door then choose another."""
     providers._get_local_constants = Constants  # noqa: SLF001
+    warnings.filterwarnings("ignore", "Generating overly large repr")  # a verdict keeps the first of its letters
     for name, examples in EXAMPLES.items():
         settings.register_profile(
             name,

@@ -98,37 +98,40 @@ def run(request: Request, progress: Progress = lambda: None, folder: Path | None
     if request.workers > 1:
         environment.setdefault("OMP_NUM_THREADS", "1")  # the workers are the parallelism
     command = [sys.executable, "-P", "-m", "pytest", *request.arguments()]
-    interrupted = False
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output, _interrupts() as interrupts:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, cwd=folder, start_new_session=True
         )
         try:
-            with _termination_interrupts():
-                while process.poll() is None:
-                    progress()
-                    time.sleep(PAUSE)
-        except KeyboardInterrupt:
-            interrupted = True
-            _ask_to_end(process)
+            while process.poll() is None and not interrupts:
+                progress()
+                time.sleep(PAUSE)
+            if interrupts:
+                _ask_to_end(process)
         finally:
             _must_have_ended(process)
         progress()
         output.seek(0)
-        return Ended(process.returncode, output.read(), interrupted)
+        return Ended(process.returncode, output.read(), bool(interrupts))
 
 
 @contextmanager
-def _termination_interrupts() -> Iterator[None]:
-    """SIGTERM is an interrupt like Ctrl-C, so that nothing goes on without us; only the main thread can hear it."""
+def _interrupts() -> Iterator[list[int]]:
+    """The signals that came while this lasted, Ctrl-C or SIGTERM: noted, since an exception may be lost where it is raised.
+
+    One that is raised in a destructor is printed and forgotten. Only the main thread hears signals; what is ignored stays ignored.
+    """
+    came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield came
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    heard = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in heard}
     try:
-        yield
+        yield came
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _ask_to_end(process: subprocess.Popen) -> None:
