@@ -1,10 +1,10 @@
 """How hard Hypothesis looks: `quick` while working, `ci` on every change, `nightly` to find what nobody has seen yet.
 
 `derandomize=True` would ignore every seed, so `quick` and `ci` are deterministic another way: each property is seeded from its
-claim, its name, the dtype and `--seed` (`judgement.seed_of`), and no database brings back examples of an earlier run. Wherever the variable
-CI is set Hypothesis selects a profile of its own called `ci`: ours is registered in its place. And Hypothesis likes to draw the
-numbers that stand in whichever modules of the project are imported by then, which is another choice in every process: no setting
-turns that off, so its list of them is kept empty.
+claim, its name, the dtype and `--seed` (`judgement.seed_of`), and no database brings back examples of an earlier run. Wherever
+the variable CI is set Hypothesis selects a profile of its own called `ci`: ours is registered in its place. And Hypothesis
+likes to draw the numbers that stand in whichever modules of the project are imported by then, which is another choice in every
+process: no setting turns that off, so its list of them is kept empty.
 """
 
 import math

@@ -31,7 +31,7 @@ class Branch:
         return cls(source, real, np.zeros((b, 0), dtype=np.int64), np.zeros((b, 0, vocab)))
 
     def reading(self, words: np.ndarray, logits: np.ndarray | None) -> "Branch":
-        """The branch once it has read `words`, (b, k), and `logits`, (b, k, vocab), were answered for them; NaN while they are not."""
+        """The branch once it has read `words`, (b, k); `logits`, (b, k, vocab), were answered for them, or are not yet: NaN."""
         unanswered = np.full((*words.shape, self.logits.shape[-1]), np.nan)
         both = (self.words, words), (self.logits, unanswered if logits is None else logits)
         words_now, logits_now = (np.concatenate(parts, axis=1) for parts in both)
@@ -52,7 +52,7 @@ class Branch:
 
 
 def followed(branches: Sequence[Branch], operation: list[Any], logits: np.ndarray | None) -> list[Branch]:
-    """The branches after one operation, to which `logits`, (b, k, vocab), were answered; None if it answers none, or is not played yet."""
+    """The branches after one operation, to which `logits`, (b, k, vocab), were answered: none, or not yet, if None."""
     which, name, *operands = operation
     old = branches[which]
     vocab = old.logits.shape[-1]

@@ -185,7 +185,7 @@ class Trials:
         return own
 
     def _noise(self, exact: np.ndarray, size: float) -> np.ndarray:
-        """For each trial numbers spread evenly over (−size, size), the same for elements whose exact value is the same in float32."""
+        """Numbers spread evenly over (−size, size) for each trial; equal for elements whose exact value is the same in float32."""
         bits = exact.astype(np.float32).view(np.uint32).astype(np.uint64)
         bits ^= np.uint64(0x9E3779B97F4A7C15)  # or a sum that cancels to exactly 0 would have no noise
         bits *= np.uint64(0xBF58476D1CE4E5B9)
