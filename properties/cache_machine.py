@@ -9,6 +9,7 @@ operations out (`properties.programs`): Hypothesis, which knows nothing of what 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -195,11 +196,6 @@ class CacheMachine(RuleBasedStateMachine):
         """The word that all rows of a branch are asked when it is its turn."""
         return np.full(len(self.branches[which].words), (1 + which + turn) % self.cache.vocab)
 
-    def tell_the_shortest(self, broken: Exception) -> None:
-        """Raise what a shorter program shows of what was found broken. It is played last, so that its calls are those kept."""
-        found = self.cache.shortest(self.source, self.real, broken.program)  # type: ignore[union-attr]
-        self.cache.judge(found.source, found.real, found.program)
-
     # ---- what is drawn ----
 
     def some_words(self, rng: np.random.Generator | None, b: int, k: int) -> np.ndarray:
@@ -279,6 +275,15 @@ class CacheOf:
                     found, improving = fewer, True
                     break
         return found
+
+    def can_be_told_shorter(self, broken: Exception, source: np.ndarray, real: np.ndarray | None) -> None:
+        """What is wrong carries a program on these sources; `judgement.judge` asks for a shorter one that shows it."""
+        broken.smaller = partial(self.tell_the_shortest, Played(source, real, broken.program))  # type: ignore[union-attr]
+
+    def tell_the_shortest(self, found: Played) -> None:
+        """Raise what a shorter program shows of what was found broken. It is played last, so that its calls are those kept."""
+        shortest = self.shortest(found.source, found.real, found.program)
+        self.judge(shortest.source, shortest.real, shortest.program)
 
     def wrong(self, played: Played) -> Exception | None:
         """What is wrong with a program's last branch."""

@@ -306,12 +306,18 @@ def transformer_calls(draw: st.DrawFn, *, padded: bool = True, tied: bool | None
 
 @st.composite
 def generation_calls(draw: st.DrawFn) -> Call:
-    """Sources of different lengths, a start and an end word, and how many words to write at most."""
+    """Sources of different lengths, a start and an end word, sometimes the same, and how many words to write at most."""
     b, _, m, h, d_model, d_ff = draw(sizes(even=True, most_words=4, most_sentences=2))
     source_vocab, vocab = draw(st.integers(2, 7)), draw(st.integers(2, 6))
     parameters = draw(models(d_model, d_ff, source_vocab=source_vocab, vocab=vocab))
-    words = st.integers(0, vocab - 1)
+    start, end = draw(st.integers(0, vocab - 1)), draw(st.integers(0, vocab - 1))
     return Call(
         (draw(sentences(b, m, source_vocab)), draw(real_words(b, m))),
-        {"parameters": parameters, "start": draw(words), "end": draw(words), "length": draw(st.integers(1, 5)), **draw(choices(h))},
+        {
+            "parameters": parameters,
+            "start": start,
+            "end": start if draw(st.sampled_from((False, False, False, True))) else end,
+            "length": draw(st.integers(1, 5)),
+            **draw(choices(h)),
+        },
     )

@@ -40,6 +40,11 @@ def model(d_model: int, d_ff: int, vocab: int, layers: int) -> Nested:
     return _divided(made, 8.0) if d_model > MANY else made
 
 
+def article() -> Nested:
+    """One layer a side of the article's size; its dictionary is asked of the steps that look into it."""
+    return model(D_MODEL, D_FF, 1000, 1)
+
+
 def _divided(nested: Nested, by: float) -> Nested:
     if isinstance(nested, dict):
         return {name: part if "norm" in name else _divided(part, by) for name, part in nested.items()}
@@ -74,11 +79,8 @@ def _attention() -> Iterator[Call]:
 
 
 def _multi_head() -> Iterator[Call]:
-    article, tiny = (
-        model(D_MODEL, D_FF, VOCAB, 2)["encoder"][0]["self_attention"],
-        model(32, 6, 7, 1)["encoder"][0]["self_attention"],
-    )
-    yield Call((some(1, WORDS, D_MODEL), some(2, WORDS, D_MODEL)[1:]), {"h": H, **article})
+    large, tiny = (each["encoder"][0]["self_attention"] for each in (article(), model(32, 6, 7, 1)))
+    yield Call((some(1, WORDS, D_MODEL), some(2, WORDS, D_MODEL)[1:]), {"h": H, **large})
     yield Call((some(1, 3, 32), some(1, 5, 32)), {"h": 16, **tiny})
     yield Call((some(MANY, 2, 32), some(MANY, 3, 32)), {"h": 2, **tiny})
     yield from (Call((some(1, n, 32), some(1, n + 1, 32)), {"h": 2, **tiny}) for n in at_the_edges(128))
@@ -94,23 +96,22 @@ def _residual_norm() -> Iterator[Call]:
 
 
 def _feed_forward() -> Iterator[Call]:
-    yield Call((some(1, WORDS, D_MODEL),), model(D_MODEL, D_FF, VOCAB, 2)["encoder"][0]["feed_forward"])
+    yield Call((some(1, WORDS, D_MODEL),), article()["encoder"][0]["feed_forward"])
     yield Call((some(1, 2, TINY),), model(TINY, 4099, 7, 1)["encoder"][0]["feed_forward"])
     yield Call((some(MANY, LONG, TINY),), model(TINY, 6, 7, 1)["encoder"][0]["feed_forward"])
 
 
 def _encoder_layer() -> Iterator[Call]:
     tiny = model(TINY, 6, 7, 1)["encoder"][0]
-    yield Call((some(1, WORDS, D_MODEL), None), {"layer": model(D_MODEL, D_FF, VOCAB, 2)["encoder"][0], "h": H})
+    yield Call((some(1, WORDS, D_MODEL), None), {"layer": article()["encoder"][0], "h": H})
     yield from (
         Call((some(b, n, TINY), None), {"layer": tiny, "h": 2}) for b, n in [(MANY, 3), *((1, n) for n in at_the_edges(128))]
     )
 
 
 def _decoder_layer() -> Iterator[Call]:
-    tiny = model(TINY, 6, 7, 1)["decoder"][0]
-    article = {"layer": model(D_MODEL, D_FF, VOCAB, 2)["decoder"][0], "h": H}
-    yield Call((some(1, WORDS, D_MODEL), some(2, WORDS, D_MODEL)[1:], None, None), article)
+    large, tiny = (each["decoder"][0] for each in (article(), model(TINY, 6, 7, 1)))
+    yield Call((some(1, WORDS, D_MODEL), some(2, WORDS, D_MODEL)[1:], None, None), {"layer": large, "h": H})
     for b, n in [(MANY, 3), *((1, n) for n in at_the_edges(128))]:
         yield Call((some(b, n, TINY), some(b, n + 1, TINY), None, None), {"layer": tiny, "h": 2})
 
@@ -138,7 +139,7 @@ def _positional_encoding() -> Iterator[Call]:
 
 
 def _transformer() -> Iterator[Call]:
-    yield Call((ids(1000, 1, WORDS), ids(1000, 1, WORDS)), {"parameters": model(D_MODEL, D_FF, 1000, 2), "h": H})
+    yield Call((ids(1000, 1, WORDS), ids(1000, 1, WORDS)), {"parameters": article(), "h": H})
     yield Call((ids(7, 1, 5), ids(7, 1, 4)), {"parameters": model(TINY, 6, 7, MANY), "h": 2})
     tiny = {"parameters": model(TINY, 6, 7, 1), "h": 2}
     yield from (Call((ids(7, b, n + 1), ids(7, b, n)), tiny) for b, n in [(MANY, 3), *((1, n) for n in at_the_edges(128))])

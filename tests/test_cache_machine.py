@@ -1,4 +1,4 @@
-"""The cache machine itself: it lets an honest cache pass, and shows each faulty one by a program of at most six operations."""
+"""The properties of caches: they let an honest cache pass, and show each faulty one by a program of at most six operations."""
 
 from functools import partial
 
@@ -10,7 +10,8 @@ from properties.implementations.recomputed import Recomputed
 from properties.implementations.subject import Subject
 from properties.judgement import run_property
 from properties.oracle import oracle
-from properties.test_cache import test_a_cache_answers_as_the_whole_model as property_of_a_cache
+from properties.test_cache import test_a_cache_answers_as_the_whole_model as drawn
+from properties.test_cache import test_every_two_operations_on_a_cache as enumerated
 from properties.verdicts import Verdict
 
 
@@ -76,14 +77,15 @@ class TellsTheChunkForTheLength(Recomputed):
         super().rollback(length)
 
 
-def judged(implementation, dtype="float64"):
-    """By the property, with the examples of the `ci` profile, as a run would judge it."""
-    return run_property(property_of_a_cache, Subject(implementation, dtype), seed=0, examples=60)
+def judged(implementation, dtype="float64", by=drawn):
+    """By one property, with the examples of the `ci` profile, as a run would judge it."""
+    return run_property(by, Subject(implementation, dtype), seed=0, examples=60)
 
 
-def test_an_honest_cache_passes():
+@pytest.mark.parametrize("by", [drawn, enumerated])
+def test_an_honest_cache_passes(by):
     """Recomputing is right, and something was compared."""
-    judgement = judged(Adapter(Recomputed))
+    judgement = judged(Adapter(Recomputed), by=by)
 
     assert judgement.verdict is Verdict.PASS, judgement.message
     assert judgement.compared
@@ -92,9 +94,10 @@ def test_an_honest_cache_passes():
 @pytest.mark.parametrize(
     "kind", [RollsBackTooFar, ReordersWordsOnly, ResetsTheWordsOnly, SharesWhatItCopies, TellsTheChunkForTheLength]
 )
-def test_a_faulty_cache_is_shown_by_a_short_program(kind):
+@pytest.mark.parametrize("by", [drawn, enumerated])
+def test_a_faulty_cache_is_shown_by_a_short_program(kind, by):
     """Each is caught, and its counterexample is a program of at most six operations."""
-    assert_shown(judged(Adapter(kind)))
+    assert_shown(judged(Adapter(kind), by=by))
 
 
 @pytest.mark.parametrize("identifier", [fault.id for fault in FAULTS if "kv_cache" in fault.steps])
