@@ -4,8 +4,9 @@ import ast
 
 import pytest
 
+from properties.faults.changes import PLACES, changed, limited, mutants
 from properties.faults.fault import RIGHT, standalone
-from properties.faults.mutants import PLACES, changed, limited, mutants, report, searched
+from properties.faults.mutants import report, searched
 
 
 def of(file: str, change: str):
