@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 Nested = dict[str, Any]
 
 NORMS = ("post", "pre")
+DEFAULTS = {"norm": "post", "activation": "relu", "eps": 1e-5}  # of `properties.steps.CHOICES`
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh")
 BIASES = ("b_Q", "b_K", "b_V", "b_O")
 
@@ -154,13 +155,14 @@ def decoder_layer_weights(draw: st.DrawFn, d_model: int, d_ff: int) -> Nested:
 @cache
 @st.composite
 def choices(draw: st.DrawFn, h: int) -> Nested:
-    """What a Transformer leaves open: where the norm stands, which activation, which eps."""
-    return {
-        "h": h,
+    """What a Transformer leaves open: where the norm stands, which activation, which eps. A default may be said or not."""
+    chosen = {
         "norm": draw(st.sampled_from(NORMS)),
         "activation": draw(st.sampled_from(ACTIVATIONS)),
         "eps": draw(st.sampled_from((1e-5, 1e-3))),
     }
+    said = draw(st.booleans())
+    return {"h": h, **{name: choice for name, choice in chosen.items() if said or choice != DEFAULTS[name]}}
 
 
 # Masks ----------------------------------------------------------------------------------------------------------------

@@ -42,6 +42,22 @@ def test_a_wrong_answer_is_an_error_that_says_what_was_expected(body, complaint)
     assert complaint in str(caught.value)
 
 
+@pytest.mark.parametrize("word", [-1, 5])
+def test_a_word_outside_of_the_dictionary_is_an_error_of_the_implementation(word):
+    """Whatever looks it up afterwards would otherwise fail in its place."""
+
+    class Writer:
+        name, arrays, dtypes, conventions, steps = "writer", "numpy", ("float64",), None, frozenset({"generation"})
+
+        def generation(self, source, source_real=None, *, parameters, start, end, length, h):
+            return np.full((len(source), length), word)
+
+    with pytest.raises(CandidateError, match=f"expected words of the dictionary, 0 to 4, got {word}"):
+        Subject(Writer()).generation(
+            np.array([[0]]), parameters={"target_embedding": np.zeros((5, 2))}, start=0, end=1, length=2, h=1
+        )
+
+
 def test_numbers_the_dtype_cannot_hold_are_refused_before_the_call():
     """A property that hands over unrepresentable numbers asks two different questions: that is a fault of the property."""
     with pytest.raises(ValueError, match="not representable in bfloat16"):

@@ -46,6 +46,8 @@ def searched(mutant: Mutant) -> dict[str, Any]:
         breach = first_breach(mutant, 0, EXAMPLES)  # type: ignore[arg-type]  (as much of a fault as the search asks for)
     except TooLong:
         return {**line, "found": True, "law": "", "verdict": "never ends"}
+    except RuntimeError as error:  # a fault of the suite
+        return {**line, "found": False, "law": "", "verdict": str(error)}
     except (SyntaxError, NameError, TypeError, AttributeError) as error:  # it is no implementation at all
         return {**line, "found": True, "law": "", "verdict": type(error).__name__}
     finally:
@@ -68,7 +70,7 @@ def report(lines: list[dict[str, Any]]) -> str:
             wrong = [line for line in own if line.get("verdict") not in ("ERROR", "never ends") and line.get("claim")]
             missed = [line for line in own if not line["found"]]
             said.append(f"{file}: {len(own) - len(missed)} of {len(own)} found, {len(wrong)} of them by a wrong answer")
-            said += [f"  {line['function']}: {line['change']}" for line in missed]
+            said += [f"  {line['function']}: {line['change']} {line.get('verdict', '')}".rstrip() for line in missed]
     missed = sum(not line["found"] for line in lines)
     said.append(f"{len(lines)} mutants, {len(lines) - missed} found ({(len(lines) - missed) / len(lines):.1%}), {missed} not")
     laws = Counter(line["law"] for line in lines if line.get("law"))

@@ -199,7 +199,13 @@ class Subject:
         expected = expected_shape(step, args, kwargs)
         if result.shape != expected:
             raise CandidateError(f"{self.name}.{step}: expected a result of shape {expected}, got {result.shape}")
+        if step == "generation":
+            self._must_be_words(result, len(kwargs["parameters"]["target_embedding"]))
         return result.astype(np.float64) if STEPS[step].kind == "float" else result
+
+    def _must_be_words(self, written: np.ndarray, vocab: int) -> None:
+        if (strange := written[(written < 0) | (written >= vocab)]).size:
+            raise CandidateError(f"{self.name}.generation: expected words of the dictionary, 0 to {vocab - 1}, got {strange[0]}")
 
 
 def _widened(tensor: torch.Tensor) -> np.ndarray:
