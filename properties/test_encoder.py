@@ -1,13 +1,20 @@
 """The encoder: self-attention and feed-forward, each with add & norm, layer upon layer."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from properties.budgets import assert_identical, assert_rounding_only
+from properties.cache_machine import seeded_model
 from properties.claims import claim
 from properties.oracle import oracle
-from properties.parameter_strategies import SEEDS, encoder_calls, encoder_layer_calls, few_bits, huge, masks
+from properties.parameter_strategies import SEEDS, Call, encoder_calls, encoder_layer_calls, few_bits, huge, masks
+
+FILLED = Call(
+    (few_bits(5, (2, 3, 4), 2.0), np.array([[True, True, True], [True, True, False]])[:, None, None]),
+    {"layers": seeded_model(11, 4, 6, source_vocab=2, vocab=2, layers=2)["encoder"], "final_norm": None, "h": 2},
+)
+"""What is most usual: two layers of two heads, sentences of two lengths."""
 
 
 @claim("L1", needs="encoder_layer")
@@ -40,6 +47,7 @@ def test_words_that_count_are_encoded_as_the_oracle_does_among_words_that_fill_u
 
 
 @claim("T3", needs="encoder")
+@example(FILLED, True)
 @given(encoder_calls(padded=True), st.booleans())
 def test_words_that_fill_up_may_be_blind_and_reach_nobody(subject, call, usual):
     """The mask written as a square, in which filling words may look nowhere: whatever becomes of them, the others are judged."""

@@ -10,7 +10,9 @@ product before its bias).
 A sum of n terms, in whatever order, deviates by 0.42·u·√(n·max(S²/3 + Q/6, P)) with S the sum, Q the sum of squares and P the
 mean square of the partial sums; if all terms are equal their errors are too, and √n becomes n. Where the terms have few bits
 their errors may all point the same way: a sum deviates at least by what it does when really added one after another on the true
-grid. The deviation is a function of the sum's exact value, so equal sums err alike.
+grid. The deviation is a function of the sum's exact value, so equal sums err alike; but for those of a matrix product off the true
+grid: the columns that fill a vector and those left over are added up by different code, so equal columns may come out different,
+and a LayerNorm of what should be a constant row then makes 1/√eps of it.
 """
 
 import math
@@ -97,7 +99,7 @@ class Trials:
         else:
             partial, drift = _mean_square_of_partial_products(a_exact, b_exact), 0.0
         result = a @ b if len(b) > 1 or not terms else (a.reshape(-1, terms) @ b[0]).reshape(len(a), *exact.shape)
-        return self._summed(result, exact, squares, partial, drift, terms)
+        return self._summed(result, exact, squares, partial, drift, terms, alike=False)
 
     def sum(self, X: Shadowed, exact: np.ndarray) -> np.ndarray:
         """All numbers of the row summed in an unknown order, and rounded."""
@@ -184,31 +186,44 @@ class Trials:
         own *= values
         return own
 
-    def _noise(self, exact: np.ndarray, size: float) -> np.ndarray:
-        """Numbers spread evenly over (−size, size) for each trial; equal for elements whose exact value is the same in float32."""
+    def _noise(self, exact: np.ndarray, size: float, apart: np.ndarray | None = None) -> np.ndarray:
+        """Numbers spread evenly over (−size, size) for each trial; equal for elements whose exact value is the same in float32.
+
+        In the trials that are set `apart` they are not equal even then.
+        """
         bits = exact.astype(np.float32).view(np.uint32).astype(np.uint64)
         bits ^= np.uint64(0x9E3779B97F4A7C15)  # or a sum that cancels to exactly 0 would have no noise
-        bits *= np.uint64(0xBF58476D1CE4E5B9)
-        bits ^= bits >> np.uint64(29)
-        bits *= np.uint64(0x94D049BB133111EB)
-        bits ^= bits >> np.uint64(32)
+        if apart is None:
+            bits = _mixed(bits)
+        else:
+            places = np.arange(exact.size, dtype=np.uint64).reshape(exact.shape) << np.uint64(32)
+            bits = np.where(apart, _mixed(bits ^ places), _mixed(bits))
         keys = self.rng.integers(0, 2**64, size=self._one_each(exact.ndim), dtype=np.uint64) | np.uint64(1)
         noise = (bits * keys).view(np.int64).astype(np.float64)
         noise *= size * 2.0**-63
         return noise
 
     def _summed(
-        self, sums: np.ndarray, exact: np.ndarray, squares: np.ndarray, partial: np.ndarray, drift: np.ndarray | float, terms: int
+        self,
+        sums: np.ndarray,
+        exact: np.ndarray,
+        squares: np.ndarray,
+        partial: np.ndarray,
+        drift: np.ndarray | float,
+        terms: int,
+        *,
+        alike: bool = True,
     ) -> np.ndarray:
         mean_square = np.maximum(np.square(exact) / 3 + squares / 6, partial)
         equal_terms = np.square(exact) >= squares * (terms * (1 - 2.0**-10))
         steps = np.where(equal_terms, float(terms), np.sqrt(terms))
         size = np.maximum(steps * np.sqrt(mean_square), drift)
-        return self._rounded(sums + self._deviating(exact, size), self._grid(exact.ndim))
+        grid = self._grid(exact.ndim)
+        return self._rounded(sums + self._deviating(exact, size, None if alike else grid != 1.0), grid)
 
-    def _deviating(self, exact: np.ndarray, size: np.ndarray) -> np.ndarray:
+    def _deviating(self, exact: np.ndarray, size: np.ndarray, apart: np.ndarray | None = None) -> np.ndarray:
         """Errors of SPREAD units of `size`, spread evenly."""
-        noise = self._noise(exact, SPREAD * np.sqrt(3.0) * self.inside.simulated_u)
+        noise = self._noise(exact, SPREAD * np.sqrt(3.0) * self.inside.simulated_u, apart)
         noise *= np.where(np.isfinite(size), size, 0.0)
         return noise
 
@@ -239,6 +254,15 @@ def _mean_square_of_partial_products(A: np.ndarray, B: np.ndarray) -> np.ndarray
         total += A[:, start:stop] @ B[start:stop]
         mean_square += np.square(total)
     return mean_square / (len(edges) - 1)
+
+
+def _mixed(bits: np.ndarray) -> np.ndarray:
+    """Other bits, the same for the same (two rounds of splitmix64)."""
+    bits = bits * np.uint64(0xBF58476D1CE4E5B9)
+    bits ^= bits >> np.uint64(29)
+    bits *= np.uint64(0x94D049BB133111EB)
+    bits ^= bits >> np.uint64(32)
+    return bits
 
 
 def _is_power_of_two(operand: Any) -> bool:
