@@ -1,13 +1,14 @@
 """Mask: what a word may look at, set to −∞ before softmax."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from properties.budgets import assert_at_most, assert_identical, assert_rounding_only, sum_bound
+from properties.cache_machine import seeded_model
 from properties.claims import claim
 from properties.conventions import causal
-from properties.parameter_strategies import SEEDS, few_bits, multi_head_calls
+from properties.parameter_strategies import SEEDS, Call, few_bits, multi_head_calls
 from properties.strategies import attention_calls, farthest, full, mask_shapes
 
 LENGTHS = st.integers(1, 9) | st.sampled_from((31, 33, 64, 65, 129))
@@ -94,7 +95,15 @@ def test_a_row_that_may_look_nowhere_gets_what_is_declared(subject, call):
     assert_rounding_only(subject, "attention", got, *call.args)
 
 
+USUAL = Call(
+    (few_bits(5, (2, 3, 4), 2.0), few_bits(5, (2, 3, 4), 2.0)),
+    {"h": 2, **seeded_model(11, 4, 6, source_vocab=2, vocab=2, layers=1)["encoder"][0]["self_attention"]},
+)
+"""An even number of heads, with all biases: what has code of its own in some libraries."""
+
+
 @claim("M2", needs="multi_head")
+@example(USUAL, 1)
 @given(multi_head_calls(masked=False), SEEDS)
 def test_a_word_that_may_look_nowhere_in_any_head_gets_what_is_declared(subject, call, seed):
     """Looking at its own sentence, such a word hears nothing, NaN or the mean, by convention, and no other word notices."""
