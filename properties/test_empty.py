@@ -29,7 +29,7 @@ CALLS: dict[str, list[Call]] = {
     "softmax": [Call((np.zeros(shape),), {}) for shape in ((0, 3), (2, 0), (2, 0, 3), (0, 0))],
     "attention": [
         Call((few_bits(5, (b, h, n, d_k)), few_bits(6, (b, h, m, d_k)), labels(b, h, m, d_v), mask), {})
-        for b, h, n, m, d_k, d_v in ((1, 1, 0, 3, 2, 2), (1, 2, 3, 0, 2, 2), (0, 2, 2, 3, 2, 2), (2, 1, 1, 2, 2, 0))
+        for b, h, n, m, d_k, d_v in ((2, 3, 0, 4, 6, 5), (2, 3, 4, 0, 6, 5), (0, 2, 3, 4, 6, 5), (2, 3, 4, 1, 6, 0))
         for mask in (None, np.ones((n, m), dtype=bool), np.ones((b, 1, 1, m), dtype=bool))
     ],
     "multi_head": [Call(args, {"h": H, **ENCODER["self_attention"]}) for args in ((NO_SENTENCE, MEMORY[:0]), (WORDS, NO_KEY))],
