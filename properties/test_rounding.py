@@ -121,6 +121,16 @@ def test_equal_numbers_err_alike():
     assert np.array_equal(result.shadow, np.broadcast_to(result.shadow[:, :, :1], result.shadow.shape))
 
 
+def test_equal_columns_may_come_out_different():
+    """In a few trials: a row of equal sums is no constant row to every machine, and a LayerNorm makes much of that."""
+    X, W = few_bits(4, (1, 1, 16)), np.repeat(few_bits(5, (16, 1)) / 3, 9, axis=1)
+    (row,) = run_on(Trials([Contract("float32")], 16, 0), "output_projection", (X,), {"W": W}).shadow.reshape(1, 16, 9)
+
+    apart = (row != row[:, :1]).any(axis=1)
+    assert 1 <= apart.sum() <= 8
+    assert (np.abs(row[apart] / row[apart].mean(axis=1, keepdims=True) - 1) < 2.0**-20).all()
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_errors_grow_with_the_unit_roundoff(dtype):
     """Within a factor of four, the deviation of a softmax is the dtype's unit roundoff times its weights."""

@@ -10,9 +10,9 @@ product before its bias).
 A sum of n terms, in whatever order, deviates by 0.42·u·√(n·max(S²/3 + Q/6, P)) with S the sum, Q the sum of squares and P the
 mean square of the partial sums; if all terms are equal their errors are too, and √n becomes n. Where the terms have few bits
 their errors may all point the same way: a sum deviates at least by what it does when really added one after another on the true
-grid. The deviation is a function of the sum's exact value, so equal sums err alike; but for those of a matrix product off the true
-grid: the columns that fill a vector and those left over are added up by different code, so equal columns may come out different,
-and a LayerNorm of what should be a constant row then makes 1/√eps of it.
+grid. The deviation is a function of the sum's exact value, so equal sums err alike. In a quarter of the trials the columns of a
+matrix product do not: those that fill a vector and those left over are added up by different code, and a LayerNorm of what should
+be a constant row then makes 1/√eps times as much of it.
 """
 
 import math
@@ -29,6 +29,7 @@ from properties.rounding.shadow import Shadowed, difference, is_parameter
 
 SPREAD = 0.42  # standard deviation of rounding to nearest, in units of u times the number (the middle of a binade and its ends)
 NOT_ROUNDED = frozenset({np.maximum, np.minimum, np.negative, np.absolute, np.equal, np.not_equal, np.less, np.greater})
+APART = 2.0**-0.5  # of t, a quarter of the trials: in these, columns of a matrix product err each in its own way
 BLOCKS = 16  # partial sums of a long matrix product that are looked at
 WHOLE = 2**16  # products of numbers in a matrix product up to which all partial sums are
 
@@ -189,14 +190,14 @@ class Trials:
     def _noise(self, exact: np.ndarray, size: float, apart: np.ndarray | None = None) -> np.ndarray:
         """Numbers spread evenly over (−size, size) for each trial; equal for elements whose exact value is the same in float32.
 
-        In the trials that are set `apart` they are not equal even then.
+        In the trials that are set `apart` only those of one column are.
         """
         bits = exact.astype(np.float32).view(np.uint32).astype(np.uint64)
         bits ^= np.uint64(0x9E3779B97F4A7C15)  # or a sum that cancels to exactly 0 would have no noise
         if apart is None:
             bits = _mixed(bits)
         else:
-            places = np.arange(exact.size, dtype=np.uint64).reshape(exact.shape) << np.uint64(32)
+            places = np.arange(exact.shape[-1], dtype=np.uint64) << np.uint64(32)
             bits = np.where(apart, _mixed(bits ^ places), _mixed(bits))
         keys = self.rng.integers(0, 2**64, size=self._one_each(exact.ndim), dtype=np.uint64) | np.uint64(1)
         noise = (bits * keys).view(np.int64).astype(np.float64)
@@ -219,7 +220,7 @@ class Trials:
         steps = np.where(equal_terms, float(terms), np.sqrt(terms))
         size = np.maximum(steps * np.sqrt(mean_square), drift)
         grid = self._grid(exact.ndim)
-        return self._rounded(sums + self._deviating(exact, size, None if alike else grid != 1.0), grid)
+        return self._rounded(sums + self._deviating(exact, size, None if alike else grid < APART), grid)
 
     def _deviating(self, exact: np.ndarray, size: np.ndarray, apart: np.ndarray | None = None) -> np.ndarray:
         """Errors of SPREAD units of `size`, spread evenly."""
