@@ -255,9 +255,8 @@ def test_words_that_ask_do_not_see_each_other(subject, call, i, seed):
     changed = X.copy()
     changed[:, i] = few_bits(2 + seed, X[:, i].shape, 2.0)
     others = np.delete(np.arange(X.shape[1]), i)
-    assume(
-        not any(np.array_equal(rows, M) for rows in (X, changed))
-    )  # self-attention, in one of the calls, may round in its own way
+    # A sentence that looks at itself, in one of the two calls, may be computed by other code, which rounds in its own way.
+    assume(not any(np.array_equal(rows, M) for rows in (X, changed)))
 
     before, after = (subject.multi_head(rows, M, mask, **call.kwargs) for rows in (X, changed))
 

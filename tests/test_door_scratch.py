@@ -236,11 +236,8 @@ def test_an_interrupt_keeps_what_is_finished(scratch, tmp_path, sent):
     """Ctrl-C or SIGTERM: exit 130, every line written so far is whole, and nobody writes more of them."""
     command = [sys.executable, "-m", "veriformer", "verify", "mine:attention", "--examples=2000", f"--run={tmp_path / 'run'}"]
     lines = tmp_path / "run" / "verify.jsonl"
-    command = [
-        "env",
-        f"--default-signal={sent.name}",
-        *command,
-    ]  # under `nohup` the tests, and whom they start, ignore an interrupt
+    # Under `nohup` the tests, and whom they start, ignore an interrupt.
+    command = ["env", f"--default-signal={sent.name}", *command]
     with subprocess.Popen(command, cwd=scratch, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
         until = time.monotonic() + 300
         while not lines.exists() and process.poll() is None and time.monotonic() < until:
