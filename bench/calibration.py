@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from bench.machine import fresh_environment
 from bench.statistics import CPU_MARGIN, Interval, bootstrap, log_ratios, student
 from properties.runs import append, environment, finished
 
@@ -59,8 +60,7 @@ def trial(number: int, processes: int, rounds: int) -> dict[str, Any]:
 
 def _fresh(seed: int, rounds: int) -> dict[str, Any]:
     one = [sys.executable, "-P", "-m", "bench.calibration_process", str(seed), str(rounds)]
-    environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return json.loads(subprocess.run(one, env=environment, stdout=subprocess.PIPE, check=True).stdout)
+    return json.loads(subprocess.run(one, env=fresh_environment(1), stdout=subprocess.PIPE, check=True).stdout)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import IO, Any
 
-from bench.machine import thread_environment
+from bench.machine import fresh_environment
 
 SILENCE = 600.0  # seconds without a line after which a call counts as hanging
 
@@ -39,7 +39,7 @@ def lines_of(order: dict[str, Any], silence: float = SILENCE, module: str = "ben
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=os.environ | thread_environment(order["threads"]),
+        env=fresh_environment(order["threads"]),
         process_group=0,
     )
     assert process.stdin is not None

@@ -98,7 +98,7 @@ class Process:
     timed: list[Timed]
     load: dict[str, Any]  # before and after: {"load": [1 min, 1 min], "pressure": [share of time somebody waited for a core, …]}
     pools: list[str]  # the thread pools that were found and how many threads each had
-    discarded: dict[str, int] = field(default_factory=dict)  # reason → samples not used; kept to be seen to be empty
+    disturbed: dict[str, int] = field(default_factory=dict)  # peer → samples begun while another's threads still ran; not dropped
     throttled: str = ""  # a GPU's reasons for a lower clock during the process, as its driver names them
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench import quiet
 from bench.clock import Clock
 from bench.lines import Roof
 from bench.workloads import Workload
@@ -117,6 +118,7 @@ def _best(
 
 
 def _samples(way: Callable[[], Any], clock: Clock) -> list[float]:
+    quiet.wait()
     clock.time(way, [()])
     once, _ = clock.time(way, [()])
     inner = int(np.clip(np.ceil(SAMPLE_NS / once), 1, 1000))

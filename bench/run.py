@@ -21,7 +21,6 @@ from bench.peers.table import AGAIN, DEFAULT_BASELINE, USUAL, check_names, could
 from bench.summary import Group, Summary, group_of, summarise, unresolved
 from bench.workloads import ITEM, KINDS, select
 
-LEAST_SECONDS = 0.05  # of rounds for a group in a process; three rounds there are in any case
 MOST_PROCESSES = 30
 LEAST_SILENCE = 120.0  # seconds that a call may take; with a longer budget a quarter of it
 GRACE = 2.0  # the first pass may take so many budgets: a cell measured once is worth more than a missing one
@@ -218,17 +217,15 @@ class Run:
             "workload": group.workload.name,
             "dtype": group.dtype,
             "peers": list(group.entered),
-            "seconds": self._seconds(group, number),
+            "seconds": self._seconds(number),
             "last": [group.baseline, group.baseline + AGAIN],
             "absent": self.absent.get(group.id, {}),
         }
 
-    def _seconds(self, group: Group, number: int) -> float:
-        """The rounds' part of what this group may have of the time left: its share, less what is spent beside rounds."""
+    def _seconds(self, number: int) -> float:
+        """What a group may have of the time left, its set-up included; three rounds there are in any case."""
         passes = max(1, self.settings.processes - number)
-        share = (self.left / passes - self.beside_groups) / len(self.groups)
-        beside = [p.seconds - _rounds_took(p) for p in self.processes if p.group == group.id]
-        return max(LEAST_SECONDS, share / 4 if number == 0 else share - min(beside, default=share / 2))
+        return max(0.0, (self.left / passes - self.beside_groups) / len(self.groups))
 
 
 def _size(group: Group) -> float:
@@ -243,10 +240,6 @@ def _size(group: Group) -> float:
 def _without(process: Process) -> list[Timed]:
     """The peers that there was no time for."""
     return [timed for timed in process.timed if timed.status == "missing"]
-
-
-def _rounds_took(process: Process) -> float:
-    return max((timed.at[-1] for timed in process.timed if timed.at), default=0.0)
 
 
 def _check_device(device: str) -> None:

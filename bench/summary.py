@@ -22,6 +22,7 @@ from bench.statistics import (
 )
 from bench.workloads import Workload, named
 
+MOST_DISTURBED = 0.05  # of the samples of a group: the medians hardly see fewer
 WORST_FIRST = ("wrong", "failed", "not installed", "not offered", "measured")
 
 
@@ -138,7 +139,7 @@ def control_of(group: Group, processes: Sequence[Process], margin: float | None)
         message = f"the baseline {group.baseline} has no speed here"
         return Control(**common, trusted=False, message=message)
     interval = student(ratios)
-    message = distrust(interval, margin_of(group.device, None, margin))
+    message = distrust(interval, margin_of(group.device, None, margin)) or disturbance(processes)
     return Control(
         **common,
         trusted=not message,
@@ -151,6 +152,14 @@ def control_of(group: Group, processes: Sequence[Process], margin: float | None)
         processes=len(ratios),
         rounds=sum(map(len, ratios)),
     )
+
+
+def disturbance(processes: Sequence[Process]) -> str:
+    """Why a group is not to be believed whose peers were timed beside each other's threads; "" if few samples were."""
+    samples = sum(len(timed.samples) for process in processes for timed in process.timed)
+    beside = sum(sum(process.disturbed.values()) for process in processes)
+    few = beside <= MOST_DISTURBED * samples
+    return "" if few else f"{beside} of {samples} samples were begun while threads of another peer still ran"
 
 
 def trust_of(controls: Sequence[Control], processes: Sequence[Process]) -> Trust:

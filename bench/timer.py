@@ -1,7 +1,8 @@
 """The paired timer: all peers of a group in random order inside every round, in one process.
 
 Drift of the machine (neighbours, clocks, temperature) is slower than a round, so within one it hits all peers alike and the
-ratio of two samples of the same round is free of it. What differs from process to process (layout of memory, place among the
+ratio of two samples of the same round is free of it. Before each sample the threads that others left spinning fall asleep, and
+an untimed call wakes the peer's own again. What differs from process to process (layout of memory, place among the
 neighbours) is seen by repeating the whole in fresh processes: `bench.run`.
 """
 
@@ -12,12 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from bench import quiet
 from bench.clock import Clock, without_garbage_collection
 
 LEAST_SAMPLE_NS = 1e6  # a sample is so many calls in a row that it takes a millisecond: far above the clock's resolution
 MOST_INNER = 10_000
 WARM_NS = 20e6  # calls after the first and before the first sample: caches, branch predictors, kernels chosen by trial
 WARM_CALLS = 3
+WAKE_NS = 100e6  # to wake a pool takes 10 ms at times; a shorter sample follows upon an untimed call that has woken it
 SLOW_NS = 1e9  # a call of a second is warm once it was called twice, and is a sample of its own
 LEAST_ROUNDS = 3
 MOST_ROUNDS = 200
@@ -53,6 +56,7 @@ class Entry:
     samples: list[float] = field(default_factory=list)
     order: list[int] = field(default_factory=list)
     at: list[float] = field(default_factory=list)
+    disturbed: int = 0  # samples begun while threads of others were still running
     first_call_ns: float | None = None
     peak_bytes: int | None = None
     kept: dict[str, Kept] = field(default_factory=dict)  # "first", "random" and "last"
@@ -69,6 +73,7 @@ class Entry:
 
 def prepare(entry: Entry, clock: Clock) -> None:
     """The first call, timed apart; the memory of a second; a warm-up; and how many calls make one sample."""
+    quiet.wait()
     first = entry.built.arguments[0]
     entry.first_call_ns, _ = clock.time(entry.built.call, [first])
     began = time.perf_counter_ns()
@@ -102,6 +107,9 @@ def leave_out(entries: dict[str, Entry], seconds: float, rounds: int, last: Coll
 
 def sample(entry: Entry, clock: Clock, place: int, started: float, *, keep_random: bool) -> None:
     """One sample of one peer, and the outputs worth keeping, outside of the clock."""
+    entry.disturbed += not quiet.wait()
+    if entry.sample_ns < WAKE_NS:
+        clock.time(entry.built.call, [entry.built.arguments[i] for i in entry.next_variants(1)])
     variants = entry.next_variants(entry.inner)
     took, output = clock.time(entry.built.call, [entry.built.arguments[i] for i in variants])
     entry.samples.append(took)
@@ -122,22 +130,25 @@ def run_rounds(
     until: float = float("inf"),
     last: Collection[str] = (),
 ) -> None:
-    """Time all entries for about so many seconds, and for `least` rounds at the least. One that raises leaves the rounds.
+    """Time all entries for about so many seconds, with what comes before the first round, and for `least` rounds at the least.
+
+    One that raises leaves the rounds.
 
     `watch` is told, outside the clock, whose turn it is. Who cannot be timed before `until`, in seconds since 1970, is left out:
     the slowest first, and those of `last` last.
     """
-    for name in rng.permutation(list(entries)):
-        if time.time() > until:
-            entries[name].left_out = "the time budget ended before its first call"
-            continue
-        watch(name)
-        _guarded(entries[name], lambda entry=entries[name]: prepare(entry, clock))
-    leave_out(entries, until - time.time(), least, last)
-    started = time.perf_counter()
+    ends = time.perf_counter() + seconds
     with without_garbage_collection():
+        for name in rng.permutation(list(entries)):
+            if time.time() > until:
+                entries[name].left_out = "the time budget ended before its first call"
+                continue
+            watch(name)
+            _guarded(entries[name], lambda entry=entries[name]: prepare(entry, clock))
+        leave_out(entries, until - time.time(), least, last)
+        started = time.perf_counter()
         for done in range(MOST_ROUNDS):
-            if done >= least and time.perf_counter() - started > seconds:
+            if done >= least and time.perf_counter() > ends:
                 break
             keep_random = rng.random() < 1 / (done + 1)
             going = [name for name, entry in entries.items() if not entry.error and not entry.left_out]

@@ -67,7 +67,7 @@ def time_group(
         except Exception as error:
             absent[name] = Timed(name, *absence(error))
     turn = {"watch": lambda name: say({"at": [job["group"], name]}), "until": order["until"], "last": job["last"]}
-    run_rounds(entries, clock, rng, job["seconds"], **turn)
+    run_rounds(entries, clock, rng, started + job["seconds"] - time.time(), **turn)
     timed = [
         absent[name] if name in absent else _timed(name, entries[name], workload, order, parts, known) for name in job["peers"]
     ]
@@ -87,6 +87,7 @@ def time_group(
         timed=timed,
         load=machine.between(before, machine.load()),
         pools=pools,
+        disturbed={name: entry.disturbed for name, entry in entries.items() if entry.disturbed},
         throttled=machine.throttled(order["device"]),
     )
 

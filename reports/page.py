@@ -39,7 +39,7 @@ def context(found: Findings) -> dict[str, Any]:
         "growth": found.growth.to_dict("records"),
         "roofs": found.roofs.to_dict("records"),
         "controls": found.controls.to_dict("records"),
-        "places": speeds.by_place(found.run).to_dict("records"),
+        "predecessors": speeds.by_predecessor(found.run).to_dict("records"),
         "load": speeds.load(found.run),
         "counted": found.counted.loc[found.counted["status"] != "not installed"].to_dict("records"),
         "costs": found.costs.to_dict("records"),

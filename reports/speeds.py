@@ -138,27 +138,30 @@ def drift(run: Run) -> Table:
     return table.sort_values(["started", "group", "peer"], ignore_index=True)
 
 
-def by_place(run: Run) -> Table:
-    """Does it matter who runs first in a round? Median time by place, relative to the same peer's median in the same process."""
-    rows: list[tuple[int, float]] = []
+def by_predecessor(run: Run) -> Table:
+    """Does it matter who ran before? Median time of whoever follows a peer, relative to the follower's own in the same process."""
+    rows: list[tuple[str | None, float]] = []
     for process in lines(run, "process"):
+        before: dict[tuple[int, int], str] = {}  # (round, place) → who comes after that place
+        for timed in process["timed"]:
+            before |= {(i, place + 1): timed["peer"].removesuffix(" again") for i, place in enumerate(timed["order"])}
         for timed in process["timed"]:
             samples: Any = pd.Series(timed["samples"], dtype=float)
-            rows += zip(timed["order"], samples / samples.median(), strict=False)
-    table = pd.DataFrame(rows, columns=["place", "relative"]).dropna()
-    return table.groupby("place")["relative"].agg(samples="size", median="median").reset_index()
+            middle = samples.median()
+            followed = zip(samples, enumerate(timed["order"]), strict=False)
+            rows += [(before.get((i, place)), sample / middle) for sample, (i, place) in followed]
+    table = pd.DataFrame(rows, columns=["peer", "relative"]).dropna()
+    return table.groupby("peer", sort=False)["relative"].agg(samples="size", median="median").reset_index()
 
 
 def load(run: Run) -> Line:
-    """What else went on: the load and pressure around the processes, samples not used and why, throttling."""
+    """What else went on: the load and pressure around the processes, samples beside another peer's threads, throttling."""
     processes = lines(run, "process")
-    discarded: Counter[str] = Counter()
-    for process in processes:
-        discarded.update(process["discarded"])
     return {
         "processes": len(processes),
         "seconds": sum(process["seconds"] for process in processes),
-        "discarded": dict(sorted(discarded.items())),
+        "samples": sum(len(timed["samples"]) for process in processes for timed in process["timed"]),
+        "disturbed": sum(sum(process["disturbed"].values()) for process in processes),
         "throttled": sorted({str(process["throttled"]) for process in processes if process["throttled"]}),
         "load": _highest(processes, "load"),
         "pressure": _highest(processes, "pressure"),

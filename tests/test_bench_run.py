@@ -69,7 +69,7 @@ def test_every_planned_cell_is_measured(finished):
 
 
 def test_the_samples_say_how_they_were_taken(finished):
-    """Every peer and the control in every round, threads as asked for, load before and after, nothing discarded."""
+    """Every peer and the control in every round, threads as asked for, load before and after, nobody beside another's threads."""
     folder, _ = finished
     found = lines.processes(folder)
 
@@ -80,7 +80,7 @@ def test_the_samples_say_how_they_were_taken(finished):
         assert all(sorted(order) == [0, 1, 2, 3] for order in orders)
         assert process.pools[0] == "torch: 1"
         assert len(process.load["load"]) == 2
-        assert process.discarded == {}
+        assert process.disturbed == {}
 
 
 def test_lines_survive_the_disk(finished):

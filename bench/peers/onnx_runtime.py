@@ -1,8 +1,4 @@
-"""ONNX Runtime on the same weights, on the graphs of `onnx_graphs`.
-
-Its threads wait without spinning, or they would take the cores from whoever is timed next in the same process; where it is
-timed alone it may be a little faster.
-"""
+"""ONNX Runtime on the same weights, on the graphs of `onnx_graphs`."""
 
 # A machine without ONNX Runtime has nothing to look up.
 # pyright: reportMissingImports=false
@@ -30,10 +26,9 @@ class OnnxRuntime:
         model = model_of(workload, calls, dtype, device, self.name)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         names = [value.name for value in model.graph.input]
-        really = f"onnxruntime {onnxruntime.__version__}, threads do not spin"
+        really = f"onnxruntime {onnxruntime.__version__}"
         return Built(partial(_run, session, names), arguments_of(calls), really, dtype, keeps_memory=True)
 
 

@@ -28,7 +28,7 @@ DTYPES = ("float32", "float64", "bfloat16")
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the examples and inputs of a new run.")
 @click.option("--examples", type=click.IntRange(1), default=12, show_default=True, metavar="N", help="Examples a property.")
-@click.option("--budget", type=Duration(), default="100s", show_default=True, help="How long a new run may measure speed.")
+@click.option("--budget", type=Duration(), default="200s", show_default=True, help="How long a new run may measure speed.")
 @click.pass_context
 def command(
     ctx: click.Context,

@@ -1,0 +1,150 @@
+"""What a peer leaves running is waited for, and where it does not end it is said; memory is kept unless the user says otherwise."""
+
+import hashlib
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sample_runs import bench
+
+from bench import machine, quiet
+from bench.clock import ProcessorClock
+from bench.lines import process
+from bench.summary import control_of, group_of
+from bench.timer import Built, Entry, run_rounds
+from reports import speeds
+from reports.folders import Run
+
+if not quiet.TASKS.exists():
+    pytest.skip("this system does not show a process its threads", allow_module_level=True)
+
+
+def spin(seconds: float) -> threading.Thread:
+    """A thread that works for about so long without Python's lock, as those of a pool do."""
+    rounds = int(seconds * 1e7)  # at the speed of 2026
+    thread = threading.Thread(target=hashlib.pbkdf2_hmac, args=("sha256", b"veriformer", b"", rounds))
+    thread.start()
+    return thread
+
+
+@contextmanager
+def spinning(seconds: float):
+    """A thread works meanwhile, and has ended afterwards."""
+    thread = spin(seconds)
+    yield
+    thread.join()
+
+
+def entry(call) -> Entry:
+    """A peer that does nothing but `call`."""
+    return Entry(Built(call, [()], "", "float64"), lambda _, output: output)
+
+
+def test_a_thread_that_works_is_seen_and_one_that_sleeps_is_not():
+    """Waiting for a lock or the clock is sleeping."""
+    sleeper = threading.Event()
+    threading.Thread(target=sleeper.wait).start()
+    try:
+        with spinning(0.3):
+            assert quiet.running() >= 1
+        assert quiet.wait()
+        assert quiet.running() == 0
+    finally:
+        sleeper.set()
+
+
+def test_it_is_waited_for_its_end_but_not_for_ever(monkeypatch):
+    """False when it still runs."""
+    with monkeypatch.context() as patch, spinning(0.5):
+        patch.setattr(quiet, "LONGEST", 0.05)
+        assert not quiet.wait()
+    assert quiet.wait()
+
+
+def test_nobody_is_timed_beside_what_another_left_running():
+    """One leaves a thread at work after each call; the other's samples begin without it, in every round."""
+    left: list[threading.Thread] = []
+    beside: list[bool] = []
+
+    def follow() -> None:
+        beside.append(any(thread.is_alive() for thread in left))
+        time.sleep(0.001)
+
+    entries = {"leaves": entry(lambda: left.append(spin(0.02))), "follows": entry(follow)}
+
+    run_rounds(entries, ProcessorClock(), np.random.default_rng(0), seconds=0.0, least=10)
+
+    assert len(entries["follows"].samples) == 10
+    assert len(left) > 10
+    assert not any(beside)
+    assert not any(each.disturbed for each in entries.values())
+
+
+def test_samples_beside_a_thread_that_never_ends_are_counted(monkeypatch):
+    """They are kept, and known."""
+    monkeypatch.setattr(quiet, "LONGEST", 0.01)
+    with spinning(0.4):
+        follows = entry(lambda: None)
+        run_rounds({"follows": follows}, ProcessorClock(), np.random.default_rng(0), seconds=0.0, least=5)
+
+    assert follows.disturbed == 5
+
+
+def test_a_pool_is_woken_before_it_is_timed():
+    """One call more than the sample's is made before each, unless a call takes so long that waking is nothing beside it."""
+    made: list[int] = []
+    quick = entry(lambda: made.append(1))
+    run_rounds({"quick": quick}, ProcessorClock(), np.random.default_rng(0), seconds=0.0, least=4)
+    slow = entry(lambda: time.sleep(0.12))
+    run_rounds({"slow": slow}, ProcessorClock(), np.random.default_rng(0), seconds=0.0, least=1)
+
+    assert quick.calls == 4 * (quick.inner + 1)
+    assert slow.calls == 1
+
+
+def test_a_group_is_not_believed_whose_peers_ran_beside_each_others_threads():
+    """One sample in twenty may; more, and no comparison counts."""
+    timed = {name: {"peer": name, "status": "measured", "samples": [1e6] * 20, "order": [0] * 20} for name in ("a", "a again")}
+    common = {"group": "g", "workload": "", "step": "", "dtype": "", "device": "cpu", "threads": 1, "seed": 0, "sizes": {}}
+    rest = {"started": 0.0, "seconds": 1.0, "load": {}, "pools": [], "timed": [each | {"gate": None} for each in timed.values()]}
+    found = [process({"id": str(i), "process": i, **common, **rest}) for i in range(3)]
+    group = group_of("attention.64", "float32", "cpu", 1, ["a"], "a")
+
+    assert control_of(group, found, None).trusted
+    assert control_of(group, [replace(each, disturbed={"a": 2}) for each in found], None).trusted
+    beside = control_of(group, [replace(each, disturbed={"a": 3}) for each in found], None)
+    assert not beside.trusted
+    assert beside.message == "9 of 120 samples were begun while threads of another peer still ran"
+
+
+def test_the_report_shows_who_leaves_something_running(tmp_path):
+    """Whoever comes after "torch" takes a fifth longer: the row of torch says so, the others' stay at 1."""
+    lines = [line for line in bench() if line["what"] == "process"]
+    rng = np.random.default_rng(0)
+    for line in lines:
+        orders = [rng.permutation(len(line["timed"])) for _ in range(40)]
+        after = {line["timed"].index(timed): timed for timed in line["timed"]}
+        torch = next(i for i, timed in after.items() if timed["peer"] == "torch")
+        for i, timed in after.items():
+            timed["order"] = [int(order[i]) for order in orders]
+            timed["samples"] = [1e6 * (1.2 if order[i] == order[torch] + 1 else 1.0) for order in orders]
+    found = speeds.by_predecessor(Run(tmp_path, {}, bench=lines)).set_index("peer")["median"]
+
+    assert found["torch"] == pytest.approx(1.2)
+    assert found.drop("torch").to_numpy() == pytest.approx(1.0)
+
+
+def test_memory_is_kept_unless_the_user_says_otherwise(monkeypatch):
+    """What is set outside stands; threads are those of the run."""
+    monkeypatch.setenv("MALLOC_MMAP_MAX_", "7")
+    monkeypatch.setenv("OMP_NUM_THREADS", "9")
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+
+    found = machine.fresh_environment(2)
+
+    assert found["MALLOC_MMAP_MAX_"] == "7"
+    assert found["MALLOC_TRIM_THRESHOLD_"] == machine.HELD["MALLOC_TRIM_THRESHOLD_"]
+    assert found["OMP_NUM_THREADS"] == "2"
