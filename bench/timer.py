@@ -22,6 +22,7 @@ WARM_NS = 20e6  # calls after the first and before the first sample: caches, bra
 WARM_CALLS = 3
 WAKE_NS = 100e6  # to wake a pool takes 10 ms at times; a shorter sample follows upon an untimed call that has woken it
 SLOW_NS = 1e9  # a call of a second is warm once it was called twice, and is a sample of its own
+LONG_NS = 10e9  # a longer call is not made for warmth or for its memory alone, and one round with it is enough in a process
 LEAST_ROUNDS = 3
 MOST_ROUNDS = 200
 
@@ -76,10 +77,13 @@ def prepare(entry: Entry, clock: Clock) -> None:
     quiet.wait()
     first = entry.built.arguments[0]
     entry.first_call_ns, _ = clock.time(entry.built.call, [first])
+    entry.sample_ns, entry.inner = entry.first_call_ns, 1
+    if entry.sample_ns > LONG_NS:
+        return
     began = time.perf_counter_ns()
     if not entry.built.keeps_memory:
         entry.peak_bytes = clock.peak_bytes(lambda: entry.built.call(*first))
-    entry.sample_ns, entry.inner = float(time.perf_counter_ns() - began), 1
+    entry.sample_ns = float(time.perf_counter_ns() - began)
     if entry.sample_ns > SLOW_NS:
         return
     spent, quickest = 0.0, float("inf")
@@ -145,6 +149,7 @@ def run_rounds(
                 continue
             watch(name)
             _guarded(entries[name], lambda entry=entries[name]: prepare(entry, clock))
+        least = 1 if any(entry.sample_ns > LONG_NS for entry in entries.values()) else least
         leave_out(entries, until - time.time(), least, last)
         started = time.perf_counter()
         for done in range(MOST_ROUNDS):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import worker
+from bench import timer, worker
 from bench.clock import ProcessorClock
 from bench.gate import Judged, judge, parts
 from bench.growth import fitted_exponent, local_exponents
@@ -134,6 +134,19 @@ def test_the_slowest_are_left_out_until_the_others_fit():
     assert fitting(10.0) == "ab"
     assert fitting(16.0, last="c") == "ac"
     assert fitting(-1.0, last="c") == ""
+
+
+def test_who_takes_very_long_is_called_twice(monkeypatch):
+    """Once for the first call, once for one round; the others have that one round too, but are warmed as ever."""
+    monkeypatch.setattr(timer, "LONG_NS", 10e6)
+    slow, quick = entry(lambda _: time.sleep(0.02)), entry(lambda i: i)
+
+    run_rounds({"slow": slow, "quick": quick}, ProcessorClock(), np.random.default_rng(0), seconds=0.0)
+
+    assert slow.calls == 2, "a call that wakes its pool, and the sample"
+    assert slow.peak_bytes is None
+    assert len(slow.samples) == len(quick.samples) == 1
+    assert quick.inner > 1
 
 
 def test_when_the_time_is_over_nobody_is_called():

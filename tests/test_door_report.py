@@ -78,3 +78,12 @@ def test_an_interrupted_run_is_kept_and_said_to_be(tmp_path, monkeypatch):
 
     assert said.exit_code == 130
     assert f"veriformer report {tmp_path / 'run'}" in " ".join(said.stdout.split())
+
+
+def test_a_workload_that_does_not_exist_is_told_before_anything_runs(tmp_path):
+    """One line, exit code 2, and no folder."""
+    said = CliRunner().invoke(main, ["report", "--workloads", "atention", "--run", str(tmp_path / "run")])
+
+    assert said.exit_code == 2
+    assert "no workload, family or set called 'atention'; did you mean attention" in said.output
+    assert not (tmp_path / "run").exists()

@@ -10,7 +10,7 @@ from reports.folders import ReportError
 from reports.render import render
 from reports.summary import exit_code
 from veriformer import engine, options, progress
-from veriformer.commands.bench import Duration
+from veriformer.commands.bench import Duration, listed
 from veriformer.results import GOOD, INTERRUPTED, MISSING
 from veriformer.settings import Refused
 
@@ -28,6 +28,7 @@ DTYPES = ("float32", "float64", "bfloat16")
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the examples and inputs of a new run.")
 @click.option("--examples", type=click.IntRange(1), default=12, show_default=True, metavar="N", help="Examples a property.")
+@click.option("--workloads", default="short", show_default=True, metavar="LIST", help="What a new run times (see bench --list).")
 @click.option("--budget", type=Duration(), default="200s", show_default=True, help="How long a new run may measure speed.")
 @click.pass_context
 def command(
@@ -39,6 +40,7 @@ def command(
     folder: Path | None,
     seed: int,
     examples: int,
+    workloads: str,
     budget: float,
 ) -> None:
     """Verify and measure all that is built in, and write report.html, summary.md and tables; or render the run folders FOLDERS.
@@ -53,12 +55,13 @@ def command(
     made_now = not folders
     code = GOOD
     if made_now:
+        wanted = _known(workloads)
         run = options.run_folder(folder)
         code = _verify(run, seed, examples, console)
         if code == INTERRUPTED:
             console.print(Text(f"interrupted; what is finished is kept: veriformer report {run}"))
             ctx.exit(code)
-        code = max(code, _bench(run, seed, budget, console), key=_severity)
+        code = max(code, _bench(run, wanted, seed, budget, console), key=_severity)
         folders = (run,)
     try:
         written, found = render(folders, out or folders[0], against)
@@ -68,6 +71,17 @@ def command(
         if path.suffix in {".html", ".md"}:
             console.print(Text(str(path), "bold"))
     ctx.exit(code if made_now else exit_code(found))
+
+
+def _known(workloads: str) -> tuple[str, ...]:
+    """What is to be timed; a typing mistake is told before anything runs."""
+    from bench.workloads import select
+
+    try:
+        select(listed(workloads))
+    except ValueError as error:
+        raise Refused(str(error)) from None
+    return listed(workloads)
 
 
 def _severity(code: int) -> int:
@@ -95,13 +109,13 @@ def _verify(run: Path, seed: int, examples: int, console: Console) -> int:
     return INTERRUPTED if ended.interrupted else results.exit_code
 
 
-def _bench(run: Path, seed: int, budget: float, console: Console) -> int:
+def _bench(run: Path, workloads: tuple[str, ...], seed: int, budget: float, console: Console) -> int:
     from bench.bar import Bar
     from bench.run import run as measure
     from bench.show import exit_code as timed
     from bench.show import show
 
     with Bar() as bar:
-        summary = measure(run, ("short",), budget, progress=bar.show, seed=seed)
+        summary = measure(run, workloads, budget, progress=bar.show, seed=seed)
     show(summary, console)
     return timed(summary)
