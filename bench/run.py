@@ -119,6 +119,7 @@ class Run:
             if self.settings.suite:
                 for cost in suite_cost.measure():
                     lines.write(self.folder, cost)
+                    self._say(f"the suite itself: {cost.piece} {cost.name}")
         finally:
             summary = self.summarise()
         return summary
@@ -180,7 +181,6 @@ class Run:
         return []
 
     def _take(self, line: dict[str, Any]) -> None:
-        planned = len(self.groups) * self.settings.processes
         if "process" in line:
             process = lines.process(line["process"])
             lines.write(self.folder, process)
@@ -190,7 +190,11 @@ class Run:
         elif "roofs" in line:
             self.roofs = roof.best_of([*self.roofs, *(Roof(**fields) for fields in line["roofs"])])
         elif "at" in line:
-            self.progress(" ".join(line["at"]).strip(), min(len(self.processes), planned), planned)
+            self._say(" ".join(line["at"]).strip())
+
+    def _say(self, what: str) -> None:
+        planned = len(self.groups) * self.settings.processes
+        self.progress(what, min(len(self.processes), planned), planned)
 
     def _miss(self, group: str, peer: str, status: str, message: str) -> None:
         """Whoever could not be timed in one process of this run is not tried in the next."""
