@@ -64,12 +64,16 @@ def _fresh(seed: int, rounds: int) -> dict[str, Any]:
 
 
 @contextmanager
-def neighbours(count: int) -> Iterator[None]:
-    """Other programs on the machine, which work and rest in turns."""
-    busy = f"import time\nwhile True:\n end = time.time() + {BURST}\n while time.time() < end: pass\n time.sleep({BURST})"
+def neighbours(count: int) -> Iterator[list[int]]:
+    """Other programs on the machine, which work and rest in turns: their process numbers."""
+    here = os.getpid()  # whose end is theirs, however it comes
+    busy = (
+        f"import os, time\nwhile os.getppid() == {here}:\n end = time.time() + {BURST}\n"
+        f" while time.time() < end: pass\n time.sleep({BURST})"
+    )
     running = [subprocess.Popen([sys.executable, "-c", busy]) for _ in range(count)]
     try:
-        yield
+        yield [process.pid for process in running]
     finally:
         for process in running:
             process.kill()

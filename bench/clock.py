@@ -1,12 +1,13 @@
 """Time and memory of calls: the processor's clock, and what every device's clock must answer. This file needs no torch."""
 
-import ctypes
 import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
+
+from bench import quiet
 
 STATUS = Path("/proc/self/status")
 RESET = Path("/proc/self/clear_refs")  # "5" sets the highest resident memory back to the present one
@@ -38,8 +39,7 @@ class ProcessorClock:
     def peak_bytes(self, call: Callable[[], Any]) -> int | None:
         """How far one call raises the process's resident memory, after what was freed before has been given back."""
         gc.collect()
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)
+        quiet.give_back()
         try:
             RESET.write_text("5", encoding="ascii")
             before = _resident("VmRSS")

@@ -1,10 +1,14 @@
-"""Waiting until the threads that one peer left behind sleep, so that the next is not timed beside them.
+"""Between two peers: the threads that one left behind fall asleep, and the memory it freed goes back to the system.
 
 A pool of threads does not stop when its call returns: it spins for a while, since more work may come (GNU's OpenMP for some
 7 ms, OpenBLAS for a tenth of a second, Intel's OpenMP for two tenths). Whoever is timed meanwhile has to share its cores with it:
 on two cores PyTorch's attention of 512 words took 20 ms beside NumPy's idle threads, and 3.8 ms without them.
+
+Memory that stays with the process (`bench.machine.HELD`) would be the next peer's by luck, and all peers' together too much:
+scores of 8192 words take gigabytes.
 """
 
+import ctypes
 import threading
 import time
 from contextlib import suppress
@@ -34,3 +38,9 @@ def wait() -> bool:
             return False
         time.sleep(LOOK_EVERY)
     return True
+
+
+def give_back() -> None:
+    """Return to the system all memory that was freed, where its allocator can be asked to."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

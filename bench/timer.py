@@ -1,9 +1,9 @@
 """The paired timer: all peers of a group in random order inside every round, in one process.
 
 Drift of the machine (neighbours, clocks, temperature) is slower than a round, so within one it hits all peers alike and the
-ratio of two samples of the same round is free of it. Before each sample the threads that others left spinning fall asleep, and
-an untimed call wakes the peer's own again. What differs from process to process (layout of memory, place among the
-neighbours) is seen by repeating the whole in fresh processes: `bench.run`.
+ratio of two samples of the same round is free of it. Before each sample the threads that others left spinning fall asleep, the
+memory they freed goes back, and an untimed call wakes the peer's own pool and fetches its memory again. What differs from process
+to process (layout of memory, place among the neighbours) is seen by repeating the whole in fresh processes: `bench.run`.
 """
 
 import time
@@ -20,9 +20,8 @@ LEAST_SAMPLE_NS = 1e6  # a sample is so many calls in a row that it takes a mill
 MOST_INNER = 10_000
 WARM_NS = 20e6  # calls after the first and before the first sample: caches, branch predictors, kernels chosen by trial
 WARM_CALLS = 3
-WAKE_NS = 100e6  # to wake a pool takes 10 ms at times; a shorter sample follows upon an untimed call that has woken it
 SLOW_NS = 1e9  # a call of a second is warm once it was called twice, and is a sample of its own
-LONG_NS = 10e9  # a longer call is not made for warmth or for its memory alone, and one round with it is enough in a process
+LONG_NS = 10e9  # a longer call is not made for its warmth or its memory alone, and one round with it is enough in a process
 LEAST_ROUNDS = 3
 MOST_ROUNDS = 200
 
@@ -112,7 +111,8 @@ def leave_out(entries: dict[str, Entry], seconds: float, rounds: int, last: Coll
 def sample(entry: Entry, clock: Clock, place: int, started: float, *, keep_random: bool) -> None:
     """One sample of one peer, and the outputs worth keeping, outside of the clock."""
     entry.disturbed += not quiet.wait()
-    if entry.sample_ns < WAKE_NS:
+    quiet.give_back()
+    if entry.sample_ns <= LONG_NS:
         clock.time(entry.built.call, [entry.built.arguments[i] for i in entry.next_variants(1)])
     variants = entry.next_variants(entry.inner)
     took, output = clock.time(entry.built.call, [entry.built.arguments[i] for i in variants])

@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -154,6 +156,24 @@ def test_the_self_test_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     assert "3 trials of 2 processes and 5 rounds" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         calibration.main(["--trials", "4", *sizes[2:], "--processes", "3"])
+
+
+def test_its_neighbours_end_with_it_however_it_ends():
+    """Killed, it cannot end them; they see it."""
+    waits = "with calibration.neighbours(1) as found: print(*found, flush=True); calibration.time.sleep(60)"
+    waits = f"from bench import calibration\n{waits}"
+    killed = subprocess.Popen([sys.executable, "-c", waits], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert killed.stdout is not None
+    neighbour = psutil.Process(int(killed.stdout.readline()))
+    assert neighbour.status() != psutil.STATUS_ZOMBIE
+
+    killed.kill()
+    killed.wait()
+    until = time.monotonic() + 10
+    while neighbour.is_running() and neighbour.status() != psutil.STATUS_ZOMBIE and time.monotonic() < until:
+        time.sleep(0.05)
+
+    assert not neighbour.is_running() or neighbour.status() == psutil.STATUS_ZOMBIE
 
 
 def test_the_report_shows_the_designs_side_by_side():
