@@ -2,14 +2,19 @@
 
 import json
 import re
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from bench import lines
 from reference import STEPS
 from veriformer import verify
 from veriformer.cli import COMMANDS
+from veriformer.results import Results
+from veriformer.show import show
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -109,6 +114,41 @@ def test_its_trust_in_timings_is_the_committed_one():
     assert figures("median width")[:2] == [f"{100 * each['width']:.2f} %" for each in two]
     more = [each["above_one"] for each in two] + [single["5 % found"]]
     assert figures("5 % more work found") == [f"{100 * share:.0f} %" for share in more]
+
+
+RUN = next((ROOT / "reports" / "runs").iterdir())
+
+
+def test_its_verification_is_the_committed_run(monkeypatch):
+    """What the command prints of it, line by line."""
+    monkeypatch.chdir(ROOT)
+    told = StringIO()
+    show(Results.of(RUN), Console(file=told, width=100, highlight=False))
+    printed = [line.rstrip() for line in told.getvalue().splitlines()]
+
+    assert "```\n{}\n```".format("\n".join(printed)) in README
+    assert f"[`{RUN.relative_to(ROOT)}`]({RUN.relative_to(ROOT)}/summary.md)" in README
+
+
+def test_its_speeds_are_those_of_the_committed_run():
+    """Each cell of the table: the ratio and its interval, or the word for what cannot be said."""
+    compared = {line["id"]: line for line in lines.read(RUN) if line["what"] == "comparison"}
+    head, _, *rows = README.split("<!-- speeds -->\n")[1].split("\n\n")[0].splitlines()
+    workloads = re.findall(r"`([\w.]+)`", head)
+
+    assert len(workloads) > 3
+    for row in rows:
+        peer, *cells = [cell.strip(" `") for cell in row.strip("|").split("|")]
+        found = [compared.get(f"{workload}/float32/cpu/2t/{peer}", {"ratio": None}) for workload in workloads]
+        assert cells == [speed(line) for line in found], peer
+
+
+def speed(line: dict[str, Any]) -> str:
+    """A cell of the table."""
+    if line["ratio"] is None:
+        return ""
+    doubt = {"unresolved": " ?", "untrusted": " ??"}.get(line["verdict"], "")
+    return f"{line['ratio']:.2f} [{line['low']:.2f}, {line['high']:.2f}]{doubt}" if line["low"] else f"{line['ratio']:.2f} ?"
 
 
 @pytest.mark.parametrize("target", ["report", "test", "lint", "score", "calibrate", "nightly"])
