@@ -44,7 +44,7 @@ VERDICTS = {
     "slower": "the whole interval lies above it",
     "same": "the whole interval lies inside it",
     "unresolved": "the interval crosses the edge of the band: more rounds are needed",
-    "untrusted": "the control says that this machine, now, cannot tell the baseline from itself",
+    "untrusted": "the control says that here, now, the baseline cannot be told from itself, or that peers ran beside each other",
 }
 
 
