@@ -11,10 +11,13 @@ from torch import Tensor
 
 
 def softmax(scores: Float[Tensor, "... n m"]) -> Float[Tensor, "... n m"]:
-    """One pass of torch's, kept from the rows it has no answer for: a row of nothing but −inf gets weights of 0.
+    """torch's, kept from the rows it has no answer for: a row of nothing but −inf gets weights of 0.
 
-    Such a row is scored 0 before the softmax and emptied after it, so that no NaN arises, in the gradients either.
+    Of such a row torch makes NaN throughout, so that one column tells whether there is any. Then the row is scored 0 before the
+    softmax and emptied after it, and no NaN arises in the gradients either. A compiler, which cannot look, always does so.
     """
+    weights = torch.softmax(scores, dim=-1)
+    if not torch.compiler.is_compiling() and not weights[..., :1].isnan().any():
+        return weights
     blind = (scores == -torch.inf).all(dim=-1, keepdim=True)
-    weights = torch.softmax(scores.masked_fill(blind, 0.0), dim=-1)
-    return weights.masked_fill(blind, 0.0)
+    return torch.softmax(scores.masked_fill(blind, 0.0), dim=-1).masked_fill(blind, 0.0)

@@ -16,7 +16,7 @@ from bench import machine, quiet
 from bench.clock import ProcessorClock
 from bench.lines import process
 from bench.summary import control_of, group_of
-from bench.timer import Built, Entry, run_rounds
+from bench.timer import Built, Entry, run_rounds, wake
 from reports import speeds
 from reports.folders import Run
 
@@ -116,6 +116,37 @@ def test_a_pool_is_woken_before_it_is_timed():
     run_rounds({"quick": quick}, ProcessorClock(), np.random.default_rng(0), seconds=0.0, least=4)
 
     assert quick.calls == 4 * (quick.inner + 1)
+
+
+@pytest.mark.parametrize(
+    ("pages", "calls"),
+    [([0], 1), ([9], 1), ([10**6, 6 * 10**5, 0], 3), ([10**6, 10**6], 2), ([10**6, 10**5, 10**4, 10**3], 4)],
+    ids=["none", "few", "after two calls", "anew in every call", "ever fewer"],
+)
+def test_a_peer_is_woken_until_its_memory_is_there(monkeypatch, pages, calls):
+    """Or until it is seen to keep none; four calls at the most."""
+    fetched = 0
+
+    def fetch() -> None:
+        nonlocal fetched
+        fetched += pages[slow.calls - 1] if slow.calls <= len(pages) else 0
+
+    slow = entry(fetch)
+    monkeypatch.setattr(quiet, "fetched", lambda: fetched)
+
+    wake(slow, ProcessorClock())
+
+    assert slow.calls == calls
+
+
+def test_pages_that_are_fetched_are_counted():
+    """At least one for every two MiB, the largest page a system gives of itself."""
+    if quiet.resource is None:
+        pytest.skip("this system does not count a process's pages")
+    before = quiet.fetched()
+    block = bytearray(b"x") * 2**27
+
+    assert quiet.fetched() - before >= len(block) >> 21
 
 
 @pytest.mark.skipif(ProcessorClock().peak_bytes(lambda: None) is None, reason="this system does not tell a process its memory")

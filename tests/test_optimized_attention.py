@@ -130,8 +130,10 @@ def test_layouts_do_not_matter(rule, contiguous):
 
 
 @each_dtype
-def test_softmax_of_a_blind_row_is_zeros_and_its_gradient_too(dtype):
+@pytest.mark.parametrize("compiling", [False, True])
+def test_softmax_of_a_blind_row_is_zeros_and_its_gradient_too(dtype, compiling, monkeypatch):
     """−∞ throughout: weights of 0 and no NaN in the gradient; other rows as ever, no key at all included."""
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
     scores = drawn(2, 3, dtype=dtype)
     scores[1] = -torch.inf
     scores.requires_grad_()
