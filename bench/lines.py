@@ -99,6 +99,7 @@ class Process:
     load: dict[str, Any]  # before and after: {"load": [1 min, 1 min], "pressure": [share of time somebody waited for a core, …]}
     pools: list[str]  # the thread pools that were found and how many threads each had
     disturbed: dict[str, int] = field(default_factory=dict)  # peer → samples begun while another's threads still ran; not dropped
+    repeated: dict[str, int] = field(default_factory=dict)  # peer → how often a sample was taken again for memory it fetched
     throttled: str = ""  # a GPU's reasons for a lower clock during the process, as its driver names them
 
 

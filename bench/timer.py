@@ -2,7 +2,7 @@
 
 Drift of the machine (neighbours, clocks, temperature) is slower than a round, so within one it hits all peers alike and the
 ratio of two samples of the same round is free of it. Before each sample the threads that others left spinning fall asleep, the
-memory they freed goes back, and untimed calls wake the peer's own pool and fetch its memory again. What differs from process
+memory they freed goes back, and an untimed call wakes the peer's own pool and fetches its memory again. What differs from process
 to process (layout of memory, place among the neighbours) is seen by repeating the whole in fresh processes: `bench.run`.
 """
 
@@ -24,7 +24,8 @@ SLOW_NS = 1e9  # a call of a second is warm once it was called twice, and is a s
 LONG_NS = 10e9  # a longer call is not made for its warmth or its memory alone, and one round with it is enough in a process
 FEW_PAGES = 0.01  # the share of a sample that fetching memory may take, at so many ns a page:
 PAGE_NS = 1e3
-MOST_WAKING = 4  # calls before a sample
+MOST_KEPT = 0.9  # who fetches this share of what its first call fetched keeps no memory
+MOST_REPEATS = 4  # of one sample
 LEAST_ROUNDS = 3
 MOST_ROUNDS = 200
 
@@ -60,6 +61,7 @@ class Entry:
     order: list[int] = field(default_factory=list)
     at: list[float] = field(default_factory=list)
     disturbed: int = 0  # samples begun while threads of others were still running
+    repeated: int = 0  # how often a sample was taken again, since memory had to be fetched
     first_call_ns: float | None = None
     peak_bytes: int | None = None
     kept: dict[str, Kept] = field(default_factory=dict)  # "first", "random" and "last"
@@ -111,34 +113,45 @@ def leave_out(entries: dict[str, Entry], seconds: float, rounds: int, last: Coll
         needed -= rounds * own
 
 
-def wake(entry: Entry, clock: Clock) -> None:
-    """Untimed calls until one fetches next to no memory, or no less than the one before it.
+@dataclass
+class _Taken:
+    """Some calls in a row."""
 
-    One is not always enough: what the first fetched, the second may find cut up otherwise. And there are peers that keep none.
-    """
-    last = float("inf")
-    for _ in range(MOST_WAKING):
-        before = quiet.fetched()
-        took = clock.time(entry.built.call, [entry.built.arguments[i] for i in entry.next_variants(1)])[0]
-        pages = quiet.fetched() - before
-        if pages * PAGE_NS <= FEW_PAGES * max(took, LEAST_SAMPLE_NS) or pages > 0.9 * last:
-            return
-        last = pages
+    ns: float  # a call
+    pages: float  # of memory fetched, a call
+    variant: int  # of the last call
+    output: Any  # of the last call
+
+
+def _take(entry: Entry, clock: Clock, calls: int) -> _Taken:
+    variants = entry.next_variants(calls)
+    before = quiet.fetched()
+    ns, output = clock.time(entry.built.call, [entry.built.arguments[i] for i in variants])
+    return _Taken(ns, (quiet.fetched() - before) / calls, variants[-1], output)
 
 
 def sample(entry: Entry, clock: Clock, place: int, started: float, *, keep_random: bool) -> None:
-    """One sample of one peer, and the outputs worth keeping, outside of the clock."""
+    """One sample of one peer, and the outputs worth keeping, outside of the clock.
+
+    The first call after others' finds none of its memory and sleeping threads; it is not timed. What it fetched, the next may
+    find cut up otherwise, and fetch gigabytes again: then the sample is taken again, unless it fetched no less than the first,
+    as a peer does that keeps no memory.
+    """
     entry.disturbed += not quiet.wait()
     quiet.give_back()
-    if entry.sample_ns <= LONG_NS:
-        wake(entry, clock)
-    variants = entry.next_variants(entry.inner)
-    took, output = clock.time(entry.built.call, [entry.built.arguments[i] for i in variants])
-    entry.samples.append(took)
+    fresh = 0.0 if entry.sample_ns > LONG_NS else _take(entry, clock, 1).pages
+    taken = _take(entry, clock, entry.inner)
+    for _ in range(MOST_REPEATS):
+        if taken.pages * PAGE_NS <= FEW_PAGES * taken.ns or taken.pages >= MOST_KEPT * fresh:
+            break
+        taken.output = None  # or its memory would be missing in the next call
+        taken = _take(entry, clock, entry.inner)
+        entry.repeated += 1
+    entry.samples.append(taken.ns)
     entry.order.append(place)
     entry.at.append(round(time.perf_counter() - started, 6))
     names = ["last"] + ["first"] * (len(entry.samples) == 1) + ["random"] * keep_random
-    kept = Kept(variants[-1], entry.part(variants[-1], output))
+    kept = Kept(taken.variant, entry.part(taken.variant, taken.output))
     entry.kept.update(dict.fromkeys(names, kept))
 
 

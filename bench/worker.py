@@ -88,6 +88,7 @@ def time_group(
         load=machine.between(before, machine.load()),
         pools=pools,
         disturbed={name: entry.disturbed for name, entry in entries.items() if entry.disturbed},
+        repeated={name: entry.repeated for name, entry in entries.items() if entry.repeated},
         throttled=machine.throttled(order["device"]),
     )
 

@@ -23,7 +23,7 @@ EXTRAS: dict[str, dict[str, type]] = {  # other files of a run folder, and what 
 MACHINE = ("processor", "cores", "threads", "float32_matmul_precision", "device", "device_name", "cuda")
 TIMED = ("group", "workload", "step", "dtype", "device", "threads")  # what all timed lines say of the thing timed
 BENCH = {  # the fields a report needs of each `what` of bench.jsonl
-    "process": ("group", "process", "started", "seconds", "timed", "load", "disturbed", "throttled"),
+    "process": ("group", "process", "started", "seconds", "timed", "load", "disturbed", "repeated", "throttled"),
     "cell": (*TIMED, "peer", "status", "message", "really", "gate", "flops", "bytes", "median_ns", "low_ns", "high_ns"),
     "comparison": (*TIMED, "baseline", "peer", "verdict", "message", "margin", "ratio", "low", "high"),
     "control": ("group", "baseline", "trusted", "message", "ratio", "low", "high", "reach"),

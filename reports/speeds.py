@@ -155,13 +155,14 @@ def by_predecessor(run: Run) -> Table:
 
 
 def load(run: Run) -> Line:
-    """What else went on: the load and pressure around the processes, samples beside another peer's threads, throttling."""
+    """What else went on: load and pressure around the processes, samples beside others' threads or taken again, throttling."""
     processes = lines(run, "process")
     return {
         "processes": len(processes),
         "seconds": sum(process["seconds"] for process in processes),
         "samples": sum(len(timed["samples"]) for process in processes for timed in process["timed"]),
         "disturbed": sum(sum(process["disturbed"].values()) for process in processes),
+        "repeated": sum(sum(process["repeated"].values()) for process in processes),
         "throttled": sorted({str(process["throttled"]) for process in processes if process["throttled"]}),
         "load": _highest(processes, "load"),
         "pressure": _highest(processes, "pressure"),

@@ -138,7 +138,7 @@ def _process(group: str, number: int, baseline: float, peers: dict[str, float]) 
         timed.append({"peer": peer, "status": "measured", "samples": samples, "order": order, "at": [0.01 * i for i in range(8)]})
     load = {"load": [1.5, 1.7], "pressure": [0.2, 0.3]}
     told = {"group": group, "process": number, "started": 1.7e9 + 30 * number, "seconds": 3.0, "timed": timed, "load": load}
-    return _line("process", f"{group}/#{number}", **told, disturbed={}, throttled="")
+    return _line("process", f"{group}/#{number}", **told, disturbed={}, repeated={}, throttled="")
 
 
 def _cell(thing: dict[str, Any], group: str, peer: str, ns: float, *, wrong: bool) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from bench import machine, quiet
 from bench.clock import ProcessorClock
 from bench.lines import process
 from bench.summary import control_of, group_of
-from bench.timer import Built, Entry, run_rounds, wake
+from bench.timer import Built, Entry, run_rounds, sample
 from reports import speeds
 from reports.folders import Run
 
@@ -119,24 +119,27 @@ def test_a_pool_is_woken_before_it_is_timed():
 
 
 @pytest.mark.parametrize(
-    ("pages", "calls"),
-    [([0], 1), ([9], 1), ([10**6, 6 * 10**5, 0], 3), ([10**6, 10**6], 2), ([10**6, 10**5, 10**4, 10**3], 4)],
-    ids=["none", "few", "after two calls", "anew in every call", "ever fewer"],
+    ("pages", "taken"),
+    [([0, 0], 1), ([10**6, 9], 1), ([10**6, 6 * 10**5, 6 * 10**5, 0, 0], 3), ([10**6, 10**6, 0], 1), ([10**6] + [10**5] * 9, 5)],
+    ids=["none", "few", "after two attempts", "anew in every call", "five times at the most"],
 )
-def test_a_peer_is_woken_until_its_memory_is_there(monkeypatch, pages, calls):
-    """Or until it is seen to keep none; four calls at the most."""
+def test_a_sample_is_taken_again_while_its_memory_is_not_there(monkeypatch, pages, taken):
+    """Unless the peer is seen to keep none: it fetches as much as in the first call, which found nothing."""
     fetched = 0
 
     def fetch() -> None:
         nonlocal fetched
-        fetched += pages[slow.calls - 1] if slow.calls <= len(pages) else 0
+        fetched += pages[slow.calls - 1]
+        time.sleep(0.001)
 
-    slow = entry(fetch)
+    slow = replace(entry(fetch), inner=1)
     monkeypatch.setattr(quiet, "fetched", lambda: fetched)
 
-    wake(slow, ProcessorClock())
+    sample(slow, ProcessorClock(), 0, 0.0, keep_random=False)
 
-    assert slow.calls == calls
+    assert slow.calls == 1 + taken
+    assert slow.repeated == taken - 1
+    assert len(slow.samples) == 1
 
 
 def test_pages_that_are_fetched_are_counted():
