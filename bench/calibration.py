@@ -183,12 +183,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--neighbours", type=int, default=2, help="busy programs beside the trials")
     parser.add_argument("--into", type=Path, default=Path("runs/calibration"))
-    parser.add_argument("--write", type=Path, metavar="FILE", help="also write the summary to this JSON file")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
     given = parser.parse_args(arguments)
     if min(given.trials, given.rounds) < 1 or given.processes < 2:
         parser.error("expected at least one trial, one round and two processes")
-    if given.write is not None and not given.write.resolve().parent.is_dir():
-        parser.error(f"--write {given.write}: expected a file in a folder that exists")
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
@@ -199,9 +197,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     found = summary(trials)
-    if given.write is not None:
-        given.write.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    print(report(found))
+    print(json.dumps(found, ensure_ascii=False, indent=1) if given.json else report(found))
     return 0
 
 

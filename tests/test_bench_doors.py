@@ -157,6 +157,25 @@ def test_the_self_test_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         calibration.main(["--trials", "4", *sizes[2:], "--processes", "3"])
 
+    calibration.main(["--trials", "3", *sizes, "--json"])
+    assert json.loads(capsys.readouterr().out)["trials"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--self-test", "--budget", "5m"], "--budget: expected without --self-test, which times work of its own"),
+        (["--self-test", "--list"], "--self-test: expected without --list, which measures nothing"),
+        (["--list", "--json"], "--json: expected without --list, which measures nothing"),
+    ],
+)
+def test_an_option_that_would_be_given_for_nothing_is_refused(arguments, said):
+    """Naming it, and what it does not go with."""
+    answer = CliRunner().invoke(main, ["bench", *arguments])
+
+    assert answer.exit_code == 2
+    assert said in answer.output
+
 
 def test_its_neighbours_end_with_it_however_it_ends():
     """Killed, it cannot end them; they see it."""

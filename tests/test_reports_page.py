@@ -390,6 +390,19 @@ def test_malformed_result_of_another_command_is_refused(tmp_path, name):
     assert not (tmp_path / "out").exists()
 
 
+def test_page_is_valid_by_the_checker_of_the_w3c(tmp_path):
+    """Neither an error nor a warning, in HTML, CSS and SVG, on everything a page may hold: the Nu HTML checker."""
+    checker = shutil.which("vnu")
+    if checker is None:
+        pytest.skip("needs the Nu HTML checker as the command vnu, which npm's package vnu-jar brings")
+    render([everything(tmp_path / "run")], tmp_path / "out")
+
+    command = [checker, "--also-check-css", "--Werror", str(tmp_path / "out" / "report.html")]
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
 def test_accessibility_by_axe_in_a_real_browser(tmp_path):
     """No violation, light or dark: axe-core in headless Chromium."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -12,7 +12,11 @@ from rich.console import Console
 
 from veriformer.settings import Refused
 
-ONLY_TIMED = ("baseline", "budget", "processes", "margin", "suite")  # options that say nothing about a count
+WITHOUT = {  # options that do something else in place of timing: what they do, and what they take beside them
+    "only_list": ("measures nothing", ()),
+    "self_test": ("times work of its own", ("folder", "as_json")),
+    "counters": ("times nothing", ("workloads", "peers", "as_step", "dtype", "device", "threads", "seed", "folder", "as_json")),
+}
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -67,6 +71,9 @@ def command(ctx: click.Context, /, *, only_list: bool, self_test: bool, counters
     Exit code: 0 good, 1 an output was wrong or a peer failed, 2 usage, 5 planned cells missing.
     """
     console = Console(highlight=False)
+    for mode in WITHOUT:
+        if ctx.params[mode]:
+            _refuse_others(ctx, mode)
     if only_list:
         from bench.show import show_choices
 
@@ -74,14 +81,21 @@ def command(ctx: click.Context, /, *, only_list: bool, self_test: bool, counters
     elif self_test:
         from bench import calibration
 
-        ctx.exit(calibration.main([] if asked["folder"] is None else ["--into", str(asked["folder"])]))
+        into = [] if asked["folder"] is None else ["--into", str(asked["folder"])]
+        ctx.exit(calibration.main([*into, *["--json"] * as_json]))
     elif counters:
-        idle = [name for name in ONLY_TIMED if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-        if idle:
-            raise Refused(f"--{idle[0]}: expected without --counters, which times nothing")
-        ctx.exit(_count(console, as_json=as_json, **{name: value for name, value in asked.items() if name not in ONLY_TIMED}))
+        ctx.exit(_count(console, as_json=as_json, **{name: asked[name] for name in WITHOUT["counters"][1] if name in asked}))
     else:
         ctx.exit(_run(console, as_json=as_json, **asked))
+
+
+def _refuse_others(ctx: click.Context, mode: str) -> None:
+    """Raise Refused for an option that would be given for nothing."""
+    does, beside = WITHOUT[mode]
+    flags = {str(parameter.name): parameter.opts[0] for parameter in ctx.command.params}
+    for name, flag in flags.items():
+        if name not in {mode, *beside} and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise Refused(f"{flag}: expected without {flags[mode]}, which {does}")
 
 
 def _count(console: Console, *, as_json: bool, folder: Path | None, workloads: str, **asked: Any) -> int:
