@@ -235,3 +235,15 @@ def calibration() -> dict[str, Any]:
     honest = {"checks": 30_000, "false alarms": {"ours": 0, "assert_close": 1650}}
     named = {"faults": 22, "seen": {"ours": 21, "assert_close": 15}, "unseen by ours": ["head × 1.001"]}
     return {"float32": {"steps": honest, "named": named, "graded": {"mean exponent": {"ours": 19.5, "assert_close": 9.9}}}}
+
+
+def everything(folder: Path) -> Path:
+    """A run with a broken claim, a missing check, timings of which one peer's are wrong, a score and a calibration."""
+    lines = checks()
+    due = planned(lines)
+    lines[3] |= {"verdict": "FAIL", "share": 41.3, "counterexample": "x = [0.]\nc = 16384.", "expected": "1.0", "got": "0.0"}
+    lines[6] |= {"verdict": "UNSUPPORTED", "share": None, "compared": 0}
+    write(folder, [*lines[:9], *lines[10:]], bench(wrong="reference"), planned=due)
+    (folder / "score.json").write_text(json.dumps(score(missed="cache-stale")), encoding="utf-8")
+    (folder / "calibration.json").write_text(json.dumps(calibration()), encoding="utf-8")
+    return folder
