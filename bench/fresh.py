@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import IO, Any
@@ -68,6 +69,18 @@ def lines_of(order: dict[str, Any], silence: float = SILENCE, module: str = "ben
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def end_with_parent() -> None:
+    """Have this process and all of its group end when the one that started it is gone: killed, it can end nobody."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _next(incoming: "queue.Queue[bytes | None]", silence: float, at: tuple[str, str]) -> bytes | None:
