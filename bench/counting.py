@@ -21,7 +21,7 @@ from bench.peers.table import peer
 from bench.timer import Built, Kept
 from bench.worker import Say, absence, speaker
 from bench.workloads import named
-from properties.verdicts import Verdict
+from reports.records import Verdict
 
 NOT_TORCH = "its operators are not torch's"
 WARM_CALLS = 2  # the first call may set up what later ones find

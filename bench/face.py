@@ -17,7 +17,8 @@ from bench.peers.table import USUAL, could, peer
 from bench.timer import Entry, Kept, prepare
 from bench.workloads import WORKLOADS, Workload, named, select
 from properties.parameter_strategies import Call
-from properties.verdicts import NotOffered, Verdict
+from properties.verdicts import NotOffered
+from reports.records import Verdict
 
 MOST_FLOPS = 5e9  # of a workload that is timed without being asked for
 SEED = 0

@@ -22,7 +22,8 @@ from properties.implementations.subject import NUMPY_DTYPES
 from properties.oracle import oracle
 from properties.parameter_strategies import Call
 from properties.test_generation import assert_greedy
-from properties.verdicts import ClaimBroken, Verdict, record
+from properties.verdicts import ClaimBroken, record
+from reports.records import Verdict
 
 ROWS = 16  # of an attention or of a target that are judged
 

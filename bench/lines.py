@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from properties.runs import append, finished
+from reports.records import Extended
 
 FILE = "bench.jsonl"
 
@@ -55,10 +56,14 @@ class Gate:
     verdict: str  # a name of properties.verdicts.Verdict: PASS, FAIL, SUSPECT, VACUOUS, …; "" when nothing was run
     claim: str  # the id of the claim that was checked
     message: str = ""  # for FAIL: what is wrong where
-    share: float | None = None  # the largest error as a share of its budget
+    share: Extended | None = None  # the largest error as a share of its budget; infinite for a NaN
     compared: int = 0  # components compared
     sample: str = ""  # which part of the output was compared, when not all of it
     outputs: list[str] = field(default_factory=list)  # digests of the outputs judged
+
+    def __post_init__(self) -> None:
+        if self.share is not None:
+            object.__setattr__(self, "share", float(self.share))  # an infinite one is a word on disk
 
 
 @dataclass(frozen=True)

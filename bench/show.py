@@ -12,14 +12,16 @@ from bench.lines import Cell, Comparison, Control, Counters
 from bench.peers.table import PEERS, absence
 from bench.summary import Summary
 from bench.workloads import SETS, WORKLOADS
+from reports.records import Exit
+from reports.records import exit_code as exit_code_of
 
 COLOURS = {"faster": "green", "slower": "red", "same": "", "unresolved": "yellow", "untrusted": "yellow"}
 
 
-def exit_code(summary: Summary) -> int:
+def exit_code(summary: Summary) -> Exit:
     """1 when an output was wrong or a peer failed, else 5 when a planned cell is missing, else 0."""
     statuses = {cell.status for cell in summary.cells}
-    return 1 if statuses & {"wrong", "failed"} else 5 if "missing" in statuses else 0
+    return exit_code_of(broken=bool(statuses & {"wrong", "failed"}), missing="missing" in statuses)
 
 
 def show(summary: Summary, console: Console) -> None:

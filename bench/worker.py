@@ -25,7 +25,8 @@ from bench.lines import Gate, Process, Timed
 from bench.peers.table import AGAIN, peer
 from bench.timer import Entry, run_rounds
 from bench.workloads import Workload, named
-from properties.verdicts import NotOffered, Verdict
+from properties.verdicts import NotOffered
+from reports.records import Verdict, encoded
 
 Say = Callable[[dict[str, Any]], None]
 
@@ -140,7 +141,7 @@ def speaker() -> Say:
     os.dup2(2, 1)
 
     def say(line: dict[str, Any]) -> None:
-        real.write(json.dumps(line, allow_nan=False) + "\n")
+        real.write(encoded(line) + "\n")
         real.flush()
 
     return say

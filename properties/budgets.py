@@ -28,7 +28,8 @@ from properties.rounding.formats import FORMATS
 from properties.rounding.run import BOUNDED, bound, simulate
 from properties.rounding.scales import Aggregate, aggregates, component_scale
 from properties.steps import STEPS
-from properties.verdicts import ClaimBroken, Verdict, record
+from properties.verdicts import ClaimBroken, record
+from reports.records import Verdict
 
 FAIL, SUSPECT, HOPELESS = 8.0, 6.0, 100.0  # deviations
 TRIALS, AGAIN = 16, 256

@@ -5,9 +5,11 @@ pytest (through the plugin) and the detection score both come here, so that both
 
 import hashlib
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -18,16 +20,8 @@ from hypothesis.statistics import collector
 from properties.calls import Asked, calls
 from properties.claims import Property
 from properties.implementations.subject import Subject
-from properties.verdicts import (
-    CandidateCrash,
-    CandidateError,
-    CandidateTimeout,
-    ClaimBroken,
-    ConventionMismatch,
-    Record,
-    Verdict,
-    record,
-)
+from properties.verdicts import CandidateCrash, CandidateError, CandidateTimeout, ClaimBroken, ConventionMismatch, Record, record
+from reports.records import Verdict
 
 MESSAGE_KEPT = 4000  # characters of a message or a counterexample that a verdict carries
 
@@ -53,6 +47,7 @@ class Judgement:
     unjudged: int = 0
     suspects: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    suite_error: str = ""  # what went wrong in veriformer itself
     error: BaseException | None = None
     calls: tuple[Asked, ...] = ()  # what a broken example asked of the implementation, in its order
 
@@ -99,7 +94,10 @@ def judge(test: Callable[[], object], prop: Property, name: str, subject: Subjec
         except BaseException as raised:  # a candidate in this process may raise SystemExit
             error = _smaller(raised) if small else raised
     verdict, message = _told(error, counts)
-    if known is not None and verdict in (Verdict.FAIL, Verdict.ERROR):
+    own = suite_error(_cause(error)) if verdict is Verdict.ERROR else ""
+    if own:
+        message = f"an error of veriformer's own, not of {subject.name}: {own}"
+    if known is not None and verdict in (Verdict.FAIL, Verdict.ERROR) and not own:
         verdict, message, error = Verdict.KNOWN_FAILURE, f"{known} ({message})", None
     elif known is not None and verdict is Verdict.PASS:
         verdict, message = Verdict.UNEXPECTED_PASS, f"declared as failing: {known}"
@@ -118,6 +116,7 @@ def judge(test: Callable[[], object], prop: Property, name: str, subject: Subjec
         unjudged=counts.unjudged,
         suspects=[suspect[:MESSAGE_KEPT] for suspect in counts.suspects[:5]],
         seconds=time.perf_counter() - began,
+        suite_error=own,
         error=error,
         calls=tuple(calls.kept) if error is not None else (),
     )
@@ -195,7 +194,7 @@ def _told(error: BaseException | None, counts: Record) -> tuple[Verdict, str]:
         return Verdict.UNSUPPORTED, "agreement with the oracle says nothing of the oracle: it is not compared with itself"
     if isinstance(error, (Unsatisfiable, Vacuous)) and counts.not_offered and not counts.compared:
         return Verdict.UNSUPPORTED, "every example was one the implementation does not take"
-    cause = error.exceptions[0] if isinstance(error, FlakyFailure) and error.exceptions else error
+    cause = _cause(error)
     verdict = {
         ClaimBroken: Verdict.FAIL,
         ConventionMismatch: Verdict.CONVENTION_MISMATCH,
@@ -205,7 +204,22 @@ def _told(error: BaseException | None, counts: Record) -> tuple[Verdict, str]:
         Vacuous: Verdict.VACUOUS,
     }.get(type(cause), Verdict.FAIL if isinstance(cause, AssertionError) else Verdict.ERROR)
     unsteady = "not the same twice: " if isinstance(error, FlakyFailure) else ""
-    return verdict, f"{unsteady}{cause}" if str(cause) else f"{unsteady}{type(cause).__name__}"
+    return verdict, f"{unsteady}{_text(cause) or type(cause).__name__}"
+
+
+def _cause(error: BaseException | None) -> BaseException | None:
+    """What an example that fails only at times raised; any other error itself."""
+    return error.exceptions[0] if isinstance(error, FlakyFailure) and error.exceptions else error
+
+
+def suite_error(error: BaseException | None) -> str:
+    """In one line, what went wrong in the suite itself and where; "" for an error that says something of the implementation."""
+    of_the_implementation = (AssertionError, CandidateError, CandidateTimeout, CandidateCrash, Vacuous)
+    if not isinstance(error, Exception) or isinstance(error, of_the_implementation):
+        return ""
+    place = traceback.extract_tb(error.__traceback__)[-1:]
+    where = "".join(f" ({Path(frame.filename).name}:{frame.lineno} in {frame.name})" for frame in place)
+    return f"{type(error).__name__}: {' '.join(str(_text(error)).split())[:500]}{where}"
 
 
 def _examples(statistics: dict[str, Any]) -> dict[str, int]:
@@ -229,4 +243,8 @@ def _counterexample(error: BaseException | None) -> str:
 
 
 def _text(value: Any) -> str | None:
-    return None if value is None else str(value)[:MESSAGE_KEPT]
+    """The beginning of what a value says; an exception of the implementation's may have no text that can be had."""
+    try:
+        return None if value is None else str(value)[:MESSAGE_KEPT]
+    except Exception as error:
+        return f"(its text raised {type(error).__name__})"

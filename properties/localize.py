@@ -20,11 +20,11 @@ from properties.rounding.run import errors_of
 from properties.rounding.shadow import Machine, Shadowed, Storing, shadowed
 from properties.rounding.trials import Trials
 from properties.taps import Taps
-from properties.verdicts import Verdict
 from reference.decoder import decoder
 from reference.encoder import encoder
 from reference.parameters import Architecture
 from reference.transformer import transformer
+from reports.records import Verdict
 
 INPUTS = ("source.input", "target.input")
 """What the two stacks read: taps that take the place of word ids where a model has none."""

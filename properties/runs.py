@@ -1,7 +1,7 @@
 """A run folder on disk: what was planned, where it ran, and one JSON line for each thing that is finished.
 
     runs/<id>/manifest.json   schema, id, what was planned, the claims' texts, environment, seed
-    runs/<id>/verify.jsonl    one line a verdict, appended and flushed as it falls (schema: verdict.schema.json beside this file)
+    runs/<id>/verify.jsonl    one line a verdict, appended and flushed as it falls (schema: `veriformer list schema`)
     runs/<id>/bench.jsonl     one line a cell, likewise
 
 What is on disk is whole: a run that ends early leaves what it finished.
@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from properties.claims import CLAIMS
+from reports.records import SCHEMA, encoded
 
-SCHEMA = 1  # of manifest.json and the lines; a reader refuses any other
 ROOMS = ("reference", "optimized", "properties", "bench", "reports", "veriformer")
 PACKAGES = ("veriformer", "numpy", "torch", "hypothesis", "pytest", "scipy", "pandas")
 
@@ -60,7 +60,7 @@ def rewrite(folder: Path, manifest: dict[str, Any]) -> None:
     unfinished = folder / "manifest.json.unfinished"
     with _writing(folder / "manifest.json"):
         try:
-            unfinished.write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
+            unfinished.write_text(encoded(manifest, indent=1), encoding="utf-8")
             unfinished.replace(folder / "manifest.json")
         finally:
             unfinished.unlink(missing_ok=True)
@@ -68,7 +68,7 @@ def rewrite(folder: Path, manifest: dict[str, Any]) -> None:
 
 def append(path: Path, line: dict[str, Any]) -> None:
     """Add one line and wait until it is on disk. Raises Unwritable."""
-    text = json.dumps({"schema": SCHEMA, **line}, ensure_ascii=False, allow_nan=False, default=str) + "\n"
+    text = encoded({"schema": SCHEMA, **line}) + "\n"
     with _writing(path), path.open("a", encoding="utf-8") as file:
         file.write(text)
         file.flush()

@@ -14,7 +14,8 @@ from properties.implementations.subject import DTYPES as TORCH
 from properties.oracle import oracle
 from properties.parameter_strategies import few_bits
 from properties.rounding.formats import FORMATS
-from properties.verdicts import ClaimBroken, Verdict, record
+from properties.verdicts import ClaimBroken, record
+from reports.records import Verdict
 
 SEEDS = st.integers(0, 2**16)
 

@@ -7,40 +7,9 @@ compared nothing proves nothing (VACUOUS).
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
-
-
-class Verdict(StrEnum):
-    """The outcome of one property on one implementation, dtype and device."""
-
-    PASS = "PASS"  # noqa: S105 (a verdict, not a password)
-    FAIL = "FAIL"
-    SUSPECT = "SUSPECT"  # between the look-again and the fail mark after escalation: shown, exit 0
-    UNSUPPORTED = "UNSUPPORTED"  # the implementation does not offer the step: never counted as passed
-    CONVENTION_MISMATCH = "CONVENTION_MISMATCH"
-    KNOWN_FAILURE = "KNOWN_FAILURE"
-    UNEXPECTED_PASS = "UNEXPECTED_PASS"  # noqa: S105 (a verdict, not a password)
-    ERROR = "ERROR"
-    TIMEOUT = "TIMEOUT"
-    CRASH = "CRASH"
-    VACUOUS = "VACUOUS"  # nothing was compared, or more than 1 % of a case could not be judged
-
-
-BROKEN = frozenset(
-    {
-        Verdict.FAIL,
-        Verdict.CONVENTION_MISMATCH,
-        Verdict.UNEXPECTED_PASS,
-        Verdict.ERROR,
-        Verdict.TIMEOUT,
-        Verdict.CRASH,
-        Verdict.VACUOUS,
-    }
-)
-"""The verdicts that make a run red (exit code 1)."""
 
 
 class ClaimBroken(AssertionError):

@@ -17,12 +17,11 @@ import pandas as pd
 
 from reports import counts
 from reports.folders import ReportError, Run, difference, machine
-from reports.outcomes import BROKEN
+from reports.records import BROKEN, Exit, exit_code
 from reports.speeds import cells, ratios, trust
 from reports.tables import COLUMN, Table, checks, claims, matrix
 
 MARGIN = 0.03
-GOOD, CLAIM_BROKEN, SLOWER, MISSING = 0, 1, 3, 5  # exit codes
 VERDICTS = ("slower", "faster", "same", "unresolved", "untrusted", "not comparable", "removed", "new")
 
 
@@ -61,13 +60,13 @@ class Compared:
         return self.timings[self.timings["verdict"] == "slower"]
 
     @property
-    def exit_code(self) -> int:
+    def exit_code(self) -> Exit:
         """1 for a claim that holds no longer, 3 for a slowdown two runs agree on, 5 for what was there and did not run, else 0."""
         if len(self.newly_broken):
-            return CLAIM_BROKEN
+            return Exit.BROKEN
         if self.slowdowns["confirmed"].any():
-            return SLOWER
-        return MISSING if len(self.no_longer_run) else GOOD
+            return Exit.SLOWER
+        return exit_code(broken=False, missing=bool(len(self.no_longer_run)))
 
 
 def compared(

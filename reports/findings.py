@@ -195,7 +195,7 @@ class Findings:
     def plan(self) -> dict[str, Any]:
         """What the run was asked to do."""
         told = {name: value for name, value in self.run.manifest.items() if name not in NOT_SHOWN}
-        return {"planned checks": len(self.run.manifest["planned"]), **_flat(told)}
+        return {"planned checks": len(self.run.planned), **_flat(told)}
 
 
 NOT_SHOWN = ("claims", "planned", "bench_planned", "counters_planned", "environment", "environments")

@@ -7,14 +7,14 @@ score.json          the detection score           calibration.json   false alarm
 
 import json
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
-from reports.outcomes import IN_A_LINE, worst
+from reports import records
+from reports.records import RANK, SCHEMA, Check, RecordError, VerdictRecord
 
-SCHEMA = 1
-CELL = ("claim", "property", "implementation", "dtype", "device")  # what names one planned check
 EXTRAS: dict[str, dict[str, type]] = {  # other files of a run folder, and what a report needs of each
     "score": {"seeds": list, "entries": list, "classes": list, "by_seed": list, "usual": dict, "honest": dict, "claims": dict},
     "calibration": {},
@@ -36,6 +36,7 @@ BENCH = {  # the fields a report needs of each `what` of bench.jsonl
 KEPT_VISIBLE = "\n\t"  # the two control characters that may stay as they are
 
 Line = dict[str, Any]
+Record = TypeVar("Record")
 
 
 class ReportError(Exception):
@@ -48,7 +49,8 @@ class Run:
 
     path: Path
     manifest: Line
-    verdicts: list[Line] = field(default_factory=list)
+    planned: list[Check] = field(default_factory=list)
+    verdicts: list[VerdictRecord] = field(default_factory=list)
     bench: list[Line] = field(default_factory=list)
     extras: dict[str, Line] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)  # what a reader of the report must know about the folder itself
@@ -79,15 +81,12 @@ def read(folder: Path) -> Run:
     for part in ("claims", "planned"):
         if not isinstance(manifest.get(part), list):
             raise ReportError(f"{folder / 'manifest.json'}: expected a list {part!r}, found {type(manifest.get(part)).__name__}")
-    for number, cell in enumerate(manifest["planned"], 1):
-        _has_texts(cell, CELL, f"{folder / 'manifest.json'}, planned check {number}")
     notes: list[str] = []
-    verdicts = _lines(folder / "verify.jsonl", notes)
-    for number, line in enumerate(verdicts, 1):
-        _is_a_verdict(line, f"{folder / 'verify.jsonl'}, line {number}")
+    planned = _records(manifest["planned"], records.check, f"{folder / 'manifest.json'}, planned check")
+    verdicts = _records(_lines(folder / "verify.jsonl", notes), records.verdict_record, f"{folder / 'verify.jsonl'}, line")
     bench = _last_of_each(_lines(folder / "bench.jsonl", notes), folder / "bench.jsonl")
     extras = {name: _extra(folder / f"{name}.json", needs) for name, needs in EXTRAS.items() if (folder / f"{name}.json").exists()}
-    return Run(folder, manifest, worst_of_each(verdicts, notes), bench, extras, notes)
+    return Run(folder, manifest, planned, worst_of_each(verdicts, notes), bench, extras, notes)
 
 
 def machine(run: Run) -> dict[str, str]:
@@ -101,22 +100,25 @@ def difference(one: Run, other: Run) -> str:
     return "; ".join(f"{name}: {here[name] or 'none'} and {there[name] or 'none'}" for name in MACHINE if here[name] != there[name])
 
 
-def cell_of(line: Line) -> tuple[str, ...]:
-    """The name of the planned check a verdict belongs to."""
-    return tuple(str(line[part]) for part in CELL)
-
-
-def worst_of_each(lines: list[Line], notes: list[str]) -> list[Line]:
-    """One line a cell: where a resumed run judged a cell twice and differently, the worse verdict counts and `notes` says so."""
-    kept: dict[tuple[str, ...], Line] = {}
-    for line in lines:
-        cell = cell_of(line)
-        before = kept.setdefault(cell, line)
-        if before["verdict"] != line["verdict"]:
-            worse = worst([before["verdict"], line["verdict"]])
-            kept[cell] = before if before["verdict"] == worse else line
-            notes.append(f"{' · '.join(cell)} was judged twice: {before['verdict']} and {line['verdict']}; the worse counts")
+def worst_of_each(verdicts: list[VerdictRecord], notes: list[str]) -> list[VerdictRecord]:
+    """One verdict a check: where a resumed run judged one twice and differently, the worse counts and `notes` says so."""
+    kept: dict[Check, VerdictRecord] = {}
+    for each in verdicts:
+        before = kept.setdefault(each.check, each)
+        if before.verdict != each.verdict:
+            kept[each.check] = min(before, each, key=lambda one: RANK[one.verdict])
+            notes.append(f"{each.check} was judged twice: {before.verdict} and {each.verdict}; the worse counts")
     return list(kept.values())
+
+
+def _records(lines: list[Any], read_one: Callable[[Any], Record], where: str) -> list[Record]:
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append(read_one(line))
+        except RecordError as error:
+            raise ReportError(f"{where} {number}: {error}") from None
+    return found
 
 
 def visible(value: Any) -> Any:
@@ -174,12 +176,6 @@ def _parsed(text: bytes, where: str, *, needed: bool = True) -> Line:
 
 def _no_json(word: str) -> NoReturn:
     raise ValueError(f"{word}, which is not a JSON number")
-
-
-def _is_a_verdict(line: Line, where: str) -> None:
-    _has_texts(line, (*CELL, "verdict"), where)
-    if line["verdict"] not in IN_A_LINE:
-        raise ReportError(f"{where}: expected a verdict ({', '.join(IN_A_LINE)}), got {line['verdict']!r}")
 
 
 def _last_of_each(lines: list[Line], path: Path) -> list[Line]:

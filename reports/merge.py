@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from reports.folders import SCHEMA, Line, ReportError, Run, cell_of, difference, machine
+from reports import records
+from reports.folders import Line, ReportError, Run, difference, machine
+from reports.records import SCHEMA, Check, VerdictRecord, encoded, plain
 from reports.whole import write_whole
 
 COUNTEREXAMPLES = "counterexamples"
@@ -31,13 +33,15 @@ def merged(runs: Sequence[Run]) -> Run:
     plans = [run.extras["plan"] for run in runs if "plan" in run.extras]
     if not others and not plans:
         return first
+    planned = dict.fromkeys(check for run in runs for check in run.planned)
+    planned |= dict.fromkeys(records.check(each) for plan in plans for each in plan["planned"])
     manifest = {
         **first.manifest,
         "schema": SCHEMA,
         "id": "+".join(run.id for run in runs),
         "environments": [environment for run in runs for environment in run.environments],
         "claims": _union([run.manifest["claims"] for run in runs]),
-        "planned": _union([run.manifest["planned"] for run in runs] + [plan["planned"] for plan in plans]),
+        "planned": [plain(check) for check in planned],
         "bench_planned": _union(
             [run.manifest.get("bench_planned") or [] for run in runs] + [plan["bench_planned"] for plan in plans]
         ),
@@ -46,6 +50,7 @@ def merged(runs: Sequence[Run]) -> Run:
     return Run(
         path=first.path,
         manifest=manifest,
+        planned=list(planned),
         verdicts=_verdicts(runs),
         bench=_bench(runs),
         extras=_extras(runs),
@@ -62,14 +67,14 @@ def write(run: Run, folder: Path, parts: Sequence[Run] = ()) -> None:
         raise ReportError(f"-o {folder}: expected a new or empty folder, found one in use; nothing is overwritten")
     folder.mkdir(parents=True, exist_ok=True)
     for name, extra in run.extras.items():
-        write_whole(folder / f"{name}.json", json.dumps(extra, ensure_ascii=False, indent=1))
+        write_whole(folder / f"{name}.json", encoded(extra, indent=1))
     for name, lines in (("verify.jsonl", run.verdicts), ("bench.jsonl", run.bench)):
         if lines:
-            write_whole(folder / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+            write_whole(folder / name, "".join(encoded(line) + "\n" for line in lines))
     for part in parts:
         _keep_counterexamples(part.path / COUNTEREXAMPLES, folder / COUNTEREXAMPLES)
     manifest = {**run.manifest, "id": folder.name}
-    write_whole(folder / "manifest.json", json.dumps(manifest, ensure_ascii=False, indent=1))  # last: only now it is a run
+    write_whole(folder / "manifest.json", encoded(manifest, indent=1))  # last: only now it is a run
 
 
 def _keep_counterexamples(found: Path, folder: Path) -> None:
@@ -84,13 +89,13 @@ def _union(lists: list[list[Any]]) -> list[Any]:
     return list({json.dumps(item, sort_keys=True): item for items in lists for item in items}.values())
 
 
-def _verdicts(runs: Sequence[Run]) -> list[Line]:
-    kept: dict[tuple[str, ...], tuple[Run, Line]] = {}
+def _verdicts(runs: Sequence[Run]) -> list[VerdictRecord]:
+    kept: dict[Check, tuple[Run, VerdictRecord]] = {}
     for run in runs:
-        for line in run.verdicts:
-            before, same = kept.setdefault(cell_of(line), (run, line))
-            if same["verdict"] != line["verdict"]:
-                raise _conflict(before, run, " · ".join(cell_of(line)), f" ({same['verdict']} and {line['verdict']})")
+        for each in run.verdicts:
+            before, same = kept.setdefault(each.check, (run, each))
+            if same.verdict != each.verdict:
+                raise _conflict(before, run, str(each.check), f" ({same.verdict} and {each.verdict})")
     return [line for _, line in kept.values()]
 
 

@@ -17,14 +17,14 @@ class Outcome:
     meaning: str
 
 
-OUTCOMES = (  # worst first
-    Outcome("FAIL", "✗", "broken", "bad", "the implementation contradicts the claim"),
+OUTCOMES = (  # worst first, in the order of `records.Verdict`
     Outcome("CRASH", "†", "crashed", "bad", "the implementation's process died"),
     Outcome("TIMEOUT", "∞", "timed out", "bad", "the implementation did not answer in the time allowed"),
     Outcome("ERROR", "!", "error", "bad", "it raised, changed its input, or returned the wrong type, shape or dtype"),
+    Outcome("FAIL", "✗", "broken", "bad", "the implementation contradicts the claim"),
     Outcome("CONVENTION_MISMATCH", "≠", "convention mismatch", "bad", "it follows another convention than it declares"),
-    Outcome("VACUOUS", "∅", "vacuous", "bad", "nothing was compared, so nothing is proven"),
     Outcome("UNEXPECTED_PASS", "‼", "unexpected pass", "bad", "declared as a known failure, and it holds"),
+    Outcome("VACUOUS", "∅", "vacuous", "bad", "nothing was compared, so nothing is proven"),
     Outcome("MISSING", "?", "did not run", "bad", "planned, and no verdict is there"),
     Outcome("SUSPECT", "~", "suspect", "warn", "between the look-again and the fail mark after a second look"),
     Outcome("KNOWN_FAILURE", "×", "known failure", "warn", "fails as its adapter declares, with the reason"),
@@ -35,15 +35,10 @@ OUTCOMES = (  # worst first
 )
 BY_NAME = {outcome.name: outcome for outcome in OUTCOMES}
 RANK = {outcome.name: rank for rank, outcome in enumerate(OUTCOMES)}
-OF_THE_REPORT = ("MISSING", "PARTIAL", "UNPLANNED")  # what no line of a run may say: it follows from what is not there
-IN_A_LINE = tuple(name for name in BY_NAME if name not in OF_THE_REPORT)
-BROKEN = tuple(outcome.name for outcome in OUTCOMES if outcome.tone == "bad" and outcome.name != "MISSING")
 
 
 def worst(names: list[str]) -> str:
     """What several verdicts amount to: the worst of them; a pass beside a step that is not offered is a pass in part."""
     if not names:
         return "UNPLANNED"
-    if "PASS" in names and "UNSUPPORTED" in names and set(names) == {"PASS", "UNSUPPORTED"}:
-        return "PARTIAL"
-    return min(names, key=RANK.__getitem__)
+    return "PARTIAL" if set(names) == {"PASS", "UNSUPPORTED"} else min(names, key=RANK.__getitem__)

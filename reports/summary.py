@@ -7,6 +7,8 @@ from reports import words
 from reports.findings import Findings
 from reports.outcomes import Tone
 from reports.plots import exponent
+from reports.records import Exit
+from reports.records import exit_code as exit_code_of
 from reports.words import plural
 
 SHOWN = 4  # broken claims named in the summary; the others are counted
@@ -22,11 +24,11 @@ class Point:
     section: str  # the section that shows it
 
 
-def exit_code(found: Findings) -> int:
+def exit_code(found: Findings) -> Exit:
     """0 good, 1 a claim is broken or a peer wrong, 5 planned checks or cells are missing (a run that verified nothing is one)."""
-    if found.broken or found.wrong:
-        return 1
-    return 5 if len(found.missing) or found.untimed or found.uncounted or not (found.verified or found.only_timed) else 0
+    missing = len(found.missing) or found.untimed or found.uncounted
+    something = found.verified or found.only_timed
+    return exit_code_of(broken=bool(found.broken or found.wrong), missing=bool(missing), something=bool(something))
 
 
 def headline(found: Findings) -> tuple[str, Tone]:

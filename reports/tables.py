@@ -2,32 +2,21 @@
 
 from typing import Any
 
+import msgspec
 import pandas as pd
 
-from reports.folders import CELL, Line, Run, cell_of
-from reports.outcomes import BROKEN, OUTCOMES, worst
+from reports.folders import Line, Run
+from reports.outcomes import OUTCOMES, worst
+from reports.records import BROKEN, Check, VerdictRecord
 
 Table = Any  # a pandas.DataFrame: pandas ships no types that a checker can follow through a selection
 
 COLUMN = ["implementation", "dtype", "device"]  # what makes a column of the matrix
 WIDE_FIRST = {"float64": 0, "float32": 1, "bfloat16": 2, "float16": 3}
-FINDINGS = {
-    "verdict": "MISSING",
-    "message": "",
-    "counterexample": "",
-    "share": None,
-    "place": None,
-    "expected": None,
-    "got": None,
-    "generated": 0,
-    "filtered": 0,
-    "compared": 0,
-    "unjudged": 0,
-    "seconds": 0.0,
-    "seed": None,
-    "isolated": None,
-}
-"""What a check's row says where no verdict is there."""
+CHECK = ["claim", "property", "implementation", "dtype", "device"]
+ABSENT: dict[str, Any] = {"verdict": "MISSING", "generated": 0, "filtered": 0, "compared": 0, "unjudged": 0, "seconds": 0.0}
+"""What the row of a check says where no verdict is there; nothing else."""
+SAID = [name for name in VerdictRecord.__struct_encode_fields__ if name not in ("schema", "kind", *CHECK)]
 
 
 def claims(run: Run) -> Table:
@@ -35,7 +24,7 @@ def claims(run: Run) -> Table:
     texts = ["id", "step", "kind", "statement", "formula", "expectation"]
     known = [{name: str(row.get(name, "")) for name in texts} for row in run.manifest["claims"] if isinstance(row, dict)]
     ids = {row["id"] for row in known}
-    named = dict.fromkeys(str(line["claim"]) for line in [*run.manifest["planned"], *run.verdicts])
+    named = dict.fromkeys(each.claim for each in [*run.planned, *run.verdicts])
     strange = [
         {"id": name, "step": "", "kind": "", "statement": "a claim this run's manifest does not describe"}
         for name in named
@@ -46,22 +35,18 @@ def claims(run: Run) -> Table:
 
 def checks(run: Run) -> Table:
     """One row a check, planned or run: a planned one without a verdict is MISSING."""
-    planned = {cell_of(cell): cell for cell in run.manifest["planned"]}
-    done = {cell_of(line): line for line in run.verdicts}
-    rows = [_row(cell, done.get(cell), cell in planned) for cell in dict.fromkeys([*planned, *done])]
-    frame = pd.DataFrame(rows, columns=[*CELL, *FINDINGS, "planned"])
+    planned = dict.fromkeys(run.planned)
+    done = {each.check: each for each in run.verdicts}
+    rows = [_row(check, done.get(check), check in planned) for check in dict.fromkeys([*planned, *done])]
+    frame = pd.DataFrame(rows, columns=[*CHECK, *SAID, "planned"])
     numbers = ["share", "generated", "filtered", "compared", "unjudged", "seconds"]
     frame[numbers] = frame[numbers].apply(pd.to_numeric, errors="coerce")
     return frame
 
 
-def _row(cell: tuple[str, ...], line: Line | None, planned: bool) -> Line:
-    found = line or {}
-    return {
-        **dict(zip(CELL, cell, strict=True)),
-        **{name: found.get(name, empty) for name, empty in FINDINGS.items()},
-        "planned": planned,
-    }
+def _row(check: Check, found: VerdictRecord | None, planned: bool) -> Line:
+    said = {**dict.fromkeys(SAID), **ABSENT} if found is None else msgspec.structs.asdict(found)
+    return {**said, **msgspec.to_builtins(check), "planned": planned}
 
 
 def matrix(checked: Table, catalogue: Table) -> Table:
@@ -101,7 +86,7 @@ def broken(checked: Table) -> list[Line]:
 
 def missing(checked: Table) -> Table:
     """The planned checks that did not run."""
-    return checked.loc[checked["verdict"] == "MISSING", list(CELL)]
+    return checked.loc[checked["verdict"] == "MISSING", CHECK]
 
 
 def refuted(checked: Table, catalogue: Table) -> list[Line]:

@@ -11,14 +11,16 @@ KEPT = 1500  # characters of a counterexample that a page shows; the table of ch
 
 
 def absent(value: Any) -> bool:
-    """Nothing there to show."""
-    return value is None or (isinstance(value, float) and not math.isfinite(value))
+    """Nothing there to show: not infinity, which is a number as large as they come."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def number(value: Any, digits: int = 3) -> str:
     """`value` to three significant digits, without an exponent where it can be read without."""
     if absent(value):
         return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
     if value == 0 or 1e-3 <= abs(value) < 1e6:
         rounded = float(f"{value:.{digits}g}")
         return f"{rounded:,.{max(0, digits - 1 - _magnitude(rounded))}f}".replace(",", "\u2009") if value else "0"
@@ -31,7 +33,7 @@ def _magnitude(value: float) -> int:
 
 def count(value: Any) -> str:
     """A whole number, in groups of three."""
-    return "–" if absent(value) else f"{value:,.0f}".replace(",", "\u2009")
+    return "–" if absent(value) or math.isinf(value) else f"{value:,.0f}".replace(",", "\u2009")
 
 
 def spoken(field: str) -> str:

@@ -12,7 +12,7 @@ from properties.judgement import run_property
 from properties.oracle import oracle
 from properties.test_cache import test_a_cache_answers_as_the_whole_model as drawn
 from properties.test_cache import test_every_two_operations_on_a_cache as enumerated
-from properties.verdicts import Verdict
+from reports.records import Verdict
 
 
 class Adapter:

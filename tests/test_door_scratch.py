@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from properties import runs
-from properties.verdicts import Verdict
+from reports.records import Verdict
 from veriformer import verify
 from veriformer.cli import main
 

@@ -13,7 +13,8 @@ from properties.faults.search import Breach, breaches, breaks, is_breach, planne
 from properties.faults.usual_checks import normal_cases
 from properties.implementations.subject import Subject
 from properties.judgement import Judgement
-from properties.verdicts import CandidateError, Verdict
+from properties.verdicts import CandidateError
+from reports.records import Verdict
 
 ROOM = Path(__file__).parents[1] / "properties"
 KNOWS_THE_BANK = {"test_detection.py"}

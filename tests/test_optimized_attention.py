@@ -10,7 +10,7 @@ from properties.budgets import assert_rounding_only, budget
 from properties.contracts import Contract
 from properties.implementations.optimized import Optimized
 from properties.implementations.subject import Subject
-from properties.verdicts import Verdict
+from reports.records import Verdict
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 HIDDEN = [4, 5]  # the words that no query before them may look at

@@ -1,15 +1,15 @@
 """Run folders as they come: whole, torn, foreign, empty, contradictory, hostile."""
 
+import itertools
 import json
 from pathlib import Path
 
 import pytest
 import sample_runs
 
-from properties import runs
-from properties.verdicts import BROKEN, Verdict
-from reports import outcomes
-from reports.folders import SCHEMA, ReportError, read, visible
+from reports import outcomes, records
+from reports.folders import ReportError, read, visible
+from reports.records import BROKEN, Verdict
 from reports.tables import checks, missing
 
 
@@ -21,11 +21,15 @@ def refusal(folder: Path) -> str:
     return str(caught.value)
 
 
-def test_reports_speak_the_language_of_the_runs():
-    """Schema number, verdicts and which of them are red are the same on both sides of the files."""
-    assert runs.SCHEMA == SCHEMA
-    assert set(outcomes.IN_A_LINE) == {str(verdict) for verdict in Verdict}
-    assert set(outcomes.BROKEN) == {str(verdict) for verdict in BROKEN}
+def test_the_report_ranks_verdicts_as_the_terminal_does():
+    """One order, worst first; what only a report says (missing, in part, not planned) stands between."""
+    of_a_line = [outcome.name for outcome in outcomes.OUTCOMES if outcome.name in set(Verdict)]
+
+    assert of_a_line == list(Verdict)
+    assert {outcome.name for outcome in outcomes.OUTCOMES if outcome.tone == "bad"} == BROKEN | {"MISSING"}
+    for one, other in itertools.combinations(Verdict, 2):
+        if {one, other} != {Verdict.PASS, Verdict.UNSUPPORTED}:
+            assert outcomes.worst([other, one]) == records.worst([other, one]) == one
 
 
 def test_torn_last_line_is_tolerated_noted_and_its_check_is_missing(tmp_path):
@@ -77,8 +81,8 @@ def test_folders_that_are_none_are_refused(tmp_path):
         ("[1]", "expected a JSON object, got list"),
         ("{", "expected JSON"),
         ('{"schema": 1, "share": NaN}', "NaN, which is not a JSON number"),
-        ('{"schema": 1, "claim": "A5"}', "expected a text 'property', got None"),
-        (json.dumps(sample_runs.check("A5", "p", "torch", "float32", verdict="MAYBE")), "expected a verdict"),
+        ('{"schema": 1, "claim": "A5"}', "missing required field `property`"),
+        (json.dumps(sample_runs.check("A5", "p", "torch", "float32", verdict="MAYBE")), "Invalid enum value 'MAYBE'"),
         ("[" * 20_000, "expected JSON"),
     ],
 )
@@ -114,7 +118,7 @@ def test_check_judged_twice_keeps_the_worse_verdict_and_says_so(tmp_path):
     for lines in ([line, line | {"verdict": "FAIL"}], [line | {"verdict": "FAIL"}, line]):
         run = read(sample_runs.write(tmp_path / lines[0]["verdict"], lines))
 
-        assert [told["verdict"] for told in run.verdicts] == ["FAIL"]
+        assert [each.verdict for each in run.verdicts] == ["FAIL"]
         assert "judged twice" in run.notes[0]
 
 

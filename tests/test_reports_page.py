@@ -255,7 +255,7 @@ def test_hostile_names_do_nothing(tmp_path):
     """Tags, attributes, escape sequences, turned text, table bars and links stay text, wherever a name can stand."""
     lines = [
         sample_runs.check("A5", HOSTILE, HOSTILE, "float32", verdict="FAIL", message=HOSTILE, counterexample=HOSTILE, got=HOSTILE),
-        sample_runs.check(HOSTILE, "p", "torch", HOSTILE),
+        sample_runs.check("M3", "p", HOSTILE, "float32", device=HOSTILE),
     ]
     bench = sample_runs.bench()
     for line in bench:

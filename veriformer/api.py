@@ -17,20 +17,20 @@ from typing import Any, NamedTuple
 import pytest
 
 from veriformer import rooms
-from veriformer.findings import Finding
+from veriformer.findings import VerdictRecord, verdict_record
 from veriformer.settings import Refused
 
 
-class Verdicts(list[Finding]):
+class Verdicts(list[VerdictRecord]):
     """The verdicts of one run. True when nothing is broken and nothing is missing: `assert verify(...)` shows what is."""
 
-    def __init__(self, findings: Iterable[Finding], missing: int = 0, why: str = "") -> None:
+    def __init__(self, findings: Iterable[VerdictRecord], missing: int = 0, why: str = "") -> None:
         super().__init__(findings)
         self.missing = missing  # planned checks that did not run
         self.why = why  # what was said when nothing ran
 
     @property
-    def broken(self) -> list[Finding]:
+    def broken(self) -> list[VerdictRecord]:
         """Those that make a run red."""
         return [finding for finding in self if finding.broken]
 
@@ -120,7 +120,8 @@ def _by_command(place: Place, asked: dict[str, Any], run: Path) -> Verdicts:
     except json.JSONDecodeError:
         lines = done.stderr.strip().splitlines() or ["nothing was said"]
         raise Refused(lines[-1].removeprefix("Error: ")) from None
-    return Verdicts((Finding.of(line, broken=line["broken"]) for line in told["verdicts"]), len(told["missing"]), done.stderr)
+    found = [{name: value for name, value in line.items() if name != "broken"} for line in told["verdicts"]]
+    return Verdicts(map(verdict_record, found), len(told["missing"]), done.stderr)
 
 
 def _here(thing: Any, asked: dict[str, Any], run: Path) -> Verdicts:

@@ -1,10 +1,10 @@
 """A pytest plugin that runs nothing: it writes down the checks that were collected. Loaded by `-p` when a plan is made."""
 
-import json
 from pathlib import Path
 
 import pytest
 
+from reports.records import encoded
 from veriformer.pytest_plugin import planned
 
 
@@ -16,4 +16,4 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """All checks, as JSON."""
     path = Path(str(session.config.getoption("--checks-into")))
-    path.write_text(json.dumps(planned(session.items), ensure_ascii=False), encoding="utf-8")
+    path.write_text(encoded(planned(session.items)), encoding="utf-8")

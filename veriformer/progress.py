@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.bar import Bar
-from properties.verdicts import BROKEN
+from reports.records import BROKEN
 from veriformer import engine
 from veriformer.results import Results
 from veriformer.settings import Refused

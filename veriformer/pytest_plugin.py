@@ -19,6 +19,7 @@ import pytest
 if TYPE_CHECKING:
     from properties.claims import Property
     from properties.implementations.subject import Adapter, Subject
+    from reports.records import Check
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAN = pytest.StashKey["Plan"]()
@@ -177,7 +178,7 @@ def _prepare_run(config: pytest.Config) -> None:
         return
     if (folder / "manifest.json").exists():
         raise pytest.UsageError(f"--run {folder}: this folder already holds a run; name another, or remove it")
-    config.pluginmanager.register(Writer(folder), "veriformer_writer")
+    config.pluginmanager.register(Writer(folder, config.stash[PLAN].seed), "veriformer_writer")
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -281,8 +282,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if prop is None:
         return None
     from properties import profiles
-    from properties.judgement import Judgement, drawing, judge, seed_of
-    from properties.verdicts import Verdict
+    from properties.judgement import Judgement, drawing, judge, seed_of, suite_error
+    from reports.records import Verdict
     from veriformer import replay
 
     subject: Any = pyfuncitem.funcargs["subject"]
@@ -299,9 +300,13 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         judgement = Judgement(Verdict.UNSUPPORTED, f"{subject.name} does not offer {', '.join(prop.needs)}")
     pyfuncitem.stash[JUDGEMENT] = line = judgement.as_line()
     run = plan.run
-    if run is not None and judgement.error is not None:
-        script = replay.script(run, subject, prop.claim, name, judgement)
-        line["counterexample"] += f"\nveriformer repro {script.stem}" if script else ""
+    if run is not None and judgement.error is not None and not judgement.suite_error:
+        try:
+            script = replay.script(run, subject, prop.claim, name, judgement)
+        except Exception as error:  # the verdict stands all the same
+            line["suite_error"] = f"no script could be written of this counterexample: {suite_error(error)}"
+        else:
+            line["counterexample"] += f"\nveriformer repro {script.stem}" if script else ""
     if judgement.verdict in (Verdict.UNSUPPORTED, Verdict.KNOWN_FAILURE):
         pytest.skip(f"{judgement.verdict}: {judgement.message}")
     if judgement.error is not None:
@@ -318,9 +323,22 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if prop is None or cell is None or not (report.when == "call" or (report.when == "setup" and not report.passed)):
         return report
     if judged is None:
-        judged = {"verdict": "ERROR", "message": str(report.longrepr)[-500:]}
-    report.user_properties.append(("veriformer", json.dumps(_key(item, prop, cell) | _run_of(item) | judged, default=str)))
+        judged = {"verdict": "ERROR", "message": f"it could not be asked: {str(report.longrepr)[-500:]}"}
+    report.user_properties.append(("veriformer", _line(item, _check(item, prop, cell), judged)))
     return report
+
+
+def _line(item: pytest.Item, check: "Check", judged: dict[str, Any]) -> str:
+    """The verdict's record as a line; one that no record can hold is a verdict too, of the suite itself."""
+    from properties.judgement import suite_error
+    from reports.records import encoded, plain, verdict_record
+
+    about = plain(check) | _run_of(item)
+    try:
+        return encoded(verdict_record(plain(about | judged)))
+    except Exception as error:
+        message = f"a verdict that could not be written down: {suite_error(error) or error}"
+        return encoded(about | {"verdict": "ERROR", "message": message, "suite_error": message})
 
 
 def _cell(item: pytest.Item) -> Cell | None:
@@ -329,11 +347,13 @@ def _cell(item: pytest.Item) -> Cell | None:
     return found if isinstance(found, Cell) else None
 
 
-def _key(item: pytest.Item, prop: "Property", cell: Cell) -> dict[str, Any]:
+def _check(item: pytest.Item, prop: "Property", cell: Cell) -> "Check":
     """What a verdict is about, and what is planned: a property (with its own parameters) on a cell."""
+    from reports.records import check
+
     name = getattr(item, "originalname", item.name)
     extra = item.name.removeprefix(f"{name}[").removesuffix("]").replace(str(cell), "").strip("-")
-    return {"claim": prop.claim, "property": f"{name}[{extra}]" if extra else name, **cell._asdict()}
+    return check({"claim": prop.claim, "property": f"{name}[{extra}]" if extra else name, **cell._asdict()})
 
 
 def _run_of(item: pytest.Item) -> dict[str, Any]:
@@ -343,10 +363,10 @@ def _run_of(item: pytest.Item) -> dict[str, Any]:
     return {"kind": "verdict", "seed": plan.seed, "isolated": bool(getattr(adapter, "isolated", False))}
 
 
-def planned(items: list[pytest.Item]) -> list[dict[str, Any]]:
+def planned(items: list[pytest.Item]) -> list["Check"]:
     """What these items will give a verdict on."""
     found = [(item, _property(getattr(item, "function", None)), _cell(item)) for item in items]
-    return [_key(item, prop, cell) for item, prop, cell in found if prop is not None and cell is not None]
+    return [_check(item, prop, cell) for item, prop, cell in found if prop is not None and cell is not None]
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reports this worker ready, or a verdict may fall before there is a folder for it
@@ -365,8 +385,25 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 class Writer:
     """Appends each verdict to the run folder's verify.jsonl as it falls; lives in the process the user started."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder, self.seed = folder, seed
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_handlecrashitem(self, crashitem: str) -> None:
+        """A worker of xdist that dies takes nothing with it but the property it was at, which gets a verdict here."""
+        from properties import runs
+        from reports.records import plain
+        from veriformer.results import Results
+
+        function, _, parameters = crashitem.rpartition("::")[2].partition("[")
+        for check in Results.of(self.folder).missing:
+            cell = str(Cell(check.implementation, check.dtype, check.device))
+            name, _, own = check.name.removesuffix("]").partition("[")
+            if name == function and cell in parameters and own in parameters:
+                message = "veriformer's own process died while this was being judged"
+                line = {"seed": self.seed, "isolated": True, "verdict": "ERROR", "message": message, "suite_error": message}
+                runs.append(self.folder / "verify.jsonl", plain(check) | {"kind": "verdict"} | line)
+                return
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """One line, on disk before the next property begins."""

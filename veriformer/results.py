@@ -3,73 +3,52 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 from properties import runs
-from properties.verdicts import BROKEN, Verdict
-from veriformer.findings import Finding
-
-GOOD, CLAIM_BROKEN, USAGE, MISSING, INTERRUPTED = 0, 1, 2, 5, 130  # exit codes
-KEY = ("claim", "property", "implementation", "dtype", "device")  # what a line is about, and what is planned
-WORST_FIRST = (
-    Verdict.CRASH,
-    Verdict.TIMEOUT,
-    Verdict.ERROR,
-    Verdict.FAIL,
-    Verdict.CONVENTION_MISMATCH,
-    Verdict.UNEXPECTED_PASS,
-    Verdict.VACUOUS,
-    Verdict.SUSPECT,
-    Verdict.KNOWN_FAILURE,
-    Verdict.PASS,
-    Verdict.UNSUPPORTED,
-)
+from reports import records
+from reports.records import RANK, Check, Exit, Verdict, VerdictRecord
 
 
 @dataclass(frozen=True)
 class Results:
-    """The findings of a run, and what it planned and did not do."""
+    """The verdicts of a run, and what it planned and did not do."""
 
     folder: Path
-    lines: list[dict[str, Any]]
-    planned: list[dict[str, str]]
+    findings: list[VerdictRecord]
+    planned: list[Check]
 
     @classmethod
     def of(cls, folder: Path) -> Self:
         """What is on disk by now."""
         path = folder / "manifest.json"
-        planned = json.loads(path.read_text(encoding="utf-8"))["planned"] if path.exists() else []
-        return cls(folder, runs.finished(folder / "verify.jsonl"), planned)
-
-    @cached_property
-    def findings(self) -> list[Finding]:
-        """The lines, read."""
-        return [Finding.of(line, broken=line["verdict"] in BROKEN) for line in self.lines]
+        planned: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["planned"] if path.exists() else []
+        lines = runs.finished(folder / "verify.jsonl")
+        return cls(folder, [records.verdict_record(line) for line in lines], [records.check(each) for each in planned])
 
     @property
-    def broken(self) -> list[Finding]:
-        """The findings that make the run red, worst first."""
-        return sorted(
-            (finding for finding in self.findings if finding.broken), key=lambda each: WORST_FIRST.index(Verdict(each.verdict))
-        )
+    def broken(self) -> list[VerdictRecord]:
+        """The verdicts that make the run red, worst first; of equals the largest error first."""
+        return sorted((each for each in self.findings if each.broken), key=lambda each: (RANK[each.verdict], -(each.share or 0.0)))
 
     @property
-    def missing(self) -> list[dict[str, str]]:
+    def missing(self) -> list[Check]:
         """What was planned and has no verdict."""
-        found = {tuple(line[name] for name in KEY) for line in self.lines}
-        return [check for check in self.planned if tuple(check[name] for name in KEY) not in found]
+        found = {each.check for each in self.findings}
+        return [check for check in self.planned if check not in found]
 
     @property
-    def exit_code(self) -> int:
+    def verified(self) -> bool:
+        """Whether anything was: a step that is not offered says nothing."""
+        return any(each.verdict is not Verdict.UNSUPPORTED for each in self.findings)
+
+    @property
+    def exit_code(self) -> Exit:
         """0 good, 1 a claim broken, 5 planned checks missing, or nothing but UNSUPPORTED: then nothing was verified."""
-        if self.broken:
-            return CLAIM_BROKEN
-        verified = any(finding.verdict != Verdict.UNSUPPORTED for finding in self.findings)
-        return MISSING if self.missing or not verified else GOOD
+        return records.exit_code(broken=bool(self.broken), missing=bool(self.missing), something=self.verified)
 
 
-def worst(findings: Iterable[Finding]) -> Verdict:
+def worst(findings: Iterable[VerdictRecord]) -> Verdict:
     """The verdict that stands for several."""
-    return min((Verdict(finding.verdict) for finding in findings), key=WORST_FIRST.index)
+    return records.worst(each.verdict for each in findings)

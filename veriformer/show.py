@@ -13,12 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from properties.claims import CLAIMS
-from properties.verdicts import Verdict
-from veriformer.findings import Finding
+from reports.records import Verdict, VerdictRecord
 from veriformer.results import Results, worst
 
 COLOURS = {Verdict.PASS: "green", Verdict.SUSPECT: "yellow", Verdict.KNOWN_FAILURE: "yellow", Verdict.UNSUPPORTED: "dim"}
 COLUMNS_SHOWN = 5  # with more, a row for each implementation and dtype in place of a column
+GOOD_FIRST = (Verdict.PASS, *(verdict for verdict in Verdict if verdict is not Verdict.PASS))
 LINES_SHOWN = 16  # of a counterexample; all of it is in verify.jsonl
 ORDER = {claim.id: number for number, claim in enumerate(CLAIMS)}
 CLAIM = {claim.id: claim for claim in CLAIMS}
@@ -48,20 +48,20 @@ def show(results: Results, console: Console) -> None:
     console.print(_closing(results))
 
 
-def _cell(finding: Finding) -> Cell:
+def _cell(finding: VerdictRecord) -> Cell:
     return finding.implementation, finding.dtype, finding.device
 
 
-def _alike(broken: list[Finding]) -> list[list[Finding]]:
+def _alike(broken: list[VerdictRecord]) -> list[list[VerdictRecord]]:
     """The broken findings, those that one fault explains together: the same claim, or the same words about the candidate itself."""
-    groups: dict[tuple[object, ...], list[Finding]] = {}
+    groups: dict[tuple[object, ...], list[VerdictRecord]] = {}
     for finding in broken:
         about = {Verdict.FAIL: finding.claim, Verdict.TIMEOUT: ""}.get(Verdict(finding.verdict), finding.message)
         groups.setdefault((_cell(finding), finding.verdict, about), []).append(finding)
     return list(groups.values())
 
 
-def _card(alike: list[Finding]) -> Panel:
+def _card(alike: list[VerdictRecord]) -> Panel:
     """What the claim says, what was seen instead, on which smallest input, and how to see it again."""
     finding = min(alike, key=lambda each: len(each.counterexample) or LINES_SHOWN**4)
     claims = sorted({each.claim for each in alike}, key=lambda claim: ORDER.get(claim, len(ORDER)))
@@ -71,6 +71,8 @@ def _card(alike: list[Finding]) -> Panel:
         lines.append(Text(f"expected {finding.expected}, got {finding.got}" + (f" at {finding.place}" if finding.place else "")))
     if finding.counterexample and finding.counterexample not in finding.message:
         lines.append(Text(_beginning(finding.counterexample)))
+    if finding.suite_error:
+        lines.append(Text("This is a defect of veriformer: please report it with this card.", "bold"))
     others = f" and {len(alike) - 1} more of its properties" if len(alike) > 1 else ""
     lines.append(Text(f"{finding.name}{others}; again: --claims {claims[0]} --dtype {finding.dtype} --seed {finding.seed}", "dim"))
     title = Text(f"{' '.join(claims)}  {finding.verdict}  {'  '.join(_cell(finding))}")
@@ -83,7 +85,7 @@ def _beginning(text: str) -> str:
     return "\n".join([*lines[:LINES_SHOWN], *([f"… {more} more lines in verify.jsonl"] if more > 0 else [])])
 
 
-def _table(findings: list[Finding]) -> Table:
+def _table(findings: list[VerdictRecord]) -> Table:
     """A row a claim, a column for each implementation, dtype and device."""
     cells = list(dict.fromkeys(map(_cell, findings)))
     table = Table("claim", "kind", *(_heading(cell, cells) for cell in cells), box=None, header_style="bold")
@@ -97,11 +99,11 @@ def _table(findings: list[Finding]) -> Table:
     return table
 
 
-def _overview(findings: list[Finding]) -> Table:
+def _overview(findings: list[VerdictRecord]) -> Table:
     """A row for each implementation, dtype and device: for how many claims each verdict stands."""
     cells = dict.fromkeys(map(_cell, findings))
     standing = {cell: _standing([each for each in findings if _cell(each) == cell]) for cell in cells}
-    shown = [verdict for verdict in Verdict if any(verdict in counts for counts in standing.values())]
+    shown = [verdict for verdict in GOOD_FIRST if any(verdict in counts for counts in standing.values())]
     table = Table(box=None, header_style="bold")
     table.add_column("claims of", no_wrap=True)
     table.add_column("in", no_wrap=True)
@@ -118,7 +120,7 @@ def _overview(findings: list[Finding]) -> Table:
     return table
 
 
-def _standing(findings: list[Finding]) -> Counter[Verdict]:
+def _standing(findings: list[VerdictRecord]) -> Counter[Verdict]:
     """How many claims each verdict stands for, the worst of a claim's properties counting."""
     claims = {each.claim for each in findings}
     return Counter(worst(each for each in findings if each.claim == claim) for claim in claims)
@@ -130,7 +132,7 @@ def _heading(cell: Cell, cells: list[Cell]) -> str:
     return "\n".join(part for part, shown in zip(cell, (differing[0], True, differing[2]), strict=True) if shown)
 
 
-def _verdict(findings: list[Finding]) -> Text:
+def _verdict(findings: list[VerdictRecord]) -> Text:
     """The worst verdict of a claim's properties; `PASS 3/5` where the implementation offers what three of five need."""
     if not findings:
         return Text("·", "dim")
@@ -140,11 +142,11 @@ def _verdict(findings: list[Finding]) -> Text:
     return Text(f"{verdict}{count}", COLOURS.get(verdict, "bold red"))
 
 
-def _examples(findings: Iterable[Finding]) -> str:
+def _examples(findings: Iterable[VerdictRecord]) -> str:
     return f"{sum(finding.generated for finding in findings):,}"
 
 
-def _share(findings: Iterable[Finding]) -> str:
+def _share(findings: Iterable[VerdictRecord]) -> str:
     told = [finding for finding in findings if finding.verdict != Verdict.KNOWN_FAILURE]  # what is declared is over any budget
     shares = [finding.share for finding in told if finding.share is not None]
     return f"{max(shares):.2g}" if shares else "–"
@@ -152,7 +154,7 @@ def _share(findings: Iterable[Finding]) -> str:
 
 def _closing(results: Results) -> Text:
     """One line: how many of each verdict, what is missing, where it is written."""
-    counts = {verdict: sum(finding.verdict == verdict for finding in results.findings) for verdict in Verdict}
+    counts = {verdict: sum(finding.verdict == verdict for finding in results.findings) for verdict in GOOD_FIRST}
     parts = [f"{count} {verdict}" for verdict, count in counts.items() if count]
     parts += [f"{len(results.missing)} planned and not run"] if results.missing else []
     colour = {0: "green", 1: "bold red"}.get(results.exit_code, "bold yellow")

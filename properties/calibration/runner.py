@@ -20,7 +20,8 @@ from properties.calibration.faults import GRADED, NAMED, Fault
 from properties.calibration.honest import Honest
 from properties.calibration.rivals import RULES, Case, Judged
 from properties.calibration.variants import LOW_DTYPES, Variant, bank
-from properties.verdicts import NotOffered, Verdict
+from properties.verdicts import NotOffered
+from reports.records import Verdict
 
 CHUNK = {"steps": 64, "modules": 4}  # cases of one chunk
 DISTINCT = {"steps": {"float32": 9, "bfloat16": 2, "float16": 2}, "modules": {"float32": 22, "bfloat16": 9, "float16": 9}}

@@ -16,7 +16,8 @@ from properties.faults.fault import Fault, Implementation
 from properties.implementations.subject import Subject
 from properties.judgement import Judgement, run_property
 from properties.steps import STEPS
-from properties.verdicts import BROKEN, CandidateError, Verdict
+from properties.verdicts import CandidateError
+from reports.records import BROKEN, Verdict
 
 Test = Callable[..., object]
 

@@ -1,6 +1,5 @@
 """`veriformer bench`."""
 
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +9,7 @@ import click
 from click.core import ParameterSource
 from rich.console import Console
 
+from reports.records import encoded
 from veriformer.settings import Refused
 
 WITHOUT = {  # options that do something else in place of timing: what they do, and what they take beside them
@@ -112,7 +112,7 @@ def _count(console: Console, *, as_json: bool, folder: Path | None, workloads: s
     code = int(any(line.status in {"wrong", "failed"} for line in lines))
     if as_json:
         told = {"exit_code": code, "run": str(folder), "counters": [asdict(line) for line in lines]}
-        click.echo(json.dumps(told, ensure_ascii=False, indent=1))
+        click.echo(encoded(told, indent=1))
     else:
         show_counters(lines, console)
         console.print(f"{folder}", style="dim")
@@ -136,7 +136,7 @@ def _run(console: Console, *, as_json: bool, folder: Path | None, budget: float,
         raise Refused(str(error)) from None
     code = exit_code(summary)
     if as_json:
-        click.echo(json.dumps({"exit_code": code, "run": str(folder), **asdict(summary)}, ensure_ascii=False, indent=1))
+        click.echo(encoded({"exit_code": code, "run": str(folder), **asdict(summary)}, indent=1))
     else:
         show(summary, console)
         console.print(f"{folder}", style="dim")

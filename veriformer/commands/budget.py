@@ -7,6 +7,7 @@ from typing import Any
 import click
 import numpy as np
 
+from reports.records import encoded
 from veriformer.settings import Refused, nearest
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
@@ -80,7 +81,7 @@ def command(
         with write.open("wb") as file:
             nothing = np.full(allowed.exact.shape, np.inf)
             np.savez(file, exact=allowed.exact, scale=allowed.scale, bound=nothing if allowed.bound is None else allowed.bound)
-    click.echo(json.dumps(found, ensure_ascii=False, indent=1) if as_json else "\n".join(_lines(found)))
+    click.echo(encoded(found, indent=1) if as_json else "\n".join(_lines(found)))
     ctx.exit(1 if score is not None and score.share > 1 else 0)
 
 

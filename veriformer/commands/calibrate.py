@@ -1,6 +1,5 @@
 """`veriformer calibrate`."""
 
-import json
 import os
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from reports.records import encoded
 from veriformer.settings import Refused
 
 LOW = ("float32", "bfloat16", "float16")
@@ -66,7 +66,7 @@ def command(
             lines.append(line)
             progress.advance(task)
     found = table.summary(lines)
-    text = json.dumps(found, ensure_ascii=False, indent=1)
+    text = encoded(found, indent=1)
     for path in (folder / "calibration.json", *([write] if write else ())):  # the first is what `veriformer report` shows
         path.write_text(text + "\n", encoding="utf-8")
     click.echo(text if as_json else table.text(found))

@@ -13,6 +13,7 @@ from reports import words
 from reports.compare import MARGIN, Compared, compared
 from reports.folders import ReportError, read
 from reports.outcomes import BY_NAME
+from reports.records import encoded
 from veriformer.settings import Refused
 
 FOLDER = click.Path(path_type=Path)
@@ -75,7 +76,7 @@ def command(
     except ReportError as error:
         raise Refused(str(error)) from None
     if as_json:
-        click.echo(json.dumps(_json(change), ensure_ascii=False, indent=1))
+        click.echo(encoded(_json(change), indent=1))
     else:
         _show(change, Console(highlight=False), confirmed=confirming is not None)
     ctx.exit(change.exit_code)

@@ -1,4 +1,4 @@
-"""`veriformer list claims|steps|implementations`."""
+"""`veriformer list claims|steps|implementations|schema`."""
 
 import json
 from dataclasses import asdict
@@ -7,6 +7,8 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.table import Table
+
+from reports.records import schema
 
 COLUMNS = {
     "claims": ("id", "step", "kind", "statement"),
@@ -38,14 +40,17 @@ def implementations() -> list[dict[str, Any]]:
 
 
 @click.command("list")
-@click.argument("what", type=click.Choice(list(COLUMNS)))
+@click.argument("what", type=click.Choice([*COLUMNS, "schema"]))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 def command(what: str, *, as_json: bool) -> None:
-    """List claims, steps or implementations.
+    """List claims, steps or implementations; or print the JSON Schema of a line of verify.jsonl.
 
     Steps are printed with the signature a user's callable must have: torch tensors with a leading batch axis b; masks are
     boolean, broadcastable to the shape shown, and True means *may look*.
     """
+    if what == "schema":
+        click.echo(json.dumps(schema(), ensure_ascii=False, indent=1))
+        return
     rows = {"claims": claims, "steps": steps, "implementations": implementations}[what]()
     if as_json:
         click.echo(json.dumps(rows, ensure_ascii=False, indent=1))

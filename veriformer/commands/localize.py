@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from reports.records import encoded
 from veriformer.settings import Refused, nearest
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
@@ -43,7 +44,7 @@ def command(ctx: click.Context, /, *, target: str, as_json: bool, show_all: bool
     except ValueError as error:
         raise Refused(f"{target}: {error}") from error
     if as_json:
-        click.echo(json.dumps(_json(finding), ensure_ascii=False, indent=1))
+        click.echo(encoded(_json(finding), indent=1))
     else:
         console = Console(highlight=False)
         if show_all:

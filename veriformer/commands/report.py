@@ -7,11 +7,11 @@ from rich.console import Console
 from rich.text import Text
 
 from reports.folders import ReportError
+from reports.records import Exit
 from reports.render import render
 from reports.summary import exit_code
 from veriformer import engine, options, progress
 from veriformer.commands.bench import Duration, listed
-from veriformer.results import GOOD, INTERRUPTED, MISSING
 from veriformer.settings import Refused
 
 DTYPES = ("float32", "float64", "bfloat16")
@@ -53,12 +53,12 @@ def command(
 
     console = standard_output()
     made_now = not folders
-    code = GOOD
+    code = Exit.GOOD
     if made_now:
         wanted = _known(workloads)
         run = options.run_folder(folder)
         code = _verify(run, seed, examples, console)
-        if code == INTERRUPTED:
+        if code == Exit.INTERRUPTED:
             console.print(Text(f"interrupted; what is finished is kept: veriformer report {run}"))
             ctx.exit(code)
         code = max(code, _bench(run, wanted, seed, budget, console), key=_severity)
@@ -86,7 +86,7 @@ def _known(workloads: str) -> tuple[str, ...]:
 
 def _severity(code: int) -> int:
     """A broken claim says more than a missing check, which says more than good."""
-    return {GOOD: 0, 1: 2}.get(code, 1)
+    return {Exit.GOOD: 0, Exit.BROKEN: 2}.get(Exit(code), 1)
 
 
 def _verify(run: Path, seed: int, examples: int, console: Console) -> int:
@@ -105,8 +105,8 @@ def _verify(run: Path, seed: int, examples: int, console: Console) -> int:
     results, ended = progress.verify(request)
     show(results, console)
     if not ended.interrupted and not results.planned:
-        raise SystemExit(MISSING)  # the properties could not be collected: there is nothing to measure beside, or to render
-    return INTERRUPTED if ended.interrupted else results.exit_code
+        raise SystemExit(Exit.MISSING)  # the properties could not be collected: there is nothing to measure beside, or to render
+    return Exit.INTERRUPTED if ended.interrupted else results.exit_code
 
 
 def _bench(run: Path, workloads: tuple[str, ...], seed: int, budget: float, console: Console) -> int:

@@ -6,9 +6,9 @@ from typing import Any
 import click
 from rich.console import Console
 
+from reports.records import Exit, exit_code
 from veriformer import options, progress, shards
 from veriformer.commands.bench import Duration
-from veriformer.results import CLAIM_BROKEN, GOOD, INTERRUPTED, MISSING
 
 
 class Shard(click.ParamType):
@@ -42,8 +42,9 @@ def command(ctx: click.Context, plan: Path, shard: tuple[int, int], budget: floa
     part.plan.write(run / shards.FILE)
     console = Console(highlight=False)
     code = _verify(part, run, console) if part.claims else _nothing(run)
-    if part.workloads and code != INTERRUPTED:
-        code = min({code, _bench(part, run, budget, console)} - {GOOD}, default=GOOD)  # a broken claim says more than a missing one
+    if part.workloads and code != Exit.INTERRUPTED:
+        both = {code, _bench(part, run, budget, console)}
+        code = min(both - {Exit.GOOD}, default=Exit.GOOD)  # a broken claim says more than a missing one
     console.print(f"{run}: part {part.number} of {part.of} of plan {part.plan.id}")
     ctx.exit(code)
 
@@ -54,10 +55,8 @@ def _verify(part: shards.Part, run: Path, console: Console) -> int:
     results, ended = progress.verify(part.request(run))
     show(results, console)
     if ended.interrupted:
-        return INTERRUPTED
-    return (
-        CLAIM_BROKEN if results.broken else MISSING if results.missing else GOOD
-    )  # a part may be of nothing but steps not offered
+        return Exit.INTERRUPTED
+    return exit_code(broken=bool(results.broken), missing=bool(results.missing))  # a part may be of nothing but steps not offered
 
 
 def _nothing(run: Path) -> int:
@@ -65,15 +64,16 @@ def _nothing(run: Path) -> int:
     from properties import runs
 
     runs.create(run, {"planned": [], "environment": runs.environment()})
-    return GOOD
+    return Exit.GOOD
 
 
 def _bench(part: shards.Part, run: Path, budget: float, console: Console) -> int:
     from bench.bar import Bar
     from bench.run import run as measure
-    from bench.show import exit_code, show
+    from bench.show import exit_code as timed
+    from bench.show import show
 
     with Bar() as bar:
         summary = measure(run, part.workloads, budget, progress=bar.show, **part.bench_settings())
     show(summary, console)
-    return exit_code(summary)
+    return timed(summary)

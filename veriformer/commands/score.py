@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from reports.records import encoded
 from veriformer.settings import Refused, nearest
 
 Job = tuple[str, tuple[Any, ...]]
@@ -124,7 +125,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     from reports.whole import write_whole
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_whole(path, encoded(content, indent=1) + "\n")
 
 
 def _show(found: dict[str, Any], console: Console, folder: Path) -> None:

@@ -1,13 +1,13 @@
 """`veriformer verify TARGET`."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from reports.records import Exit, encoded, plain
 from veriformer import options, progress
-from veriformer.results import INTERRUPTED, Results
+from veriformer.results import Results
 
 
 @click.command()
@@ -38,9 +38,9 @@ def command(ctx: click.Context, /, *, as_json: bool, **asked: Any) -> None:
     """
     request = options.with_target(options.request(**asked))
     results, ended = progress.verify(request, quiet=as_json)
-    code = INTERRUPTED if ended.interrupted else results.exit_code
+    code = Exit.INTERRUPTED if ended.interrupted else results.exit_code
     if as_json:
-        click.echo(json.dumps(_json(results, code), ensure_ascii=False, indent=1))
+        click.echo(encoded(_json(results, code), indent=1))
     else:
         from veriformer.show import console, show
 
@@ -55,5 +55,5 @@ def _json(results: Results, code: int) -> dict[str, Any]:
         "planned": len(results.planned),
         "broken": len(results.broken),
         "missing": results.missing,
-        "verdicts": [{**line, "broken": each.broken} for line, each in zip(results.lines, results.findings, strict=True)],
+        "verdicts": [{**plain(each), "broken": each.broken} for each in results.findings],
     }
