@@ -315,7 +315,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Give the report of a property its verdict line, which travels to whoever writes (under xdist another process)."""
     report = yield
     prop, cell = _property(getattr(item, "function", None)), _cell(item)
@@ -323,9 +323,17 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if prop is None or cell is None or not (report.when == "call" or (report.when == "setup" and not report.passed)):
         return report
     if judged is None:
-        judged = {"verdict": "ERROR", "message": f"it could not be asked: {str(report.longrepr)[-500:]}"}
+        judged = _not_judged(call)
     report.user_properties.append(("veriformer", _line(item, _check(item, prop, cell), judged)))
     return report
+
+
+def _not_judged(call: pytest.CallInfo) -> dict[str, Any]:
+    """The verdict of a property that failed outside of our judging."""
+    from properties.judgement import suite_error
+
+    own = suite_error(call.excinfo.value) if call.excinfo else ""
+    return {"verdict": "ERROR", "message": f"veriformer could not judge it: {own}", "suite_error": own}
 
 
 def _line(item: pytest.Item, check: "Check", judged: dict[str, Any]) -> str:
