@@ -63,7 +63,7 @@ def _script(found: Counterexample, candidate: str | None, *, beside: bool) -> st
     played = f"\nOPTIONAL = {OPTIONAL!r}\n\n\n{inspect.getsource(play)}" if step == "kv_cache" else ""
     if any(call.layout for call in found.given):
         source = inspect.getsource(layouts)
-        text = text.replace(_NO_LAYOUTS, source[source.index("def is_tensor") :])
+        text = text.replace(_NO_LAYOUTS, source[source.index("class Handed") :])
     text = text.replace("TITLE", found.title).replace("THIS_FILE", f"{found.id}.py")
     return text.replace("CASE: dict = {}\n", case + played)
 

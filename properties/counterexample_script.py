@@ -72,7 +72,7 @@ def taken(value: Any) -> np.ndarray:
     """An array of the implementation's as float64 (or its own whole numbers)."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
-        value = (value.double() if value.is_floating_point() else value).numpy()
+        value = (value.double() if value.is_floating_point() else value).resolve_conj().resolve_neg().numpy()
     return np.asarray(value)
 
 
@@ -100,8 +100,8 @@ def answers(function: Callable[..., Any], call: dict, device: str) -> list[np.nd
         first_with_zeros([each for each in arrays([args, kwargs]) if "float" in str(each.dtype)], ask)
     try:
         result = ask()
-    except Exception as error:
-        sys.exit(fault(f"raised {type(error).__name__}: {error}"))
+    except BaseException as error:
+        sys.exit(fault(f"raised {type(error).__name__}: {said(error)}"))
     for now, was in zip(arrays([args, kwargs]), arrays([call["args"], call["kwargs"]]), strict=True):
         if taken(now).shape != was.shape or not np.array_equal(taken(now), was, equal_nan=was.dtype == np.float64):
             sys.exit(fault("changed its input in place"))
@@ -110,7 +110,18 @@ def answers(function: Callable[..., Any], call: dict, device: str) -> list[np.nd
         dtype = str(getattr(each, "dtype", type(each).__name__)).removeprefix("torch.")
         if dtype != CASE["result_dtype"]:
             sys.exit(fault(f"expected a result of dtype {CASE['result_dtype']}, got {dtype}"))
-    return [taken(each) for each in found]
+    try:
+        return [taken(each) for each in found]
+    except BaseException as error:
+        sys.exit(fault(f"returned a {type(found[0]).__name__} that raised {type(error).__name__} when it was read: {said(error)}"))
+
+
+def said(error: BaseException) -> str:
+    """The message of an exception, on one line that a terminal can print."""
+    try:
+        return ascii(str(error)[:500])[1:-1]
+    except BaseException as other:
+        return f"(no message: its __str__ raised {type(other).__name__})"
 
 
 def fault(message: str) -> int:

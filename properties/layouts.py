@@ -11,12 +11,6 @@ from typing import Any
 import numpy as np
 
 
-def is_tensor(value: Any) -> bool:
-    """Whether it is a tensor of torch; torch is not imported for it."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
-
-
 class Handed:
     """One array handed to an implementation, with the memory it lies in and the bits that memory held."""
 
@@ -36,14 +30,6 @@ class Handed:
     def changed(self) -> bool:
         """Whether any bit of the memory (gaps included) or the shape, strides or place of the array is another."""
         return self._state() != self.before
-
-    def shares(self, result: Any) -> bool:
-        """Whether `result` is a view of this array's memory."""
-        if is_tensor(result):
-            if not is_tensor(self.memory) or not result.numel():
-                return False
-            return result.untyped_storage().data_ptr() == self.memory.untyped_storage().data_ptr()
-        return isinstance(result, np.ndarray) and isinstance(self.memory, np.ndarray) and np.may_share_memory(result, self.memory)
 
 
 def _converted(values: np.ndarray, dtype: str, device: str | None) -> Any:
@@ -109,7 +95,7 @@ def first_with_zeros(numbers: list[Any], ask: Callable[[], Any]) -> None:
     kept = [each * 1 for each in numbers]
     for each in numbers:
         each[...] = 0
-    with suppress(Exception):
+    with suppress(BaseException):
         ask()
     for each, was in zip(numbers, kept, strict=True):
         each[...] = was

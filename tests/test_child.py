@@ -122,7 +122,7 @@ def test_a_target_that_cannot_be_tested_is_a_usage_error_in_one_line(candidate, 
 @pytest.mark.parametrize(
     ("body", "complaint"),
     [
-        ("return scores.tolist()", "expected a numpy.ndarray, got list"),
+        ("return scores.tolist()", "expected a numpy.ndarray of dtype float32, got list"),
         ("return scores.astype('float64')", "expected a result of dtype float32, got float64"),
         ("return scores > 0", "expected a result of dtype float32, got bool"),
         ("scores += 1; return scores", "changed its input scores in place"),

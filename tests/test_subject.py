@@ -26,7 +26,7 @@ SCORES = np.array([[0.0, 1.0], [2.0, -1.0]])
     [
         (lambda scores: scores[0], "expected a result of shape (2, 2), got (2,)"),
         (lambda scores: scores.double(), "expected a result of dtype float32, got float64"),
-        (lambda scores: scores.numpy(), "expected a torch.Tensor, got numpy.ndarray"),
+        (lambda scores: scores.numpy(), "expected a torch.Tensor of dtype float32, got numpy.ndarray"),
         (lambda scores: scores.add_(1), "changed its input [0] in place"),
         (lambda scores, temperature: scores, "raised TypeError"),
         (lambda scores: scores @ torch.zeros(3, 3), "raised RuntimeError"),

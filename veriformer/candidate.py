@@ -26,7 +26,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -51,16 +51,16 @@ def _ours(file: str) -> ModuleType:
 
 if TYPE_CHECKING:
     from properties import layouts
-    from properties.implementations import cached
-    from veriformer import described, reach, wire
+    from properties.implementations import cached, returned
+    from veriformer import reach, wire
 else:
     cached = _ours("properties/implementations/cached.py")
-    described = _ours("veriformer/described.py")
     layouts = _ours("properties/layouts.py")
+    returned = _ours("properties/implementations/returned.py")
     reach = _ours("veriformer/reach.py")
     wire = _ours("veriformer/wire.py")
 
-OURS = {str(module.__file__) for module in (cached, described, layouts, reach, wire)} | {__file__}
+OURS = {str(module.__file__) for module in (cached, layouts, reach, returned, wire)} | {__file__}
 
 
 # ---- the zygote ----
@@ -172,6 +172,8 @@ def serve(connection: socket.socket) -> None:
                 answer: dict[str, Any] = candidate.card()
             except TargetRefused as refused:
                 answer = {"refused": str(refused)}
+            except Exception as error:  # of its own attributes, say
+                answer = {"refused": f"target {request['target']!r} cannot be looked at: {_told(error)}"}
         else:
             answer = candidate.answer(request)
         connection.sendall(wire.encode(answer))
@@ -279,14 +281,16 @@ class Candidate:
         conventions = self._says("conventions", dict)
         for name, value in (conventions or {}).items():
             if not isinstance(value, str | bool | int | float | None):
-                raise TargetRefused(f"attribute conventions: expected names and plain values, got {name!r}: {value!r}")
+                raise TargetRefused(
+                    f"attribute conventions: expected names and plain values, got {returned.printable(f'{name!r}: {value!r}')}"
+                )
         return conventions
 
     def _says(self, attribute: str, kind: Any) -> Any:
         value = None if isinstance(self.thing, ModuleType) else getattr(self.thing, attribute, None)
         if value is not None and not isinstance(value, kind):
             expected = kind.__name__ if isinstance(kind, type) else "sequence"
-            raise TargetRefused(f"attribute {attribute}: expected a {expected}, got {value!r}")
+            raise TargetRefused(f"attribute {attribute}: expected a {expected}, got {returned.printable(repr(value))}")
         return value
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -302,15 +306,11 @@ class Candidate:
             layouts.first_with_zeros([each.memory for each in inputs if each.numbers], partial(function, *args, **kwargs))
         try:
             result = function(*args, **kwargs)
-            answer = described.described(result)
-            answer["changed"] = [each.path for each in inputs if each.changed()]
-            answer["shares"] = [each.path for each in inputs if each.shares(result)]
         except SystemExit:
             raise
         except BaseException as error:
-            message = " ".join(str(error).split())
-            return {"raised": type(error).__name__, "message": message[:500], "where": _where(error)}
-        return answer
+            return {"raised": returned.raised(error), "where": returned.where(error, OURS)}
+        return returned.described(result, depth=request["depth"]) | {"changed": [each.path for each in inputs if each.changed()]}
 
     def _handed(self, request: dict[str, Any], inputs: list["layouts.Handed"], value: Any, path: str) -> Any:
         if isinstance(value, str):  # the name of a dtype
@@ -333,29 +333,13 @@ def _given(value: Any, path: str, make: Callable[[Any, str], Any]) -> Any:
     return value
 
 
-def _frames(error: BaseException) -> Iterator[traceback.FrameSummary]:
-    """The frames of a traceback that are the user's: not ours, not of the import machinery."""
-    for frame in traceback.extract_tb(error.__traceback__):
-        if frame.filename not in OURS and "importlib" not in frame.filename:
-            yield frame
-
-
-def _where(error: BaseException) -> str:
-    """`mine.py:12 in attention`, the innermost line of the user's own, not of an installed package."""
-    frames = list(_frames(error))
-    own = [frame for frame in frames if "site-packages" not in frame.filename and not frame.filename.startswith("<")]
-    for frame in (own or frames)[-1:]:
-        return f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}"
-    return ""
-
-
 def _told(error: BaseException) -> str:
     """One line: the exception and the user's line it comes from."""
-    where = _where(error)
+    where = returned.where(error, OURS)
     if isinstance(error, SyntaxError) and error.filename:
         where = f"{Path(error.filename).name}:{error.lineno}"
-        return f"{type(error).__name__}: {error.msg} ({where})"
-    text = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        return returned.printable(f"{type(error).__name__}: {error.msg} ({where})")
+    text = returned.raised(error)
     return f"{text} ({where})" if where else text
 
 

@@ -15,6 +15,8 @@ import hypothesis
 import numpy as np
 
 from properties import layouts
+from properties.implementations import returned
+from properties.implementations.accepted import accepted
 from properties.steps import STEPS
 from properties.verdicts import CandidateCrash, CandidateError, CandidateTimeout
 from veriformer import wire
@@ -112,11 +114,11 @@ class CandidateProxy:
         answer = self.answer(step, args, kwargs, dtype, device, layout=layout)
         if answer["changed"]:
             raise CandidateError(f"{self._label(step)} changed its input {', '.join(answer['changed'])} in place")
-        return self._values(step, answer, dtype, nested=STEPS[step].kind == "nested")
+        return accepted(answer, step, self.arrays, dtype, self._label(step))
 
     def tap(self, name: str, dtype: str) -> np.ndarray:
         """The intermediate matrix `name` of the last call, from the candidate's own `tap(name)`."""
-        return self._values("tap", self.answer("tap", (name,), {}, dtype), dtype, nested=False)
+        return accepted(self.answer("tap", (name,), {}, dtype), "tap", self.arrays, dtype, self._label("tap"))
 
     def answer(
         self,
@@ -130,8 +132,7 @@ class CandidateProxy:
     ) -> dict[str, Any]:
         """The candidate's answer as it came, unchecked.
 
-        Keys: kind (tensor, array, nested, plain, other), type, dtype, shape, values (or items, for nested), changed and shares (the
-        names of the inputs it changed, and of those whose memory the result is a view of).
+        Keys: those of `properties.implementations.returned.described`, and changed: the names of the inputs it changed.
         """
         if dtype not in DTYPES[self.arrays]:
             hint = " (numpy has no bfloat16)" if dtype == "bfloat16" else ""
@@ -149,6 +150,7 @@ class CandidateProxy:
                 "dtype": dtype,
                 "device": device or self.device,
                 "layout": layout,
+                "depth": returned.DEEPEST if step in STEPS and STEPS[step].kind == "nested" else 0,
             }
         )
         answer = self._answer(step, request)
@@ -222,30 +224,12 @@ class CandidateProxy:
 
     def _told(self, step: str, answer: dict[str, Any]) -> Failure:
         where = f" ({answer['where']})" if answer["where"] else ""
-        if "CUDA error" in answer["message"]:
+        if "CUDA error" in answer["raised"]:
             self.close()  # after one, every call on this device fails: the next call gets a process with a new context
-        return CandidateError, f"{self._label(step)} raised {answer['raised']}: {answer['message']}{where}"
+        return CandidateError, f"{self._label(step)} raised {answer['raised']}{where}"
 
     def _label(self, step: str) -> str:
         return self.name if self.steps == {step} else f"{self.name}.{step}"
-
-    def _values(self, step: str, answer: dict[str, Any], dtype: str, *, nested: bool) -> Any:
-        """The values of an answer of the right type and dtype."""
-        if nested and answer["type"] == "NoneType":
-            return None
-        if nested and answer["kind"] == "plain":
-            return answer["value"]
-        if nested and answer["kind"] == "nested":
-            if isinstance(answer["items"], list):
-                return [self._values(step, item, dtype, nested=True) for item in answer["items"]]
-            return {name: self._values(step, item, dtype, nested=True) for name, item in answer["items"].items()}
-        kind, type_name = {"torch": ("tensor", "torch.Tensor"), "numpy": ("array", "numpy.ndarray")}[self.arrays]
-        if answer["kind"] != kind:
-            raise CandidateError(f"{self._label(step)}: expected a {type_name}, got {answer['type']}")
-        promised = {"bool": "bool", "int": "int64"}.get(STEPS[step].kind if step in STEPS else "float", dtype)
-        if answer["dtype"] != promised or answer["values"] is None:
-            raise CandidateError(f"{self._label(step)}: expected a result of dtype {promised}, got {answer['dtype']}")
-        return answer["values"]
 
     def _steps_it_would_offer(self) -> set[str]:
         """For a target that dies when it is imported: the one step it is asked for, or all, so that every claim says why."""

@@ -15,10 +15,11 @@ from json import dumps, loads
 from pathlib import Path
 from typing import Any
 
+from properties.implementations import returned
 from veriformer import wire
 
 CANDIDATE = Path(__file__).with_name("candidate.py")
-OURS = {str(CANDIDATE), *(str(CANDIDATE.with_name(name)) for name in ("described.py", "wire.py"))}
+OURS = {str(CANDIDATE), wire.__file__, returned.__file__}
 START_TIME = 120.0  # seconds a zygote may take to import torch
 LOG_KEPT = 4096  # bytes of the candidate's last output that are kept to be quoted
 
@@ -81,11 +82,11 @@ class Worker:
         until = time.monotonic() + 0.5  # it may be printing without end
         while time.monotonic() < until and _readable(self._log, 0.01) and self._drain():
             pass
-        printed, _, stack = STACK.sub("\0", self._printed.decode(errors="replace"), count=1).partition("\0")
+        printed, stack, *_ = [*STACK.split(self._printed.decode(errors="replace"), maxsplit=1), ""]
         frames = re.findall(r'File "([^"]+)", line (\d+) in (\S+)', stack)
         own = [frame for frame in frames if "/lib/python" not in frame[0] and frame[0] not in OURS]
         place = next((f"{Path(file).name}:{line} in {function}" for file, line, function in own), "")
-        return place, " / ".join(line.strip() for line in printed.splitlines()[-3:])[-300:]
+        return place, returned.printable(" / ".join(line.strip() for line in printed.splitlines()[-3:])[-300:])
 
     def end(self) -> str:
         """In words, how the process ended by itself."""

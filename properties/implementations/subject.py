@@ -4,8 +4,12 @@ The subject rounds nothing: it hands over numbers that are exactly representable
 checks what comes back (type, shape, dtype) and what was left behind (inputs unchanged), and widens the result to float64.
 """
 
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property, partial
+from types import FrameType
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,12 +17,15 @@ import torch
 from hypothesis import reject
 from hypothesis.errors import HypothesisException
 
+from properties import layouts
 from properties.calls import calls
 from properties.conventions import Conventions, answered, asked, settled
+from properties.implementations import cached, returned
+from properties.implementations.accepted import accepted
 from properties.implementations.cached import play
 from properties.layouts import REFILLED, Handed, first_with_zeros
 from properties.steps import STEPS, expected_shape
-from properties.verdicts import CandidateError, NotOffered, record
+from properties.verdicts import CandidateCrash, CandidateError, NotOffered, record
 
 DTYPES: dict[str, torch.dtype] = {
     "float64": torch.float64,
@@ -26,6 +33,7 @@ DTYPES: dict[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+OURS_HERE = {str(module.__file__) for module in (cached, layouts, returned)} | {__file__}  # files a traceback goes through
 NUMPY_DTYPES = {"float64": np.float64, "float32": np.float32, "float16": np.float16}
 
 
@@ -140,19 +148,28 @@ class Subject:
         function = getattr(self.adapter, step)
         if step == "kv_cache":
             function = partial(play, function)
-        if self.layout == REFILLED:
-            first_with_zeros([each.memory for each in handed if each.numbers], partial(function, *given_args, **given_kwargs))
-        try:
-            result = function(*given_args, **given_kwargs)
-        except (NotOffered, CandidateError, HypothesisException):
-            raise
-        except Exception as error:
-            failure = CandidateError(f"{self.name}.{step} raised {type(error).__name__}: {error}")
-            failure.raised = True  # type: ignore[attr-defined]
-            raise failure from error
+        with ctrl_c_ends_the_run():
+            if self.layout == REFILLED:
+                first_with_zeros([each.memory for each in handed if each.numbers], partial(function, *given_args, **given_kwargs))
+            answer = self._answer(step, partial(function, *given_args, **given_kwargs))
         if changed := [each.path for each in handed if each.changed()]:
             raise CandidateError(f"{self.name}.{step} changed its input {', '.join(changed)} in place")
-        return self._taken(step, result)
+        return accepted(answer, step, self.adapter.arrays, self.dtype, f"{self.name}.{step}")
+
+    def _answer(self, step: str, function: Callable[[], Any]) -> dict[str, Any]:
+        """What the implementation returned, described. Raises as a candidate in a process of its own makes `adapter.call` raise."""
+        label = f"{self.name}.{step}"
+        try:
+            return returned.described(function(), depth=returned.DEEPEST if STEPS[step].kind == "nested" else 0)
+        except (NotOffered, CandidateError, HypothesisException):
+            raise
+        except SystemExit as leaving:
+            failure: Exception = CandidateCrash(f"{label} {returned.exited(leaving)} during the call")
+        except BaseException as error:
+            where = returned.where(error, OURS_HERE)
+            failure = CandidateError(f"{label} raised {returned.raised(error)}" + (f" ({where})" if where else ""))
+            failure.raised = True  # type: ignore[attr-defined]
+        raise failure  # out here, since what its causes and contexts are like is the implementation's affair
 
     def _given(self, value: Any, path: str, handed: list[Handed]) -> Any:
         """Copies for the implementation, of its own kind of array, in the dtype and on the device under test; noted in `handed`."""
@@ -169,30 +186,6 @@ class Subject:
             given.flags.writeable = False
         return given
 
-    def _taken(self, step: str, result: Any) -> Any:
-        """The implementation's result as a NumPy array, its dtype checked; nested results likewise, array by array."""
-        if STEPS[step].kind == "nested":
-            if isinstance(result, dict):
-                return {key: self._taken(step, item) for key, item in result.items()}
-            if isinstance(result, (list, tuple)):
-                return [self._taken(step, item) for item in result]
-            if result is None or isinstance(result, (str, int)):
-                return result
-        expected_type = torch.Tensor if self.adapter.arrays == "torch" else np.ndarray
-        if not isinstance(result, expected_type):
-            raise CandidateError(
-                f"{self.name}.{step}: expected a {expected_type.__module__}.{expected_type.__name__}, "
-                f"got {type(result).__module__}.{type(result).__name__}"
-            )
-        self.check_dtype(step, str(result.dtype).removeprefix("torch."))
-        return _widened(result) if isinstance(result, torch.Tensor) else np.asarray(result)
-
-    def check_dtype(self, step: str, got: str) -> None:
-        """Raise CandidateError unless a result of dtype `got` is what `step` promises."""
-        expected = {"bool": "bool", "int": "int64"}.get(STEPS[step].kind, self.dtype)
-        if got != expected:
-            raise CandidateError(f"{self.name}.{step}: expected a result of dtype {expected}, got {got}")
-
     def _checked(self, step: str, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if STEPS[step].kind == "nested":
             return result
@@ -208,9 +201,26 @@ class Subject:
             raise CandidateError(f"{self.name}.generation: expected words of the dictionary, 0 to {vocab - 1}, got {strange[0]}")
 
 
-def _widened(tensor: torch.Tensor) -> np.ndarray:
-    tensor = tensor.detach().cpu()
-    return (tensor.to(torch.float64) if tensor.is_floating_point() else tensor).numpy()
+@contextmanager
+def ctrl_c_ends_the_run() -> Iterator[None]:
+    """While an implementation runs in this process a Ctrl-C is the user's, whatever becomes of it; what it raises itself is not."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    pressed: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        pressed.append(number)
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if pressed:
+            raise KeyboardInterrupt
 
 
 def _arrays(value: Any, path: str = "") -> list[tuple[str, Any]]:
