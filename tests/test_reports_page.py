@@ -251,6 +251,19 @@ def test_peers_that_are_not_installed_are_named_once_and_did_not_run(tmp_path):
         assert f"({len(gone)} cells)" in text
 
 
+def test_infinite_errors_and_defects_of_the_suite_are_on_the_page(tmp_path):
+    """A NaN is infinitely far over its budget; an error of ours is said to be ours, in the page and in the summary."""
+    lines = sample_runs.checks()
+    lines[0] |= {"verdict": "FAIL", "share": "Infinity", "expected": "1.0", "got": "nan"}
+    lines[-1] |= {"verdict": "ERROR", "share": None, "suite_error": "ZeroDivisionError: division by zero (budgets.py:1 in score)"}
+
+    page, markdown = report(sample_runs.write(tmp_path / "run", lines), tmp_path / "out")
+
+    for text in (page.words(), markdown):
+        assert "∞ × the budget" in text
+        assert "ZeroDivisionError: division by zero" in text
+
+
 def test_hostile_names_do_nothing(tmp_path):
     """Tags, attributes, escape sequences, turned text, table bars and links stay text, wherever a name can stand."""
     lines = [
