@@ -123,7 +123,13 @@ def _timed(
 
 def absence(error: Exception) -> tuple[str, str]:
     """The status of a peer that could not be built, and why in one line."""
-    status = "not offered" if isinstance(error, NotOffered) else "not installed" if isinstance(error, ImportError) else "failed"
+    status = (
+        "not offered"
+        if isinstance(error, NotOffered | NotImplementedError)
+        else "not installed"
+        if isinstance(error, ImportError)
+        else "failed"
+    )
     message = str(error) if status != "failed" else f"{type(error).__name__}: {error}"
     return status, (message.strip().splitlines() or [""])[0][:300]
 

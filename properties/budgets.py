@@ -20,11 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from properties.contracts import Contract, declared, envelope
+from properties.contracts import Contract, envelope, in_force
 from properties.conventions import posed
 from properties.implementations.subject import Subject
 from properties.oracle import oracle
-from properties.rounding.formats import FORMATS
 from properties.rounding.run import BOUNDED, bound, simulate
 from properties.rounding.scales import Aggregate, aggregates, component_scale
 from properties.steps import STEPS
@@ -214,7 +213,7 @@ def derived(
         judged = ~unjudged & (categories == 0)
         blocks = [np.where(judged, errors, 0.0) for errors in blocks]
         finite = np.where(judged, exact, 0.0)
-        scale, floor = component_scale(blocks, finite, contracts[0].storage)
+        scale, floor = component_scale(blocks, finite, contracts[0])
         sums = tuple(aggregates(blocks, finite, scale, floor, probes or {})) if exact.size else ()
     return Budget(step, contracts[0].dtype, exact, scale, unjudged, categories, sums, again, ceiling)
 
@@ -228,7 +227,7 @@ def assert_rounding_only(subject: Subject, step: str, got: np.ndarray, *args: An
         assert_identical(got, oracle(step, *args, **kwargs), step)
         return
     args = posed(step, args, subject.conventions)
-    allowed = budget(step, *args, contract=declared(subject.adapter, subject.dtype), **kwargs)
+    allowed = budget(step, *args, contract=in_force(subject), **kwargs)
     if subject.name == "reference" and np.array_equal(got, allowed.exact, equal_nan=True):
         record.current.with_itself += 1
         return
@@ -263,15 +262,23 @@ def assert_at_most(value: float, bound: float, what: str) -> None:
         raise ClaimBroken(f"{what}: expected at most {bound:.6g}, got {value:.6g}", expected=bound, got=value, share=share)
 
 
-def sum_bound(terms: int, dtype: str, scale: float) -> float:
+def sum_bound(terms: int, who: Subject | str, scale: float) -> float:
     """How far a sum of `terms` numbers may be off whose sizes add up to `scale`, in any order: (γₙ + 2u)·scale.
 
-    γₙ = n·u/(1 − n·u) for the n = terms + 4 operations (four around the sum) in the dtype that `dtype` accumulates in; each
-    term, and the result, may have been stored in `dtype` (u each).
+    γₙ = n·u/(1 − n·u) for the n = terms + 4 operations (four around the sum) in what `who`, a subject or the name of a dtype,
+    accumulates in; each term, and the result, may have been stored in the dtype (u each). A contract may allow more: operands
+    that are cut, parts that are stored, and a term that is flushed to 0, as weight (of a number up to `scale`) or as it is.
     """
-    contract = Contract(dtype)
-    operations = (terms + 4) * FORMATS[contract.accumulation].u
-    return float(scale) * (operations / (1 - operations) + 2 * contract.storage.u)
+    contracts = envelope(who) if isinstance(who, str) else in_force(who)
+    return max(_sum_bound(terms, contract, float(scale)) for contract in contracts)
+
+
+def _sum_bound(terms: int, contract: Contract, scale: float) -> float:
+    operations = (terms + 4) * contract.inside.u
+    stored = (2 if contract.split_k == 1 else 2 + 2 * contract.split_k) * contract.storage.u
+    cut = 0.0 if contract.operands is None else 2 * contract.operands.u
+    flushed = (terms + 4) * contract.storage.smallest_normal if contract.flush_to_zero else 0.0
+    return scale * (operations / (1 - operations) + stored + cut) + flushed * max(1.0, scale)
 
 
 def _category(values: np.ndarray) -> np.ndarray:

@@ -4,16 +4,20 @@ Every contract allows: any order of summation, x·(1/s) for x/s, x·c − m·c f
 units of the accumulation dtype. Another algorithm with another error (exp(x − (m + log Σ)), say) is not among them.
 
 An adapter declares its contract in an attribute `contract`: the keyword arguments of `Contract` apart from dtype, or a dict of
-such dicts by dtype, e.g. `contract = {"bfloat16": {"mode": "fused", "cast_weights": True}}`. One that declares nothing is held
-to the envelope of eager and fused: in each component the larger of the two scales. Both are what ordinary code does (a chain of
-operators, a fused kernel), so neither may be an accusation; an implementation that knows better declares it, and is held to it.
+such dicts by dtype, e.g. `contract = {"bfloat16": {"mode": "fused", "cast_weights": True}}`. One that does not declare its mode
+is held to the envelope of eager and fused: in each component the larger of the two scales. Both are what ordinary code does (a
+chain of operators, a fused kernel), so neither may be an accusation; an implementation that knows better declares it, and is held
+to it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from properties.rounding.formats import FORMATS, Format
+
+if TYPE_CHECKING:
+    from properties.implementations.subject import Subject
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 KAPPA: Mapping[str, float] = {"exp": 1.0, "tanh": 2.0, "erf": 8.0, "sin": 2.0, "cos": 2.0, "sqrt": 1.0, "table": 10.0}
@@ -21,6 +25,7 @@ KAPPA: Mapping[str, float] = {"exp": 1.0, "tanh": 2.0, "erf": 8.0, "sin": 2.0, "
 frequencies 10000^(−2i/d), whose logarithm reaches ln 10⁴ ≈ 9.2, so that an honest exponential of it errs by about ten units."""
 
 MATMUL = {"highest": None, "high": "tf32", "medium": "bfloat16"}
+MOST_PARTS = 64  # that a matrix product may be summed in
 FUSED_STORES = frozenset({"Q", "K", "V", "concat", "hidden", "norm", "final_norm", "input", "result"})
 """What a fused kernel writes in the storage dtype: the operands of the next matrix product, and its result."""
 
@@ -34,7 +39,8 @@ class Contract:
     mode          "eager": every named matrix is stored in `dtype`; "fused": only operands of matrix products and results are
     cast_weights  whether a fused attention stores softmax's weights P in `dtype` before P V (an eager one always does)
     accuracies    κ of library functions where it differs from KAPPA
-    flush_to_zero whether subnormal numbers become 0
+    flush_to_zero whether subnormal numbers may become 0, in arguments, on the way and in results
+    split_k       in how many parts along its inner axis a matrix product is summed; each part, and their sum, is stored in `dtype`
     float32_matmul_precision  torch's setting: "highest", "high" (operands in TF32: 11 bits) or "medium" (in bfloat16)
     narrow        says that accumulating in less than the storage dtype is meant
     """
@@ -45,6 +51,7 @@ class Contract:
     cast_weights: bool = False
     accuracies: Mapping[str, float] = field(default_factory=dict)
     flush_to_zero: bool = False
+    split_k: int = 1
     float32_matmul_precision: Literal["highest", "high", "medium"] = "highest"
     narrow: bool = False
 
@@ -70,6 +77,8 @@ class Contract:
                 f"float32_matmul_precision: expected 'highest' with accumulation {self.accumulation}, "
                 f"got {self.float32_matmul_precision!r}; it only speaks of float32 products"
             )
+        if not 1 <= self.split_k <= MOST_PARTS:
+            raise ValueError(f"split_k: expected 1 to {MOST_PARTS} parts of a matrix product, got {self.split_k}")
         for name, units in self.accuracies.items():
             _one_of("accuracies", name, tuple(KAPPA))
             if not 0 <= units < 2**10:
@@ -104,9 +113,13 @@ class Contract:
 
 def envelope(dtype: str) -> tuple[Contract, ...]:
     """What an implementation that declares nothing is held to; where nothing is stored in less, eager and fused are the same."""
-    if dtype in ("float64", "float32"):
-        return (Contract(dtype),)
-    return Contract(dtype), Contract(dtype, mode="fused")
+    return _in_either_mode(Contract(dtype))
+
+
+def _in_either_mode(contract: Contract) -> tuple[Contract, ...]:
+    if contract.dtype in ("float64", "float32"):
+        return (contract,)
+    return contract, replace(contract, mode="fused")
 
 
 def declared(adapter: Any, dtype: str) -> tuple[Contract, ...]:
@@ -121,9 +134,18 @@ def declared(adapter: Any, dtype: str) -> tuple[Contract, ...]:
             return envelope(dtype)
         declaration = declaration[dtype]
     try:
-        return (Contract(dtype=dtype, **declaration),)
+        contract = Contract(dtype=dtype, **declaration)
     except TypeError as error:
         raise ValueError(f"contract: expected keyword arguments of Contract, got {declaration!r} ({error})") from error
+    return (contract,) if "mode" in declaration else _in_either_mode(contract)
+
+
+def in_force(subject: "Subject") -> tuple[Contract, ...]:
+    """What a subject is held to: what it declares, or the envelope, where subnormal numbers may become 0 if that is its convention."""
+    contracts = declared(subject.adapter, subject.dtype)
+    if subject.conventions.subnormals != "flushed":
+        return contracts
+    return tuple(replace(contract, flush_to_zero=True) for contract in contracts)
 
 
 def _one_of(what: str, got: str, choices: tuple[str, ...]) -> None:

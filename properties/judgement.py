@@ -14,7 +14,7 @@ from typing import Any
 
 import hypothesis
 from hypothesis import Phase
-from hypothesis.errors import FlakyFailure, Unsatisfiable
+from hypothesis.errors import FlakyFailure, Unsatisfiable, UnsatisfiedAssumption
 from hypothesis.statistics import collector
 
 from properties.calls import Asked, calls
@@ -181,8 +181,7 @@ def known_failure(subject: Subject, prop: Property, name: str) -> str | None:
 
 def _must_not_be_vacuous(counts: Record, subject: Subject) -> None:
     if counts.compared == 0 and not counts.suspects:
-        why = "every example was one the implementation does not take" if counts.not_offered else "nothing was compared"
-        raise Vacuous(f"{why} with {subject.name} in {subject.dtype}")
+        raise Vacuous(f"nothing was compared with {subject.name} in {subject.dtype}")
     if counts.mostly_unjudged:
         raise Vacuous(f"{counts.mostly_unjudged} cases had more than 1 % of their components unjudged")
 
@@ -192,8 +191,8 @@ def _told(error: BaseException | None, counts: Record) -> tuple[Verdict, str]:
         return (Verdict.SUSPECT, counts.suspects[0]) if counts.suspects else (Verdict.PASS, "")
     if isinstance(error, Vacuous) and counts.with_itself:
         return Verdict.UNSUPPORTED, "agreement with the oracle says nothing of the oracle: it is not compared with itself"
-    if isinstance(error, (Unsatisfiable, Vacuous)) and counts.not_offered and not counts.compared:
-        return Verdict.UNSUPPORTED, "every example was one the implementation does not take"
+    if counts.refused and _took_nothing(error, counts):
+        return Verdict.UNSUPPORTED, counts.why_refused
     cause = _cause(error)
     verdict = {
         ClaimBroken: Verdict.FAIL,
@@ -220,6 +219,11 @@ def suite_error(error: BaseException | None) -> str:
     place = traceback.extract_tb(error.__traceback__)[-1:]
     where = "".join(f" ({Path(frame.filename).name}:{frame.lineno} in {frame.name})" for frame in place)
     return f"{type(error).__name__}: {' '.join(str(_text(error)).split())[:500]}{where}"
+
+
+def _took_nothing(error: BaseException | None, counts: Record) -> bool:
+    """Whether every example was refused: the only one of a property that draws none, or all that were drawn."""
+    return isinstance(error, UnsatisfiedAssumption) or (isinstance(error, Unsatisfiable | Vacuous) and not counts.compared)
 
 
 def _examples(statistics: dict[str, Any]) -> dict[str, int]:

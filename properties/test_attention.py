@@ -150,7 +150,7 @@ def test_a_word_need_not_look_at_itself_the_most(subject):
 
     def prefers_another(X: np.ndarray) -> bool:
         P = weights_of(subject, X, X)
-        return bool((P.max(axis=1) > P.diagonal() + sum_bound(len(X) + 2, subject.dtype, 1.0)).any())
+        return bool((P.max(axis=1) > P.diagonal() + sum_bound(len(X) + 2, subject, 1.0)).any())
 
     X = smallest_counterexample(words, prefers_another, "a word that looks at another more than at itself")
 
@@ -167,7 +167,7 @@ def test_among_words_of_equal_norm_each_looks_at_itself_the_most(subject, n, d, 
 
     P = weights_of(subject, X, X)
 
-    assert_at_most((P.max(axis=1) - P.diagonal()).max(), sum_bound(n + 2, subject.dtype, 1.0), "largest weight − a word's own")
+    assert_at_most((P.max(axis=1) - P.diagonal()).max(), sum_bound(n + 2, subject, 1.0), "largest weight − a word's own")
 
 
 def score_from(share: np.ndarray) -> np.ndarray:
@@ -193,7 +193,7 @@ def test_scores_have_variance_one_over_all_vectors_of_signs(subject, d):
 
     score = score_from(share)
     exact = signs @ signs.T / np.sqrt(d)
-    allowed = sum_bound(d + 4, subject.dtype, 1 + np.sqrt(d)) / (share * (1 - share)).min()  # of a score read off a share
+    allowed = sum_bound(d + 4, subject, 1 + np.sqrt(d)) / (share * (1 - share)).min()  # of a score read off a share
     assert_at_most(np.abs(score - exact).max(), allowed, "|score − ⟨q, k⟩/√d_k|")
     assert_at_most(abs((score**2).mean() - 1), 2 * np.sqrt(d) * allowed + allowed**2, "|variance − 1|")
 
@@ -232,7 +232,7 @@ def test_every_row_lies_between_the_least_and_the_largest_value_it_sees(subject,
 
     got = subject.attention(*call.args)
 
-    rounding = sum_bound(K.shape[2] + 2, subject.dtype, np.abs(V).max(initial=0.0))
+    rounding = sum_bound(K.shape[2] + 2, subject, np.abs(V).max(initial=0.0))
     assert_at_most((got - largest).max(initial=0.0), rounding, "output − largest value in sight")
     assert_at_most((least - got).max(initial=0.0), rounding, "least value in sight − output")
 
@@ -245,7 +245,7 @@ def test_an_average_of_equal_values_is_that_value(subject, call, value):
 
     got = subject.attention(Q, K, np.full_like(V, value), mask)
 
-    rounding = sum_bound(K.shape[2] + 2, subject.dtype, abs(value))
+    rounding = sum_bound(K.shape[2] + 2, subject, abs(value))
     assert_at_most(np.abs(got - value).max(initial=0.0), rounding, f"distance from {value}")
 
 
@@ -287,7 +287,7 @@ def test_values_that_are_sums_give_sums(subject, call, seed):
 
     got = subject.attention(Q, K, np.concatenate([V, U, V + U], axis=-1), mask)
 
-    rounding = 3 * sum_bound(K.shape[2] + 2, subject.dtype, 62.0)
+    rounding = 3 * sum_bound(K.shape[2] + 2, subject, 62.0)
     assert_at_most(np.abs(got[..., 2] - got[..., 0] - got[..., 1]).max(initial=0.0), rounding, "|A(V + U) − A(V) − A(U)|")
 
 
@@ -331,7 +331,7 @@ def test_attention_as_a_whole_crosses_features(subject):
         return np.abs(after - before)[:, 1]
 
     def crosses(X: np.ndarray) -> bool:
-        return bool(moved(X).max() > sum_bound(8, subject.dtype, 4.0))
+        return bool(moved(X).max() > sum_bound(8, subject, 4.0))
 
     X = smallest_counterexample(words, crosses, "a change of feature 0 that reaches feature 1")
 

@@ -23,15 +23,25 @@ def test_embedding_agrees_with_the_oracle(subject, call, scale):
 
 @claim("E1", needs="embedding")
 @given(embeddings(), st.booleans())
-def test_words_outside_the_dictionary_are_refused(subject, call, below):
-    """An id below 0 or beyond the last word is refused: a negative one would silently count from the end."""
+def test_a_token_outside_of_the_vocabulary_is_met_as_declared(subject, call, below):
+    """An id below 0 or beyond the last row is refused, or −1 is the last row, or some row is returned; no other row notices."""
     (tokens,), table = call.args, call.kwargs["table"]
-    tokens = tokens.copy()
-    tokens[-1, -1] = -1 if below else len(table)
+    outside = tokens.copy()
+    outside[-1, -1] = -1 if below else len(table)
+    choice = subject.conventions.out_of_range_token
 
-    refused = subject.refuses("embedding", tokens, table=table)
+    refused = subject.refuses("embedding", outside, table=table)
 
-    assert_identical(np.array(refused), np.array(True), f"refusal of word {tokens[-1, -1]} of {len(table)}")
+    if choice == "refused" or (choice == "wraps" and not below):
+        assert_identical(np.array(refused), np.array(True), f"refusal of token {outside[-1, -1]} of {len(table)}")
+        return
+    if choice == "wraps" or not refused:
+        meant = tokens.copy()
+        meant[-1, -1] = len(table) - 1
+        got, expected = subject.embedding(outside, table=table), subject.embedding(meant, table=table)
+        same = np.ones(tokens.shape, dtype=bool)
+        same[-1, -1] = choice == "wraps"
+        assert_identical(got[same], expected[same], f"rows beside, and the row of, token {outside[-1, -1]}")
 
 
 @claim("E2", needs="embedding")

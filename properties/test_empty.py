@@ -50,7 +50,7 @@ def nothing_in(identifier: str, step: str) -> Callable[..., None]:
     def test(subject: Subject) -> None:
         for call in CALLS[step]:
             if subject.refuses(step, *call.args, **call.kwargs):
-                record.current.not_offered += 1
+                record.refused()
                 continue
             got, exact = subject.call(step, *call.args, **call.kwargs), oracle(step, *call.args, **call.kwargs)
             assert_identical(

@@ -69,7 +69,7 @@ def test_the_weights_of_what_is_left_still_sum_to_one(subject, call):
 
     got = subject.attention(Q, K, np.ones((b, h, m, 1)), mask)
 
-    assert_at_most(np.abs(got - 1).max(initial=0.0), sum_bound(m + 2, subject.dtype, 1.0), "|Σ weights − 1|")
+    assert_at_most(np.abs(got - 1).max(initial=0.0), sum_bound(m + 2, subject, 1.0), "|Σ weights − 1|")
 
 
 @claim("M2", needs="attention")

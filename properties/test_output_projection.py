@@ -73,7 +73,7 @@ def test_every_row_is_a_distribution_over_the_dictionary(subject, call):
     vocab = got.shape[-1]
 
     assert_at_most(-got.min(), 0.0, "−smallest probability")
-    assert_at_most(np.abs(got.sum(axis=-1) - 1).max(), sum_bound(vocab, subject.dtype, 1.0), "|Σ p − 1|")
+    assert_at_most(np.abs(got.sum(axis=-1) - 1).max(), sum_bound(vocab, subject, 1.0), "|Σ p − 1|")
 
 
 @st.composite

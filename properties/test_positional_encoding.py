@@ -18,7 +18,7 @@ WIDTHS = st.integers(1, 12).map(lambda pairs: 2 * pairs) | st.sampled_from((64, 
 def rounding(subject, n: int) -> float:
     """How far an encoding of places up to n may be from the exact one: an angle in float32, and the result in the dtype."""
     angles = "float64" if subject.dtype == "float64" else "float32"
-    return sum_bound(4, angles, max(n, 1)) + sum_bound(1, subject.dtype, 1.0)
+    return sum_bound(4, angles, max(n, 1)) + sum_bound(1, subject, 1.0)
 
 
 def frequencies(d_model: int) -> np.ndarray:
@@ -60,11 +60,17 @@ def test_a_longer_sequence_begins_with_the_same_places(subject, n, d_model):
 
 @claim("PE1", needs="positional_encoding")
 @given(st.integers(1, 5), st.integers(0, 8).map(lambda half: 2 * half + 1))
-def test_an_odd_number_of_features_is_refused(subject, n, d_model):
-    """Features come in pairs of a sine and a cosine."""
-    refused = subject.refuses("positional_encoding", n, d_model)
+def test_an_odd_number_of_features_is_met_as_declared(subject, n, d_model):
+    """Features come in pairs of a sine and a cosine: an odd number is refused, or one of a pair is left over."""
+    if subject.conventions.odd_d_model == "refused":
+        refused = subject.refuses("positional_encoding", n, d_model)
+        assert_identical(np.array(refused), np.array(True), f"refusal of d_model = {d_model}")
+        return
 
-    assert_identical(np.array(refused), np.array(True), f"refusal of d_model = {d_model}")
+    PE = subject.positional_encoding(n, d_model)
+
+    assert_at_most(np.abs(PE).max(), 1.0, "max |PE|")
+    assert_identical(np.isin(PE[0], (0.0, 1.0)), np.full(d_model, True), "sines and cosines of place 0, which are 0 and 1")
 
 
 @claim("PE2", needs="positional_encoding")

@@ -160,7 +160,7 @@ def test_one_is_the_floor_of_a_norms_maximum_and_the_root_of_d_minus_one_its_cei
     """Corrected: with eps → 0 the mean square is 1, so 1 ≤ max|y| ≤ √(d − 1) for every row that is not constant."""
     d = X.shape[-1]
     y = subject.layer_norm(X, **plain(d), eps=NO_EPS)[0, 0]
-    rounding = sum_bound(d, subject.dtype, np.sqrt(d))
+    rounding = sum_bound(d, subject, np.sqrt(d))
 
     assert_at_most(1 - np.abs(y).max(), rounding, "1 − max|y|")
     assert_at_most(np.abs(y).max() - np.sqrt(d - 1), rounding, "max|y| − √(d − 1)")
@@ -180,7 +180,7 @@ def test_a_one_hot_row_attains_the_ceiling(subject, d, place, exponent, sign):
     y = subject.layer_norm(X, **plain(d), eps=NO_EPS)
 
     assert_rounding_only(subject, "layer_norm", y, X, **plain(d), eps=NO_EPS)
-    assert_at_most(np.abs(y[0, 0] - expected).max(), sum_bound(d, subject.dtype, np.sqrt(d)), "distance to the ceiling")
+    assert_at_most(np.abs(y[0, 0] - expected).max(), sum_bound(d, subject, np.sqrt(d)), "distance to the ceiling")
 
 
 @claim("R2", needs="layer_norm")
@@ -192,7 +192,7 @@ def test_a_row_of_plus_and_minus_one_attains_the_floor(subject, half, seed, expo
 
     y = subject.layer_norm(X, **plain(2 * half), eps=NO_EPS)
 
-    assert_at_most(np.abs(y[0, 0] - signs).max(), sum_bound(2 * half, subject.dtype, 1.0), "distance to the floor")
+    assert_at_most(np.abs(y[0, 0] - signs).max(), sum_bound(2 * half, subject, 1.0), "distance to the floor")
 
 
 @claim("R2", needs="layer_norm")

@@ -25,7 +25,7 @@ def test_probabilities_sum_to_one(subject, rows):
     P = subject.softmax(rows)
 
     assert_at_most(-P.min(), 0.0, "−smallest probability")
-    assert_at_most(np.abs(P.sum(axis=-1) - 1).max(), sum_bound(rows.shape[-1] + 2, subject.dtype, 1.0), "|Σ P − 1|")
+    assert_at_most(np.abs(P.sum(axis=-1) - 1).max(), sum_bound(rows.shape[-1] + 2, subject, 1.0), "|Σ P − 1|")
 
 
 @st.composite
@@ -121,5 +121,5 @@ def test_weights_move_at_most_half_as_far_as_scores(subject, m, seed, other, exp
 
     moved = np.linalg.norm(subject.softmax(s) - subject.softmax(t))
 
-    allowed = np.linalg.norm(s - t) / 2 + np.sqrt(m) * sum_bound(m + 2, subject.dtype, 1.0)
+    allowed = np.linalg.norm(s - t) / 2 + np.sqrt(m) * sum_bound(m + 2, subject, 1.0)
     assert_at_most(moved, allowed, "‖softmax(s) − softmax(t)‖")

@@ -68,7 +68,7 @@ def test_a_trained_model_copies_and_reverses_what_it_never_saw(subject):
     assert_at_most(1 - asked().written_exactly(written).mean(), WRONG, "share of sentences not written exactly")
     if subject.dtype in ("float64", "float32") and subject.name != "reference":
         lead, largest = smallest_lead()
-        assert_at_most(sum_bound(1000, subject.dtype, largest), lead, "rounding, as against the smallest lead")
+        assert_at_most(sum_bound(1000, subject, largest), lead, "rounding, as against the smallest lead")
         assert_identical(written, written_by_the_oracle(), "words written")
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from properties.budgets import assert_at_most, assert_identical, assert_rounding_only, sum_bound
 from properties.claims import claim
+from properties.implementations.subject import Subject
 from properties.oracle import oracle
 from properties.parameter_strategies import SEEDS, Call, Nested, few_bits, masks, sentences, transformer_calls
 from properties.verdicts import ClaimBroken, record
@@ -186,9 +187,9 @@ def generic_calls(draw: st.DrawFn, *, source_words: int = 3, may_be_tied: bool =
     return Call((source, target), {"parameters": parameters, **choices, "direction": some(b, n, 5)})
 
 
-def rounding_of(gradients: dict[str, np.ndarray], dtype: str) -> float:
+def rounding_of(gradients: dict[str, np.ndarray], subject: Subject) -> float:
     """How far from 0 a gradient may be that is 0 over the reals: a long sum of terms as large as the largest gradient."""
-    return sum_bound(2**10, dtype, max(np.abs(g).max() for g in gradients.values()))
+    return sum_bound(2**10, subject, max(np.abs(g).max() for g in gradients.values()))
 
 
 def unreachable(name: str, call: Call) -> bool:
@@ -204,7 +205,7 @@ def unreachable(name: str, call: Call) -> bool:
 def test_key_biases_and_absent_words_learn_nothing(subject, call):
     """Refuted: "all the matrices can be learned". A key bias shifts all scores of a row alike, so its gradient is 0."""
     gradients = named(subject.gradients(*call.args, **call.kwargs))
-    rounding = rounding_of(gradients, subject.dtype)
+    rounding = rounding_of(gradients, subject)
 
     for name in (name for name in gradients if name.endswith("b_K")):
         assert_at_most(np.abs(gradients[name]).max(), rounding, f"gradient of {name}")
@@ -219,7 +220,7 @@ def test_key_biases_and_absent_words_learn_nothing(subject, call):
 def test_queries_and_keys_learn_nothing_from_a_single_key(subject, call):
     """Refuted again where the source is one word: its weight is 1 whatever W_Q and W_K say."""
     gradients = named(subject.gradients(*call.args, **call.kwargs))
-    rounding = rounding_of(gradients, subject.dtype)
+    rounding = rounding_of(gradients, subject)
 
     for name in (name for name in gradients if unreachable(name, call)):
         assert_at_most(np.abs(gradients[name]).max(), rounding, f"gradient of {name}")
@@ -301,5 +302,5 @@ def test_gradients_say_how_the_oracle_moves(subject, call, seed):
     got = sum(float((gradients[name] * step[name]).sum()) for name in step)
 
     size = sum(float(np.abs(gradients[name] * step[name]).sum()) for name in step)
-    allowed = off + sum_bound(2**10, subject.dtype, size)
+    allowed = off + sum_bound(2**10, subject, size)
     assert_at_most(abs(got - exact), allowed, "|⟨gradient, direction⟩ − slope|")

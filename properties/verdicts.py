@@ -48,7 +48,10 @@ class CandidateCrash(Exception):
 
 
 class NotOffered(Exception):
-    """The implementation offers the step, but not with these arguments (a mask per head, say): the example is not counted."""
+    """The implementation offers the step, but not with these arguments (a mask per head, say): the example counts as refused."""
+
+
+REFUSALS_TOLD = 3  # different words for what an implementation does not take
 
 
 @dataclass
@@ -57,7 +60,8 @@ class Record:
 
     generated: int = 0
     filtered: int = 0
-    not_offered: int = 0  # examples with arguments the implementation does not take (`NotOffered`)
+    refused: int = 0  # examples with arguments the implementation does not take (`NotOffered`)
+    refusals: list[str] = field(default_factory=list)  # in its own words, each once
     with_itself: int = 0  # answers of the oracle's own that equal the oracle's: not counted as compared
     compared: int = 0  # components of results that were held against something
     unjudged: int = 0  # components no honest computation can be held to (overflow of a simulated run)
@@ -65,6 +69,12 @@ class Record:
     share: float = 0.0  # the largest error seen, as a share of the budget
     suspects: list[str] = field(default_factory=list)
     counterexamples: list[str] = field(default_factory=list)
+
+    @property
+    def why_refused(self) -> str:
+        """What the implementation says of the examples it does not take."""
+        words = "; ".join(filter(None, self.refusals[:REFUSALS_TOLD]))
+        return f"refused: {words}" if words else "refused, without a word why"
 
 
 class Recorder:
@@ -95,6 +105,12 @@ class Recorder:
             self.current.mostly_unjudged += 1
         if np.isfinite(share):
             self.current.share = max(self.current.share, float(share))
+
+    def refused(self, why: str = "") -> None:
+        """Count an example with arguments that the implementation does not take, and what it says of them."""
+        self.current.refused += 1
+        if why not in self.current.refusals:
+            self.current.refusals.append(why)
 
     def suspect(self, message: str) -> None:
         """Note a score between the look-again and the fail mark after escalation."""

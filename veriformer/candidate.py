@@ -309,7 +309,8 @@ class Candidate:
         except SystemExit:
             raise
         except BaseException as error:
-            return {"raised": returned.raised(error), "where": returned.where(error, OURS)}
+            refusal = returned.exception(error)[1] if issubclass(type(error), NotImplementedError) else None
+            return {"raised": returned.raised(error), "where": returned.where(error, OURS), "refused": refusal}
         return returned.described(result, depth=request["depth"]) | {"changed": [each.path for each in inputs if each.changed()]}
 
     def _handed(self, request: dict[str, Any], inputs: list["layouts.Handed"], value: Any, path: str) -> Any:

@@ -18,7 +18,7 @@ from properties import layouts
 from properties.implementations import returned
 from properties.implementations.accepted import accepted
 from properties.steps import STEPS
-from properties.verdicts import CandidateCrash, CandidateError, CandidateTimeout
+from properties.verdicts import CandidateCrash, CandidateError, CandidateTimeout, NotOffered
 from veriformer import wire
 from veriformer.losses import Failure, Losses
 from veriformer.processes import Worker, zygote
@@ -108,8 +108,9 @@ class CandidateProxy:
     ) -> Any:
         """What `step` returns for these arguments (float64, bool and int64 arrays), as a float64, bool or int64 array.
 
-        Raises CandidateError (`.raised` tells whether it is an exception of the candidate's own), CandidateTimeout and
-        CandidateCrash, each from one line, since Hypothesis takes another line for another bug. The shape is not checked here.
+        Raises CandidateError (`.raised` tells whether it is an exception of the candidate's own), CandidateTimeout,
+        CandidateCrash and, for its NotImplementedError, NotOffered, each from one line, since Hypothesis takes another line for
+        another bug. The shape is not checked here.
         """
         answer = self.answer(step, args, kwargs, dtype, device, layout=layout)
         if answer["changed"]:
@@ -223,6 +224,8 @@ class CandidateProxy:
         return (f" ({place})" if place else "") + (f"; its last output: {printed}" if printed else "")
 
     def _told(self, step: str, answer: dict[str, Any]) -> Failure:
+        if answer["refused"]:
+            return NotOffered, answer["message"]
         where = f" ({answer['where']})" if answer["where"] else ""
         if "CUDA error" in answer["raised"]:
             self.close()  # after one, every call on this device fails: the next call gets a process with a new context

@@ -71,7 +71,7 @@ def _adapter(
         raise NotOffered
     with around():
         try:
-            return subject.call(step, *args, **kwargs)
+            return subject.attempt(step, *args, **kwargs)
         except CandidateError as error:
             if getattr(error, "raised", False):  # a kernel that does not exist for this dtype or mask
                 raise NotOffered from error

@@ -19,7 +19,8 @@ from hypothesis.errors import HypothesisException
 
 from properties import layouts
 from properties.calls import calls
-from properties.conventions import Conventions, answered, asked, settled
+from properties.convention_probes import settled
+from properties.conventions import Conventions, answered, asked
 from properties.implementations import cached, returned
 from properties.implementations.accepted import accepted
 from properties.implementations.cached import play
@@ -104,26 +105,33 @@ class Subject:
         """Run `step` on these arguments.
 
         Raises CandidateError for a wrong type, shape or dtype, a changed input or an exception of the implementation's; a
-        ValueError of its own is such an exception too (`refuses` tells whether it refuses an argument).
+        ValueError of its own is such an exception too (`refuses` tells whether it refuses an argument). Its NotImplementedError
+        says that it does not take these arguments: the example is not counted.
         """
+        try:
+            return self.attempt(step, *args, **kwargs)
+        except NotOffered as refusal:
+            record.refused(str(refusal))
+            reject()
+
+    def attempt(self, step: str, *args: Any, **kwargs: Any) -> Any:
+        """As `call`; raises NotOffered for arguments that the implementation does not take."""
         self._must_be_representable(step, _arrays((args, kwargs)))
         calls.note(step, args, kwargs, self.layout)
-        try:
-            their_args, their_kwargs = asked(step, args, kwargs, self.conventions)
-            if hasattr(self.adapter, "call"):  # lives in a child process, which converts and compares on its side
-                choices = {} if self.layout is None else {"layout": self.layout}
-                result = self.adapter.call(step, their_args, their_kwargs, self.dtype, self.device, **choices)  # type: ignore[attr-defined]
-            else:
-                result = self._call_here(step, their_args, their_kwargs)
-        except NotOffered:
-            record.current.not_offered += 1
-            reject()
+        their_args, their_kwargs = asked(step, args, kwargs, self.conventions)
+        if hasattr(self.adapter, "call"):  # lives in a child process, which converts and compares on its side
+            choices = {} if self.layout is None else {"layout": self.layout}
+            result = self.adapter.call(step, their_args, their_kwargs, self.dtype, self.device, **choices)  # type: ignore[attr-defined]
+        else:
+            result = self._call_here(step, their_args, their_kwargs)
         return answered(step, self._checked(step, result, args, kwargs), args, kwargs, self.conventions)
 
     def refuses(self, step: str, *args: Any, **kwargs: Any) -> bool:
         """Whether the implementation refuses these arguments with an exception of its own instead of computing something."""
         try:
-            self.call(step, *args, **kwargs)
+            self.attempt(step, *args, **kwargs)
+        except NotOffered:
+            return True
         except CandidateError as refusal:
             return bool(getattr(refusal, "raised", False))
         return False
@@ -163,8 +171,10 @@ class Subject:
             return returned.described(function(), depth=returned.DEEPEST if STEPS[step].kind == "nested" else 0)
         except (NotOffered, CandidateError, HypothesisException):
             raise
+        except NotImplementedError as refusal:
+            failure: Exception = NotOffered(returned.exception(refusal)[1])
         except SystemExit as leaving:
-            failure: Exception = CandidateCrash(f"{label} {returned.exited(leaving)} during the call")
+            failure = CandidateCrash(f"{label} {returned.exited(leaving)} during the call")
         except BaseException as error:
             where = returned.where(error, OURS_HERE)
             failure = CandidateError(f"{label} raised {returned.raised(error)}" + (f" ({where})" if where else ""))

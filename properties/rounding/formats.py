@@ -8,7 +8,7 @@ rounding errors this small are proportional to the unit roundoff.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,13 +19,17 @@ Grid = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Format:
-    """One dtype: `bits` significant bits, its smallest subnormal and normal numbers, and how arrays are rounded to it."""
+    """One dtype: `bits` significant bits, its smallest subnormal and normal numbers, and how arrays are rounded to it.
+
+    The errors of `to_nearest` are `coarser` times as large as the format's own.
+    """
 
     name: str
     bits: int
     smallest: float
     smallest_normal: float
     to_nearest: Grid
+    coarser: float = 1.0
 
     @property
     def u(self) -> float:
@@ -36,11 +40,6 @@ class Format:
     def simulated_u(self) -> float:
         """The unit roundoff of the grid that `to_nearest` rounds to."""
         return self.u * self.coarser
-
-    @property
-    def coarser(self) -> float:
-        """How many times larger the errors of `to_nearest` are than the format's own."""
-        return 2.0**COARSER if self.name == "float64" else 1.0
 
 
 def _float32(x: np.ndarray) -> np.ndarray:
@@ -81,9 +80,12 @@ def _coarse_float64(x: np.ndarray) -> np.ndarray:
 _of_eleven_bits = _of_float32(13)
 
 FORMATS = {
-    "float64": Format("float64", 53, 2.0**-1074, 2.0**-1022, _coarse_float64),
+    "float64": Format("float64", 53, 2.0**-1074, 2.0**-1022, _coarse_float64, 2.0**COARSER),
     "float32": Format("float32", 24, 2.0**-149, 2.0**-126, _float32),
     "tf32": Format("tf32", 11, 2.0**-136, 2.0**-126, _of_eleven_bits),  # of matrix operands only
     "float16": Format("float16", 11, 2.0**-24, 2.0**-14, _float16),
     "bfloat16": Format("bfloat16", 8, 2.0**-133, 2.0**-126, _of_float32(16)),
 }
+
+FINE_FLOAT64 = replace(FORMATS["float64"], to_nearest=np.copy, coarser=1.0)
+"""float64 as it is: for what is not proportional to the unit roundoff, the numbers that are flushed to 0."""

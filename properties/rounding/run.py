@@ -9,6 +9,7 @@ import numpy as np
 
 from properties.contracts import Contract
 from properties.oracle import oracle
+from properties.rounding.formats import FINE_FLOAT64
 from properties.rounding.shadow import Machine, Shadowed, Storing, shadowed
 from properties.rounding.trials import Trials
 from properties.rounding.worst_case import WorstCase
@@ -23,19 +24,24 @@ BOUNDED = frozenset(
 def simulate(
     step: str, args: tuple[Any, ...], kwargs: dict[str, Any], contracts: Sequence[Contract], trials: int, seed: int
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """What `step` gives exactly, and the errors of the trials under each contract, (trials, *shape)."""
+    """What `step` gives exactly, and the errors of the trials under each contract, (trials, *shape).
+
+    A float64 that flushes has its trials twice: rounding is simulated on a coarser grid, and what is flushed is not.
+    """
     result = run_on(Trials(contracts, trials, seed), step, args, kwargs)
-    return np.array(result.exact), errors_of(result, contracts, trials)
+    blocks = errors_of(result, contracts, trials)
+    if contracts[0].flush_to_zero and contracts[0].storage.coarser != 1.0:
+        flushed = run_on(Trials(contracts[:1], trials, seed, inside=FINE_FLOAT64), step, args, kwargs)
+        blocks.append(flushed.strayed(trials))
+    return np.array(result.exact), blocks
 
 
 def errors_of(result: Shadowed, contracts: Sequence[Contract], trials: int) -> list[np.ndarray]:
     """How far each of the `trials` trials under each contract strayed from the exact result, (trials, *shape) a contract."""
-    with np.errstate(all="ignore"):
-        errors = result.shadow - result.exact
+    errors = result.strayed(trials * len(contracts))
     storage = contracts[0].storage
     if storage.coarser != 1.0:  # the oracle rounds in float64 too, as much again and independently
-        errors *= np.sqrt(2.0) / storage.coarser
-    errors = np.broadcast_to(errors, (trials * len(contracts), *result.shape))
+        errors = errors * (np.sqrt(2.0) / storage.coarser)
     return [errors[i * trials : (i + 1) * trials] for i in range(len(contracts))]
 
 

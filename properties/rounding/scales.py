@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from properties.rounding.formats import Format
+from properties.contracts import Contract
 from properties.rounding.trials import SPREAD
 
 PRIOR = 4  # trials that the pooled variance of a row and a column counts for
@@ -32,13 +32,15 @@ class Aggregate:
         return np.divide(sums, self.deviation, out=np.zeros_like(sums), where=self.deviation > 0)
 
 
-def component_scale(blocks: Sequence[np.ndarray], exact: np.ndarray, storage: Format) -> tuple[np.ndarray, np.ndarray]:
-    """The deviation of each component, the larger of all contracts', and its floor: the last rounding alone.
+def component_scale(blocks: Sequence[np.ndarray], exact: np.ndarray, contract: Contract) -> tuple[np.ndarray, np.ndarray]:
+    """The deviation of each component, the larger of all contracts', and its floor: the last rounding alone, or flushing to 0.
 
     `blocks` are the trials' errors under each contract, (trials, *shape). Sixteen squares say little about a tail, so they are
     shrunk towards what the component's row and column suggest.
     """
+    storage = contract.storage
     smallest = max(storage.smallest / 2, np.nextafter(0.0, 1.0))  # half of float64's smallest is 0: nothing would divide by it
+    smallest = storage.smallest_normal if contract.flush_to_zero else smallest
     floor = np.hypot(SPREAD * storage.u * np.abs(exact), smallest)
     variance = np.square(floor)
     for errors in blocks:

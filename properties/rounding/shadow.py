@@ -74,6 +74,12 @@ class Shadowed(np.ndarray):
         """The matrix without its shadow."""
         return self.view(np.ndarray)
 
+    def strayed(self, trials: int) -> np.ndarray:
+        """How far each trial's matrix is from the exact one, (trials, *shape)."""
+        with np.errstate(all="ignore"):
+            errors = self.shadow - self.exact
+        return np.broadcast_to(errors, (trials, *self.shape))
+
     def behind(self, ndim: int) -> np.ndarray:
         """The shadow with `ndim` axes behind the first, so that it broadcasts as the matrix does."""
         missing = ndim - self.ndim

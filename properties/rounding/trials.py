@@ -37,16 +37,22 @@ WHOLE = 2**16  # products of numbers in a matrix product up to which all partial
 class Trials:
     """`count` trials for each contract; the contracts share the dtype and what they accumulate in."""
 
-    def __init__(self, contracts: Sequence[Contract], count: int, seed: int) -> None:
+    def __init__(self, contracts: Sequence[Contract], count: int, seed: int, *, inside: Format | None = None) -> None:
         self.contracts, self.count = tuple(contracts), count
         self.rng = np.random.default_rng(seed)
-        self.inside = contracts[0].inside
+        self.inside = inside or contracts[0].inside
+        self.storage = self.inside if inside else contracts[0].storage
         self._operands = contracts[0].operands
+        self._parts = contracts[0].split_k if self.storage is not self.inside else 1
         self._grids: Iterator[np.ndarray] = iter(())
 
     def given(self, exact: np.ndarray) -> Shadowed:
-        """The same number in every trial."""
-        return Shadowed(exact, exact[None], self, frozenset(range(len(self.contracts))))
+        """The same number in every trial; where subnormal numbers are flushed, in half of them those are 0 already."""
+        shadow, least = exact[None], self.storage.smallest_normal
+        if self.contracts[0].flush_to_zero and (subnormal := (np.abs(shadow) < least) & (shadow != 0)).any():
+            flushing = np.arange(self.count * len(self.contracts)).reshape(self._one_each(exact.ndim)) % 2 == 1
+            shadow = np.where(subnormal & flushing, 0.0, shadow)
+        return Shadowed(exact, shadow, self, frozenset(range(len(self.contracts))))
 
     def lift(self, operand: Any, ndim: int) -> np.ndarray:
         """Constants and tables are rounded too: a machine has them in its own dtype."""
@@ -99,8 +105,28 @@ class Trials:
             partial, drift = _mean_square_of_partial_sums(products)[..., 0], self._drift(products, exact[..., None])[..., 0]
         else:
             partial, drift = _mean_square_of_partial_products(a_exact, b_exact), 0.0
-        result = a @ b if len(b) > 1 or not terms else (a.reshape(-1, terms) @ b[0]).reshape(len(a), *exact.shape)
+        if self._parts > 1 and terms > 1:
+            result = self._in_parts(a, b, terms)
+        else:
+            result = a @ b if len(b) > 1 or not terms else (a.reshape(-1, terms) @ b[0]).reshape(len(a), *exact.shape)
         return self._summed(result, exact, squares, partial, drift, terms, alike=False)
+
+    def _in_parts(self, a: np.ndarray, b: np.ndarray, terms: int) -> np.ndarray:
+        """The product of each part of the inner axis stored, and added up in the storage dtype; which terms are a part is unknown.
+
+        In half of the trials each part is a run of neighbours, in the others every so many-th term.
+        """
+        grid, count = self._grid(a.ndim - 1), self.count * len(self.contracts)
+        order = np.arange(terms)
+        neighbours, strided = (np.array_split(order, self._parts), [order[i :: self._parts] for i in range(self._parts)])
+        sums = []
+        for parts in (neighbours, strided):
+            total = 0.0
+            for part in (part for part in parts if part.size):
+                stored = self._rounded(a[..., part] @ b[..., part, :], grid, self.storage)
+                total = self._rounded(total + stored, grid, self.storage)
+            sums.append(total)
+        return np.where(np.arange(count).reshape(grid.shape) % 2 == 1, *sums)
 
     def sum(self, X: Shadowed, exact: np.ndarray) -> np.ndarray:
         """All numbers of the row summed in an unknown order, and rounded."""
@@ -118,7 +144,7 @@ class Trials:
         if not storing:
             return X
         stored = X.stored.union(storing)
-        storage = self.contracts[0].storage
+        storage = self.storage
         if storage is self.inside:
             return Shadowed(X.exact, X.shadow, self, stored)
         shadow, grid = X.behind(X.ndim), self._grid(X.ndim)
@@ -160,7 +186,7 @@ class Trials:
 
     def _stored_if_eager(self, values: np.ndarray, grid: np.ndarray) -> np.ndarray:
         """In the storage dtype for eager contracts, off the true grid; unchanged otherwise."""
-        storage = self.contracts[0].storage
+        storage = self.storage
         if storage is self.inside:
             return values
         eager = np.repeat([contract.mode == "eager" for contract in self.contracts], self.count).reshape(grid.shape)

@@ -26,8 +26,10 @@ class WorstCase:
         self.inside = contract.inside
 
     def given(self, exact: np.ndarray) -> Shadowed:
-        """Arguments have no error."""
-        return Shadowed(exact, np.zeros((1, *exact.shape)), self, frozenset((0,)))
+        """Arguments have no error, but where they are subnormal and flushed."""
+        sizes = np.abs(exact)[None]
+        flushed = (sizes < self.contract.storage.smallest_normal) & self.contract.flush_to_zero
+        return Shadowed(exact, np.where(flushed, sizes, 0.0), self, frozenset((0,)))
 
     def lift(self, operand: Any, ndim: int) -> np.ndarray:
         """Constants are rounded, tables are good to κ units."""
@@ -88,12 +90,14 @@ class WorstCase:
         a, b = np.abs(A.exact)[None], np.abs(B.exact)[None]
         error_a, error_b = A.shadow * (1 + cut) + cut * a, B.shadow * (1 + cut) + cut * b
         error = a @ error_b + error_a @ b + error_a @ error_b
-        return self._rounded(exact, error + self._gamma(A.shape[-1]) * ((a + error_a) @ (b + error_b)))
+        size = (a + error_a) @ (b + error_b)
+        return self._rounded(exact, error + self._gamma(A.shape[-1]) * size + self._flushed(A.shape[-1]) + self._in_parts(size))
 
     def sum(self, X: Shadowed, exact: np.ndarray) -> np.ndarray:
         """Every term's error, and γₙ of the terms' sizes."""
         size = (np.abs(X.exact)[None] + X.shadow).sum(axis=-1, keepdims=True)
-        return self._rounded(exact, X.shadow.sum(axis=-1, keepdims=True) + self._gamma(X.shape[-1]) * size)
+        error = X.shadow.sum(axis=-1, keepdims=True) + self._gamma(X.shape[-1]) * size
+        return self._rounded(exact, error + self._flushed(X.shape[-1]))
 
     def largest(self, X: Shadowed, initial: float) -> np.ndarray:  # noqa: ARG002 (every machine is asked the same way)
         """The largest moves by no more than the one that moves most."""
@@ -116,6 +120,18 @@ class WorstCase:
     def _gamma(self, terms: int) -> float:
         operations = (PER_TERM * terms + AROUND) * self.inside.u
         return operations / (1 - operations) if operations < 1 else np.inf
+
+    def _flushed(self, terms: int) -> float:
+        """What a sum loses where each of its terms becomes 0."""
+        return terms * self.inside.smallest_normal if self.contract.flush_to_zero else 0.0
+
+    def _in_parts(self, size: np.ndarray) -> np.ndarray | float:
+        """What a sum of products of this size loses where its parts are stored, and added up in the storage dtype."""
+        parts, storage = self.contract.split_k, self.contract.storage
+        if parts == 1 or storage is self.inside:
+            return 0.0
+        least = storage.smallest_normal if self.contract.flush_to_zero else storage.smallest
+        return ((1 + storage.u) ** (2 * parts) - 1) * size + 2 * parts * least
 
     def _rounded(self, exact: np.ndarray, error: np.ndarray, to: Format | None = None) -> np.ndarray:
         to = to or self.inside
