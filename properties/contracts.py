@@ -141,7 +141,7 @@ def declared(adapter: Any, dtype: str) -> tuple[Contract, ...]:
 
 
 def in_force(subject: "Subject") -> tuple[Contract, ...]:
-    """What a subject is held to: what it declares, or the envelope, where subnormal numbers may become 0 if that is its convention."""
+    """What a subject is held to: what it declares, or the envelope; flushing subnormal numbers, where that is its convention."""
     contracts = declared(subject.adapter, subject.dtype)
     if subject.conventions.subnormals != "flushed":
         return contracts

@@ -43,6 +43,7 @@ class Judgement:
     got: str | None = None
     generated: int = 0
     filtered: int = 0
+    refused: int = 0
     compared: int = 0
     unjudged: int = 0
     suspects: list[str] = field(default_factory=list)
@@ -103,6 +104,9 @@ def judge(test: Callable[[], object], prop: Property, name: str, subject: Subjec
         verdict, message = Verdict.UNEXPECTED_PASS, f"declared as failing: {known}"
         error = AssertionError(message)
     share = max(counts.share, getattr(error, "share", None) or 0.0)
+    examples = _examples(statistics)
+    if verdict in (Verdict.PASS, Verdict.SUSPECT) and counts.refused > examples["generated"]:
+        message = "; ".join(filter(None, [message, f"more than half of the examples were {counts.why_refused}"]))
     return Judgement(
         verdict=verdict,
         message=message[:MESSAGE_KEPT],
@@ -111,7 +115,8 @@ def judge(test: Callable[[], object], prop: Property, name: str, subject: Subjec
         place=_text(getattr(error, "place", None)),
         expected=_text(getattr(error, "expected", None)),
         got=_text(getattr(error, "got", None)),
-        **_examples(statistics),
+        **examples,
+        refused=counts.refused,
         compared=counts.compared,
         unjudged=counts.unjudged,
         suspects=[suspect[:MESSAGE_KEPT] for suspect in counts.suspects[:5]],

@@ -12,6 +12,7 @@ import torch
 
 from properties.budgets import assert_identical, assert_rounding_only
 from properties.claims import claim
+from properties.rounding.formats import FORMATS
 
 SIXTEEN_BITS = (torch.float16, torch.bfloat16)
 SMALLEST = 2.0**-124  # from here on x/4 is a normal number in float32
@@ -55,9 +56,11 @@ def test_relu_is_exact_at_every_number(subject):
     """max(0, x) rounds nothing: bit for bit, NaN stays NaN and an infinity goes where its sign says."""
     x = np.concatenate([every_number(subject.dtype), [np.nan, np.inf, -np.inf]])
 
-    got = subject.feed_forward(x[None, :, None], **of_one_unit("relu"))
+    got = subject.feed_forward(x[None, :, None], **of_one_unit("relu"))[0, :, 0]
 
-    assert_identical(got[0, :, 0], np.maximum(x, 0.0), "ReLU")
+    if subject.conventions.subnormals == "flushed":
+        got = np.where((np.abs(x) < FORMATS[subject.dtype].smallest_normal) & (got == 0), np.maximum(x, 0.0), got)
+    assert_identical(got, np.maximum(x, 0.0), "ReLU")
 
 
 @claim("F2", needs="feed_forward")

@@ -113,6 +113,7 @@ class VerdictRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     got: str | None = None
     generated: Annotated[int, Meta(ge=0, description="examples that ran")] = 0
     filtered: Annotated[int, Meta(ge=0, description="examples that were drawn and rejected")] = 0
+    refused: Annotated[int, Meta(ge=0, description="examples the implementation does not take (its NotImplementedError)")] = 0
     compared: Annotated[int, Meta(ge=0, description="components of results that were held against something")] = 0
     unjudged: Annotated[int, Meta(ge=0, description="components no honest computation can be held to")] = 0
     suspects: list[str] = msgspec.field(default_factory=list)

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from properties.claims import CLAIMS
 from reports.records import Verdict, VerdictRecord
+from reports.words import plural
 from veriformer.results import Results, worst
 
 COLOURS = {Verdict.PASS: "green", Verdict.SUSPECT: "yellow", Verdict.KNOWN_FAILURE: "yellow", Verdict.UNSUPPORTED: "dim"}
@@ -40,12 +41,35 @@ def show(results: Results, console: Console) -> None:
         console.print(_overview(results.findings))
     elif offered:
         console.print(_table([each for each in results.findings if each.claim in offered]))
-    if lacking := [claim for claim in ORDER if claim in {each.claim for each in results.findings} - offered]:
+    refusing = {each.claim for each in results.findings if each.verdict == Verdict.UNSUPPORTED and each.refused}
+    if lacking := [claim for claim in ORDER if claim in {each.claim for each in results.findings} - offered - refusing]:
         console.print(Text(f"UNSUPPORTED, since it offers no step they need: {' '.join(lacking)}", "dim"))
+    for line in _refusals(results.findings):
+        console.print(Text(line, "yellow"))
     for finding in results.findings:
         for suspect in finding.suspects if finding.verdict == Verdict.SUSPECT else ():
             console.print(Text(f"SUSPECT {finding.claim} {finding.name}: {suspect}", "yellow"))
     console.print(_closing(results))
+
+
+def _refusals(findings: list[VerdictRecord]) -> list[str]:
+    """What the implementation does not take: in its words, in how many checks, and which of them verified nothing for it."""
+    counts = Counter(each.implementation for each in findings if each.refused)
+    return [
+        f"{name} refused {sum(each.refused for each in findings if each.implementation == name):,} examples in {checks} checks"
+        f"{_nothing_left([each for each in findings if each.implementation == name and each.refused])}"
+        for name, checks in counts.items()
+    ]
+
+
+def _nothing_left(refusing: list[VerdictRecord]) -> str:
+    nothing = [each for each in refusing if each.verdict == Verdict.UNSUPPORTED]
+    if not nothing:
+        return ""
+    (why, _), *others = Counter(each.message for each in nothing).most_common()
+    claims = " ".join(sorted({each.claim for each in nothing}, key=lambda claim: ORDER.get(claim, len(ORDER))))
+    more = f", and {plural(len(others), 'other reason')}" if others else ""
+    return f"; {len(nothing)} of them are UNSUPPORTED, every example {why}{more}: {claims}"
 
 
 def _cell(finding: VerdictRecord) -> Cell:

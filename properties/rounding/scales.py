@@ -14,6 +14,7 @@ from properties.contracts import Contract
 from properties.rounding.trials import SPREAD
 
 PRIOR = 4  # trials that the pooled variance of a row and a column counts for
+SHARE_OF_OWN = 0.8  # less than √(16/(16 + PRIOR)): how much of a deviation is at least the component's own
 LATTICE = 0.25  # a sum's variance is at least this share of what the last rounding alone gives its terms
 
 
@@ -46,7 +47,17 @@ def component_scale(blocks: Sequence[np.ndarray], exact: np.ndarray, contract: C
     for errors in blocks:
         own = np.square(errors).mean(axis=0)
         variance = np.maximum(variance, (len(errors) * own + PRIOR * _pooled(own)) / (len(errors) + PRIOR))
-    return np.maximum(np.sqrt(variance), floor), floor  # the square of a tiny floor may have underflowed
+    scale = np.maximum(np.sqrt(variance), floor)  # the square of a tiny floor may have underflowed
+    if contract.flush_to_zero:  # and so may that of what was flushed, in float64
+        scale = np.maximum.reduce([scale, *(SHARE_OF_OWN * _root_mean_square(errors) for errors in blocks)])
+    return scale, floor
+
+
+def _root_mean_square(errors: np.ndarray) -> np.ndarray:
+    """Of the trials, however small they are."""
+    largest = np.abs(errors).max(axis=0)
+    shares = np.divide(errors, largest, out=np.zeros_like(errors), where=largest > 0)
+    return largest * np.sqrt(np.square(shares).mean(axis=0))
 
 
 def _pooled(variance: np.ndarray) -> np.ndarray:
