@@ -14,8 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from hypothesis import reject
-from hypothesis.errors import HypothesisException
+from hypothesis.errors import HypothesisException, UnsatisfiedAssumption
 
 from properties import layouts
 from properties.calls import calls
@@ -112,7 +111,7 @@ class Subject:
             return self.attempt(step, *args, **kwargs)
         except NotOffered as refusal:
             record.refused(str(refusal))
-            reject()
+            raise UnsatisfiedAssumption from None  # as `hypothesis.reject()`, which may not be called outside of drawn examples
 
     def attempt(self, step: str, *args: Any, **kwargs: Any) -> Any:
         """As `call`; raises NotOffered for arguments that the implementation does not take."""
