@@ -63,7 +63,7 @@ def _outer_eps(subject: "Subject", step: str) -> float:
 
 # Subnormal numbers ----------------------------------------------------------------------------------------------------
 
-WIDE = 33  # numbers: more than a vector of any processor holds, and one that is left over
+WIDE = 34  # numbers: more than a vector of any processor holds, and two that are left over
 DEEP = {"float64": 709.0, "float32": 88.0, "bfloat16": 88.0, "float16": 10.5}  # exp(−DEEP) is subnormal
 
 Question = tuple[tuple[Any, ...], dict[str, Any], np.ndarray]  # arguments, and what comes of them where it is not 0
@@ -102,15 +102,15 @@ def _question(step: str, s: np.ndarray, c: float) -> Question:
         case "output_projection":
             return (np.ones((1, 1, 1)),), {"W": s[None]}, s[None, None]
         case "multi_head":
-            return (nothing, nothing), {"h": 1, **_heads(d), "W_O": np.eye(d), "b_V": s}, s[None, None]
+            return (nothing, nothing), {"h": 2, **_heads(d), "W_O": np.eye(d), "b_V": s}, s[None, None]
         case "encoder_layer":
-            return (nothing,), {"h": 1, "layer": _layer(d, norm_2=_norm(s))}, s[None, None]
+            return (nothing,), {"h": 2, "layer": _layer(d, norm_2=_norm(s))}, s[None, None]
         case "decoder_layer":
             layer = _layer(d, cross_attention=_heads(d), norm_3=_norm(s))
-            return (nothing, nothing), {"h": 1, "layer": layer}, s[None, None]
+            return (nothing, nothing), {"h": 2, "layer": layer}, s[None, None]
         case _:
             tokens = np.zeros((1, 1), dtype=np.int64)
-            return (tokens, tokens), {"h": 1, "parameters": _model(d) | {"b_out": s}}, s[None, None]
+            return (tokens, tokens), {"h": 2, "parameters": _model(d) | {"b_out": s}}, s[None, None]
 
 
 def _norm(bias: np.ndarray) -> dict[str, np.ndarray]:

@@ -224,8 +224,8 @@ class CandidateProxy:
         return (f" ({place})" if place else "") + (f"; its last output: {printed}" if printed else "")
 
     def _told(self, step: str, answer: dict[str, Any]) -> Failure:
-        if answer["refused"]:
-            return NotOffered, answer["message"]
+        if answer["refused"] is not None:
+            return NotOffered, answer["refused"]
         where = f" ({answer['where']})" if answer["where"] else ""
         if "CUDA error" in answer["raised"]:
             self.close()  # after one, every call on this device fails: the next call gets a process with a new context
