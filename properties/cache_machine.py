@@ -28,6 +28,7 @@ WRONG = (ClaimBroken, CandidateError, CandidateCrash, CandidateTimeout)
 
 BRANCHES = st.integers(0, 2)
 CHUNKS = st.integers(1, 3)
+CHANGES = (*OPTIONAL, "request")  # a second request is nothing that a cache could lack
 MOST_BRANCHES, MOST_ROWS, MOST_WORDS = 3, 4, 12  # the probe's words come on top
 TURNS = 2  # words that each branch is asked after a rule
 MOST_PLAYED, MOST_SECONDS = 500, 20.0  # of shorter programs that are tried in place of one that shows a fault
@@ -78,6 +79,8 @@ def seeded_model(seed: int, d_model: int, d_ff: int, *, source_vocab: int, vocab
 class CacheMachine(RuleBasedStateMachine):
     """Two rules, read and change, play the operations of `properties.implementations.cached.Cache` that a cache has.
 
+    And second requests to the same model, so that two caches are in use at once.
+
     One rule for all changes, and several of them at once, since Hypothesis leaves out whole rules in most of its runs, and few
     runs must see many of their pairs.
     """
@@ -88,7 +91,7 @@ class CacheMachine(RuleBasedStateMachine):
         self.program: Program = []
         self.touched: set[int] = set()  # the branches that the last rule changed
         self.probes: dict[int, np.ndarray] = {}  # what every branch last answered to the words of the probe
-        self.changes: dict[str, Callable[[int, np.random.Generator], None]] = {name: getattr(self, f"_{name}") for name in OPTIONAL}
+        self.changes: dict[str, Callable[[int, np.random.Generator], None]] = {name: getattr(self, f"_{name}") for name in CHANGES}
 
     @initialize(start=cache_starts(), k=st.sampled_from((2, 6, 3, 4, 9, 1)), seed=SEEDS)
     def start(self, start: Call, k: int, seed: int) -> None:
@@ -97,7 +100,7 @@ class CacheMachine(RuleBasedStateMachine):
         self.source, self.real = start.args
         self.branches = self.cache.unread(self.source, self.real)
         offered = self.cache.played(self.source, self.real, [])["operations"]
-        self.changes = {name: change for name, change in self.changes.items() if name in offered}
+        self.changes = {name: change for name, change in self.changes.items() if name in ("request", *offered)}
         self.read(0, k, seed, at_once=True)
 
     # ---- the rules ----
@@ -111,8 +114,7 @@ class CacheMachine(RuleBasedStateMachine):
         for part in [words] if at_once else [words[:, i] for i in range(k)]:
             self.do(which, "prefill" if at_once else "step", part)
 
-    @precondition(lambda self: self.changes)
-    @rule(branch=BRANCHES, changes=st.lists(st.integers(0, len(OPTIONAL) - 1), min_size=1, max_size=3), seed=SEEDS)
+    @rule(branch=BRANCHES, changes=st.lists(st.integers(0, len(CHANGES) - 1), min_size=1, max_size=3), seed=SEEDS)
     def change(self, branch: int, changes: list[int], seed: int) -> None:
         """One to three of the operations that read nothing, in one branch; what the last one leaves is asked about."""
         which, rng = branch % len(self.branches), np.random.default_rng(seed)
@@ -129,6 +131,7 @@ class CacheMachine(RuleBasedStateMachine):
             "leave": rows == 1,
             "join": rows == MOST_ROWS,
             "copy": len(self.branches) == MOST_BRANCHES,
+            "request": len(self.branches) == MOST_BRANCHES,
             "reset": not first,
         }
         return [name for name in self.changes if not senseless.get(name)]
@@ -161,6 +164,12 @@ class CacheMachine(RuleBasedStateMachine):
     def _copy(self, which: int, _: np.random.Generator) -> None:
         """Branch off: what one side reads from now on is no matter of the other's."""
         self.do(which, "copy")
+        self.touched.add(len(self.branches) - 1)
+
+    def _request(self, which: int, rng: np.random.Generator) -> None:
+        """Another cache of the same model, often for sources of the same shape: neither side knows of the other."""
+        b, m = self.branches[which].source.shape if rng.random() < 0.75 else (int(size) for size in rng.integers(1, 4, 2))
+        self.do(which, "request", *self.some_source(rng, b, m))
         self.touched.add(len(self.branches) - 1)
 
     def do(self, which: int, *operation: Any) -> None:

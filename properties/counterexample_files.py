@@ -70,6 +70,7 @@ def _script(found: Counterexample, candidate: str | None, *, beside: bool) -> st
 
 _NO_LAYOUTS = """LAYOUTS: dict = {}  # where a call depends on the memory its arrays lie in: ways to lay them, and to use it before
 first_with_zeros: Any = None
+first_for_others: Any = None
 """
 
 

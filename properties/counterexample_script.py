@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress  # noqa: F401 (what `first_with_zeros` needs)
+from contextlib import suppress  # noqa: F401 (what asking before needs)
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from numpy import inf, nan  # noqa: F401 (a case may hold them)
 
 LAYOUTS: dict = {}  # where a call depends on the memory its arrays lie in: ways to lay them, and to use it before
 first_with_zeros: Any = None
+first_for_others: Any = None
 
 play: Any = None  # where the step is a cache: the function that plays a program on one
 
@@ -93,13 +94,15 @@ def answers(function: Callable[..., Any], call: dict, device: str) -> list[np.nd
             np.dtype(CASE["dtype"]).type if CASE["arrays"] == "numpy" else getattr(sys.modules["torch"], CASE["dtype"])
         )
 
-    def ask() -> Any:
-        return play(function, *args, **kwargs) if CASE["step"] == "kv_cache" else function(*args, **kwargs)
+    def ask(*given: Any) -> Any:
+        return play(function, *given, **kwargs) if CASE["step"] == "kv_cache" else function(*given, **kwargs)
 
+    if call["layout"] == "asked before":
+        first_for_others(args, ask)
     if call["layout"] == "refilled":
-        first_with_zeros([each for each in arrays([args, kwargs]) if "float" in str(each.dtype)], ask)
+        first_with_zeros([each for each in arrays([args, kwargs]) if "float" in str(each.dtype)], lambda: ask(*args))
     try:
-        result = ask()
+        result = ask(*args)
     except BaseException as error:
         sys.exit(fault(f"raised {type(error).__name__}: {said(error)}"))
     for now, was in zip(arrays([args, kwargs]), arrays([call["args"], call["kwargs"]]), strict=True):

@@ -22,7 +22,7 @@ from properties.implementations.cached import play
 from properties.implementations.recomputed import Recomputed
 from properties.implementations.registry import built_in
 from properties.implementations.subject import Subject
-from properties.layouts import REFILLED
+from properties.layouts import ASKED_BEFORE, REFILLED
 from properties.minimise import SECONDS, minimised, numbers
 from properties.oracle import ORACLES, oracle
 from properties.verdicts import CandidateCrash, CandidateError, CandidateTimeout
@@ -203,7 +203,8 @@ def smallest(subject: Subject, claim: str, prop: str, calls: Sequence[Asked], *,
 def _showing(subject: Subject, calls: Sequence[Asked]) -> tuple[Asked, ...] | None:
     """One call that shows the fault alone, or the fewest last ones that show it together.
 
-    What was kept from a call of an earlier example is shown by one on arrays that held zeros when they were asked about before.
+    What was kept from a call of an earlier example is shown by one on arrays that held zeros when they were asked about before, or
+    on parameters that were asked for something else before.
     """
     for call in reversed(calls):
         if fault(subject, [call]) is not None:
@@ -212,7 +213,7 @@ def _showing(subject: Subject, calls: Sequence[Asked]) -> tuple[Asked, ...] | No
         for end in range(len(calls), count - 1, -1):
             if calls[end - 1].step == calls[end - count].step and fault(subject, calls[end - count : end]) is not None:
                 return tuple(calls[end - count : end])
-    again = (call._replace(layout=REFILLED) for call in reversed(calls))
+    again = (call._replace(layout=before) for call in reversed(calls) for before in (REFILLED, ASKED_BEFORE))
     return next(((call,) for call in again if fault(subject, [call]) is not None), None)
 
 

@@ -1,5 +1,7 @@
 """The memory an array is handed over in: transposed, strided, offset, expanded or backwards, NaN in every gap; or used before.
 
+And what an implementation was asked just before, where that should make no difference.
+
 Stands alone (standard library, numpy, torch where it is imported): a candidate's process loads this file by its path.
 """
 
@@ -103,6 +105,22 @@ def first_with_zeros(numbers: list[Any], ask: Callable[[], Any]) -> None:
 
 REFILLED = "refilled"
 """Not a layout: the step was asked before about the same arrays, when they held zeros (`first_with_zeros`)."""
+
+def first_for_others(args: list[Any] | tuple[Any, ...], ask: Callable[..., Any]) -> None:
+    """Ask once for other arguments of the same shapes: token 0 everywhere, nothing masked, rows with the opposite sign."""
+    with suppress(BaseException):
+        ask(*map(_another, args))
+
+
+def _another(value: Any) -> Any:
+    kind = str(getattr(value, "dtype", ""))
+    if "bool" in kind:
+        return value | True
+    return value * 0 if "int" in kind else -value if "float" in kind else value
+
+
+ASKED_BEFORE = "asked before"
+"""Not a layout: the step was asked before, of the same parameters, about other tokens, masks and rows (`first_for_others`)."""
 
 LAYOUTS = {"transposed": _transposed, "strided": _strided, "offset": _offset, "expanded": _expanded, "backwards": _backwards}
 

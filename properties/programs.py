@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 Program = list[list[Any]]
+BRANCHING = ("copy", "request")  # operations that add a branch
 DRAWN_ANEW = 3  # times that a shorter program is tried with operands drawn anew
 
 
@@ -70,6 +71,8 @@ def followed(branches: Sequence[Branch], operation: list[Any], logits: np.ndarra
             new = old.above(Branch.unread(source, real, vocab).reading(words, logits))
         case "reset":
             new = Branch.unread(operands[0], operands[1], vocab)
+        case "request":
+            return [*branches, Branch.unread(*operands, vocab)]
         case _:
             return [*branches, old]
     return [new if i == which else branch for i, branch in enumerate(branches)]
@@ -95,7 +98,7 @@ class Played:
                 operands = [rng.integers(0, vocab, operands[0].shape)]
             elif name == "reorder":
                 operands = [np.roll(np.arange(len(operands[0])), 1)]
-            elif name in ("join", "reset"):
+            elif name in ("join", "reset", "request"):
                 operands[0] = rng.integers(0, source_vocab, operands[0].shape)
                 operands[2:] = [rng.integers(0, vocab, words.shape) for words in operands[2:]]
             return [which, name, *operands]
@@ -121,11 +124,11 @@ def shorter(played: Played, source_vocab: int, vocab: int) -> Iterator[Played]:
 
 
 def without(program: Program, place: int) -> Program:
-    """The program without one operation; what was done to a copy that is not made is done to what it would have copied."""
+    """The program without one operation; what was done to a branch that is not made is done to the one it was made beside."""
     (original, name, *_), kept = program[place], [*program[:place], *program[place + 1 :]]
-    if name != "copy":
+    if name not in BRANCHING:
         return kept
-    copied = 1 + sum(operation == "copy" for _, operation, *_ in program[:place])
+    copied = 1 + sum(operation in BRANCHING for _, operation, *_ in program[:place])
 
     def renamed(which: int) -> int:
         return original if which == copied else which - (which > copied)
@@ -153,6 +156,8 @@ def fitted(played: Played) -> Played:
             given[1][:, 0], b = True, b + 1
         elif name == "reset":
             (b, m), n = operands[0].shape, 0
+        elif name == "request":
+            shapes.append((*operands[0].shape, 0))
         elif name == "copy":
             shapes.append((b, m, n))
         else:

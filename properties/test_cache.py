@@ -14,7 +14,7 @@ from hypothesis.stateful import get_state_machine_test
 
 from properties.cache_machine import TURNS, WRONG, CacheMachine, CacheOf, seeded_model, showing
 from properties.claims import claim
-from properties.programs import Played, Program, fitted, followed
+from properties.programs import BRANCHING, Played, Program, fitted, followed
 
 SEED, VOCAB = 11, 6
 SOURCE = np.array([[1, 5, 2, 6], [4, 0, 3, 3], [2, 2, 6, 1]])  # three sentences that agree in no place
@@ -29,6 +29,7 @@ OPERANDS = {
     "join": (SOURCE[1:2, ::-1], REAL[1:2], WORDS[1:2, ::-1]),
     "reset": (SOURCE[:2, 1:], REAL[:2, 1:]),
     "copy": (),
+    "request": (SOURCE[[1, 2, 0]], REAL[[1, 2, 0]]),
 }
 """Of each operation, for three rows that have read two words; fitted to the rows that there are."""
 
@@ -42,7 +43,7 @@ playing = get_state_machine_test(MACHINE.get, settings=settings(stateful_step_co
 @claim("G1", needs="kv_cache", shrinks=True)
 @given(data=st.data())
 def test_a_cache_answers_as_the_whole_model(subject, data):
-    """Prompts in chunks, steps, rollback, rows that reorder, leave and join, copies and reuse: the cache is never noticed."""
+    """Prompts in chunks, steps, rollback, rows that reorder, leave and join, copies, reuse, a second request: never noticed."""
     MACHINE.set(machine := CacheMachine(subject))
     try:
         playing.hypothesis.inner_test(data)  # drawn from this property's data, so from its seed
@@ -56,7 +57,7 @@ def test_every_two_operations_on_a_cache(subject):
     """Each operation behind each other one, where every row has words of its own: all branches read on as the whole model does."""
     model = seeded_model(SEED, 4, 6, source_vocab=7, vocab=VOCAB, layers=2)
     cache = CacheOf(subject, {"parameters": {**model, "encoder": model["encoder"][:1]}, "h": 2})
-    offered = ("prefill", "step", *cache.played(SOURCE, REAL, [])["operations"])
+    offered = ("prefill", "step", "request", *cache.played(SOURCE, REAL, [])["operations"])
     try:
         for program in (each for pair in product(offered, repeat=2) for each in programs(*pair)):
             with suppress(UnsatisfiedAssumption):  # it does not take this program, and that was counted
@@ -68,7 +69,7 @@ def test_every_two_operations_on_a_cache(subject):
 
 def programs(first: str, second: str) -> Iterator[Program]:
     """Two operations behind a prompt; the second in each branch that the first leaves."""
-    for which in (0, 1) if first == "copy" else (0,):
+    for which in (0, 1) if first in BRANCHING else (0,):
         program = [[0, "prefill", WORDS], [0, first, *OPERANDS[first]], [which, second, *OPERANDS[second]]]
         yield fitted(Played(SOURCE, REAL, program)).program
 

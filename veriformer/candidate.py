@@ -304,6 +304,8 @@ class Candidate:
             function = partial(cached.play, function)
         if request["layout"] == layouts.REFILLED:
             layouts.first_with_zeros([each.memory for each in inputs if each.numbers], partial(function, *args, **kwargs))
+        if request["layout"] == layouts.ASKED_BEFORE:
+            layouts.first_for_others(args, partial(function, **kwargs))
         try:
             result = function(*args, **kwargs)
         except SystemExit:

@@ -24,7 +24,7 @@ from veriformer.losses import Failure, Losses
 from veriformer.processes import Worker, zygote
 
 DTYPES = {"torch": ("float64", "float32", "bfloat16", "float16"), "numpy": ("float64", "float32", "float16")}
-LAYOUTS = ("contiguous", *layouts.LAYOUTS, layouts.REFILLED)
+LAYOUTS = ("contiguous", *layouts.LAYOUTS, layouts.REFILLED, layouts.ASKED_BEFORE)
 
 
 class TargetError(ValueError):

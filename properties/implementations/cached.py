@@ -8,8 +8,9 @@ A program is plain data, so that it crosses into a candidate's process as one ca
 
     [[0, "prefill", words], [0, "copy"], [1, "step", words], [0, "rollback", 2], …]
 
-The first entry names the branch: 0 is the cache that was started, each `copy` adds one. This file stands alone (standard
-library only): a candidate's process, which imports none of our rooms, loads it by its path.
+The first entry names the branch: 0 is the cache that was started, each `copy` and each `request` adds one. A `request` is a
+second cache of the same model, for a source of its own, while the first is still in use. This file stands alone (standard library
+only): a candidate's process, which imports none of our rooms, loads it by its path.
 """
 
 from collections.abc import Callable
@@ -71,7 +72,7 @@ def play(
     and the length of the branch afterwards (None where the cache does not tell).
 
     The operands of `join` are the source, its real words and the words (b, k) that another cache has read when its rows are taken
-    over; its logits are what that other cache answered.
+    over; its logits are what that other cache answered. Those of `request` are the source of the second cache and its real words.
     """
     branches = [kv_cache(source, source_real, **model)]
     results = []
@@ -79,6 +80,8 @@ def play(
         cache, logits = branches[branch], None
         if operation == "copy":
             branches.append(cache.copy())
+        elif operation == "request":
+            branches.append(kv_cache(*operands, **model))
         elif operation == "join":
             *other_source, words = operands
             other = kv_cache(*other_source, **model)

@@ -23,7 +23,7 @@ from properties.conventions import Conventions, answered, asked
 from properties.implementations import cached, returned
 from properties.implementations.accepted import accepted
 from properties.implementations.cached import play
-from properties.layouts import REFILLED, Handed, first_with_zeros
+from properties.layouts import ASKED_BEFORE, REFILLED, Handed, first_for_others, first_with_zeros
 from properties.steps import STEPS, expected_shape
 from properties.verdicts import CandidateCrash, CandidateError, NotOffered, record
 
@@ -50,7 +50,7 @@ class Adapter(Protocol):
 class Subject:
     """One implementation at one dtype on one device; every step it offers is a method of this object."""
 
-    layout: str | None = None  # how the memory of its inputs lies: one of `layouts.LAYOUTS`, REFILLED, or contiguous
+    layout: str | None = None  # how the memory of its inputs lies: one of `layouts.LAYOUTS`, REFILLED, ASKED_BEFORE, or contiguous
 
     def __init__(self, adapter: Adapter, dtype: str = "float64", device: str = "cpu") -> None:
         if dtype not in DTYPES:
@@ -158,6 +158,8 @@ class Subject:
         with ctrl_c_ends_the_run():
             if self.layout == REFILLED:
                 first_with_zeros([each.memory for each in handed if each.numbers], partial(function, *given_args, **given_kwargs))
+            if self.layout == ASKED_BEFORE:
+                first_for_others(given_args, partial(function, **given_kwargs))
             answer = self._answer(step, partial(function, *given_args, **given_kwargs))
         if changed := [each.path for each in handed if each.changed()]:
             raise CandidateError(f"{self.name}.{step} changed its input {', '.join(changed)} in place")
