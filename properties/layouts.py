@@ -106,6 +106,7 @@ def first_with_zeros(numbers: list[Any], ask: Callable[[], Any]) -> None:
 REFILLED = "refilled"
 """Not a layout: the step was asked before about the same arrays, when they held zeros (`first_with_zeros`)."""
 
+
 def first_for_others(args: list[Any] | tuple[Any, ...], ask: Callable[..., Any]) -> None:
     """Ask once for other arguments of the same shapes: token 0 everywhere, nothing masked, rows with the opposite sign."""
     with suppress(BaseException):

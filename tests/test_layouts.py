@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from properties.layouts import LAYOUTS, REFILLED, Handed, first_with_zeros
+from properties.layouts import LAYOUTS, REFILLED, Handed, first_for_others, first_with_zeros
 
 VALUES = np.repeat(np.arange(6.0).reshape(1, 2, 3), 2, axis=0)  # the same along its first axis, so that it can be expanded
 
@@ -71,3 +71,21 @@ def test_arrays_asked_about_before_held_zeros_then(arrays):
     assert np.array_equal(np.asarray(each.given), VALUES)
     assert not each.changed()
     assert not mask.changed()
+
+
+@pytest.mark.parametrize("arrays", ["torch", "numpy"])
+def test_a_request_before_is_for_other_inputs_of_the_same_shape(arrays):
+    """Token 0 everywhere, nothing masked, rows of the opposite sign, None as it is; the inputs stay, errors are nobody's."""
+    device = "cpu" if arrays == "torch" else None
+    inputs = [np.array([[3, 1]]), np.array([[True, False]]), np.array([[1.0, -2.0]])]
+    each = [Handed("X", values, "float32", device, None) for values in inputs]
+    seen = []
+
+    def ask(*others) -> None:
+        seen.extend(None if other is None else np.asarray(other).tolist() for other in others)
+        raise ValueError("not for me")
+
+    first_for_others([*(one.given for one in each), None], ask)
+
+    assert seen == [[[0, 0]], [[True, True]], [[-1.0, 2.0]], None]
+    assert not any(one.changed() for one in each)

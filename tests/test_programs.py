@@ -35,9 +35,8 @@ def programs(draw):
     """Up to eight operations of every kind, of which each can be done."""
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
     shapes, program = [[2, 3, 0]], []
-    for name in draw(
-        st.lists(st.sampled_from(["prefill", "step", "rollback", "reorder", "leave", "join", "reset", "copy"]), max_size=8)
-    ):
+    names = ["prefill", "step", "rollback", "reorder", "leave", "join", "reset", "copy", "request"]
+    for name in draw(st.lists(st.sampled_from(names), max_size=8)):
         which = int(rng.integers(len(shapes)))
         b, m, n = shapes[which]
         new = rng.integers(0, SOURCE_VOCAB, (1, m)), np.ones((1, m), dtype=bool)
@@ -56,6 +55,9 @@ def programs(draw):
                 operands, shapes[which] = [*new, rng.integers(0, VOCAB, (1, n))], [b + 1, m, n]
             case "reset":
                 operands, shapes[which] = list(new), [1, m, 0]
+            case "request":
+                operands = list(new)
+                shapes.append([1, m, 0])
             case "copy":
                 operands = []
                 shapes.append([b, m, n])
@@ -99,6 +101,14 @@ def test_what_was_done_to_a_copy_is_done_to_the_original():
     assert without(program, 0) == [[0, "copy"], [0, "step"], [1, "step"], [0, "step"]]
     assert without(program, 1) == [[0, "copy"], [1, "step"], [1, "step"], [0, "step"]]
     assert without(program, 4) == program[:4]
+
+
+def test_what_was_done_to_a_second_request_is_done_to_the_first():
+    """Without the request that made branch 1, branch 1 is branch 0, and the request after it is branch 1."""
+    program = [[0, "request"], [0, "request"], [1, "step"], [2, "step"]]
+
+    assert without(program, 0) == [[0, "request"], [0, "step"], [1, "step"]]
+    assert without(program, 1) == [[0, "request"], [1, "step"], [0, "step"]]
 
 
 def test_operations_are_fitted_to_what_is_left():

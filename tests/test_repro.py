@@ -48,6 +48,8 @@ BY_IDENTITY = RIGHT.replace(
     "    weights = e / e.sum(axis=-1, keepdims=True)\n    return KEPT.setdefault(id(scores), (scores, weights))[1]",
 )
 BY_IDENTITY = BY_IDENTITY.replace("def softmax", "KEPT = {}\n\ndef softmax", 1)
+MASK_KEPT = RIGHT.replace("    scores = Q @", "    mask = MASKS.setdefault((V.ndim, Q.shape), mask)\n    scores = Q @", 1)
+MASK_KEPT = MASK_KEPT.replace("def attention", "MASKS = {}\n\ndef attention", 1)
 RAISES = RIGHT.replace("    e = np.exp", "    if scores.shape[-1] % 2: raise ValueError('odd')\n    e = np.exp", 1)
 
 
@@ -61,7 +63,14 @@ def question(seed: int = 0) -> Asked:
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A folder of the user's, with the right implementation and wrong ones."""
-    wrong = {"scale": WRONG_SCALE, "remembers": REMEMBERS, "flat": FLAT, "raises": RAISES, "identity": BY_IDENTITY}
+    wrong = {
+        "scale": WRONG_SCALE,
+        "remembers": REMEMBERS,
+        "flat": FLAT,
+        "raises": RAISES,
+        "identity": BY_IDENTITY,
+        "mask": MASK_KEPT,
+    }
     for name, text in {"right": RIGHT, **wrong}.items():
         (tmp_path / f"{name}.py").write_text(text)
     monkeypatch.chdir(tmp_path)
@@ -134,6 +143,18 @@ def test_a_fault_of_arrays_used_twice_has_a_script_that_uses_them_twice(place):
     script = write(place, found, candidate="identity.py:Right")
     assert (run(script).returncode, run(script, "--candidate", "right.py:Right").returncode) == (1, 0)
     assert found.numbers <= 2
+
+
+def test_a_fault_of_a_second_request_has_a_script_that_asks_two(place):
+    """The mask kept for a shape is seen by asking with another one first: the script asks so, then judges."""
+    asked = question()._replace(layout="asked before")
+
+    found = smallest(candidate("mask"), "A2", "test_second", [asked])
+
+    script = write(place, found, candidate="mask.py:Right")
+    assert (run(script).returncode, run(script, "--candidate", "right.py:Right").returncode) == (1, 0)
+    assert found.given[0].layout == "asked before"
+    assert found.numbers <= 4
 
 
 def test_wrong_usage_of_a_script_is_exit_code_2(place):

@@ -7,6 +7,11 @@ _PLACES = "places = torch.arange(self.length, self.length + k)"
 _APPEND = 'own.append(*self._project(Z, layer["self_attention"]))'
 _PICK = "own.pick(rows)"
 _PICK_CROSS = "self.cross = [(K[rows], V[rows]) for K, V in self.cross]"
+_MEMORY = "M = encode(source, source_real, self.parameters, self.scale, **self.choices)"
+_MEMORY_KEPT = (
+    "M = self.parameters.setdefault("
+    "f'memory {source.shape}', encode(source, source_real, self.parameters, self.scale, **self.choices))"
+)
 _CUT = "self.K, self.V = self.K[:, :, :length], self.V[:, :, :length]"
 
 
@@ -269,4 +274,59 @@ PAGES = (
     ),
 )
 
-FAULTS = MASKS + POSITIONS + ROLLBACKS + ROWS + FEEDS + STALE + PAGES
+REQUESTS = (
+    _fault(
+        "memory-of-the-first-request",
+        "cross-cache-state",
+        _MEMORY,
+        _MEMORY_KEPT,
+        "a second cache of the same model, for sources of the same shape",
+        "https://github.com/sgl-project/sglang/pull/29755",
+        "https://github.com/sgl-project/sglang-omni/pull/1265",
+        twin="bare_cache",
+    ),
+    _fault(
+        "padding-of-the-first-request",
+        "cross-cache-state",
+        "self.real = torch.ones(source.shape, dtype=torch.bool) if source_real is None else source_real",
+        "self.real = self.parameters.setdefault("
+        "f'real {source.shape}', torch.ones(source.shape, dtype=torch.bool) if source_real is None else source_real)",
+        "a second cache of the same model, for sources of the same shape with other padding",
+        "https://github.com/unslothai/unsloth-zoo/pull/861",
+        twin="bare_cache",
+    ),
+    _fault(
+        "one-store-for-all-requests",
+        "cache-aliasing",
+        "self.own = [self.store(",
+        "KVCache.own = [self.store(",
+        "two caches in use by turns; one after the other is right",
+        "https://github.com/ml-explore/mlx-lm/issues/965",
+        "https://github.com/madroidmaq/mlx-omni-server/issues/108",
+        twin="bare_cache",
+    ),
+    Fault(
+        "generation-from-the-first-source",
+        "cross-cache-state",
+        "cache",
+        ("generation",),
+        _MEMORY,
+        _MEMORY_KEPT,
+        "a second request to the same model, for sources of the same shape",
+        ("G1", "T3"),
+        ("https://github.com/sgl-project/sglang-omni/pull/1265",),
+    ),
+    Fault(
+        "mask-of-the-first-request",
+        "cache-used-when-it-must-not",
+        "layers",
+        ("encoder_layer",),
+        'return multi_head(Z, Z, mask, h=h, **layer["self_attention"])',
+        "return multi_head(Z, Z, layer.setdefault(f'mask {X.shape}', mask), h=h, **layer[\"self_attention\"])",
+        "a second request to the same layer, of the same shape with another mask",
+        ("L1",),
+        ("https://github.com/unslothai/unsloth-zoo/pull/861", "https://github.com/NVIDIA/Model-Optimizer/pull/1343"),
+    ),
+)
+
+FAULTS = MASKS + POSITIONS + ROLLBACKS + ROWS + FEEDS + STALE + PAGES + REQUESTS
