@@ -72,7 +72,8 @@ def followed(branches: Sequence[Branch], operation: list[Any], logits: np.ndarra
         case "reset":
             new = Branch.unread(operands[0], operands[1], vocab)
         case "request":
-            return [*branches, Branch.unread(*operands, vocab)]
+            source, real = operands
+            return [*branches, Branch.unread(source, real, vocab)]
         case _:
             return [*branches, old]
     return [new if i == which else branch for i, branch in enumerate(branches)]

@@ -24,7 +24,9 @@ TARGET = np.array([[1, 4, 2], [2, 0, 5]])
 REAL, TARGET_REAL = np.array([[True] * 4, [True, True, False, False]]), np.array([[True, True, False], [True] * 3])
 MODEL = {"parameters": seeded_model(SEED, D_MODEL, 6, source_vocab=7, vocab=6, layers=1), "h": 2}
 X, M = few_bits(5, (2, 3, D_MODEL), 2.0), few_bits(6, (2, 4, D_MODEL), 2.0)
-MASK, MEMORY_MASK = (real[:, None, None] for real in (TARGET_REAL, REAL))  # each token attends to a real one
+MASK = np.eye(3, dtype=bool) | np.array([[[False, False, True], [True, False, False], [False, True, False]]] * 2)[:, None]
+MASK[1] = MASK[1].swapaxes(-1, -2)  # each token attends to itself and to one other, to another one in each sequence
+MEMORY_MASK = REAL[:, None, None]
 
 ENCODER, DECODER = MODEL["parameters"]["encoder"], MODEL["parameters"]["decoder"]
 CALLS = {
