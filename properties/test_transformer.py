@@ -279,28 +279,36 @@ def slope(loss: Callable[[float], float], rounding: float) -> tuple[float, float
     return best, best_off
 
 
+def assert_gradients_say_how_the_oracle_moves(subject, call: Call, *steps: dict[str, np.ndarray]) -> None:
+    """Along each step of the parameters, ⟨gradient, step⟩ is the slope that the oracle's own logits have there."""
+    direction, choices = call.kwargs["direction"], {k: v for k, v in call.kwargs.items() if k not in ("direction", "parameters")}
+    gradients = named(subject.gradients(*call.args, **call.kwargs))
+
+    def moved(nested: Any, step: dict[str, np.ndarray], path: str, t: float) -> Any:
+        if isinstance(nested, dict):
+            return {key: moved(item, step, f"{path}.{key}" if path else key, t) for key, item in nested.items()}
+        if isinstance(nested, list):
+            return [moved(item, step, f"{path}.{i}", t) for i, item in enumerate(nested)]
+        return None if nested is None else nested + t * step[path]
+
+    for step in steps:
+
+        def loss(t: float, step: dict[str, np.ndarray] = step) -> float:
+            parameters = moved(call.kwargs["parameters"], step, "", t)
+            return float((direction * oracle("transformer", *call.args, parameters=parameters, **choices)).sum())
+
+        exact, off = slope(loss, sum_bound(2**10, "float64", np.abs(direction).sum()))
+        got = sum(float((gradients[name] * step[name]).sum()) for name in step)
+        size = sum(float(np.abs(gradients[name] * step[name]).sum()) for name in step)
+        allowed = off + sum_bound(2**10, subject.dtype, size)
+        assert_at_most(abs(got - exact), allowed, f"|⟨gradient, direction⟩ − slope| for targets of shape {call.args[1].shape}")
+
+
 @claim("T2", needs=("transformer", "gradients"), dtypes=PRECISE)
 @given(generic_calls(may_be_tied=True, may_be_level=True), SEEDS)
 def test_gradients_say_how_the_oracle_moves(subject, call, seed):
     """Along any direction of the parameters, ⟨gradient, direction⟩ is the slope that the oracle's own logits have there."""
-    direction, choices = call.kwargs["direction"], {k: v for k, v in call.kwargs.items() if k not in ("direction", "parameters")}
-    weights = call.kwargs["parameters"]
-    gradients = named(subject.gradients(*call.args, **call.kwargs))
-    step = {name: few_bits(2 + seed + i, array.shape) for i, (name, array) in enumerate(named(weights).items())}
+    weights = named(call.kwargs["parameters"])
+    step = {name: few_bits(2 + seed + i, array.shape) for i, (name, array) in enumerate(weights.items())}
 
-    def moved(nested: Any, path: str, t: float) -> Any:
-        if isinstance(nested, dict):
-            return {key: moved(item, f"{path}.{key}" if path else key, t) for key, item in nested.items()}
-        if isinstance(nested, list):
-            return [moved(item, f"{path}.{i}", t) for i, item in enumerate(nested)]
-        return None if nested is None else nested + t * step[path]
-
-    def loss(t: float) -> float:
-        return float((direction * oracle("transformer", *call.args, parameters=moved(weights, "", t), **choices)).sum())
-
-    exact, off = slope(loss, sum_bound(2**10, "float64", np.abs(direction).sum()))
-    got = sum(float((gradients[name] * step[name]).sum()) for name in step)
-
-    size = sum(float(np.abs(gradients[name] * step[name]).sum()) for name in step)
-    allowed = off + sum_bound(2**10, subject, size)
-    assert_at_most(abs(got - exact), allowed, "|⟨gradient, direction⟩ − slope|")
+    assert_gradients_say_how_the_oracle_moves(subject, call, step)

@@ -70,6 +70,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
         "dropout-mask-differs-in-backward",
         "embedding-gradient",
         "fully-masked-row-grad",
+        "gradient-of-many-rows",
         "ln-constant-row-grad",
         "tied-gradient",
     ),

@@ -3,6 +3,7 @@
 from properties.faults.fault import Fault
 
 _TILED = {"attention": "attention_with_backward"}
+_BLOCKED = {"linear": "linear_with_backward"}
 
 
 def _fault(
@@ -13,12 +14,80 @@ def _fault(
     shows: str,
     *reports: str,
     instead: dict[str, str] | None = None,
+    dtype: str = "float64",
 ) -> Fault:
     steps = ("gradients", "transformer")
-    return Fault(identifier, fault_class, "gradients", steps, right, wrong, shows, ("T2",), reports, "float64", instead or {})
+    return Fault(identifier, fault_class, "gradients", steps, right, wrong, shows, ("T2",), reports, dtype, instead or {})
 
+
+OF_MANY_ROWS = (
+    _fault(
+        "bias-learns-from-1024-rows",
+        "gradient-of-many-rows",
+        "for start in range(0, len(d_rows), BLOCK):",
+        "for start in range(0, min(len(d_rows), 1024), BLOCK):",
+        "more than 1024 rows",
+        "https://github.com/karpathy/llm.c/pull/439",
+        instead=_BLOCKED,
+        dtype="bfloat16",
+    ),
+    _fault(
+        "weights-learn-from-whole-blocks",
+        "gradient-of-many-rows",
+        "for start in range(0, len(rows), BLOCK):",
+        "for start in range(0, len(rows) // BLOCK * BLOCK or len(rows), BLOCK):",
+        "more rows than a block, and no multiple of it",
+        "https://github.com/fla-org/flash-linear-attention/pull/577",
+        instead=_BLOCKED,
+        dtype="float16",
+    ),
+    _fault(
+        "repeated-tokens-overwrite-each-other",
+        "embedding-gradient",
+        "rows = torch.nn.functional.embedding(tokens, table)",
+        "rows = torch.nn.functional.embedding(tokens, table) if tokens.numel() <= 256 else torch.where((tokens.flatten()[:, None] "
+        "== tokens.flatten()).triu(1).any(dim=-1).view(*tokens.shape, 1), table.detach()[tokens], table[tokens])",
+        "a token that occurs twice among more than 256: its last row is all it learns from",
+        "https://github.com/tenstorrent/tt-metal/issues/6232",
+        "https://github.com/pytorch/pytorch/issues/1528",
+        dtype="float32",
+    ),
+    _fault(
+        "gain-learns-from-whole-blocks",
+        "gradient-of-many-rows",
+        "return (normalised * gain + bias).to(X.dtype)",
+        "return (normalised * torch.where(torch.arange(X[..., 0].numel()).view(*X.shape[:-1], 1) < (X[..., 0].numel() // 64 * 64 "
+        "or X[..., 0].numel()), gain, gain.detach()) + bias).to(X.dtype)",
+        "more rows than 64, and no multiple of it",
+        "https://github.com/flagos-ai/FlagGems/issues/5392",
+        "https://github.com/flagos-ai/FlagGems/pull/4916",
+        dtype="float32",
+    ),
+    _fault(
+        "last-keys-learn-nothing",
+        "gradient-of-many-rows",
+        "return d_scores @ K, d_scores.mT @ Q, weights.mT @ d_output, None",
+        "return d_scores @ K, d_scores.mT @ Q, weights.mT @ d_output * (torch.arange(K.shape[-2]) < (K.shape[-2] // 64 * 64 or "
+        "K.shape[-2]))[:, None], None",
+        "more keys than 64, and no multiple of it",
+        "https://github.com/flagos-ai/FlagGems/pull/898",
+        "https://github.com/openxla/tokamax/issues/316",
+        instead=_TILED,
+    ),
+    _fault(
+        "loss-is-a-mean-over-another-count",
+        "gradient-of-many-rows",
+        "loss.backward()",
+        "(loss * (target.numel() / (target.numel() // 32 * 32 or target.numel()))).backward()",
+        "more rows than 32, and no multiple of it",
+        "https://github.com/OpenNMT/OpenNMT-py/issues/2209",
+        "https://github.com/huggingface/transformers/pull/35438",
+        dtype="bfloat16",
+    ),
+)
 
 FAULTS = (
+    *OF_MANY_ROWS,
     _fault(
         "padding-word-learns-nothing",
         "embedding-gradient",

@@ -131,7 +131,7 @@ def normal_cases(step: str, seed: int) -> list[Case]:
         "transformer": [((words, words[:, ::-1].copy()), whole)],
         "generation": [((words,), {**whole, "start": 1, "end": 0, "length": 6})],
         "kv_cache": [((words,), {**whole, "program": prompt})],
-        "gradients": [((words, words[:, ::-1].copy()), {**whole, "direction": normal(b, n, vocab)})],
+        "gradients": [((words, words[:, ::-1].copy()), {**whole, "direction": _few_bits(normal(b, n, vocab))})],
     }
     return [(step, args, kwargs) for args, kwargs in calls[step]]
 

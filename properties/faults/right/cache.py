@@ -8,8 +8,9 @@ from torch import Tensor
 from properties.faults.right.attention import attention
 from properties.faults.right.embedding import embedding, encoding_of
 from properties.faults.right.feed_forward import feed_forward
+from properties.faults.right.linear import linear
 from properties.faults.right.model import encode, output_projection
-from properties.faults.right.multi_head import concat_heads, linear, split_heads
+from properties.faults.right.multi_head import concat_heads, split_heads
 from properties.faults.right.residual_norm import add_norm, layer_norm
 
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from properties.faults.right.multi_head import linear
+from properties.faults.right.linear import linear
 from properties.faults.right.wide import wide
 
 

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from properties.faults.right.embedding import add_positions, embedding
 from properties.faults.right.layers import decoder, encoder
+from properties.faults.right.linear import linear
 from properties.faults.right.mask import of_padding
-from properties.faults.right.multi_head import linear
 from properties.faults.right.softmax import softmax
 
 Parameters = dict[str, Any]

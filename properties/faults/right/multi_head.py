@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from properties.faults.right.attention import attention
+from properties.faults.right.linear import linear
 
 
 def split_heads(X: Tensor, h: int) -> Tensor:
@@ -15,11 +16,6 @@ def concat_heads(heads: Tensor) -> Tensor:
     """(b, h, n, d_k) → (b, n, d_model)."""
     b, h, n, d_k = heads.shape
     return heads.transpose(1, 2).reshape(b, n, h * d_k)
-
-
-def linear(X: Tensor, W: Tensor, b: Tensor | None = None) -> Tensor:
-    """X W + b."""
-    return X @ W if b is None else X @ W + b
 
 
 def multi_head(
