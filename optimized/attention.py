@@ -41,7 +41,7 @@ def attention(
         return F.scaled_dot_product_attention(Q, K, V)
     if mask is None or empty or (mask.dim() > 1 and mask.shape[-2] > 1):
         return _by_the_formula(Q, K, V, mask)
-    return _with_hidden_keys(Q, K, V, mask if mask.dim() > 1 else mask[None])
+    return _with_hidden_keys(Q, K, V, torch.atleast_2d(mask))
 
 
 def _kernel_replaces_scores(Q: Tensor, K: Tensor, V: Tensor) -> bool:

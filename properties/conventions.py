@@ -121,7 +121,7 @@ def _mask_as(polarity: str | None, mask: np.ndarray | None) -> np.ndarray | None
         return None
     match polarity:
         case "hidden":
-            return ~mask
+            return np.asarray(~mask)  # of a single truth value, too
         case "integer":
             return mask.astype(np.int64)
         case _:

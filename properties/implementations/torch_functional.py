@@ -5,6 +5,7 @@ from torch.nn import functional as F
 
 from properties.conventions import Conventions
 from properties.implementations.subject import DTYPES
+from properties.verdicts import NotOffered
 
 ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "gelu_tanh": lambda X: F.gelu(X, approximate="tanh")}
 
@@ -25,7 +26,9 @@ class TorchFunctional:
     )
 
     def attention(self, Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None = None) -> Tensor:
-        """One call, whichever kernel torch picks."""
+        """One call, whichever kernel torch picks. Of masks it takes those of two axes or more."""
+        if mask is not None and mask.ndim < 2:
+            raise NotOffered(f"a mask of shape {tuple(mask.shape)}")
         return F.scaled_dot_product_attention(Q, K, V, attn_mask=mask)
 
     def softmax(self, scores: Tensor) -> Tensor:

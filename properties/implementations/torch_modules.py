@@ -32,9 +32,9 @@ def attention_masks(mask: Tensor | None, b: int, h: int, n: int, m: int) -> tupl
     """A mask broadcastable to (b, h, n, m) as torch takes it: one about words of each sentence apart from all others."""
     if mask is None:
         return None, None
-    if mask.ndim == 2:
+    if mask.ndim <= 2:
         return mask.expand(n, m), None
-    if mask.shape[1:3] == (1, 1):
+    if mask.ndim == 4 and mask.shape[1:3] == (1, 1):
         return None, mask[:, 0, 0].expand(b, m)
     return mask.expand(b, h, n, m).reshape(b * h, n, m), None
 

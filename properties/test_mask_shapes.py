@@ -1,0 +1,109 @@
+"""Mask shapes: a mask means what it broadcasts to, in every shape that broadcasts, small or large.
+
+All scores are 0, and each query sees a number of keys that is a power of two: its row is the mean of their values, bit for bit in
+every dtype. No budget is needed, so the shapes can be as many and the sizes as large as they like.
+"""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import product
+
+import numpy as np
+from hypothesis.errors import UnsatisfiedAssumption
+
+from properties.budgets import assert_identical
+from properties.claims import claim
+from properties.conventions import posed
+from properties.implementations.subject import Subject
+from properties.oracle import oracle
+from properties.parameter_strategies import BIASES
+from properties.strategies import full, labels
+
+SEED = 7
+SMALL = ((3, 2, 5, 4), (4, 4, 4, 4), (2, 2, 2, 4))
+"""b, h, n and m: all different, so that a wrong axis does not fit; or the same, so that it does. Four keys have an exact mean."""
+
+LARGE = ((3, 2, 130, 257), (17, 18, 33, 40), (2, 3, 600, 520))
+"""More rows and keys than a block of 128 or 512, more sequences and heads than a kernel unrolls, more entries than 16 bits count."""
+
+Sizes = tuple[int, int, int, int]
+
+
+def broadcastable(sizes: Sizes) -> list[tuple[int, ...]]:
+    """Every shape that broadcasts to (b, h, n, m): of no axis to four, each of them whole or 1."""
+    suffixes = (sizes[4 - axes :] for axes in range(5))
+    return list(dict.fromkeys(shape for whole in suffixes for shape in product(*((1, length) for length in whole))))
+
+
+def some_keys(shape: tuple[int, ...], count: int, rng: np.random.Generator) -> np.ndarray:
+    """A mask of this shape, every row of which sees `count` keys that follow one another, from another one on."""
+    m = shape[-1]
+    return (np.arange(m) - rng.integers(0, m, (*shape[:-1], 1))) % m < count
+
+
+def small_masks(sizes: Sizes, shape: tuple[int, ...], rng: np.random.Generator) -> list[np.ndarray]:
+    """Masks of this shape: of one key a row; and where there is no axis of keys, each row sees all of them or none."""
+    if shape and shape[-1] == sizes[-1]:
+        return [some_keys(shape, 1, rng)]
+    if shape in ((), (1,) * len(shape)):
+        return [np.full(shape, seen) for seen in (True, False)]
+    return [rng.permutation(np.arange(np.prod(shape)) % 2 == 0).reshape(shape)]
+
+
+def assert_every_shape_is_read(subject: Subject, axes: range) -> None:
+    """Attention under masks of so many axes gives each query what it sees, bit for bit; of no key, what is declared."""
+    rng = np.random.default_rng(SEED)
+    for sizes in SMALL:
+        b, h, n, m = sizes
+        Q, K, V = np.zeros((b, h, n, 1)), np.ones((b, h, m, 1)), 4 * (labels(b, h, m, 2) % 31)
+        for mask in [mask for shape in broadcastable(sizes) if len(shape) in axes for mask in small_masks(sizes, shape, rng)]:
+            with suppress(UnsatisfiedAssumption):  # it does not take such a mask, and that was counted
+                exact = oracle("attention", *posed("attention", (Q, K, V, mask), subject.conventions))
+                assert_identical(subject.attention(Q, K, V, mask), exact, f"attention under a mask of shape {mask.shape}")
+
+
+@claim("M2", needs="attention")
+def test_a_mask_of_every_broadcastable_shape_means_what_it_broadcasts_to(subject):
+    """Of two, three or four axes, each whole or 1, the last one too: a query sees what the mask says."""
+    assert_every_shape_is_read(subject, range(2, 5))
+
+
+@claim("M2", needs="attention")
+def test_a_mask_of_fewer_than_two_axes_means_what_it_broadcasts_to(subject):
+    """One truth value for each key, or one for all, with an axis or without."""
+    assert_every_shape_is_read(subject, range(2))
+
+
+def large_masks(sizes: Sizes) -> Iterator[tuple[np.ndarray, int]]:
+    """Masks that differ by sequence, head and query, or by some of them, and how many keys a row of theirs sees."""
+    b, h, n, m = sizes
+    rng = np.random.default_rng(SEED)
+    for i, shape in enumerate([(b, h, n, m), (b, 1, n, m), (1, h, n, m), (b, 1, 1, m), (b, h, 1, m), (h, n, m), (n, m)]):
+        count = (32, 1)[i % 2]
+        yield some_keys(shape, count, rng), count
+
+
+@claim("M2", needs="attention")
+def test_large_masks_that_differ_by_sequence_and_head(subject):
+    """Each query of a long and wide batch sees the keys that its own row of its own mask names, and no others."""
+    for sizes in LARGE:
+        b, h, n, m = sizes
+        Q, K, V = np.zeros((b, h, n, 1)), np.ones((b, h, m, 1)), np.random.default_rng(SEED).integers(0, 2, (b, h, m, 8)) * 1.0
+        for mask, count in large_masks(sizes):
+            with suppress(UnsatisfiedAssumption):
+                got = subject.attention(Q, K, V, mask)
+                assert_identical(got, full(mask, *sizes) @ V / count, f"attention under a mask of shape {mask.shape}")
+
+
+@claim("M2", needs="multi_head")
+def test_large_masks_of_many_heads(subject):
+    """The same of whole multi-head attention without weights: each head's features are averaged under that head's mask."""
+    b, h, n, m = LARGE[0]
+    X, M = np.zeros((b, n, 8 * h)), np.random.default_rng(SEED).integers(0, 2, (b, m, 8 * h)) * 1.0
+    weights = {f"W_{name}": np.eye(8 * h) * (name in "VO") for name in "QKVO"} | dict.fromkeys(BIASES)
+    heads = M.reshape(b, m, h, 8).swapaxes(1, 2)
+    for mask, count in large_masks(LARGE[0]):
+        with suppress(UnsatisfiedAssumption):
+            got = subject.multi_head(X, M, mask, h=h, **weights)
+            exact = (full(mask, b, h, n, m) @ heads / count).swapaxes(1, 2).reshape(b, n, 8 * h)
+            assert_identical(got, exact, f"multi_head under a mask of shape {mask.shape}")
