@@ -24,7 +24,7 @@ SMALL = ((3, 2, 5, 4), (4, 4, 4, 4), (2, 2, 2, 4))
 """b, h, n and m: all different, so that a wrong axis does not fit; or the same, so that it does. Four keys have an exact mean."""
 
 LARGE = ((3, 2, 130, 257), (17, 18, 33, 40), (2, 3, 600, 520))
-"""More rows and keys than a block of 128 or 512, more sequences and heads than a kernel unrolls, more entries than 16 bits count."""
+"""More rows and keys than a block of 128 or 512, sequences and heads than a kernel unrolls, entries than 16 bits count."""
 
 Sizes = tuple[int, int, int, int]
 

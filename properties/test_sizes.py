@@ -63,6 +63,13 @@ def ids(vocab: int, *shape: int) -> np.ndarray:
     return words
 
 
+def seen(*shape: int) -> np.ndarray:
+    """A mask of this shape: each row sees the first word, and about half of the others."""
+    mask = np.random.default_rng(SEED + sum(shape)).random(shape) < 0.5
+    mask[..., 0] = True
+    return mask
+
+
 # ---- the calls of each step, made when they are needed: the article's weights are many ----
 
 SHAPES = ((1, WORDS, D_MODEL), (MANY, LONG, TINY), (1, 2, 4099))  # of features
@@ -107,6 +114,7 @@ def _encoder_layer() -> Iterator[Call]:
     yield from (
         Call((some(b, n, TINY), None), {"layer": tiny, "h": 2}) for b, n in [(MANY, 3), *((1, n) for n in at_the_edges(128))]
     )
+    yield from (Call((some(2, n, TINY), seen(2, 1, rows, n)), {"layer": tiny, "h": 2}) for n, rows in ((33, 33), (40, 1)))
 
 
 def _decoder_layer() -> Iterator[Call]:
@@ -114,6 +122,9 @@ def _decoder_layer() -> Iterator[Call]:
     yield Call((some(1, WORDS, D_MODEL), some(2, WORDS, D_MODEL)[1:], None, None), {"layer": large, "h": H})
     for b, n in [(MANY, 3), *((1, n) for n in at_the_edges(128))]:
         yield Call((some(b, n, TINY), some(b, n + 1, TINY), None, None), {"layer": tiny, "h": 2})
+    for n, m, rows, memory_rows in ((20, 50, 20, 1), (50, 20, 1, 50)):  # the causal rule, and two masks of other lengths besides
+        masks = seen(2, 1, rows, n), seen(2, 1, memory_rows, m)
+        yield Call((some(2, n, TINY), some(2, m, TINY), *masks), {"layer": tiny, "h": 2})
 
 
 def _encoder() -> Iterator[Call]:
@@ -143,6 +154,7 @@ def _transformer() -> Iterator[Call]:
     yield Call((ids(7, 1, 5), ids(7, 1, 4)), {"parameters": model(TINY, 6, 7, MANY), "h": 2})
     tiny = {"parameters": model(TINY, 6, 7, 1), "h": 2}
     yield from (Call((ids(7, b, n + 1), ids(7, b, n)), tiny) for b, n in [(MANY, 3), *((1, n) for n in at_the_edges(128))])
+    yield Call((ids(7, 2, 50), ids(7, 2, 20), seen(2, 50), seen(2, 20)), tiny)
 
 
 def at_every_size(identifier: str, step: str, calls: Callable[[], Iterable[Call]]) -> Callable[..., None]:
