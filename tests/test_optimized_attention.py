@@ -51,7 +51,7 @@ def test_the_largest_finite_numbers_behind_a_mask_change_no_bit(dtype, rule, d_v
 
 
 @each_dtype
-@pytest.mark.parametrize("shape", [(1, 1, 1, 5), (1, 1, 6, 5), (1, 2, 6, 5), (6, 5), (5,)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1, 1, 5), (1, 1, 6, 5), (1, 2, 6, 5), (1, 1, 6, 1), (6, 5), (6, 1), (5,), (1,), ()], ids=str)
 def test_a_query_that_may_look_nowhere_receives_zeros_and_sends_no_nan_back(dtype, shape):
     """Nothing seen, nothing learned: zeros forward, finite gradients backward, whatever stands behind the mask."""
     Q, K, V = (drawn(1, 2, n, 4, dtype=dtype, seed=n).requires_grad_() for n in (6, 5, 5))
