@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ from scipy import stats
 from bench.machine import fresh_environment
 from bench.statistics import CPU_MARGIN, Interval, bootstrap, log_ratios, student
 from properties.runs import append, environment, finished
+from properties.subprocesses import guarded, run, started
 
 FILE = "calibration.jsonl"
 BURST = 0.05  # seconds a neighbour works, then rests as long
@@ -60,24 +61,17 @@ def trial(number: int, processes: int, rounds: int) -> dict[str, Any]:
 
 def _fresh(seed: int, rounds: int) -> dict[str, Any]:
     one = [sys.executable, "-P", "-m", "bench.calibration_process", str(seed), str(rounds)]
-    return json.loads(subprocess.run(one, env=fresh_environment(1), stdout=subprocess.PIPE, check=True).stdout)
+    done = run(one, env=fresh_environment(1), stdout=subprocess.PIPE)
+    done.check_returncode()
+    return json.loads(done.stdout)
 
 
 @contextmanager
 def neighbours(count: int) -> Iterator[list[int]]:
     """Other programs on the machine, which work and rest in turns: their process numbers."""
-    here = os.getpid()  # whose end is theirs, however it comes
-    busy = (
-        f"import os, time\nwhile os.getppid() == {here}:\n end = time.time() + {BURST}\n"
-        f" while time.time() < end: pass\n time.sleep({BURST})"
-    )
-    running = [subprocess.Popen([sys.executable, "-c", busy]) for _ in range(count)]
-    try:
-        yield [process.pid for process in running]
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
+    busy = f"import time\nwhile True:\n end = time.time() + {BURST}\n while time.time() < end: pass\n time.sleep({BURST})"
+    with ExitStack() as running:
+        yield [running.enter_context(started([sys.executable, "-c", busy])).pid for _ in range(count)]
 
 
 def collect(folder: Path, trials: int, processes: int, rounds: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
@@ -202,4 +196,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))

@@ -15,7 +15,6 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from bench import callgrind, gate, machine
-from bench.fresh import end_with_parent
 from bench.lines import Counters
 from bench.peers.table import peer
 from bench.timer import Built, Kept
@@ -29,7 +28,6 @@ WARM_CALLS = 2  # the first call may set up what later ones find
 
 def main() -> None:
     """Count all peers of one group."""
-    end_with_parent()  # under callgrind it would go on for minutes before it next speaks, and hears that nobody listens
     order = json.load(sys.stdin)
     say = speaker()
     torch.set_grad_enabled(False)

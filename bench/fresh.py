@@ -1,18 +1,16 @@
 """A fresh process of a benchmark, seen from outside: its order goes in, its lines come out, and its death is told from its end."""
 
 import json
-import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import IO, Any
 
 from bench.machine import fresh_environment
+from properties.subprocesses import end, ending, start
 
 SILENCE = 600.0  # seconds without a line after which a call counts as hanging
 
@@ -35,13 +33,12 @@ def lines_of(order: dict[str, Any], silence: float = SILENCE, module: str = "ben
 
     Whoever stops listening ends the process, and what it started (valgrind, compilers).
     """
-    process = subprocess.Popen(
+    process = start(
         [sys.executable, "-P", "-m", module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=fresh_environment(order["threads"]),
-        process_group=0,
     )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -66,21 +63,7 @@ def lines_of(order: dict[str, Any], silence: float = SILENCE, module: str = "ben
             readers[1].join(timeout=5)
             raise Died(*at, _how(process.returncode, complaints))
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def end_with_parent() -> None:
-    """Have this process and all of its group end when the one that started it is gone: killed, it can end nobody."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os.killpg(0, signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
+        end(process)
 
 
 def _next(incoming: "queue.Queue[bytes | None]", silence: float, at: tuple[str, str]) -> bytes | None:
@@ -103,8 +86,5 @@ def _keep_last(stream: IO[bytes], kept: list[bytes]) -> None:
 
 
 def _how(code: int, complaints: list[bytes]) -> str:
-    if code < 0:
-        name = signal.Signals(-code).name
-        return f"its process was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
     last = next((line.decode(errors="replace").strip() for line in reversed(complaints) if line.strip()), "")
-    return f"its process exited with code {code}" + (f": {last[:200]}" if last else "")
+    return f"its process {ending(code)}" + (f": {last[:200]}" if last and code >= 0 else "")

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from properties.localize import Case, Finding, localize
+from properties.subprocesses import guarded
 from properties.taps import listen, torch_names
 from properties.weights import as_float64, from_torch, mapped
 from reference.parameters import Architecture
@@ -205,4 +206,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main)

@@ -62,7 +62,8 @@ class Exit(IntEnum):
     USAGE = 2
     SLOWER = 3  # a slowdown that a second run confirms
     MISSING = 5  # something planned did not run, or nothing was verified
-    INTERRUPTED = 130
+    INTERRUPTED = 130  # by SIGINT
+    TERMINATED = 143  # by SIGTERM
 
 
 def exit_code(*, broken: bool, missing: bool, something: bool = True) -> Exit:

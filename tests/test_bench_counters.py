@@ -1,14 +1,9 @@
 """Counts in place of times: what is counted, that it is counted alike, and that no wrong result has a count."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 import sample_runs
 import torch
@@ -139,38 +134,6 @@ def test_a_mistake_is_answered_in_one_line_and_exit_code_2(arguments, said, tmp_
 def cell(workload: str, peer: str = "optimized") -> callgrind.Cell:
     """In float32, with inputs of seed 0."""
     return callgrind.Cell(workload, peer, "float32", "cpu", 0)
-
-
-def test_what_it_started_ends_with_it_however_it_ends(tmp_path):
-    """Killed in the middle of counting, it can end nobody: the process under callgrind sees it and goes too."""
-    for tool in callgrind.TOOLS:
-        (tmp_path / tool).write_text(f"#!/bin/sh\necho $$ > {tmp_path}/asleep\nexec sleep 300\n", encoding="utf-8")
-        (tmp_path / tool).chmod(0o755)
-    counts = f"count(Path({str(tmp_path / 'run')!r}), [{TINY!r}], peers=('optimized',))"
-    counts = f"from pathlib import Path\nfrom bench.counters import count\n{counts}"
-    environment = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
-    killed = subprocess.Popen([sys.executable, "-c", counts], cwd=ROOT, env=environment)
-    asleep = tmp_path / "asleep"
-    assert until(lambda: asleep.exists() and asleep.read_text().strip(), 60)
-    started = [psutil.Process(int(asleep.read_text())), *psutil.Process(killed.pid).children()]
-
-    killed.terminate()
-    killed.wait()
-
-    assert until(lambda: not any(map(alive, started)), 10)
-
-
-def until(true, seconds: float) -> bool:
-    """Whether it becomes true in time."""
-    end = time.monotonic() + seconds
-    while not true() and time.monotonic() < end:
-        time.sleep(0.05)
-    return bool(true())
-
-
-def alive(process: psutil.Process) -> bool:
-    """Whether it has not ended, nor waits to be buried."""
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 def test_each_turn_is_one_cells(monkeypatch):

@@ -4,11 +4,9 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -175,24 +173,6 @@ def test_an_option_that_would_be_given_for_nothing_is_refused(arguments, said):
 
     assert answer.exit_code == 2
     assert said in answer.output
-
-
-def test_its_neighbours_end_with_it_however_it_ends():
-    """Killed, it cannot end them; they see it."""
-    waits = "with calibration.neighbours(1) as found: print(*found, flush=True); calibration.time.sleep(60)"
-    waits = f"from bench import calibration\n{waits}"
-    killed = subprocess.Popen([sys.executable, "-c", waits], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert killed.stdout is not None
-    neighbour = psutil.Process(int(killed.stdout.readline()))
-    assert neighbour.status() != psutil.STATUS_ZOMBIE
-
-    killed.kill()
-    killed.wait()
-    until = time.monotonic() + 10
-    while neighbour.is_running() and neighbour.status() != psutil.STATUS_ZOMBIE and time.monotonic() < until:
-        time.sleep(0.05)
-
-    assert not neighbour.is_running() or neighbour.status() == psutil.STATUS_ZOMBIE
 
 
 def test_the_report_shows_the_designs_side_by_side():

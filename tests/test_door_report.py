@@ -1,11 +1,13 @@
 """`veriformer report`: renders run folders; without one, a run is verified, measured and rendered in turn."""
 
+import signal
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from properties import runs
+from properties.subprocesses import Interrupted
 from veriformer import engine
 from veriformer.cli import main
 from veriformer.commands import report
@@ -55,7 +57,7 @@ def test_a_new_run_is_verified_measured_and_rendered(tmp_path, monkeypatch, verd
 
     def verified(request: engine.Request):
         asked.append(request)
-        return Results.of(a_run(request.run, verdict)), engine.Ended(0, "")
+        return Results.of(a_run(request.run, verdict))
 
     monkeypatch.setattr(report.progress, "verify", verified)
     monkeypatch.setattr(report, "_bench", lambda *_: measured)
@@ -70,9 +72,12 @@ def test_a_new_run_is_verified_measured_and_rendered(tmp_path, monkeypatch, verd
 
 def test_an_interrupted_run_is_kept_and_said_to_be(tmp_path, monkeypatch):
     """Exit 130, with the line that renders what is there."""
-    monkeypatch.setattr(
-        report.progress, "verify", lambda request: (Results.of(a_run(request.run)), engine.Ended(2, "", interrupted=True))
-    )
+
+    def interrupted(request):
+        a_run(request.run)
+        raise Interrupted(signal.SIGINT)
+
+    monkeypatch.setattr(report.progress, "verify", interrupted)
 
     said = CliRunner().invoke(main, ["report", "--run", str(tmp_path / "run")])
 

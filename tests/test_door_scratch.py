@@ -2,11 +2,9 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
@@ -229,27 +227,6 @@ def test_pytest_gives_the_same_verdicts_as_the_door(scratch, tmp_path):
         for lines in (json.loads(by_door.stdout)["verdicts"], runs.finished(there / "run" / "verify.jsonl"))
     ]
     assert judged[0] == judged[1]
-
-
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=lambda sent: sent.name)
-def test_an_interrupt_keeps_what_is_finished(scratch, tmp_path, sent):
-    """Ctrl-C or SIGTERM: exit 130, every line written so far is whole, and nobody writes more of them."""
-    command = [sys.executable, "-m", "veriformer", "verify", "mine:attention", "--examples=2000", f"--run={tmp_path / 'run'}"]
-    lines = tmp_path / "run" / "verify.jsonl"
-    # Under `nohup` the tests, and whom they start, ignore an interrupt.
-    command = ["env", f"--default-signal={sent.name}", *command]
-    with subprocess.Popen(command, cwd=scratch, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
-        until = time.monotonic() + 300
-        while not lines.exists() and process.poll() is None and time.monotonic() < until:
-            time.sleep(0.1)
-        process.send_signal(sent)
-        process.communicate(timeout=60)
-
-    assert process.returncode == 130
-    finished = runs.finished(lines)
-    assert finished
-    time.sleep(1)
-    assert runs.finished(lines) == finished
 
 
 # ---- in this process ----

@@ -6,6 +6,7 @@ process, whose `properties` or `bench` may be folders of its own. A lambda or a 
 
 import io
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,8 @@ import pytest
 from veriformer import rooms
 from veriformer.findings import VerdictRecord, verdict_record
 from veriformer.settings import Refused
+
+GUARD = (sys.executable, "-I", "-S", str(rooms.ROOT / "properties" / "subprocesses.py"))  # by its path: it is in one of our rooms
 
 
 class Verdicts(list[VerdictRecord]):
@@ -114,7 +117,8 @@ def _by_command(place: Place, asked: dict[str, Any], run: Path) -> Verdicts:
     names = {"as_step": "as", "max_time": "max-time"}
     options = [f"--{names.get(name, name)}={value}" for name, value in asked.items() if value is not None]
     command = [sys.executable, "-P", "-m", "veriformer", "verify", place.target, f"--run={run}", "--json", *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, cwd=place.folder)
+    guarded = [*GUARD, str(os.getpid()), *command]
+    done = subprocess.run(guarded, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, cwd=place.folder)
     try:
         told = json.loads(done.stdout)
     except json.JSONDecodeError:

@@ -12,7 +12,6 @@ a pipe of their own, so that printing cannot disturb an answer. Not a sandbox: i
 """
 
 import contextlib
-import ctypes
 import faulthandler
 import gc
 import importlib
@@ -34,7 +33,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-PR_SET_PDEATHSIG = 1
 torch: Any = None  # the module, once the zygote has imported it
 
 
@@ -50,7 +48,7 @@ def _ours(file: str) -> ModuleType:
 
 
 if TYPE_CHECKING:
-    from properties import layouts
+    from properties import layouts, subprocesses
     from properties.implementations import cached, returned
     from veriformer import reach, wire
 else:
@@ -58,6 +56,7 @@ else:
     layouts = _ours("properties/layouts.py")
     returned = _ours("properties/implementations/returned.py")
     reach = _ours("veriformer/reach.py")
+    subprocesses = _ours("properties/subprocesses.py")
     wire = _ours("veriformer/wire.py")
 
 OURS = {str(module.__file__) for module in (cached, layouts, reach, returned, wire)} | {__file__}
@@ -67,8 +66,11 @@ OURS = {str(module.__file__) for module in (cached, layouts, reach, returned, wi
 
 
 def zygote(control: socket.socket) -> None:
-    """Fork a worker for every pair of descriptors sent; reap the workers asked for; leave, with all of them, at the end of file."""
-    workers: set[int] = set()
+    """Fork a worker for every pair of descriptors sent; reap the workers asked for; leave at the end of file.
+
+    Its guard (`properties.subprocesses`) ends whom it leaves behind.
+    """
+    here = os.getpid()
     gc.freeze()  # what is imported by now is shared by all workers and never collected
     control.sendall(json.dumps({"ready": True}).encode())
     while True:
@@ -76,20 +78,16 @@ def zygote(control: socket.socket) -> None:
         if not data:
             break
         if "reap" in (request := json.loads(data)):
-            workers.discard(request["reap"])
             reply = _reap(request["reap"], request["grace"])
         else:
             pid = os.fork()
             if pid == 0:
                 control.close()
-                _become_worker(*descriptors)
-            workers.add(pid)
+                _become_worker(here, *descriptors)
             for descriptor in descriptors:
                 os.close(descriptor)
             reply = {"pid": pid}
         control.sendall(json.dumps(reply).encode())
-    for pid in workers:
-        _reap(pid, grace=0.0)
 
 
 def _reap(pid: int, grace: float) -> dict[str, Any]:
@@ -108,12 +106,12 @@ def _reap(pid: int, grace: float) -> dict[str, Any]:
     return {"code": os.waitstatus_to_exitcode(status), "ended_by_us": not done}
 
 
-def _become_worker(connection_fd: int, log_fd: int) -> None:
+def _become_worker(zygote_pid: int, connection_fd: int, log_fd: int) -> None:
     """The fork's own half: never returns."""
     code = 1
     try:
         os.setsid()  # a group of its own: no terminal, no Ctrl-C, and killed together with what it starts
-        _die_with_the_zygote()
+        subprocesses.die_with(zygote_pid)
         _die_first_and_quietly()
         os.dup2(log_fd, 1)
         os.dup2(log_fd, 2)
@@ -136,14 +134,6 @@ def _become_worker(connection_fd: int, log_fd: int) -> None:
     finally:
         sys.stdout.flush()
         os._exit(code & 0xFF)
-
-
-def _die_with_the_zygote() -> None:
-    if sys.platform == "linux":
-        zygote_pid = os.getppid()
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != zygote_pid:
-            os._exit(1)
 
 
 def _die_first_and_quietly() -> None:

@@ -1,6 +1,6 @@
 """The command line: `veriformer COMMAND`. A command's module is imported when it is asked for, so that `--help` is immediate.
 
-Exit codes: 0 good, 1 a claim is broken, 2 usage, 3 a confirmed slowdown, 5 planned checks missing, 130 interrupted.
+Exit codes: 0 good, 1 a claim is broken, 2 usage, 3 a confirmed slowdown, 5 planned checks missing, 130 or 143 interrupted.
 """
 
 import errno
@@ -74,11 +74,12 @@ class Commands(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run; an interrupt is exit code 130."""
-        try:
+        """Run. A process of its own, what is not called with arguments of a test's, ends with all that it starts."""
+        if args or "args" in kwargs or rooms.mistaken():
             return super().main(*args, **kwargs)
-        except KeyboardInterrupt:
-            raise SystemExit(130) from None
+        from properties.subprocesses import guarded
+
+        return guarded(lambda: super(Commands, self).main(*args, **kwargs))
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -5,24 +5,21 @@ same run everywhere.
 """
 
 import os
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from properties.subprocesses import started
 from veriformer.rooms import ROOT
 
 PLUGINS = ("veriformer", "hypothesispytest")
 PROFILES = ("quick", "ci", "nightly")
 NOT_INHERITED = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD", "HYPOTHESIS_PROFILE")
 PAUSE = 0.2  # seconds between two looks at what is finished
-GRACE = 10.0  # seconds in which an interrupted pytest may end by itself
 
 Progress = Callable[[], None]
 
@@ -80,7 +77,6 @@ class Ended:
 
     code: int
     output: str
-    interrupted: bool = False
 
     @property
     def refusal(self) -> str | None:
@@ -93,59 +89,23 @@ class Ended:
 
 
 def run(request: Request, progress: Progress = lambda: None, folder: Path | None = None) -> Ended:
-    """Run pytest to its end in `folder` (None: here), calling `progress` now and then. An interrupt is reported, not raised."""
+    """Run pytest to its end in `folder` (None: here), calling `progress` now and then.
+
+    Whatever is raised meanwhile, an interrupt say, ends it at once. Nothing is lost: a verdict is on disk as soon as it is found.
+    """
     environment = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
     if request.workers > 1:
         environment.setdefault("OMP_NUM_THREADS", "1")  # the workers are the parallelism
     command = [sys.executable, "-P", "-m", "pytest", *request.arguments()]
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output, _interrupts() as interrupts:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, cwd=folder, start_new_session=True
-        )
-        try:
-            while process.poll() is None and not interrupts:
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
+        options = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output, "env": environment, "cwd": folder}
+        with started(command, **options) as process:
+            while process.poll() is None:
                 progress()
                 time.sleep(PAUSE)
-            if interrupts:
-                _ask_to_end(process)
-        finally:
-            _must_have_ended(process)
         progress()
         output.seek(0)
-        return Ended(process.returncode, output.read(), bool(interrupts))
-
-
-@contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """The signals that came while this lasted, Ctrl-C or SIGTERM: noted, since an exception may be lost where it is raised.
-
-    One that is raised in a destructor is printed and forgotten. Only the main thread hears signals; what is ignored stays ignored.
-    """
-    came: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield came
-        return
-    heard = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in heard}
-    try:
-        yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _ask_to_end(process: subprocess.Popen) -> None:
-    """Interrupt pytest and its workers, and give them time to end by themselves."""
-    with suppress(ProcessLookupError, subprocess.TimeoutExpired):
-        os.killpg(process.pid, signal.SIGINT)
-        process.wait(GRACE)
-
-
-def _must_have_ended(process: subprocess.Popen) -> None:
-    """Nothing is lost if it has to be killed: every verdict is on disk as soon as it is found."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+        return Ended(process.returncode, output.read())
 
 
 def _files_with_claims() -> list[Path]:

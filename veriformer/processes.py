@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from properties.implementations import returned
+from properties.subprocesses import end, ending, start
 from veriformer import wire
 
 CANDIDATE = Path(__file__).with_name("candidate.py")
@@ -93,13 +94,8 @@ class Worker:
         if (finish := self._finish.detach()) is None:
             return "was ended"
         _, function, args, _ = finish
-        end = function(*args, grace=5.0)
-        if end["ended_by_us"]:
-            return "closed its connection"
-        if end["code"] >= 0:
-            return f"exited with code {end['code']}"
-        name = signal.Signals(-end["code"]).name
-        return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+        found = function(*args, grace=5.0)
+        return "closed its connection" if found["ended_by_us"] else ending(found["code"])
 
     def close(self) -> None:
         """Kill the process and whatever it started."""
@@ -134,13 +130,12 @@ class Zygote:
         threads = {name: os.environ.get(name, "1") for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
         command = [sys.executable, "-P", str(CANDIDATE), str(theirs.fileno()), "torch" if with_torch else "numpy"]
         with theirs:
-            self._process = subprocess.Popen(
+            self._process = start(
                 command,
                 env=os.environ | threads,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                start_new_session=True,  # Ctrl-C is for the parent
             )
         self.close = weakref.finalize(self, _close_zygote, self._control, self._process, os.getpid())
         self._control.settimeout(START_TIME)
@@ -178,7 +173,7 @@ class Zygote:
 def _close_zygote(control: socket.socket, process: subprocess.Popen[bytes], owner: int) -> None:
     control.close()
     if os.getpid() == owner:
-        process.wait()
+        end(process)
 
 
 _zygotes: dict[bool, Zygote] = {}

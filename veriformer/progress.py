@@ -1,4 +1,4 @@
-"""A verification under way: a bar of verdicts fallen out of verdicts planned, and how the run ended."""
+"""A verification under way: a bar of verdicts fallen out of verdicts planned."""
 
 import json
 from pathlib import Path
@@ -48,14 +48,14 @@ class Watch:
             self.broken += line["verdict"] in BROKEN
 
 
-def verify(request: engine.Request, *, quiet: bool = False) -> tuple[Results, engine.Ended]:
+def verify(request: engine.Request, *, quiet: bool = False) -> Results:
     """Run the request with a progress bar on stderr. Raises Refused where pytest refuses it."""
     with Bar(quiet=quiet) as bar:
         ended = engine.run(request, Watch(request.run, bar).look)
     if ended.refusal:
         raise Refused(ended.refusal)
     results = Results.of(request.run)
-    if not ended.interrupted and (not results.planned or results.missing):
+    if not results.planned or results.missing:
         tail = "\n".join(ended.output.splitlines()[-TAIL:])
         Console(stderr=True).print(tail, markup=False, highlight=False)
-    return results, ended
+    return results

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from properties import runs
+from properties.subprocesses import run
 from veriformer import engine
 from veriformer.settings import Refused
 
@@ -117,7 +118,7 @@ def collected(request: engine.Request) -> list[dict[str, str]]:
         checks = Path(folder) / "checks.json"
         options = ["--collect-only", "-pveriformer.collecting", f"--checks-into={checks}"]
         command = [sys.executable, "-P", "-m", "pytest", *request.arguments(), *options]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        done = run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         ended = engine.Ended(done.returncode, done.stdout + done.stderr)
         if ended.refusal:
             raise Refused(ended.refusal)

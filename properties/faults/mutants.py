@@ -20,6 +20,7 @@ from rich.progress import track
 from properties import profiles, runs
 from properties.faults.changes import PLACES, Mutant, limited, mutants
 from properties.faults.search import first_breach
+from properties.subprocesses import guarded
 
 EXAMPLES = profiles.EXAMPLES["ci"]
 KEY = ("file", "function", "place", "change")
@@ -104,4 +105,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))

@@ -23,6 +23,7 @@ from properties.counterexamples import smallest
 from properties.faults.bank import entry
 from properties.faults.search import claim_of, judged, property_named
 from properties.implementations.subject import Subject
+from properties.subprocesses import guarded, run
 
 SCORE = Path(__file__).parents[1] / "data" / "score.json"
 ROOMS = ("reference", "optimized", "properties", "bench", "reports", "veriformer")
@@ -77,7 +78,7 @@ def scripted(identifier: str, law: str, seed: int, folder: Path) -> Script:
 
 def _exit_code(script: Path, *options: str) -> int:
     command = [sys.executable, "-I", "-c", WITHOUT_US, str(script), *options]
-    return subprocess.run(command, capture_output=True, check=False).returncode
+    return run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
 
 
 def report(scripts: Iterable[Script]) -> str:
@@ -124,4 +125,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))

@@ -6,6 +6,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from properties.subprocesses import Interrupted
 from reports.folders import ReportError
 from reports.records import Exit
 from reports.render import render
@@ -57,11 +58,12 @@ def command(
     if made_now:
         wanted = _known(workloads)
         run = options.run_folder(folder)
-        code = _verify(run, seed, examples, console)
-        if code == Exit.INTERRUPTED:
+        try:
+            code = _verify(run, seed, examples, console)
+            code = max(code, _bench(run, wanted, seed, budget, console), key=_severity)
+        except Interrupted:
             console.print(Text(f"interrupted; what is finished is kept: veriformer report {run}"))
-            ctx.exit(code)
-        code = max(code, _bench(run, wanted, seed, budget, console), key=_severity)
+            raise
         folders = (run,)
     try:
         written, found = render(folders, out or folders[0], against)
@@ -102,11 +104,11 @@ def _verify(run: Path, seed: int, examples: int, console: Console) -> int:
         profile="quick",
         workers=engine.workers("cpu"),
     )
-    results, ended = progress.verify(request)
+    results = progress.verify(request)
     show(results, console)
-    if not ended.interrupted and not results.planned:
+    if not results.planned:
         raise SystemExit(Exit.MISSING)  # the properties could not be collected: there is nothing to measure beside, or to render
-    return Exit.INTERRUPTED if ended.interrupted else results.exit_code
+    return results.exit_code
 
 
 def _bench(run: Path, workloads: tuple[str, ...], seed: int, budget: float, console: Console) -> int:

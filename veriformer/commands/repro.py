@@ -1,11 +1,11 @@
 """`veriformer repro ID`."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import click
 
+from properties.subprocesses import run
 from veriformer.replay import FOLDER
 from veriformer.settings import Refused, nearest
 
@@ -28,7 +28,7 @@ def command(ctx: click.Context, identifier: str | None, folder: Path | None, can
         return
     script = _named(identifier, scripts)
     options = ["--device", device, *(["--candidate", candidate] if candidate else [])]
-    ctx.exit(subprocess.run([sys.executable, str(script), *options], check=False).returncode)
+    ctx.exit(run([sys.executable, script, *options]).returncode)
 
 
 def _scripts(folder: Path | None) -> dict[str, Path]:

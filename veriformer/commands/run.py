@@ -42,7 +42,7 @@ def command(ctx: click.Context, plan: Path, shard: tuple[int, int], budget: floa
     part.plan.write(run / shards.FILE)
     console = Console(highlight=False)
     code = _verify(part, run, console) if part.claims else _nothing(run)
-    if part.workloads and code != Exit.INTERRUPTED:
+    if part.workloads:
         both = {code, _bench(part, run, budget, console)}
         code = min(both - {Exit.GOOD}, default=Exit.GOOD)  # a broken claim says more than a missing one
     console.print(f"{run}: part {part.number} of {part.of} of plan {part.plan.id}")
@@ -52,10 +52,8 @@ def command(ctx: click.Context, plan: Path, shard: tuple[int, int], budget: floa
 def _verify(part: shards.Part, run: Path, console: Console) -> int:
     from veriformer.show import show
 
-    results, ended = progress.verify(part.request(run))
+    results = progress.verify(part.request(run))
     show(results, console)
-    if ended.interrupted:
-        return Exit.INTERRUPTED
     return exit_code(broken=bool(results.broken), missing=bool(results.missing))  # a part may be of nothing but steps not offered
 
 

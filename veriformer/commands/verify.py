@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from reports.records import Exit, encoded, plain
+from properties.subprocesses import Interrupted
+from reports.records import encoded, plain
 from veriformer import options, progress
 from veriformer.results import Results
 
@@ -37,8 +38,11 @@ def command(ctx: click.Context, /, *, as_json: bool, **asked: Any) -> None:
     a process of its own, so a crash or a hang is a verdict. Exit code: 0 good, 1 a claim broken, 2 usage, 5 planned checks missing.
     """
     request = options.with_target(options.request(**asked))
-    results, ended = progress.verify(request, quiet=as_json)
-    code = Exit.INTERRUPTED if ended.interrupted else results.exit_code
+    try:
+        results = progress.verify(request, quiet=as_json)
+        code: int = results.exit_code
+    except Interrupted as interrupt:
+        results, code = Results.of(request.run), interrupt.exit_code
     if as_json:
         click.echo(encoded(_json(results, code), indent=1))
     else:
