@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
 from rich.progress import track
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from properties.localize import Case, Finding, localize
+from properties.parallel import in_parallel
 from properties.subprocesses import guarded
 from properties.taps import listen, torch_names
 from properties.weights import as_float64, from_torch, mapped
@@ -192,8 +192,8 @@ def main() -> None:
     if given.jobs == 0:
         parser.error("--jobs: expected a number of processes, or -1 for one on each core, got 0")
     wanted = list(trials(given.seeds))
-    work = Parallel(n_jobs=given.jobs, return_as="generator")(delayed(_alone)(trial) for trial in wanted)
-    made: list[Trial] = list(track(work, "localising", total=len(wanted)))  # type: ignore[arg-type]
+    work = in_parallel(_alone, ((trial,) for trial in wanted), given.jobs, ordered=True)
+    made: list[Trial] = list(track(work, "localising", total=len(wanted)))
     for dtype in sorted({trial.dtype for trial in made}):
         own = [trial for trial in made if trial.dtype == dtype]
         planted, honest = [t for t in own if t.expected], [t for t in own if not t.expected]

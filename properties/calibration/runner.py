@@ -20,6 +20,7 @@ from properties.calibration.faults import GRADED, NAMED, Fault
 from properties.calibration.honest import Honest
 from properties.calibration.rivals import RULES, Case, Judged
 from properties.calibration.variants import LOW_DTYPES, Variant, bank
+from properties.parallel import in_parallel
 from properties.verdicts import NotOffered
 from reports.records import Verdict
 
@@ -170,15 +171,11 @@ def _end_with_a_whole_line(path: Path) -> None:
 
 def run(wanted: list[Chunk], seed: int, path: Path, *, jobs: int, compiled: bool = False) -> Iterator[dict[str, Any]]:
     """Do what is not yet in `path`, on so many cores; each line is on disk before it is handed out."""
-    from joblib import Parallel, delayed
-
     done = finished(path, seed)
     _end_with_a_whole_line(path)
     missing = [chunk for chunk in wanted if chunk not in done]
     yield from (done[chunk] for chunk in wanted if chunk in done)
-    parallel = Parallel(n_jobs=jobs, return_as="generator_unordered")
-    lines: Iterator[Any] = parallel(delayed(_alone)(chunk, seed, compiled) for chunk in missing)  # type: ignore[assignment]
-    for line in lines:
+    for line in in_parallel(_alone, ((chunk, seed, compiled) for chunk in missing), jobs):
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
             file.flush()

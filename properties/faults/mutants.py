@@ -20,6 +20,7 @@ from rich.progress import track
 from properties import profiles, runs
 from properties.faults.changes import PLACES, Mutant, limited, mutants
 from properties.faults.search import first_breach
+from properties.parallel import in_parallel
 from properties.subprocesses import guarded
 
 EXAMPLES = profiles.EXAMPLES["ci"]
@@ -81,8 +82,6 @@ def report(lines: list[dict[str, Any]]) -> str:
 
 def main() -> int:
     """Print what was found; exit code 0 whatever that is, 2 for a typing mistake."""
-    from joblib import Parallel, delayed
-
     parser = argparse.ArgumentParser(prog="python -m properties.faults.mutants", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--files", nargs="*", choices=tuple(PLACES), default=list(PLACES), metavar="FILE")
     parser.add_argument("--into", type=Path, default=Path("runs/mutants"), metavar="DIR")
@@ -96,7 +95,7 @@ def main() -> int:
     finished = {tuple(line[name] for name in KEY): line for line in runs.finished(done) if line["code"] == code}
     wanted = [mutant for file in given.files for mutant in (*mutants(file), *limited(file))]
     missing = [each for each in wanted if tuple(getattr(each, name) for name in KEY) not in finished]
-    work: Any = Parallel(n_jobs=given.jobs, return_as="generator_unordered")(delayed(searched)(each) for each in missing)
+    work = in_parallel(searched, ((each,) for each in missing), given.jobs)
     for line in track(work, "looking for mutants", total=len(missing)):
         runs.append(done, {"code": code, **line})
         finished[tuple(line[name] for name in KEY)] = line

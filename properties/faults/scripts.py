@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from rich.progress import track
@@ -23,6 +23,7 @@ from properties.counterexamples import smallest
 from properties.faults.bank import entry
 from properties.faults.search import claim_of, judged, property_named
 from properties.implementations.subject import Subject
+from properties.parallel import in_parallel
 from properties.subprocesses import guarded, run
 
 SCORE = Path(__file__).parents[1] / "data" / "score.json"
@@ -100,8 +101,6 @@ def report(scripts: Iterable[Script]) -> str:
 
 def main() -> int:
     """Exit code 1 where a script is wrong, or more than half of them are large."""
-    from joblib import Parallel, delayed
-
     parser = argparse.ArgumentParser(prog="python -m properties.faults.scripts", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--into", type=Path, default=Path("runs/scripts"), metavar="DIR")
     parser.add_argument("--jobs", type=int, default=-1, help="processes; -1 is one for each core")
@@ -112,9 +111,7 @@ def main() -> int:
     done, code = given.into / "scripts.jsonl", runs.code_hash()
     scripts = [Script(**line["script"]) for line in runs.finished(done) if line["code"] == code]
     missing = [each for each in catches() if each[0] not in {script.id for script in scripts}]
-    work: Any = Parallel(n_jobs=given.jobs, return_as="generator_unordered")(
-        delayed(scripted)(*each, (given.into / each[0]).resolve()) for each in missing
-    )
+    work = in_parallel(scripted, ((*each, (given.into / each[0]).resolve()) for each in missing), given.jobs)
     for script in track(work, "writing and running scripts", total=len(missing)):
         runs.append(done, {"code": code, "script": script._asdict()})
         scripts.append(script)

@@ -104,10 +104,9 @@ def _measured(planned: list[Job], lines_at: Path, jobs: int | None) -> list[dict
 
 
 def _results(missing: list[Job], jobs: int | None) -> Iterator[dict[str, Any]]:
-    from joblib import Parallel, delayed
+    from properties.parallel import in_parallel
 
-    pool: Any = Parallel(n_jobs=jobs or -1, return_as="generator_unordered")
-    yield from pool(delayed(_one)(*job) for job in missing)
+    return in_parallel(_one, missing, jobs or -1)
 
 
 def _one(name: str, arguments: tuple[Any, ...]) -> dict[str, Any]:
