@@ -6,7 +6,7 @@ what it leaves open is what the probe shows (`settled`).
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -64,6 +64,7 @@ def _outer_eps(subject: "Subject", step: str) -> float:
 # Subnormal numbers ----------------------------------------------------------------------------------------------------
 
 WIDE = 34  # numbers: more than a vector of any processor holds, and two that are left over
+HEAD = 64  # as wide as kernels want their heads, and its root is a power of two
 DEEP = {"float64": 709.0, "float32": 88.0, "bfloat16": 88.0, "float16": 10.5}  # exp(−DEEP) is subnormal
 
 Question = tuple[tuple[Any, ...], dict[str, Any], np.ndarray]  # arguments, and what comes of them where it is not 0
@@ -88,8 +89,14 @@ def _question(step: str, s: np.ndarray, c: float) -> Question:
         case "softmax":
             return (scores[None, None],), {}, np.exp(scores)[None, None] * (scores != 0)
         case "attention":  # the weights are subnormal, not their sum; and values are, under a weight of 1
-            V = np.column_stack([scores != 0, np.tile(s, (d, 1))])[None, None]
-            return (np.ones((1, 1, 1, 1)), scores[None, None, :, None], V), {}, np.array([[[[(d - 1) * np.exp(-c), *s]]]])
+            first = np.arange(HEAD) == 0
+            Q, K = np.sqrt(HEAD) * first, scores[:, None] * first
+            V = np.where(first, (scores != 0)[:, None], s[0])
+            return (
+                (Q[None, None, None], K[None, None], V[None, None]),
+                {},
+                np.where(first, (d - 1) * np.exp(-c), s[0])[None, None, None],
+            )
         case "layer_norm":
             return (nothing,), _norm(s), s[None, None]
         case "residual_norm":
@@ -219,14 +226,21 @@ def _means(got: float, answer: float, answers: tuple[float, ...]) -> bool:
     return abs(got - answer) < min(others, default=1.0) / 4
 
 
-def settled(subject: "Subject", declared: Conventions | None) -> Conventions:
+class Settled(NamedTuple):
+    """The conventions an implementation is held to, and the names of those that probes have found."""
+
+    conventions: Conventions
+    found: frozenset[str]
+
+
+def settle(subject: "Subject", declared: Conventions | None) -> Settled:
     """What is declared, and for what is left open what probes show; our own choice where they show nothing."""
     known = Conventions() if declared is None else declared
-    for field in fields(Conventions):
-        name = field.name
-        if getattr(known, name) is None:
-            known = replace(known, **{name: found(subject.under(known), name) or getattr(OURS, name)})
-    return known
+    shows = {}
+    for name in (name for name in CHOICES if getattr(known, name) is None):
+        shows[name] = found(subject.under(known), name)
+        known = replace(known, **{name: shows[name] or getattr(OURS, name)})
+    return Settled(known, frozenset(name for name, choice in shows.items() if choice))
 
 
 def found(subject: "Subject", name: str) -> str | None:

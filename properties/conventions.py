@@ -86,7 +86,7 @@ class Conventions:
 
 
 OURS = Conventions("may_look", "top_left", "zeros", "zeros", "inside", "interleaved", "leaks", "kept", "refused", "refused")
-"""The oracle's, and the fast implementation's."""
+"""The oracle's."""
 
 
 # Translation ----------------------------------------------------------------------------------------------------------

@@ -32,12 +32,17 @@ def new_id() -> str:
     return time.strftime("%Y%m%d-%H%M%S")
 
 
-def create(folder: Path, manifest: dict[str, Any]) -> None:
-    """Make a run folder with its manifest. Raises FileExistsError for a folder that already holds a run: nothing is overwritten."""
+def create(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Make a run folder with its manifest, which is returned as it is written.
+
+    Raises FileExistsError for a folder that already holds a run: nothing is overwritten.
+    """
     if (folder / "manifest.json").exists():
         raise FileExistsError(f"--run {folder}: this folder already holds a run; name another, or remove it")
     folder.mkdir(parents=True, exist_ok=True)
-    rewrite(folder, {"schema": SCHEMA, "id": folder.name, "claims": [asdict(claim) for claim in CLAIMS], **manifest})
+    whole = {"schema": SCHEMA, "id": folder.name, "claims": [asdict(claim) for claim in CLAIMS], **manifest}
+    rewrite(folder, whole)
+    return whole
 
 
 class Unwritable(OSError):

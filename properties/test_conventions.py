@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from properties.budgets import assert_rounding_only
 from properties.claims import claim
-from properties.convention_probes import PROBES, settled, shown
+from properties.convention_probes import PROBES, settle, shown
 from properties.conventions import CHOICES, CONVENTIONS, OURS, Conventions, causal
 from properties.implementations.subject import Subject
 from properties.strategies import attention_calls, scores
@@ -208,7 +208,7 @@ def test_every_combination_of_conventions_is_identified_exactly():
     nothing = Conventions(**dict.fromkeys(CHOICES))
 
     for follows in EVERY_COMBINATION:
-        assert settled(Subject(Configurable(follows), "float64"), nothing) == follows
+        assert settle(Subject(Configurable(follows), "float64"), nothing) == (follows, frozenset(CHOICES))
 
 
 def test_the_polarity_of_masks_is_what_the_signature_says_unless_it_is_left_open():

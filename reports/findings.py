@@ -166,6 +166,7 @@ class Findings:
             "missing": self.missing,
             "headroom": self.headroom,
             "effort": self.effort,
+            "conventions": tables.conventions(self.run),
             "cells": self.timed,
             "ratios": self.ratios,
             "growth": self.growth.drop(columns=["lengths", "values"]),
@@ -198,7 +199,7 @@ class Findings:
         return {"planned checks": len(self.run.planned), **_flat(told)}
 
 
-NOT_SHOWN = ("claims", "planned", "bench_planned", "counters_planned", "environment", "environments")
+NOT_SHOWN = ("claims", "planned", "follows", "bench_planned", "counters_planned", "environment", "environments")
 
 
 def _flat(values: Line, before: str = "") -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Read run folders, strictly: what is torn, foreign, empty or contradictory is said in one line, never guessed around.
 
-manifest.json       what was planned, the claims' texts, the machine and the versions
+manifest.json       what was planned, the claims' texts, which conventions were followed, the machine and the versions
 verify.jsonl        one line a verdict            bench.jsonl     one line a timed cell
 score.json          the detection score           calibration.json   false alarms and faults seen, per rule of comparison
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from reports import records
-from reports.records import RANK, SCHEMA, Check, RecordError, VerdictRecord
+from reports.records import RANK, SCHEMA, Check, Follows, RecordError, VerdictRecord
 
 EXTRAS: dict[str, dict[str, type]] = {  # other files of a run folder, and what a report needs of each
     "score": {"seeds": list, "entries": list, "classes": list, "by_seed": list, "usual": dict, "honest": dict, "claims": dict},
@@ -50,6 +50,7 @@ class Run:
     path: Path
     manifest: Line
     planned: list[Check] = field(default_factory=list)
+    follows: list[Follows] = field(default_factory=list)
     verdicts: list[VerdictRecord] = field(default_factory=list)
     bench: list[Line] = field(default_factory=list)
     extras: dict[str, Line] = field(default_factory=dict)
@@ -83,10 +84,11 @@ def read(folder: Path) -> Run:
             raise ReportError(f"{folder / 'manifest.json'}: expected a list {part!r}, found {type(manifest.get(part)).__name__}")
     notes: list[str] = []
     planned = _records(manifest["planned"], records.check, f"{folder / 'manifest.json'}, planned check")
+    follows = _records(manifest.get("follows") or [], records.follows, f"{folder / 'manifest.json'}, conventions")
     verdicts = _records(_lines(folder / "verify.jsonl", notes), records.verdict_record, f"{folder / 'verify.jsonl'}, line")
     bench = _last_of_each(_lines(folder / "bench.jsonl", notes), folder / "bench.jsonl")
     extras = {name: _extra(folder / f"{name}.json", needs) for name, needs in EXTRAS.items() if (folder / f"{name}.json").exists()}
-    return Run(folder, manifest, planned, worst_of_each(verdicts, notes), bench, extras, notes)
+    return Run(folder, manifest, planned, follows, worst_of_each(verdicts, notes), bench, extras, notes)
 
 
 def machine(run: Run) -> dict[str, str]:

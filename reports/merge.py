@@ -34,6 +34,7 @@ def merged(runs: Sequence[Run]) -> Run:
     if not others and not plans:
         return first
     planned = dict.fromkeys(check for run in runs for check in run.planned)
+    follows = _union([plain(run.follows) for run in runs])
     planned |= dict.fromkeys(records.check(each) for plan in plans for each in plan["planned"])
     manifest = {
         **first.manifest,
@@ -42,6 +43,7 @@ def merged(runs: Sequence[Run]) -> Run:
         "environments": [environment for run in runs for environment in run.environments],
         "claims": _union([run.manifest["claims"] for run in runs]),
         "planned": [plain(check) for check in planned],
+        "follows": follows,
         "bench_planned": _union(
             [run.manifest.get("bench_planned") or [] for run in runs] + [plan["bench_planned"] for plan in plans]
         ),
@@ -51,6 +53,7 @@ def merged(runs: Sequence[Run]) -> Run:
         path=first.path,
         manifest=manifest,
         planned=list(planned),
+        follows=[records.follows(each) for each in follows],
         verdicts=_verdicts(runs),
         bench=_bench(runs),
         extras=_extras(runs),

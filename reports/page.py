@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from reports import plots, proof, speeds, summary, words
+from reports.conventions import UNDECLARED, alike
 from reports.findings import Findings
 from reports.folders import Line
 from reports.outcomes import BY_NAME, OUTCOMES
@@ -25,6 +26,8 @@ def context(found: Findings) -> dict[str, Any]:
         "tone": tone,
         "points": summary.points(found),
         "matrix": matrix(found),
+        "conventions": alike(found.run.follows),
+        "undeclared": UNDECLARED,
         "legend": [outcome for outcome in OUTCOMES if (found.matrix == outcome.name).any(axis=None)],
         "broken": [card(found, entry, number) for number, entry in enumerate(found.broken, 1)],
         "missing": found.missing.to_dict("records"),

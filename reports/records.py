@@ -147,6 +147,28 @@ class VerdictRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return f"{text}: {self.message}{seen}{example}" if self.message else f"{text}{example}"
 
 
+class Choice(Struct, frozen=True, forbid_unknown_fields=True):
+    """One convention as an implementation follows it, in words; `torch` is what `torch.sdpa` is seen to do, "" for nothing."""
+
+    name: Text
+    what: str
+    choice: Text
+    meaning: str
+    how: Literal["declared", "found", "signature"]  # found by a probe; the signature of the steps says what a mask means
+    torch: str = ""
+    differs: bool = False  # whether PyTorch does otherwise
+
+
+class Follows(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which conventions an implementation follows at a dtype on a device, and what it declares of its arithmetic."""
+
+    implementation: Text
+    dtype: Dtype
+    device: Text
+    conventions: list[Choice]
+    contract: str = ""
+
+
 class RecordError(ValueError):
     """A line that is no record of ours; its message says in one line what was expected and where."""
 
@@ -154,6 +176,11 @@ class RecordError(ValueError):
 def verdict_record(fields: dict[str, Any]) -> VerdictRecord:
     """The record that a line's JSON holds. Raises RecordError."""
     return _converted(fields, VerdictRecord)
+
+
+def follows(fields: dict[str, Any]) -> Follows:
+    """What a manifest says of an implementation's conventions. Raises RecordError."""
+    return _converted(fields, Follows)
 
 
 def check(fields: dict[str, Any]) -> Check:

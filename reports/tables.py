@@ -7,14 +7,15 @@ import pandas as pd
 
 from reports.folders import Line, Run
 from reports.outcomes import OUTCOMES, worst
-from reports.records import BROKEN, Check, VerdictRecord
+from reports.records import BROKEN, Check, Choice, VerdictRecord
 
 Table = Any  # a pandas.DataFrame: pandas ships no types that a checker can follow through a selection
 
 COLUMN = ["implementation", "dtype", "device"]  # what makes a column of the matrix
 WIDE_FIRST = {"float64": 0, "float32": 1, "bfloat16": 2, "float16": 3}
 CHECK = ["claim", "property", "implementation", "dtype", "device"]
-ABSENT: dict[str, Any] = {"verdict": "MISSING", "generated": 0, "filtered": 0, "compared": 0, "unjudged": 0, "seconds": 0.0}
+COUNTS = ["generated", "filtered", "refused", "compared", "unjudged", "seconds"]
+ABSENT: dict[str, Any] = {"verdict": "MISSING", **dict.fromkeys(COUNTS, 0)}
 """What the row of a check says where no verdict is there; nothing else."""
 SAID = [name for name in VerdictRecord.__struct_encode_fields__ if name not in ("schema", "kind", *CHECK)]
 
@@ -39,7 +40,7 @@ def checks(run: Run) -> Table:
     done = {each.check: each for each in run.verdicts}
     rows = [_row(check, done.get(check), check in planned) for check in dict.fromkeys([*planned, *done])]
     frame = pd.DataFrame(rows, columns=[*CHECK, *SAID, "planned"])
-    numbers = ["share", "generated", "filtered", "compared", "unjudged", "seconds"]
+    numbers = ["share", *COUNTS]
     frame[numbers] = frame[numbers].apply(pd.to_numeric, errors="coerce")
     return frame
 
@@ -47,6 +48,16 @@ def checks(run: Run) -> Table:
 def _row(check: Check, found: VerdictRecord | None, planned: bool) -> Line:
     said = {**dict.fromkeys(SAID), **ABSENT} if found is None else msgspec.structs.asdict(found)
     return {**said, **msgspec.to_builtins(check), "planned": planned}
+
+
+def conventions(run: Run) -> Table:
+    """One row for each convention of each implementation, dtype and device, and what PyTorch does."""
+    rows = [
+        {"implementation": each.implementation, "dtype": each.dtype, "device": each.device, **msgspec.structs.asdict(choice)}
+        for each in run.follows
+        for choice in each.conventions
+    ]
+    return pd.DataFrame(rows, columns=[*COLUMN, *Choice.__struct_fields__])
 
 
 def matrix(checked: Table, catalogue: Table) -> Table:
@@ -119,10 +130,9 @@ def headroom(checked: Table) -> Table:
 
 
 def effort(checked: Table) -> Table:
-    """Claim: how hard it was tried: examples, filtered ones, numbers compared, seconds."""
+    """Claim: how hard it was tried: examples, filtered and refused ones, numbers compared, seconds."""
     ran = checked[~checked["verdict"].isin(["MISSING", "UNSUPPORTED"])]
-    columns = ["generated", "filtered", "compared", "unjudged", "seconds"]
-    return ran.groupby("claim", sort=False)[columns].sum().reset_index()
+    return ran.groupby("claim", sort=False)[COUNTS].sum().reset_index()
 
 
 def _records(frame: Table) -> list[Line]:

@@ -6,7 +6,14 @@ from typing import Any
 
 PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 SHORT = {"float64": "f64", "float32": "f32", "bfloat16": "bf16", "float16": "f16"}
-REPEATED = ("--as=", "--arrays=", "--examples=")  # options of a run that its checks are replayed with
+REPEATED = (
+    "--as=",
+    "--arrays=",
+    "--conventions=",
+    "--contract=",
+    "--like=",
+    "--examples=",
+)  # options of a run that its checks are replayed with
 KEPT = 1500  # characters of a counterexample that a page shows; the table of checks holds all of it
 
 

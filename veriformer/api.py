@@ -10,15 +10,15 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from veriformer import rooms
-from veriformer.findings import VerdictRecord, verdict_record
+from veriformer import rooms, settings
+from veriformer.findings import Follows, VerdictRecord, follows, verdict_record
 from veriformer.settings import Refused
 
 GUARD = (sys.executable, "-I", "-S", str(rooms.ROOT / "properties" / "subprocesses.py"))  # by its path: it is in one of our rooms
@@ -27,8 +27,9 @@ GUARD = (sys.executable, "-I", "-S", str(rooms.ROOT / "properties" / "subprocess
 class Verdicts(list[VerdictRecord]):
     """The verdicts of one run. True when nothing is broken and nothing is missing: `assert verify(...)` shows what is."""
 
-    def __init__(self, findings: Iterable[VerdictRecord], missing: int = 0, why: str = "") -> None:
+    def __init__(self, findings: Iterable[VerdictRecord], missing: int = 0, why: str = "", follows: Iterable[Follows] = ()) -> None:
         super().__init__(findings)
+        self.follows = list(follows)  # the conventions it was seen to follow, or declares
         self.missing = missing  # planned checks that did not run
         self.why = why  # what was said when nothing ran
 
@@ -70,12 +71,16 @@ def verify(
     seed: int = 0,
     arrays: str | None = None,
     max_time: float = 10.0,
+    conventions: str | Mapping[str, Any] | None = None,
+    contract: str | Mapping[str, Any] | None = None,
+    like: str | None = None,
 ) -> Verdicts:
     """Verify `target`, claim by claim, as `veriformer verify` does.
 
     `target` is a built-in name, `module:attribute`, `file.py:attribute`, or the callable (or object) itself; `step` says which
-    step a callable is, where its name does not. `dtype` and `claims` may be comma-separated lists. Raises ValueError, in one
-    line, for what cannot be verified as asked.
+    step a callable is, where its name does not. `dtype` and `claims` may be comma-separated lists. `conventions` and `contract`
+    declare what `target` does where there is a choice, and how it computes, as dicts or as on the command line; `like` declares
+    all conventions of a library at once. Raises ValueError, in one line, for what cannot be verified as asked.
     """
     asked = {
         "as_step": step,
@@ -86,6 +91,9 @@ def verify(
         "seed": seed,
         "arrays": arrays,
         "max_time": max_time,
+        "conventions": settings.as_text(conventions),
+        "contract": settings.as_text(contract),
+        "like": like,
     }
     place = Place(target, None) if isinstance(target, str) else found(target)
     with tempfile.TemporaryDirectory() as folder:
@@ -125,7 +133,7 @@ def _by_command(place: Place, asked: dict[str, Any], run: Path) -> Verdicts:
         lines = done.stderr.strip().splitlines() or ["nothing was said"]
         raise Refused(lines[-1].removeprefix("Error: ")) from None
     found = [{name: value for name, value in line.items() if name != "broken"} for line in told["verdicts"]]
-    return Verdicts(map(verdict_record, found), len(told["missing"]), done.stderr)
+    return Verdicts(map(verdict_record, found), len(told["missing"]), done.stderr, map(follows, told["follows"]))
 
 
 def _here(thing: Any, asked: dict[str, Any], run: Path) -> Verdicts:
@@ -150,7 +158,7 @@ def _here(thing: Any, asked: dict[str, Any], run: Path) -> Verdicts:
     if ended.refusal:
         raise Refused(ended.refusal)
     results = Results.of(run)
-    return Verdicts(results.findings, len(results.missing), ended.output)
+    return Verdicts(results.findings, len(results.missing), ended.output, results.follows)
 
 
 class Hand:

@@ -25,7 +25,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -262,19 +262,19 @@ class Candidate:
             "steps": list(self.steps),
             "arrays": self.arrays,
             "dtypes": None if dtypes is None else [str(dtype).removeprefix("torch.") for dtype in dtypes],
-            "conventions": self._conventions(),
+            "conventions": self._plainly("conventions"),
+            "contract": self._plainly("contract"),
             "taps": callable(getattr(self.thing, "tap", None)),
             "training": bool(getattr(self.thing, "training", False)),
         }
 
-    def _conventions(self) -> dict[str, Any] | None:
-        conventions = self._says("conventions", dict)
-        for name, value in (conventions or {}).items():
+    def _plainly(self, attribute: str) -> dict[str, Any] | None:
+        """What it declares in an attribute: names and plain values, nested or not."""
+        said = self._says(attribute, dict)
+        for name, value in _leaves(said or {}):
             if not isinstance(value, str | bool | int | float | None):
-                raise TargetRefused(
-                    f"attribute conventions: expected names and plain values, got {returned.printable(f'{name!r}: {value!r}')}"
-                )
-        return conventions
+                raise TargetRefused(f"attribute {attribute}: expected names and plain values, got {name!r}: {value!r}")
+        return said
 
     def _says(self, attribute: str, kind: Any) -> Any:
         value = None if isinstance(self.thing, ModuleType) else getattr(self.thing, attribute, None)
@@ -311,6 +311,11 @@ class Candidate:
         device = request["device"] if self.arrays == "torch" else None
         inputs.append(layouts.Handed(path, value, request["dtype"], device, request["layout"]))
         return inputs[-1].given
+
+
+def _leaves(said: dict[Any, Any]) -> Iterator[tuple[Any, Any]]:
+    for name, value in said.items():
+        yield from _leaves(value) if isinstance(value, dict) else [(name, value)]
 
 
 def _given(value: Any, path: str, make: Callable[[Any, str], Any]) -> Any:

@@ -14,7 +14,7 @@ from typing import Any, Self
 import hypothesis
 import numpy as np
 
-from properties import layouts
+from properties import declarations, layouts
 from properties.implementations import returned
 from properties.implementations.accepted import accepted
 from properties.steps import STEPS
@@ -42,6 +42,8 @@ class CandidateProxy:
     """
 
     isolated = True
+    conventions: Any
+    contract: Any
 
     def __init__(
         self,
@@ -77,7 +79,10 @@ class CandidateProxy:
         self.arrays: str = card.get("arrays", arrays or "torch")
         self.steps: frozenset[str] = frozenset(card.get("steps", self._steps_it_would_offer()))
         self.dtypes: tuple[str, ...] = self._supported(card.get("dtypes"))
-        self.conventions = _conventions(target, card.get("conventions"))
+        try:
+            declarations.take(self, card.get("conventions"), card.get("contract"))
+        except ValueError as error:
+            raise TargetError(f"{target}: {error}") from error
         self.taps: bool = card.get("taps", False)
         self.training: bool = card.get("training", False)
 
@@ -244,17 +249,6 @@ class CandidateProxy:
         if declared is not None and (unknown := [dtype for dtype in declared if dtype not in possible]):
             raise TargetError(f"{self.name}: dtypes: expected some of {', '.join(possible)}, got {', '.join(unknown)}")
         return possible if declared is None else tuple(dtype for dtype in possible if dtype in declared)
-
-
-def _conventions(target: str, declared: dict[str, Any] | None) -> Any:
-    try:
-        from properties.conventions import Conventions
-    except ModuleNotFoundError:
-        return declared
-    try:
-        return Conventions(**(declared or {}))
-    except (TypeError, ValueError) as error:
-        raise TargetError(f"{target}: conventions: {error}") from error
 
 
 def _widened(value: Any) -> Any:

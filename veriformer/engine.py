@@ -35,6 +35,9 @@ class Request:
     dtypes: tuple[str, ...] = ()  # none: all that a target supports
     device: str = "cpu"
     claims: tuple[str, ...] = ()  # none: all
+    conventions: str | None = None  # as `properties.declarations` reads them, and so is the contract
+    contract: str | None = None
+    like: str | None = None  # whose conventions those are that are not named
     examples: int | None = None
     seed: int | None = None
     profile: str = "ci"
@@ -63,6 +66,8 @@ class Request:
         options += [f"--arrays={self.arrays}"] if self.arrays else []
         options += [f"--dtype={','.join(self.dtypes)}"] if self.dtypes else []
         options += [f"--claims={','.join(self.claims)}"] if self.claims else []
+        declared = {"conventions": self.conventions, "contract": self.contract, "like": self.like}
+        options += [f"--{name}={said}" for name, said in declared.items() if said]
         options += [f"--examples={self.examples}"] if self.examples is not None else []
         options += [f"--seed={self.seed}"] if self.seed is not None else []
         return options + (["-pxdist", f"--numprocesses={self.workers}", "--dist=worksteal"] if self.workers > 1 else [])

@@ -15,3 +15,5 @@ else:
 
 VerdictRecord = records.VerdictRecord
 verdict_record = records.verdict_record
+Follows = records.Follows
+follows = records.follows

@@ -1,12 +1,18 @@
 """What the user may ask for: each option checked before anything starts, and refused in one line that names what was expected."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from veriformer import engine
 from veriformer.settings import Refused, nearest
+
+if TYPE_CHECKING:
+    from properties.declarations import Declarations
 
 WORTH_MORE_WORKERS = 8  # steps × dtypes; below it, a second process costs more than it saves
 
@@ -86,8 +92,12 @@ def request(
     quick: bool = False,
     max_time: float = 10.0,
     folder: Path | None = None,
+    conventions: str | None = None,
+    contract: str | None = None,
+    like: str | None = None,
 ) -> engine.Request:
     """The options of `verify`, checked."""
+    declarations(conventions, contract, like)
     return engine.Request(
         targets=(target,),
         run=run_folder(folder),
@@ -100,7 +110,31 @@ def request(
         seed=seed,
         profile="quick" if quick else "ci",
         max_time=max_time,
+        conventions=conventions,
+        contract=contract,
+        like=like,
     )
+
+
+def declaring(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that declare something of an implementation."""
+    for name, metavar, text in (
+        ("like", "LIBRARY", "Whose conventions TARGET follows: torch, onnx, jax, flash-attn, … (`veriformer list libraries`)."),
+        ("contract", "LIST", "How TARGET computes: mode=fused,split_k=2, or bfloat16.split_k=2 for one dtype alone."),
+        ("conventions", "LIST", "What TARGET does where there is a choice: NAME=CHOICE,… (`veriformer list conventions`)."),
+    ):
+        command = click.option(f"--{name}", metavar=metavar, help=text)(command)
+    return command
+
+
+def declarations(conventions: str | None = None, contract: str | None = None, like: str | None = None) -> "Declarations":
+    """What `declaring`'s options say."""
+    from properties.declarations import Declarations
+
+    try:
+        return Declarations.read(conventions, contract, like)
+    except ValueError as error:
+        raise Refused(f"--{error}") from None
 
 
 def with_target(request: engine.Request) -> engine.Request:
@@ -109,6 +143,7 @@ def with_target(request: engine.Request) -> engine.Request:
     Refuses a target that is neither built in nor imports, offers no step, or does not support the dtypes asked for. It is
     imported once, here, so that a typo costs a line and not a run.
     """
+    from properties.declarations import must_make_sense
     from properties.implementations.registry import BUILT_IN, built_in
     from veriformer.child import CandidateProxy, TargetError
 
@@ -124,6 +159,11 @@ def with_target(request: engine.Request) -> engine.Request:
         except TargetError as error:
             hint = "" if ":" in name else f"{nearest(name, BUILT_IN)} (built in: {', '.join(BUILT_IN)})"
             raise Refused(f"{error}{hint}") from error
+    declared = declarations(request.conventions, request.contract, request.like)
+    try:
+        must_make_sense(declared.about(adapter), request.dtypes or adapter.dtypes)
+    except ValueError as error:
+        raise Refused(f"--{error}") from None
     if missing := [dtype for dtype in request.dtypes if dtype not in adapter.dtypes]:
         raise Refused(f"--dtype: {name} supports {', '.join(adapter.dtypes)}, got {', '.join(missing)}")
     columns = len(adapter.steps) * len(request.dtypes or adapter.dtypes)

@@ -18,8 +18,9 @@ import pytest
 
 if TYPE_CHECKING:
     from properties.claims import Property
+    from properties.convention_probes import Settled
     from properties.implementations.subject import Adapter, Subject
-    from reports.records import Check
+    from reports.records import Check, Follows
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAN = pytest.StashKey["Plan"]()
@@ -52,8 +53,10 @@ class Plan:
     arrays: str | None
     max_time: float
     run: Path | None
+    declared: dict[str, str | None]  # what the options say of the implementations
     callables: dict[str, Any]  # of `veriformer.verify`: objects that no other process could import, by name
     _adapters: dict[str, "Adapter"] = field(default_factory=dict)
+    _settled: dict[Cell, "Settled"] = field(default_factory=dict)
 
     def adapter(self, name: str) -> "Adapter":
         """The implementation of that name, made once. Raises UsageError for one that cannot be had."""
@@ -62,6 +65,17 @@ class Plan:
         return self._adapters[name]
 
     def _made(self, name: str) -> "Adapter":
+        from properties.declarations import Declarations, must_make_sense
+
+        adapter = self._as_it_is(name)
+        try:
+            adapter = Declarations.read(**self.declared).about(adapter)
+            must_make_sense(adapter, self.dtypes or adapter.dtypes)
+        except ValueError as error:
+            raise pytest.UsageError(f"--{error}") from None
+        return adapter
+
+    def _as_it_is(self, name: str) -> "Adapter":
         from properties.implementations.registry import BUILT_IN, built_in
 
         if name in BUILT_IN:
@@ -76,6 +90,29 @@ class Plan:
             return CandidateProxy(name, self.step, self.arrays, self.devices[0], self.max_time)
         except TargetError as error:
             raise pytest.UsageError(str(error)) from error
+
+    def subject(self, cell: Cell) -> "Subject":
+        """The implementation of that column, with the conventions that it is held to."""
+        from properties.implementations.subject import Subject
+
+        subject = Subject(self.adapter(cell.implementation), cell.dtype, cell.device)
+        return subject.under(self.settled(cell).conventions)
+
+    def settled(self, cell: Cell) -> "Settled":
+        """What the implementation declares, and for the rest what probes show: asked once."""
+        from properties.convention_probes import settle
+        from properties.implementations.subject import Subject
+
+        if cell not in self._settled:
+            subject = Subject(self.adapter(cell.implementation), cell.dtype, cell.device)
+            self._settled[cell] = settle(subject, subject.adapter.conventions)
+        return self._settled[cell]
+
+    def followed(self, cell: Cell) -> "Follows":
+        """The same in words."""
+        from properties.followed import followed
+
+        return followed(self.subject(cell), self.settled(cell))
 
     def cells(self) -> Iterator[Cell]:
         """Every column that the implementations support; each dtype that was asked for must be."""
@@ -112,6 +149,9 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
     group.addoption("--dtype", action="append", metavar="DTYPES", help="comma-separated; default: all the implementation supports")
     group.addoption("--device", action="append", metavar="DEVICES", help="comma-separated; default: cpu")
     group.addoption("--claims", action="append", metavar="IDS", help="comma-separated claim ids; default: all")
+    group.addoption("--conventions", metavar="LIST", help="what a target does where there is a choice: NAME=CHOICE,…")
+    group.addoption("--contract", metavar="LIST", help="how a target computes: mode=fused,split_k=2, or bfloat16.split_k=2")
+    group.addoption("--like", metavar="LIBRARY", help="whose conventions a target follows: torch, onnx, jax, flash-attn, …")
     group.addoption("--examples", type=int, metavar="N", help="examples a property draws; default: the profile's")
     group.addoption("--seed", type=int, metavar="N", help="default 0; the nightly profile draws one and prints it")
     group.addoption("--max-time", type=float, default=10.0, metavar="SECONDS", help="what one call of a target may take")
@@ -149,6 +189,7 @@ def pytest_configure(config: pytest.Config) -> None:
         arrays=option.arrays,
         max_time=option.max_time,
         run=Path(option.run_folder) if option.run_folder else None,
+        declared={name: getattr(option, name) for name in ("conventions", "contract", "like")},
         callables=getattr(config.pluginmanager.get_plugin("veriformer_callables"), "callables", {}),
     )
     _prepare_run(config)
@@ -190,6 +231,15 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 # ---- which property runs on what ----
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Refuse a declaration that means nothing, in one line, before each file of properties would say so."""
+    plan = session.config.stash.get(PLAN, None)
+    if plan is not None and any(plan.declared.values()):
+        for name in plan.implementations:
+            plan.adapter(name)
 
 
 def _property(function: Any) -> "Property | None":
@@ -266,10 +316,7 @@ def _is_empty_set(item: pytest.Item) -> bool:
 @pytest.fixture
 def subject(request: pytest.FixtureRequest) -> "Subject":
     """The implementation a property runs on."""
-    from properties.implementations.subject import Subject
-
-    cell: Cell = request.param
-    return Subject(request.config.stash[PLAN].adapter(cell.implementation), cell.dtype, cell.device)
+    return request.config.stash[PLAN].subject(request.param)
 
 
 # ---- run, judge, write down ----
@@ -379,7 +426,10 @@ def planned(items: list[pytest.Item]) -> list["Check"]:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reports this worker ready, or a verdict may fall before there is a folder for it
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Write down what is planned, before anything runs: a check that never ran is then seen to be missing."""
+    """Write down what is planned, before anything runs: a check that never ran is then seen to be missing.
+
+    And then what each implementation follows where there is a choice.
+    """
     plan = session.config.stash.get(PLAN, None)
     worker = getattr(session.config, "workerinput", {"workerid": "gw0"})["workerid"]
     if plan is None or plan.run is None or worker != "gw0" or session.config.option.collectonly or not session.items:
@@ -387,7 +437,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     from properties import runs
 
     manifest = {"planned": planned(session.items), "seed": plan.seed, "command": list(session.config.invocation_params.args)}
-    runs.create(plan.run, manifest | {"environment": runs.environment(plan.devices[0])})
+    manifest = runs.create(plan.run, manifest | {"environment": runs.environment(plan.devices[0])})
+    cells = dict.fromkeys(cell for item in session.items if (cell := _cell(item)) is not None)
+    runs.rewrite(plan.run, manifest | {"follows": [plan.followed(cell) for cell in cells]})
 
 
 class Writer:

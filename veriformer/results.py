@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from properties import runs
 from reports import records
-from reports.records import RANK, Check, Exit, Verdict, VerdictRecord
+from reports.records import RANK, Check, Exit, Follows, Verdict, VerdictRecord
 
 
 @dataclass(frozen=True)
@@ -18,14 +18,20 @@ class Results:
     folder: Path
     findings: list[VerdictRecord]
     planned: list[Check]
+    follows: list[Follows] = field(default_factory=list)
 
     @classmethod
     def of(cls, folder: Path) -> Self:
         """What is on disk by now."""
         path = folder / "manifest.json"
-        planned: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["planned"] if path.exists() else []
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         lines = runs.finished(folder / "verify.jsonl")
-        return cls(folder, [records.verdict_record(line) for line in lines], [records.check(each) for each in planned])
+        return cls(
+            folder,
+            [records.verdict_record(line) for line in lines],
+            [records.check(each) for each in manifest.get("planned", [])],
+            [records.follows(each) for each in manifest.get("follows", [])],
+        )
 
     @property
     def broken(self) -> list[VerdictRecord]:

@@ -1,7 +1,7 @@
 """Options from the user's pyproject.toml: `[tool.veriformer]` for `verify`, `[tool.veriformer.COMMAND]` for another command."""
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -36,13 +36,28 @@ def defaults(name: str, command: click.Command) -> dict[str, Any]:
     }
     found = {}
     for key, value in table.items():
-        if isinstance(value, dict) and name == "verify":
+        if isinstance(value, dict) and name == "verify" and key not in names:
             continue  # another command's
         if key not in names:
             where = "[tool.veriformer]" if name == "verify" else f"[tool.veriformer.{name}]"
             raise Refused(f"{path}: {where} has no key {key!r}{nearest(key, names)}; expected some of {', '.join(names)}")
-        found[str(names[key])] = ",".join(map(str, value)) if isinstance(value, list) else value
+        found[str(names[key])] = as_text(value)
     return found
+
+
+def as_text(value: Any) -> Any:
+    """A list or a table as a command line has it: `a,b` and `name=value,outer.name=value`; anything else as it is."""
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}={each}" for name, each in _leaves(value))
+    return ",".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _leaves(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}.{inner}", each) for inner, each in _leaves(value))
+        else:
+            yield name, "open" if value is None else value
 
 
 def _table() -> tuple[Path | None, dict[str, Any]]:

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from properties.claims import CLAIMS
+from reports.conventions import UNDECLARED, Alike, alike
 from reports.records import Verdict, VerdictRecord
 from reports.words import plural
 from veriformer.results import Results, worst
@@ -34,6 +35,9 @@ def console() -> Console:
 
 def show(results: Results, console: Console) -> None:
     """Print everything a person needs to know about a run."""
+    if len({_cell(each) for each in results.findings}) <= COLUMNS_SHOWN:
+        for each in alike(results.follows):
+            console.print(_conventions(each))
     for group in _alike(results.broken):
         console.print(_card(group))
     offered = {each.claim for each in results.findings if each.verdict != Verdict.UNSUPPORTED}
@@ -50,6 +54,19 @@ def show(results: Results, console: Console) -> None:
         for suspect in finding.suspects if finding.verdict == Verdict.SUSPECT else ():
             console.print(Text(f"SUSPECT {finding.claim} {finding.name}: {suspect}", "yellow"))
     console.print(_closing(results))
+
+
+def _conventions(of: Alike) -> Table:
+    """What an implementation follows where there is a choice, and what PyTorch does otherwise."""
+    lines = Table.grid(padding=(0, 2))
+    lines.add_row(Text(of.implementation, "bold"), Text(f"in {of.where}"))
+    for name, said in (("found by probes", of.found), ("declared", of.declared)):
+        if said:
+            lines.add_row(Text(name), Text(said))
+    for difference in of.differing:
+        lines.add_row(Text("differs from torch", "yellow"), Text(difference, "yellow"))
+    lines.add_row(Text("contract"), Text(of.contract or UNDECLARED))
+    return lines
 
 
 def _refusals(findings: list[VerdictRecord]) -> list[str]:

@@ -18,7 +18,7 @@ from hypothesis.errors import HypothesisException, UnsatisfiedAssumption
 
 from properties import layouts
 from properties.calls import calls
-from properties.convention_probes import settled
+from properties.convention_probes import settle
 from properties.conventions import Conventions, answered, asked
 from properties.implementations import cached, returned
 from properties.implementations.accepted import accepted
@@ -60,7 +60,7 @@ class Subject:
     @cached_property
     def conventions(self) -> Conventions:
         """What the implementation declares, and for what it leaves open what probes show."""
-        return settled(self, self.adapter.conventions)
+        return settle(self, self.adapter.conventions).conventions
 
     def under(self, conventions: Conventions) -> "Subject":
         """The same implementation, taken to follow these conventions."""

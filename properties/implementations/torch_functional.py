@@ -1,5 +1,6 @@
 """torch's own functions, each for the step it computes: attention, softmax, layer norm, embedding, linear maps, GELU."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,7 +17,7 @@ class TorchFunctional:
     name = "torch.sdpa"
     arrays = "torch"
     dtypes = tuple(DTYPES)
-    steps = frozenset({"attention", "softmax", "layer_norm", "embedding", "feed_forward", "output_projection"})
+    steps = frozenset({"attention", "mask", "softmax", "layer_norm", "embedding", "feed_forward", "output_projection"})
     conventions = Conventions(
         mask_polarity="may_look",
         blind_row="zeros",
@@ -30,6 +31,11 @@ class TorchFunctional:
         if mask is not None and mask.ndim < 2:
             raise NotOffered(f"a mask of shape {tuple(mask.shape)}")
         return F.scaled_dot_product_attention(Q, K, V, attn_mask=mask)
+
+    def mask(self, n: int, m: int) -> Tensor:
+        """Which keys have a weight where `is_causal` is asked for and all scores are 0."""
+        Q, K = torch.zeros(1, 1, n, 1), torch.zeros(1, 1, m, 1)
+        return F.scaled_dot_product_attention(Q, K, torch.eye(m)[None, None], is_causal=True)[0, 0] > 0
 
     def softmax(self, scores: Tensor) -> Tensor:
         """Over the last axis."""

@@ -1,6 +1,5 @@
 """`veriformer budget STEP`."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,8 @@ DTYPES = ("float64", "float32", "bfloat16", "float16")
 @click.option("--dtype", type=click.Choice(DTYPES), default="bfloat16", show_default=True, help="What the implementation stores.")
 @click.option(
     "--contract",
-    metavar="JSON",
-    help='How it computes, e.g. \'{"mode": "fused", "cast_weights": true}\'; else what an undeclared one is held to.',
+    metavar="LIST",
+    help="How it computes, e.g. mode=fused,cast_weights=true; else what an undeclared one is held to.",
 )
 @click.option("--got", type=click.Path(path_type=Path, dir_okay=False), help="A result to judge, as an .npy file.")
 @click.option(
@@ -150,11 +149,10 @@ def _rounded(value: Any, to_nearest: Any, dtype: str) -> Any:
 
 
 def _contract(text: str | None, dtype: str) -> Any:
-    from properties.contracts import Contract
+    from properties.contracts import declared
+    from properties.declarations import Declarations
 
-    if text is None:
-        return None
     try:
-        return Contract(**{"dtype": dtype, **json.loads(text)})
-    except (TypeError, ValueError) as error:
-        raise Refused(f"--contract: expected a JSON object of Contract's arguments, got {text}: {error}") from error
+        return declared(Declarations.read(contract=text), dtype)
+    except ValueError as error:
+        raise Refused(f"--{error}" if str(error).startswith("contract:") else f"--contract: {error}") from error

@@ -5,8 +5,8 @@ from dataclasses import asdict
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from reports.records import schema
 
@@ -14,6 +14,8 @@ COLUMNS = {
     "claims": ("id", "step", "kind", "statement"),
     "steps": ("name", "row", "arguments", "returns"),
     "implementations": ("name", "steps", "dtypes"),
+    "conventions": ("convention", "choice", "meaning", "libraries"),
+    "libraries": ("library", "convention", "choice", "source"),
 }
 
 
@@ -39,11 +41,39 @@ def implementations() -> list[dict[str, Any]]:
     return [{"name": name, "steps": sorted(a.steps), "dtypes": list(a.dtypes), "arrays": a.arrays} for name, a in adapters.items()]
 
 
+def conventions() -> list[dict[str, Any]]:
+    """Every choice there is, what it means, and which libraries make it."""
+    from properties.conventions import CONVENTIONS
+
+    made = {(row["convention"], row["choice"], row["library"]) for row in libraries()}
+    return [
+        {
+            "convention": name,
+            "choice": choice,
+            "meaning": f"{convention.what}: {meaning}",
+            "libraries": sorted(library for about, chosen, library in made if (about, chosen) == (name, choice)),
+        }
+        for name, convention in CONVENTIONS.items()
+        for choice, meaning in convention.choices.items()
+    ]
+
+
+def libraries() -> list[dict[str, Any]]:
+    """What `--like LIBRARY` declares, and where that is written."""
+    from properties.libraries import LIBRARIES
+
+    return [
+        {"library": library, "convention": convention, **row._asdict()}
+        for library, rows in LIBRARIES.items()
+        for convention, row in rows.items()
+    ]
+
+
 @click.command("list")
 @click.argument("what", type=click.Choice([*COLUMNS, "schema"]))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 def command(what: str, *, as_json: bool) -> None:
-    """List claims, steps or implementations; or print the JSON Schema of a line of verify.jsonl.
+    """List claims, steps, implementations, conventions or libraries; or print the JSON Schema of a line of verify.jsonl.
 
     Steps are printed with the signature a user's callable must have: torch tensors with a leading batch axis b; masks are
     boolean, broadcastable to the shape shown, and True means *may look*.
@@ -51,14 +81,17 @@ def command(what: str, *, as_json: bool) -> None:
     if what == "schema":
         click.echo(json.dumps(schema(), ensure_ascii=False, indent=1))
         return
-    rows = {"claims": claims, "steps": steps, "implementations": implementations}[what]()
+    listings = {"claims": claims, "steps": steps, "implementations": implementations}
+    rows = {**listings, "conventions": conventions, "libraries": libraries}[what]()
     if as_json:
         click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
     elif what == "steps":
         for row in rows:
             click.echo(row["signature"])
     else:
-        table = Table(*COLUMNS[what], box=None, header_style="bold")
+        from veriformer.show import console
+
+        table = Table(*(Column(name, overflow="fold") for name in COLUMNS[what]), box=None, header_style="bold")
         for row in rows:
-            table.add_row(*(", ".join(cell) if isinstance(cell := row[column], list) else cell for column in COLUMNS[what]))
-        Console(soft_wrap=False).print(table)
+            table.add_row(*(Text(", ".join(cell) if isinstance(cell := row[column], list) else cell) for column in COLUMNS[what]))
+        console().print(table)

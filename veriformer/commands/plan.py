@@ -20,6 +20,7 @@ from veriformer.settings import Refused
 @click.option("--dtype", metavar="LIST", help="Comma-separated. Default: all that each target supports.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--claims", metavar="LIST", help="Comma-separated claim ids. Default: all.")
+@options.declaring
 @click.option("--examples", type=click.IntRange(1), metavar="N", help="Examples a property. Default: what the profile says.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the examples and the inputs.")
 @click.option("--quick", is_flag=True, help="A third of the examples.")
