@@ -15,7 +15,7 @@ class Asked(NamedTuple):
     step: str
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    layout: str | None = None  # how the arrays lay in memory, one of `layouts.LAYOUTS`, `REFILLED` or `ASKED_BEFORE`
+    layout: str | None = None  # of its arrays in memory, as `layouts.of` reads it; REFILLED, ASKED_BEFORE
 
 
 class Calls:

@@ -12,6 +12,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress  # noqa: F401 (what asking before needs)
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,12 @@ def function_of(thing: Any, step: str) -> Any:
     return getattr(thing, step, thing)
 
 
-def handed(value: Any, device: str, layout: str | None) -> Any:
-    """The arguments as the implementation takes them: every array of its kind, dtype and device, laid in memory in that way."""
+def handed(value: Any, device: str, layouts: Iterator[str]) -> Any:
+    """The arguments as the implementation takes them: every array of its kind, dtype and device, laid in memory in the next way."""
     if isinstance(value, dict):
-        return {key: handed(item, device, layout) for key, item in value.items()}
+        return {key: handed(item, device, layouts) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(handed(item, device, layout) for item in value)
+        return type(value)(handed(item, device, layouts) for item in value)
     if not isinstance(value, np.ndarray):
         return value
     wanted = CASE["dtype"] if value.dtype == np.float64 else value.dtype.name
@@ -66,7 +67,8 @@ def handed(value: Any, device: str, layout: str | None) -> Any:
         import torch
 
         array = torch.from_numpy(value.copy()).to(device, getattr(torch, wanted))
-    return LAYOUTS[layout](array, value)[1] if layout in LAYOUTS and value.dtype == np.float64 and value.size else array
+    layout = next(layouts)
+    return LAYOUTS[layout](array, value)[1] if layout in LAYOUTS and value.size else array
 
 
 def taken(value: Any) -> np.ndarray:
@@ -88,7 +90,8 @@ def arrays(value: Any) -> Iterator[Any]:
 
 def answers(function: Callable[..., Any], call: dict, device: str) -> list[np.ndarray]:
     """The matrices the implementation answers to one call; what is wrong with the call itself is printed and ends the script."""
-    args, kwargs = (handed(call[name], device, call["layout"]) for name in ("args", "kwargs"))
+    layouts = cycle((call["layout"] or "contiguous").split("+"))
+    args, kwargs = (handed(call[name], device, layouts) for name in ("args", "kwargs"))
     if CASE["step"] == "positional_encoding":
         kwargs["dtype"] = (
             np.dtype(CASE["dtype"]).type if CASE["arrays"] == "numpy" else getattr(sys.modules["torch"], CASE["dtype"])

@@ -19,7 +19,7 @@ class Handed:
     def __init__(self, path: str, values: np.ndarray, dtype: str, device: str | None, layout: str | None) -> None:
         self.path, self.numbers = path, values.dtype == np.float64
         array = _converted(values, dtype, device)
-        if self.numbers and layout in LAYOUTS and values.size:
+        if layout in LAYOUTS and values.size:
             self.memory, self.given = LAYOUTS[layout](array, values)
         else:
             self.memory, self.given = array, array[...]
@@ -44,8 +44,10 @@ def _converted(values: np.ndarray, dtype: str, device: str | None) -> Any:
 
 
 def _full_of_nan(shape: tuple[int, ...], like: Any) -> Any:
-    """Fresh memory; what a candidate reads from its gaps is NaN and shows."""
-    return np.full(shape, np.nan, like.dtype) if isinstance(like, np.ndarray) else like.new_full(shape, np.nan)
+    """Fresh memory; what a candidate reads from its gaps shows: NaN; of truth values True, of whole numbers −1."""
+    kind = str(like.dtype).removeprefix("torch.")
+    gap = True if kind == "bool" else -1 if kind == "int64" else np.nan
+    return np.full(shape, gap, like.dtype) if isinstance(like, np.ndarray) else like.new_full(shape, gap)
 
 
 def _filled(memory: Any, view: Any, array: Any) -> tuple[Any, Any]:
@@ -74,7 +76,7 @@ def _offset(array: Any, values: np.ndarray) -> tuple[Any, Any]:
 
 def _expanded(array: Any, values: np.ndarray) -> tuple[Any, Any]:
     """Stride 0 along every axis on which the values do not differ in a single bit."""
-    bits = values.view(np.int64)
+    bits = values.view(np.int64) if values.dtype == np.float64 else values
     constant = [bits.shape[axis] > 1 and (bits == bits.take([0], axis)).all() for axis in range(bits.ndim)]
     if not any(constant):
         return array, array
@@ -123,7 +125,15 @@ def _another(value: Any) -> Any:
 ASKED_BEFORE = "asked before"
 """Not a layout: the step was asked before, of the same parameters, about other tokens, masks and rows (`first_for_others`)."""
 
+CONTIGUOUS, BESIDE = "contiguous", "+"
+
 LAYOUTS = {"transposed": _transposed, "strided": _strided, "offset": _offset, "expanded": _expanded, "backwards": _backwards}
+
+
+def of(layout: str | None, place: int) -> str | None:
+    """The layout of the array that is handed over as number `place`: of several, joined by +, each has the next, over and over."""
+    names = (layout or CONTIGUOUS).split(BESIDE)
+    return names[place % len(names)]
 
 
 def _bytes(memory: Any) -> Callable[[], np.ndarray]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from properties.calls import Asked
+from properties.layouts import BESIDE, CONTIGUOUS, LAYOUTS, of
 from properties.programs import Played, shorter
 
 Shows = Callable[[Asked], bool]
@@ -62,7 +63,7 @@ def minimised(asked: Asked, shows: Shows, *, seconds: float = SECONDS) -> Asked:
 
 
 def size(asked: Asked) -> tuple[float, ...]:
-    """What is to be made small: how many operations, numbers, how many of them not zero, how many not whole, how large."""
+    """What is to be made small: operations, numbers, how many of them not zero, not whole, how large, arrays laid apart."""
     arrays = [np.asarray(array, dtype=np.float64) for _, array in leaves(asked)]
     numbers = np.concatenate([array.ravel() for array in arrays]) if arrays else np.zeros(0)
     finite = np.where(np.isfinite(numbers), numbers, 0.0)
@@ -72,6 +73,7 @@ def size(asked: Asked) -> tuple[float, ...]:
         int(np.count_nonzero(numbers)),
         int(np.count_nonzero(finite != np.round(finite))),
         float(np.abs(finite).sum()),
+        sum(of(asked.layout, place) != CONTIGUOUS for place in range(len(arrays))),
     )
 
 
@@ -118,6 +120,7 @@ def _smaller(asked: Asked) -> Iterator[Asked]:
     yield from _with_fewer_layers(asked)
     yield from _cut(asked)
     yield from _plainer(asked)
+    yield from _with_plainer_layouts(asked)
 
 
 def _with_shorter_programs(asked: Asked) -> Iterator[Asked]:
@@ -209,6 +212,15 @@ def _plainer(asked: Asked) -> Iterator[Asked]:
                 other = array.copy()
                 other[place] = plain
                 yield replaced(asked, path, other)
+
+
+def _with_plainer_layouts(asked: Asked) -> Iterator[Asked]:
+    """With one array fewer that does not lie in memory as usual."""
+    names = [of(asked.layout, place) or CONTIGUOUS for place, _ in enumerate(leaves(asked))]
+    if set(names) & LAYOUTS.keys():
+        for place in range(len(names)):
+            plain = [*names[:place], CONTIGUOUS, *names[place + 1 :]]
+            yield asked._replace(layout=BESIDE.join(plain) if set(plain) != {CONTIGUOUS} else None)
 
 
 def _places(array: np.ndarray) -> Iterator[Any]:

@@ -283,6 +283,23 @@ def test_a_write_into_any_layout_is_seen(layout):
     assert handed.changed()
 
 
+def test_each_array_may_have_a_layout_of_its_own(candidate):
+    """Two arrays of a call, of which one is transposed; what is no layout is refused by name."""
+    source = """
+        def residual_norm(X, Y, *, gain, bias):
+            return X * 0 + X.flags.c_contiguous + 2 * Y.flags.c_contiguous
+    """
+    proxy = candidate(source, "mine:residual_norm")
+    X, vector = np.arange(6.0).reshape(1, 2, 3), np.ones(3)
+
+    def asked(layout: str) -> float:
+        return proxy.call("residual_norm", (X, X), {"gain": vector, "bias": vector}, "float64", layout=layout)[0, 0, 0]
+
+    assert (asked("transposed+contiguous"), asked("contiguous+transposed"), asked("contiguous")) == (2.0, 1.0, 3.0)
+    with pytest.raises(ValueError, match=r"layout: expected one of .*, got 'transposed\+sideways'"):
+        asked("transposed+sideways")
+
+
 PLAIN = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=5)
 ARRAYS = st.sampled_from([np.float64, np.bool_, np.int64]).flatmap(
     lambda dtype: arrays(dtype, st.lists(st.integers(0, 3), max_size=3).map(tuple))

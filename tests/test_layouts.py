@@ -1,10 +1,14 @@
 """Every memory layout is one: it changes how the numbers lie, not what they are, and its gaps are watched."""
 
+from itertools import combinations, product
+
 import numpy as np
 import pytest
 import torch
 
-from properties.layouts import LAYOUTS, REFILLED, Handed, first_for_others, first_with_zeros
+from properties import test_layouts
+from properties.implementations.subject import Subject
+from properties.layouts import CONTIGUOUS, LAYOUTS, REFILLED, Handed, first_for_others, first_with_zeros, of
 
 VALUES = np.repeat(np.arange(6.0).reshape(1, 2, 3), 2, axis=0)  # the same along its first axis, so that it can be expanded
 
@@ -89,3 +93,62 @@ def test_a_request_before_is_for_other_inputs_of_the_same_shape(arrays):
 
     assert seen == [[[0, 0]], [[True, True]], [[-1.0, 2.0]], None]
     assert not any(one.changed() for one in each)
+
+
+@pytest.mark.parametrize("arrays", ["torch", "numpy"])
+@pytest.mark.parametrize("values", [VALUES % 2 == 0, VALUES.astype(np.int64)], ids=["mask", "tokens"])
+@pytest.mark.parametrize("layout", sorted(LAYOUTS))
+def test_masks_and_tokens_are_laid_like_numbers(layout, values, arrays):
+    """The same values in another geometry, and a write behind them is seen."""
+    given, plain = (Handed("x", values.copy(), "float32", "cpu" if arrays == "torch" else None, each) for each in (layout, None))
+
+    assert np.array_equal(np.asarray(given.given), values)
+    alive = geometry(given.given) != geometry(plain.given)
+    assert alive != (layout == "backwards" and arrays == "torch")
+    flat = given.memory.reshape(-1)
+    flat[-1] = not flat[-1]
+    assert given.changed()
+
+
+def test_of_several_layouts_each_array_has_the_next():
+    """Over and over; one layout is everybody's, and none is contiguous."""
+    assert [of("transposed+contiguous+strided", place) for place in (0, 1, 2, 3)] == [
+        "transposed",
+        "contiguous",
+        "strided",
+        "transposed",
+    ]
+    assert {of("offset", place) for place in range(3)} == {"offset"}
+    assert of(None, 1) == CONTIGUOUS
+
+
+@pytest.mark.parametrize("layouts", [test_layouts.ONE_EACH, test_layouts.OF_THE_SAME_NUMBERS], ids=["49", "25"])
+def test_every_two_arrays_meet_in_every_pair_of_layouts(layouts):
+    """Of as many arrays as there are names in each."""
+    rows = [layout.split("+") for layout in layouts]
+    names = {name for row in rows for name in row}
+
+    assert names >= LAYOUTS.keys() - {"expanded"} | {CONTIGUOUS}
+    for first, second in combinations(range(len(rows[0])), 2):
+        assert {(row[first], row[second]) for row in rows} == set(product(names, names))
+
+
+class Watching:
+    """Keeps what it sees of the geometry of its arguments, and answers its first one."""
+
+    name, arrays, dtypes, steps, conventions = "watching", "torch", ("float32",), frozenset({"residual_norm"}), None
+
+    def residual_norm(self, X, Y, *, gain, bias):
+        """Not right, and nobody asks."""
+        self.seen = [array.is_contiguous() for array in (X, Y, gain, bias)]
+        return X.clone()
+
+
+def test_each_argument_of_a_call_has_a_layout_of_its_own():
+    """Positional and keyword arguments, in the order they are handed over in."""
+    watching = Watching()
+    numbers = {"gain": np.arange(3.0), "bias": np.arange(3.0)}
+
+    Subject(watching, "float32").reading("transposed+contiguous+strided+contiguous").residual_norm(VALUES, VALUES, **numbers)
+
+    assert watching.seen == [False, True, False, True]

@@ -51,6 +51,12 @@ BY_IDENTITY = BY_IDENTITY.replace("def softmax", "KEPT = {}\n\ndef softmax", 1)
 MASK_KEPT = RIGHT.replace("    scores = Q @", "    mask = MASKS.setdefault((V.ndim, Q.shape), mask)\n    scores = Q @", 1)
 MASK_KEPT = MASK_KEPT.replace("def attention", "MASKS = {}\n\ndef attention", 1)
 RAISES = RIGHT.replace("    e = np.exp", "    if scores.shape[-1] % 2: raise ValueError('odd')\n    e = np.exp", 1)
+STRIDES = """
+import torch
+
+def residual_norm(X, Y, *, gain, bias, eps=1e-5):
+    return torch.nn.functional.layer_norm(X + {}, X.shape[-1:], gain, bias, eps)
+"""
 
 
 def question(seed: int = 0) -> Asked:
@@ -132,6 +138,22 @@ def test_a_fault_of_one_memory_layout_has_a_script_that_lays_it_so(place):
     script = write(place, found, candidate="flat.py:Right")
     assert (run(script).returncode, run(script, "--candidate", "right.py:Right").returncode) == (1, 0)
     assert found.given[0].layout == "transposed"
+
+
+def test_a_fault_of_one_arrays_layout_has_a_script_that_lays_that_array_so(place):
+    """Y is walked with X's strides: of four arrays the script lays one or two in another way, and the others as usual."""
+    (place / "strides.py").write_text(STRIDES.format("Y.as_strided(Y.shape, X.stride())"), encoding="utf-8")
+    (place / "own.py").write_text(STRIDES.format("Y"), encoding="utf-8")
+    numbers = {"gain": np.ones(4), "bias": np.zeros(4)}
+    rows = tuple(np.random.default_rng(0).integers(-8, 9, (2, 1, 4, 4)) / 8)
+    asked = Asked("residual_norm", rows, numbers, "transposed+contiguous+strided+offset")
+
+    with CandidateProxy(f"{place / 'strides.py'}:residual_norm") as walking:
+        found = smallest(Subject(walking, "float32"), "R1", "test_layouts", [asked])
+
+    assert found.given[0].layout == "transposed+contiguous+contiguous+contiguous"
+    script = write(place, found, candidate="strides.py:residual_norm")
+    assert (run(script).returncode, run(script, "--candidate", "own.py:residual_norm").returncode) == (1, 0)
 
 
 def test_a_fault_of_arrays_used_twice_has_a_script_that_uses_them_twice(place):

@@ -309,7 +309,7 @@ class Candidate:
         if isinstance(value, str):  # the name of a dtype
             return getattr(torch if self.arrays == "torch" else np, value)
         device = request["device"] if self.arrays == "torch" else None
-        inputs.append(layouts.Handed(path, value, request["dtype"], device, request["layout"]))
+        inputs.append(layouts.Handed(path, value, request["dtype"], device, layouts.of(request["layout"], len(inputs))))
         return inputs[-1].given
 
 

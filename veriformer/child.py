@@ -24,7 +24,7 @@ from veriformer.losses import Failure, Losses
 from veriformer.processes import Worker, zygote
 
 DTYPES = {"torch": ("float64", "float32", "bfloat16", "float16"), "numpy": ("float64", "float32", "float16")}
-LAYOUTS = ("contiguous", *layouts.LAYOUTS, layouts.REFILLED, layouts.ASKED_BEFORE)
+LAYOUTS = (layouts.CONTIGUOUS, *layouts.LAYOUTS, layouts.REFILLED, layouts.ASKED_BEFORE)
 
 
 class TargetError(ValueError):
@@ -143,7 +143,7 @@ class CandidateProxy:
         if dtype not in DTYPES[self.arrays]:
             hint = " (numpy has no bfloat16)" if dtype == "bfloat16" else ""
             raise TargetError(f"{self.name}: expected a dtype of {', '.join(DTYPES[self.arrays])}, got {dtype}{hint}")
-        if layout not in (None, *LAYOUTS):
+        if layout is not None and not set(layout.split(layouts.BESIDE)) <= set(LAYOUTS):
             raise ValueError(f"layout: expected one of {', '.join(LAYOUTS)}, got {layout!r}")
         if step == "positional_encoding":
             kwargs = {**kwargs, "dtype": {"@dtype": dtype}}

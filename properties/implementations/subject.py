@@ -50,7 +50,7 @@ class Adapter(Protocol):
 class Subject:
     """One implementation at one dtype on one device; every step it offers is a method of this object."""
 
-    layout: str | None = None  # how the memory of its inputs lies: one of `layouts.LAYOUTS`, REFILLED, ASKED_BEFORE, or contiguous
+    layout: str | None = None  # of its inputs in memory, as `layouts.of` reads it; REFILLED, ASKED_BEFORE
 
     def __init__(self, adapter: Adapter, dtype: str = "float64", device: str = "cpu") -> None:
         if dtype not in DTYPES:
@@ -191,7 +191,7 @@ class Subject:
         if not isinstance(value, np.ndarray):
             return value
         device = self.device if self.adapter.arrays == "torch" else None
-        handed.append(Handed(path, np.array(value, copy=True, order="C"), self.dtype, device, self.layout))
+        handed.append(Handed(path, np.array(value, copy=True, order="C"), self.dtype, device, layouts.of(self.layout, len(handed))))
         given = handed[-1].given
         if device is None:
             given.flags.writeable = False
