@@ -1,6 +1,8 @@
 """Progress of a long job on stderr. In a file of its own, since it is wanted before anything that takes seconds to import."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -28,6 +30,17 @@ class Bar:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self.bar:
             self.bar.stop()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Without the bar on the screen, so that something else can be printed."""
+        if self.bar:
+            self.bar.stop()
+        try:
+            yield
+        finally:
+            if self.bar:
+                self.bar.start()
 
     def show(self, what: str, done: int, planned: int) -> None:
         """Say what is being done, and how many group measurements of those planned are."""

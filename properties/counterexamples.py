@@ -5,15 +5,17 @@ than rounding allows, in the fewest calls that show it. `counterexample_files` w
 """
 
 import hashlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 from hypothesis.errors import UnsatisfiedAssumption
 
-from properties.budgets import COPIES, FAIL, budget
+from properties.budgets import COPIES, FAIL, HOPELESS, SUSPECT, budget
 from properties.calls import Asked
 from properties.contracts import in_force
 from properties.conventions import asked as as_they_want_it
@@ -28,7 +30,9 @@ from properties.oracle import ORACLES, oracle
 from properties.verdicts import CandidateCrash, CandidateError, CandidateTimeout
 
 WRONG = "wrong"  # an answer further from the oracle's than rounding allows
-SURELY = "wrong beyond the proven bound"  # other kinds of fault are an exception's name
+SURELY = "wrong beyond the proven bound"
+NAN, INFINITE, FINITE = "NaN", "infinite", "finite where it must not be"  # an answer of another category than the oracle's
+SHAPE = "of another shape"  # what remains is an exception's name
 
 
 class Answer(NamedTuple):
@@ -38,16 +42,30 @@ class Answer(NamedTuple):
     allowed: np.ndarray  # by a budget
     sure: np.ndarray  # by a budget and, where there is one, by the proven bound: no honest answer is further off
 
-    def over(self, got: np.ndarray, allowed: np.ndarray) -> bool:
-        """Whether a component is further from what is expected than that."""
-        if got.shape != self.exact.shape:
-            return True
+    def over(self, got: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+        """Which components are further from what is expected than that."""
         with np.errstate(invalid="ignore"):
             same = (got == self.exact) | ((got != got) & (self.exact != self.exact))  # noqa: PLR0124 (NaN)
-            return bool((~same & (allowed != np.inf) & ~(np.abs(got * 1.0 - self.exact * 1.0) <= allowed)).any())
+            return ~same & (allowed != np.inf) & ~(np.abs(got * 1.0 - self.exact * 1.0) <= allowed)
+
+    def settles(self, got: np.ndarray) -> bool:
+        """Whether bounds from few trials are enough to judge: they are by as much as a budget itself asks for no others."""
+        if got.shape != self.exact.shape:
+            return True
+        near, far = self.over(got, self.allowed * (SUSPECT / FAIL)), self.over(got, self.sure * (HOPELESS / FAIL))
+        both_finite = np.isfinite(got * 1.0) & np.isfinite(self.exact * 1.0)
+        return not near.any() or bool(far.any() and both_finite[near].all())
 
 
 Answers = list[Answer]
+
+
+class Fault(NamedTuple):
+    """What is wrong with an answer."""
+
+    kind: str  # WRONG, SURELY, NAN, INFINITE, FINITE, SHAPE, or an exception's name
+    detail: str  # in one line
+    error: Exception | None = None  # what was raised in place of an answer
 
 
 @dataclass(frozen=True)
@@ -62,12 +80,21 @@ class Counterexample:
     calls: tuple[Asked, ...]
     given: tuple[Asked, ...]  # the same as the implementation wants them, in its own conventions
     answers: tuple[Answers, ...]  # likewise
+    fault: Fault  # what the last of them shows
+    name: str = ""  # of the failure it is a counterexample of; "": one of its own
 
     @property
     def id(self) -> str:
-        """A name that says what is broken, by whom and in which dtype; the same fault of the same numbers has the same."""
+        """The name of the failure; or one that says what is broken, by whom and in which dtype, the same for the same numbers."""
+        if self.name:
+            return self.name
         digest = hashlib.blake2b(repr((self.law, self.calls)).encode(), digest_size=3).hexdigest()
-        return "-".join([self.claim, _plain(self.implementation.replace(".py:", ".")), self.calls[-1].step, self.dtype, digest])
+        return "-".join([self.claim, as_name(self.implementation.replace(".py:", ".")), self.calls[-1].step, self.dtype, digest])
+
+    @property
+    def ends_its_process(self) -> bool:
+        """Whether the implementation crashes or hangs, and the script with it."""
+        return self.fault.kind.startswith((CandidateCrash.__name__, CandidateTimeout.__name__))
 
     @property
     def title(self) -> str:
@@ -80,18 +107,22 @@ class Counterexample:
         return sum(numbers(call) for call in self.calls)
 
 
-def _plain(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "._" else "_" for letter in name)
+def as_name(text: str) -> str:
+    """The text as a part of a file's name."""
+    return "".join(letter if letter.isalnum() or letter in "._" else "_" for letter in text)
 
 
 # ---- what is expected ----
 
 
-def answers(subject: Subject, asked: Asked) -> Answers | None:
-    """What the subject must answer, and within which bounds; None where no single number can be held to one."""
+def answers(subject: Subject, asked: Asked, *, again: bool = True) -> Answers | None:
+    """What the subject must answer, and within which bounds; None where no single number can be held to one.
+
+    Without `again` the bounds are from a budget's first trials, which are few: enough for what is far off or not off at all.
+    """
     step, kwargs = asked.step, asked.kwargs
     if step == "kv_cache":
-        return _answers_of_a_cache(subject, asked)
+        return _answers_of_a_cache(subject, asked, again=again)
     args = posed(step, asked.args, subject.conventions)
     if step == "generation":
         return _written(subject, asked)
@@ -100,12 +131,12 @@ def answers(subject: Subject, asked: Asked) -> Answers | None:
         return [Answer(exact, *[np.zeros(exact.shape)] * 2)]
     if step not in ORACLES or subject.conventions.eps == "outside":
         return None
-    return [_allowed(subject, step, args, kwargs)]
+    return [_allowed(subject, step, args, kwargs, again=again)]
 
 
-def _allowed(subject: Subject, step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Answer:
+def _allowed(subject: Subject, step: str, args: tuple[Any, ...], kwargs: dict[str, Any], *, again: bool = True) -> Answer:
     first = budget(step, *args, contract=in_force(subject), **kwargs)
-    derived = first.again()
+    derived = first.again() if again else first
     allowed = sure = FAIL * derived.scale
     if derived.bound is not None:
         allowed = np.minimum(allowed, np.maximum(derived.bound, 2 * first.scale))  # as a budget puts it, below the ceiling
@@ -115,13 +146,13 @@ def _allowed(subject: Subject, step: str, args: tuple[Any, ...], kwargs: dict[st
     return Answer(np.asarray(derived.exact), *bounds)
 
 
-def _answers_of_a_cache(subject: Subject, asked: Asked) -> Answers:
+def _answers_of_a_cache(subject: Subject, asked: Asked, *, again: bool) -> Answers:
     """Those of a cache that recomputes; the bounds are recomputed likewise."""
     both = []
     for which in range(len(Answer._fields)):
 
         def transformer(*args: Any, which: int = which, **kwargs: Any) -> np.ndarray:
-            return _allowed(subject, "transformer", args, kwargs)[which]
+            return _allowed(subject, "transformer", args, kwargs, again=again)[which]
 
         results = play(partial(Recomputed, transformer), *asked.args, **asked.kwargs)["results"]
         both.append([logits for logits, _ in results if logits is not None])
@@ -141,31 +172,62 @@ def _written(subject: Subject, asked: Asked) -> Answers | None:
 
 
 def fault(subject: Subject, calls: Sequence[Asked]) -> str | None:
-    """The kind of fault that the last of these calls shows: SURELY, WRONG, an exception's name, or None; the others come before it.
+    """The kind of fault that the last of these calls shows, or None; see `seen`."""
+    found = seen(subject, calls)
+    return None if found is None else found.kind
 
-    The implementation begins anew where it can (`close`), so that only these calls can have led to what is seen.
+
+def seen(subject: Subject, calls: Sequence[Asked], *, anew: bool = True) -> Fault | None:
+    """The fault that the last of these calls shows, or None; the others come before it.
+
+    The implementation begins `anew` where it can (`close`), so that only these calls can have led to what is seen.
     """
     *before, last = calls
     try:
-        expected = answers(subject, last)
+        expected = answers(subject, last, again=False)
     except (ValueError, TypeError, IndexError, KeyError, AttributeError):
         return None  # not a question that can be asked
-    getattr(subject.adapter, "close", lambda: None)()
+    if anew:
+        getattr(subject.adapter, "close", lambda: None)()
     try:
         for call in before:
             subject.reading(call.layout).call(call.step, *call.args, **call.kwargs)
         got = subject.reading(last.layout).call(last.step, *last.args, **last.kwargs)
     except (CandidateError, CandidateCrash, CandidateTimeout) as error:
-        return f"{type(error).__name__} {str(error).split(' raised ')[-1].split(':')[0]}"
-    except UnsatisfiedAssumption:
-        return None  # not a question that it takes
+        return Fault(f"{type(error).__name__} {str(error).split(' raised ')[-1].split(':')[0]}", str(error), error)
+    except UnsatisfiedAssumption:  # it does not take these arguments
+        return None
     if expected is None:
         return None
     found = [logits for logits, _ in got["results"] if logits is not None] if last.step == "kv_cache" else [got]
-    both = list(zip(found, expected, strict=True))
-    if any(answer.over(each, answer.sure) for each, answer in both):
-        return SURELY
-    return WRONG if any(answer.over(each, answer.allowed) for each, answer in both) else None
+    if not all(answer.settles(each) for each, answer in zip(found, expected, strict=True)):
+        expected = answers(subject, last) or []
+    wrong = [shown for each, answer in zip(found, expected, strict=True) if (shown := _difference(answer, each)) is not None]
+    return next((shown for shown in wrong if shown.kind != WRONG), wrong[0] if wrong else None)
+
+
+def _difference(answer: Answer, got: np.ndarray) -> Fault | None:
+    """How an answer differs from what is expected by more than is allowed, and where the most."""
+    if got.shape != answer.exact.shape:
+        return Fault(SHAPE, f"expected a result of shape {answer.exact.shape}, got {got.shape}")
+    exact, given = answer.exact * 1.0, got * 1.0
+    off = answer.over(got, answer.allowed)
+    if not off.any():
+        return None
+    kinds = {
+        NAN: off & np.isnan(given),
+        INFINITE: off & np.isinf(given),
+        FINITE: off & ~np.isfinite(exact),
+        SURELY: answer.over(got, answer.sure),
+        WRONG: off,
+    }
+    kind = next(kind for kind, places in kinds.items() if places.any())
+    with np.errstate(invalid="ignore", divide="ignore"):
+        how_far = np.where(kinds[kind], np.nan_to_num(np.abs(given - exact) / answer.allowed, nan=np.inf), -1.0)
+    place = tuple(int(i) for i in np.unravel_index(int(how_far.argmax()), off.shape))
+    bound = f" ± {answer.allowed[place]:.3g}" if kind in (SURELY, WRONG) and answer.allowed[place] else ""
+    values = f"expected {answer.exact[place].item()}{bound}, got {got[place].item()} at {place}"
+    return Fault(kind, f"{values}; {int(off.sum())} of {off.size} are off by more than rounding" if off.size > 1 else values)
 
 
 def innocent(asked: Asked, dtype: str) -> bool:
@@ -177,44 +239,69 @@ def innocent(asked: Asked, dtype: str) -> bool:
 # ---- from a broken property to a counterexample ----
 
 
-def smallest(subject: Subject, claim: str, prop: str, calls: Sequence[Asked], *, seconds: float = SECONDS) -> Counterexample | None:
-    """The smallest counterexample found in what a broken example asked; None where no answer alone is out of bounds."""
-    shown = _showing(subject, calls)
+def smallest(
+    subject: Subject, claim: str, prop: str, calls: Sequence[Asked], *, seconds: float = SECONDS, name: str = ""
+) -> Counterexample | None:
+    """The smallest counterexample found in what a broken example asked; None where no answer alone is out of bounds.
+
+    It is looked for with the implementation as it is by now, as a start of its process for every trial would take most of the
+    time. What is found must show in a new process, and on the fast implementation it must not; otherwise every trial is held to
+    both.
+    """
+    for strictly in (False, True):
+        shown = _made_small(subject, calls, strictly=strictly, until=time.monotonic() + seconds / (1 + strictly))
+        fault = None if shown is None else seen(subject, shown)
+        if shown is not None and fault is not None and innocent(shown[-1], subject.dtype):
+            return _told(subject, claim, prop, shown, fault, name)
+    return None
+
+
+def _made_small(subject: Subject, calls: Sequence[Asked], *, strictly: bool, until: float) -> tuple[Asked, ...] | None:
+    shown = _showing(subject, calls, until) if strictly else alone(subject, calls)
     if shown is None:
         return None
     *before, last = shown
-    kind = fault(subject, shown)
+    found = seen(subject, shown, anew=strictly)
 
     def shows(smaller: Asked) -> bool:
-        return fault(subject, [*before, smaller]) == kind and innocent(smaller, subject.dtype)
+        same = found is not None and (other := seen(subject, [*before, smaller], anew=strictly)) and other.kind == found.kind
+        return bool(same) and (not strictly or innocent(smaller, subject.dtype))
 
-    last = minimised(last, shows, seconds=seconds)
-    shown = (*before, last)
+    return (*before, minimised(last, shows, seconds=until - time.monotonic()))
+
+
+def _told(subject: Subject, claim: str, prop: str, shown: tuple[Asked, ...], fault: Fault, name: str) -> Counterexample:
     expected = [answers(subject, call) for call in shown]
     given = tuple(
         Asked(call.step, *as_they_want_it(call.step, call.args, call.kwargs, subject.conventions), call.layout) for call in shown
     )
     found = [_as_they_say_it(subject, call, each) if each else [] for call, each in zip(shown, expected, strict=True)]
-    if kind == SURELY:
+    if fault.kind == SURELY:
         found = [[answer._replace(allowed=answer.sure) for answer in each] for each in found]
-    return Counterexample(claim, prop, subject.name, subject.dtype, subject.adapter.arrays, tuple(shown), given, tuple(found))
+    about = (claim, prop, subject.name, subject.dtype, subject.adapter.arrays)
+    return Counterexample(*about, shown, given, tuple(found), fault, name)
 
 
-def _showing(subject: Subject, calls: Sequence[Asked]) -> tuple[Asked, ...] | None:
-    """One call that shows the fault alone, or the fewest last ones that show it together.
+def alone(subject: Subject, calls: Sequence[Asked]) -> tuple[Asked] | None:
+    """The last call that shows a fault by itself, the implementation being asked as it is by now."""
+    return next(((call,) for call in reversed(calls) if seen(subject, [call], anew=False) is not None), None)
+
+
+def _showing(subject: Subject, calls: Sequence[Asked], until: float) -> tuple[Asked, ...] | None:
+    """One call that shows the fault alone, or the fewest last ones that show it together; None where there is none by `until`.
 
     What was kept from a call of an earlier example is shown by one on arrays that held zeros when they were asked about before, or
     on parameters that were asked for something else before.
     """
-    for call in reversed(calls):
-        if fault(subject, [call]) is not None:
-            return (call,)
-    for count in range(2, len(calls) + 1):
-        for end in range(len(calls), count - 1, -1):
-            if calls[end - 1].step == calls[end - count].step and fault(subject, calls[end - count : end]) is not None:
-                return tuple(calls[end - count : end])
-    again = (call._replace(layout=before) for call in reversed(calls) for before in (REFILLED, ASKED_BEFORE))
-    return next(((call,) for call in again if fault(subject, [call]) is not None), None)
+    spans = [(end - count, end) for count in range(1, len(calls) + 1) for end in range(len(calls), count - 1, -1)]
+    together = (tuple(calls[first:end]) for first, end in spans if calls[first].step == calls[end - 1].step)
+    again = ((call._replace(layout=before),) for call in reversed(calls) for before in (REFILLED, ASKED_BEFORE))
+    for shown in chain(together, again):
+        if time.monotonic() > until:
+            return None
+        if fault(subject, shown) is not None:
+            return shown
+    return None
 
 
 def _as_they_say_it(subject: Subject, call: Asked, expected: Answers) -> Answers:

@@ -15,6 +15,7 @@ from typing import Any
 import hypothesis
 from hypothesis import Phase
 from hypothesis.errors import FlakyFailure, Unsatisfiable, UnsatisfiedAssumption
+from hypothesis.internal.conjecture import engine
 from hypothesis.statistics import collector
 
 from properties.calls import Asked, calls
@@ -24,6 +25,7 @@ from properties.verdicts import CandidateCrash, CandidateError, CandidateTimeout
 from reports.records import Verdict
 
 MESSAGE_KEPT = 4000  # characters of a message or a counterexample that a verdict carries
+SHRINKING = 300.0  # seconds that Hypothesis may take to make an example smaller, by its own rule
 
 
 class Vacuous(Exception):
@@ -95,7 +97,7 @@ def judge(test: Callable[[], object], prop: Property, name: str, subject: Subjec
         except BaseException as raised:  # a candidate in this process may raise SystemExit
             error = _smaller(raised) if small else raised
     verdict, message = _told(error, counts)
-    own = suite_error(_cause(error)) if verdict is Verdict.ERROR else ""
+    own = suite_error(cause_of(error)) if verdict is Verdict.ERROR else ""
     if own:
         message = f"an error of veriformer's own, not of {subject.name}: {own}"
     if known is not None and verdict in (Verdict.FAIL, Verdict.ERROR) and not own:
@@ -148,15 +150,16 @@ def run_property(
     name = test.__name__
     if not subject.offers(*prop.needs):
         return Judgement(Verdict.UNSUPPORTED, f"does not offer {', '.join(prop.needs)}")
-    with drawing(test, seed_of(prop.claim, name, subject.dtype, seed), examples, shrinking=small and not prop.shrinks):
+    shrinking = SHRINKING if small and not prop.shrinks else 0.0
+    with drawing(test, seed_of(prop.claim, name, subject.dtype, seed), examples, shrinking=shrinking):
         return judge(lambda: test(subject=subject), prop, name, subject, small=small)
 
 
 @contextmanager
-def drawing(test: Any, seed: int, examples: int | None = None, *, shrinking: bool = True) -> Iterator[None]:
+def drawing(test: Any, seed: int, examples: int | None = None, *, shrinking: float = SHRINKING) -> Iterator[None]:
     """While this lasts the Hypothesis test `test` draws from `seed`, and `examples` examples where that is given.
 
-    Without `shrinking` it stops at the first example that breaks it.
+    It takes up to `shrinking` seconds to find a smaller example than the first that breaks it; with none it stops there.
 
     Set from outside as Hypothesis's own pytest plugin does: its decorators would have to be applied before `--seed` is known.
     """
@@ -164,15 +167,17 @@ def drawing(test: Any, seed: int, examples: int | None = None, *, shrinking: boo
         yield
         return
     hypothesis.seed(seed)(test)
-    before = test._hypothesis_internal_use_settings  # noqa: SLF001
+    before, seconds = test._hypothesis_internal_use_settings, engine.MAX_SHRINKING_SECONDS  # noqa: SLF001
     wanted = hypothesis.settings(before, max_examples=examples or hypothesis.settings(before).max_examples)
     phases = [phase for phase in wanted.phases if shrinking or phase is not Phase.shrink]
     test._hypothesis_internal_use_settings = hypothesis.settings(wanted, phases=phases)  # noqa: SLF001
+    engine.MAX_SHRINKING_SECONDS = shrinking or seconds  # type: ignore[assignment] (a search within the test shrinks all the same)
     try:
         yield
     finally:
         test._hypothesis_internal_use_settings = before  # noqa: SLF001
         test._hypothesis_internal_use_seed = None  # noqa: SLF001
+        engine.MAX_SHRINKING_SECONDS = seconds
 
 
 def known_failure(subject: Subject, prop: Property, name: str) -> str | None:
@@ -198,7 +203,7 @@ def _told(error: BaseException | None, counts: Record) -> tuple[Verdict, str]:
         return Verdict.UNSUPPORTED, "agreement with the oracle says nothing of the oracle: it is not compared with itself"
     if counts.refused and _took_nothing(error, counts):
         return Verdict.UNSUPPORTED, counts.why_refused
-    cause = _cause(error)
+    cause = cause_of(error)
     verdict = {
         ClaimBroken: Verdict.FAIL,
         ConventionMismatch: Verdict.CONVENTION_MISMATCH,
@@ -211,7 +216,7 @@ def _told(error: BaseException | None, counts: Record) -> tuple[Verdict, str]:
     return verdict, f"{unsteady}{_text(cause) or type(cause).__name__}"
 
 
-def _cause(error: BaseException | None) -> BaseException | None:
+def cause_of(error: BaseException | None) -> BaseException | None:
     """What an example that fails only at times raised; any other error itself."""
     return error.exceptions[0] if isinstance(error, FlakyFailure) and error.exceptions else error
 
@@ -232,7 +237,9 @@ def _took_nothing(error: BaseException | None, counts: Record) -> bool:
 
 
 def _examples(statistics: dict[str, Any]) -> dict[str, int]:
-    cases = [case["status"] for phase in statistics.values() if isinstance(phase, dict) for case in phase.get("test-cases", ())]
+    """How many examples were tried until one broke the property, and how many were drawn in vain: not what shrinking tried."""
+    phases = [phase for name, phase in statistics.items() if isinstance(phase, dict) and name != "shrink-phase"]
+    cases = [case["status"] for phase in phases for case in phase.get("test-cases", ())]
     if not cases:
         return {"generated": 1, "filtered": 0}
     tried = sum(status in ("valid", "interesting") for status in cases)

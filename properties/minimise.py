@@ -40,6 +40,9 @@ AXES: dict[str, dict[int | str, str]] = {
 }
 """The axes of a step's arguments that can be cut, one letter each, counted from the last; a dot is one that cannot."""
 
+NUMBERS: dict[str, tuple[int | str, ...]] = {"mask": (0, 1), "positional_encoding": (0, 1), "generation": ("length",)}
+"""The arguments of a step that are numbers of rows, columns or words by themselves."""
+
 LEAVABLE = ("b_Q", "b_K", "b_V", "b_O", "b_out", "final_norm", "encoder_norm", "decoder_norm", "b")
 """Parameters that a step does without."""
 
@@ -69,7 +72,7 @@ def size(asked: Asked) -> tuple[float, ...]:
     finite = np.where(np.isfinite(numbers), numbers, 0.0)
     return (
         len(asked.kwargs.get("program", ())),
-        numbers.size + len(arrays),
+        numbers.size + len(arrays) + sum(number for _, number in _numbers(asked)) + (asked.layout is not None),
         int(np.count_nonzero(numbers)),
         int(np.count_nonzero(finite != np.round(finite))),
         float(np.abs(finite).sum()),
@@ -115,12 +118,24 @@ def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 
 
 def _smaller(asked: Asked) -> Iterator[Asked]:
+    yield from corners(asked)
     yield from _with_shorter_programs(asked)
     yield from _without_options(asked)
     yield from _with_fewer_layers(asked)
     yield from _cut(asked)
+    yield from _with_smaller_numbers(asked)
     yield from _plainer(asked)
     yield from _with_plainer_layouts(asked)
+
+
+def corners(asked: Asked) -> Iterator[Asked]:
+    """With one, two or three of everything: so little is asked at once that trying it costs next to nothing."""
+    for length in (1, 2, 3):
+        corner = asked
+        for letter in _letters(asked):
+            whole = _length(asked, letter)
+            corner = _cut_out(corner, letter, whole, list(range(length, whole)))
+        yield corner
 
 
 def _with_shorter_programs(asked: Asked) -> Iterator[Asked]:
@@ -133,7 +148,9 @@ def _with_shorter_programs(asked: Asked) -> Iterator[Asked]:
 
 
 def _without_options(asked: Asked) -> Iterator[Asked]:
-    """Without a mask, a bias, a norm that may be left out."""
+    """Without a mask, a bias, a norm that may be left out, a layout in memory."""
+    if asked.layout is not None:
+        yield asked._replace(layout=None)
     for i, value in enumerate(asked.args):
         if isinstance(value, np.ndarray) and value.dtype == bool:
             yield replaced(asked, ("args", i), None)
@@ -159,12 +176,30 @@ def _with_fewer_layers(asked: Asked) -> Iterator[Asked]:
 
 def _cut(asked: Asked) -> Iterator[Asked]:
     """With an axis cut to half, or by one: rows, keys, heads, features, sentences."""
-    axes = AXES.get(asked.step, {})
-    for letter in sorted({letter for letters in axes.values() for letter in letters.split()} - {"."}):
+    for letter in _letters(asked):
         length = _length(asked, letter)
         for gone in _pieces(length):
             if len(gone) < length:
                 yield _cut_out(asked, letter, length, gone)
+
+
+def _letters(asked: Asked) -> list[str]:
+    axes = AXES.get(asked.step, {})
+    return sorted({letter for letters in axes.values() for letter in letters.split()} - {"."})
+
+
+def _with_smaller_numbers(asked: Asked) -> Iterator[Asked]:
+    """With a number of rows, columns or words that is 1, or less by half, by a quarter, …, by one."""
+    for path, number in _numbers(asked):
+        halves = [number >> bits for bits in range(1, int(number).bit_length())]
+        yield from (replaced(asked, path, number - less) for less in (number - 1, *halves) if less > 0)
+
+
+def _numbers(asked: Asked) -> list[tuple[tuple[str, int | str], int]]:
+    """The numbers of rows, columns or words among the arguments, each with the way to it."""
+    places = NUMBERS.get(asked.step, ())
+    found = [(("args", where), asked.args[where]) for where in places if isinstance(where, int) and where < len(asked.args)]
+    return [*found, *((("kwargs", where), asked.kwargs[where]) for where in places if where in asked.kwargs)]
 
 
 def _pieces(length: int) -> list[list[int]]:

@@ -4,6 +4,7 @@ One face for everybody: tensors with a leading batch axis, nested dicts of tenso
 implementation lacks is UNSUPPORTED, never a failure.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,6 +92,13 @@ _ROWS = [
 ]
 
 STEPS: dict[str, Step] = {step.name: step for step in _ROWS}
+
+
+def positional_names(step: str, count: int) -> list[str]:
+    """The names of the first arguments of `step`, from its signature, for a message about one of them."""
+    arguments = re.sub(r"\([^)]*\)", "", STEPS[step].arguments) if step in STEPS else ""
+    names = [name for part in arguments.split(",") if (name := part.split("=")[0].strip()) not in ("", "*")]
+    return [*names, *(f"[{i}]" for i in range(len(names), count))][:count]
 
 
 def expected_shape(step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, ...]:

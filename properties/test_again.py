@@ -6,7 +6,7 @@ from pathlib import Path
 
 from properties.claims import claim
 from properties.corpus import Stored, in_dtype, stored
-from properties.counterexamples import answers, fault
+from properties.counterexamples import answers, seen
 from properties.implementations.subject import Subject
 from properties.verdicts import ClaimBroken, record
 
@@ -18,8 +18,8 @@ def asking_again(identifier: str, steps: tuple[str, ...], cases: Sequence[Stored
         """Calls that once showed a fault are answered within the budget."""
         for case in cases:
             calls, refused = in_dtype(subject, case.calls), record.current.refused
-            if kind := fault(subject, calls):
-                raise ClaimBroken(f"{case.id} shows again ({kind})")
+            if found := seen(subject, calls):
+                raise found.error or ClaimBroken(f"{case.id} shows again ({found.kind})")
             if record.current.refused > refused:
                 continue
             record.compared(sum(answer.exact.size for answer in answers(subject, calls[-1]) or ()) or 1)  # 1: that it answers

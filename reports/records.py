@@ -108,6 +108,12 @@ class VerdictRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     verdict: Verdict
     message: str = ""
     counterexample: Annotated[str, Meta(description="the smallest input found that shows it")] = ""
+    failure: Annotated[
+        str, Meta(description="the failure it is one of, in whatever dtype: the same step, wrong in the same way")
+    ] = ""
+    refers: Annotated[bool, Meta(description="whether the counterexample of this failure stands with another of its verdicts")] = (
+        False
+    )
     share: Annotated[Extended | None, Meta(description="the largest error, as a share of the budget; above 1 it is over")] = None
     place: Annotated[str | None, Meta(description="the index of the worst component")] = None
     expected: str | None = None
@@ -144,6 +150,7 @@ class VerdictRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         isolated = "" if self.isolated else ", not isolated"
         text = f"{self.claim} {self.verdict} ({self.name}, {self.implementation}, {self.dtype}, {self.device}{isolated})"
         example = f"\n    {self.counterexample}" if self.counterexample and self.broken else ""
+        example = f"\n    the same failure as {self.failure}" if self.refers else example
         return f"{text}: {self.message}{seen}{example}" if self.message else f"{text}{example}"
 
 

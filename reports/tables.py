@@ -85,9 +85,15 @@ def tally(grid: Table) -> Table:
 
 
 def broken(checked: Table) -> list[Line]:
-    """One entry a broken (claim, implementation): its plainest counterexample, and where else the same is broken."""
+    """One entry a broken (claim, implementation): its plainest counterexample, and where else the same is broken.
+
+    A verdict that refers to the counterexample of another, as one of the same failure, is shown with that one.
+    """
     entries: list[Line] = []
-    red = checked[checked["verdict"].isin(BROKEN)]
+    red = checked[checked["verdict"].isin(BROKEN)].copy()
+    explained = red[red["failure"].ne("") & ~red["refers"].astype(bool)].drop_duplicates("failure").set_index("failure")
+    elsewhere = red["failure"].map(explained["counterexample"].to_dict()).astype(object).fillna("")
+    red["counterexample"] = red["counterexample"].where(~red["refers"].astype(bool), elsewhere)
     for _, group in red.groupby(["claim", "implementation"], sort=False):
         rows = _records(group)
         lead = min(rows, key=lambda row: (not row["counterexample"], len(row["counterexample"])))

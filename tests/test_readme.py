@@ -14,7 +14,7 @@ from reference import STEPS
 from veriformer import verify
 from veriformer.cli import COMMANDS
 from veriformer.results import Results
-from veriformer.show import show
+from veriformer.show import Cards, show
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -123,7 +123,7 @@ def test_its_verification_is_the_committed_run(monkeypatch):
     """What the command prints of it, line by line."""
     monkeypatch.chdir(ROOT)
     told = StringIO()
-    show(Results.of(RUN), Console(file=told, width=100, highlight=False))
+    show(Results.of(RUN), Cards(Console(file=told, width=100, highlight=False)))
     printed = [line.rstrip() for line in told.getvalue().splitlines()]
 
     assert "```\n{}\n```".format("\n".join(printed)) in README

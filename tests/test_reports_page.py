@@ -264,6 +264,21 @@ def test_infinite_errors_and_defects_of_the_suite_are_on_the_page(tmp_path):
         assert "ZeroDivisionError: division by zero" in text
 
 
+def test_claim_that_refers_to_the_counterexample_of_another_is_shown_with_it(tmp_path):
+    """Two claims broken by one failure: the smallest input that it has stands with both."""
+    lines = sample_runs.checks()
+    first, second = (next(line for line in lines if line["claim"] == claim) for claim in ("A5", "M3"))
+    for line in (first, second):
+        line |= {"verdict": "FAIL", "failure": "mine-softmax-wrong-1", "message": "off"}
+    first |= {"counterexample": "x = 0.125"}
+    second |= {"refers": True}
+
+    page, markdown = report(sample_runs.write(tmp_path / "run", lines), tmp_path / "out")
+
+    for text in (page.words(), markdown):
+        assert text.count("x = 0.125") == 2
+
+
 def test_hostile_names_do_nothing(tmp_path):
     """Tags, attributes, escape sequences, turned text, table bars and links stay text, wherever a name can stand."""
     lines = [

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from properties import runs
 from veriformer.results import Results
-from veriformer.show import show
+from veriformer.show import Cards, show
 
 
 def shown(tmp_path, *lines: dict) -> str:
@@ -26,7 +26,7 @@ def shown(tmp_path, *lines: dict) -> str:
     for line in lines:
         runs.append(tmp_path / "run" / "verify.jsonl", line)
     output = io.StringIO()
-    show(Results.of(tmp_path / "run"), Console(file=output, width=120, highlight=False))
+    show(Results.of(tmp_path / "run"), Cards(Console(file=output, width=120, highlight=False)))
     return output.getvalue()
 
 

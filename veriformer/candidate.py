@@ -20,6 +20,7 @@ import inspect
 import json
 import os
 import resource
+import runpy
 import signal
 import socket
 import sys
@@ -151,12 +152,15 @@ class TargetRefused(Exception):
 
 
 def serve(connection: socket.socket) -> None:
-    """Answer requests until the parent closes the connection. The first one says what to import."""
-    reach.close()
+    """Answer requests until the parent closes the connection. The first one says what to import, or which script to run."""
     candidate: Candidate | None = None
     while True:
         request = wire.receive(partial(wire.read_exactly, connection))
+        if "script" in request:
+            run(request)
+            return
         if candidate is None:
+            reach.close()
             try:
                 candidate = Candidate(request)
                 answer: dict[str, Any] = candidate.card()
@@ -167,6 +171,13 @@ def serve(connection: socket.socket) -> None:
         else:
             answer = candidate.answer(request)
         connection.sendall(wire.encode(answer))
+
+
+def run(request: dict[str, Any]) -> None:
+    """Run a script as `python SCRIPT OPTIONS` would in that folder, but for the time that importing torch takes."""
+    os.chdir(request["folder"])
+    sys.argv = [request["script"], *request["options"]]
+    runpy.run_path(request["script"], run_name="__main__")
 
 
 def load(target: str) -> tuple[Any, str]:

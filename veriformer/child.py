@@ -5,7 +5,6 @@ the input that caused it; the next call gets a new process. `veriformer.candidat
 """
 
 import hashlib
-import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from properties import declarations, layouts
 from properties.implementations import returned
 from properties.implementations.accepted import accepted
-from properties.steps import STEPS
+from properties.steps import STEPS, positional_names
 from properties.verdicts import CandidateCrash, CandidateError, CandidateTimeout, NotOffered
 from veriformer import wire
 from veriformer.losses import Failure, Losses
@@ -152,7 +151,7 @@ class CandidateProxy:
                 "step": step,
                 "args": [_widened(value) for value in args],
                 "kwargs": _widened(kwargs),
-                "names": _positional_names(step, len(args)),
+                "names": positional_names(step, len(args)),
                 "dtype": dtype,
                 "device": device or self.device,
                 "layout": layout,
@@ -261,10 +260,3 @@ def _widened(value: Any) -> Any:
         return value
     wide = {"f": np.float64, "b": np.bool_, "i": np.int64, "u": np.int64}[value.dtype.kind]
     return np.asarray(value, wide)
-
-
-def _positional_names(step: str, count: int) -> list[str]:
-    """The names of the first arguments of `step`, from its signature, for a message about one of them."""
-    arguments = re.sub(r"\([^)]*\)", "", STEPS[step].arguments) if step in STEPS else ""
-    names = [name for part in arguments.split(",") if (name := part.split("=")[0].strip()) not in ("", "*")]
-    return [*names, *(f"[{i}]" for i in range(len(names), count))][:count]

@@ -40,6 +40,7 @@ class Request:
     like: str | None = None  # whose conventions those are that are not named
     examples: int | None = None
     seed: int | None = None
+    maxfail: int | None = None  # broken checks after which nothing more is run
     profile: str = "ci"
     max_time: float = 10.0
     workers: int = 1
@@ -70,6 +71,7 @@ class Request:
         options += [f"--{name}={said}" for name, said in declared.items() if said]
         options += [f"--examples={self.examples}"] if self.examples is not None else []
         options += [f"--seed={self.seed}"] if self.seed is not None else []
+        options += [f"--maxfail={self.maxfail}"] if self.maxfail is not None else []
         return options + (["-pxdist", f"--numprocesses={self.workers}", "--dist=worksteal"] if self.workers > 1 else [])
 
 

@@ -89,13 +89,18 @@ class Worker:
         place = next((f"{Path(file).name}:{line} in {function}" for file, line, function in own), "")
         return place, returned.printable(" / ".join(line.strip() for line in printed.splitlines()[-3:])[-300:])
 
-    def end(self) -> str:
-        """In words, how the process ended by itself."""
+    def exit_code(self) -> int | None:
+        """The code that the process ended with by itself, as subprocess gives it; None where it had to be ended."""
         if (finish := self._finish.detach()) is None:
-            return "was ended"
+            return None
         _, function, args, _ = finish
         found = function(*args, grace=5.0)
-        return "closed its connection" if found["ended_by_us"] else ending(found["code"])
+        return None if found["ended_by_us"] else found["code"]
+
+    def end(self) -> str:
+        """In words, how the process ended by itself."""
+        code = self.exit_code()
+        return "closed its connection" if code is None else ending(code)
 
     def close(self) -> None:
         """Kill the process and whatever it started."""

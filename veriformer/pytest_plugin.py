@@ -10,7 +10,7 @@ import secrets
 import sys
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from properties.convention_probes import Settled
     from properties.implementations.subject import Adapter, Subject
     from reports.records import Check, Follows
+    from veriformer.replay import Failures
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAN = pytest.StashKey["Plan"]()
@@ -57,6 +58,13 @@ class Plan:
     callables: dict[str, Any]  # of `veriformer.verify`: objects that no other process could import, by name
     _adapters: dict[str, "Adapter"] = field(default_factory=dict)
     _settled: dict[Cell, "Settled"] = field(default_factory=dict)
+
+    @cached_property
+    def failures(self) -> "Failures":
+        """Those that this run has met."""
+        from veriformer.replay import Failures
+
+        return Failures(self.run)
 
     def adapter(self, name: str) -> "Adapter":
         """The implementation of that name, made once. Raises UsageError for one that cannot be had."""
@@ -341,19 +349,25 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         seed = seed_of(prop.claim, name, subject.dtype, plan.seed)
         dtypes = {cell.dtype for cell in _cells_of(plan, prop) if asked and cell.implementation == asked.implementation}
         examples = config.option.examples or profiles.examples_in_each(len(dtypes))
-        with drawing(pyfuncitem.obj, seed, examples, shrinking=not prop.shrinks):
-            judgement = judge(lambda: pyfuncitem.obj(**arguments), prop, name, subject)
+
+        def judged(*, small: bool) -> Judgement:
+            shrinking = replay.SECONDS if small and not prop.shrinks else 0.0
+            with drawing(pyfuncitem.obj, seed, examples, shrinking=shrinking):
+                return judge(lambda: pyfuncitem.obj(**arguments), prop, name, subject, small=small)
+
+        judgement = judged(small=False)
     else:
         judgement = Judgement(Verdict.UNSUPPORTED, f"{subject.name} does not offer {', '.join(prop.needs)}")
     pyfuncitem.stash[JUDGEMENT] = line = judgement.as_line()
-    run = plan.run
-    if run is not None and judgement.error is not None and not judgement.suite_error:
+    if judgement.error is not None and not judgement.suite_error:
         try:
-            script = replay.script(run, subject, prop.claim, name, judgement)
+            line |= {"refers": False} | replay.explained(
+                plan.failures, subject, prop.claim, name, judgement, lambda: judged(small=True)
+            )
         except Exception as error:  # the verdict stands all the same
-            line["suite_error"] = f"no script could be written of this counterexample: {suite_error(error)}"
+            line["suite_error"] = f"its counterexample could not be made small: {suite_error(error) or error}"
         else:
-            line["counterexample"] += f"\nveriformer repro {script.stem}" if script else ""
+            judgement.error.add_note(f"the same failure as {line['failure']}" if line["refers"] else str(line["counterexample"]))
     if judgement.verdict in (Verdict.UNSUPPORTED, Verdict.KNOWN_FAILURE):
         pytest.skip(f"{judgement.verdict}: {judgement.message}")
     if judgement.error is not None:
@@ -437,6 +451,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     from properties import runs
 
     manifest = {"planned": planned(session.items), "seed": plan.seed, "command": list(session.config.invocation_params.args)}
+    if maxfail := session.config.option.maxfail:
+        manifest["maxfail"] = maxfail
     manifest = runs.create(plan.run, manifest | {"environment": runs.environment(plan.devices[0])})
     cells = dict.fromkeys(cell for item in session.items if (cell := _cell(item)) is not None)
     runs.rewrite(plan.run, manifest | {"follows": [plan.followed(cell) for cell in cells]})

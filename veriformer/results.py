@@ -19,18 +19,19 @@ class Results:
     findings: list[VerdictRecord]
     planned: list[Check]
     follows: list[Follows] = field(default_factory=list)
+    maxfail: int | None = None  # broken checks after which nothing more was to be run
 
     @classmethod
     def of(cls, folder: Path) -> Self:
         """What is on disk by now."""
         path = folder / "manifest.json"
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        lines = runs.finished(folder / "verify.jsonl")
         return cls(
             folder,
-            [records.verdict_record(line) for line in lines],
+            [records.verdict_record(line) for line in runs.finished(folder / "verify.jsonl")],
             [records.check(each) for each in manifest.get("planned", [])],
             [records.follows(each) for each in manifest.get("follows", [])],
+            manifest.get("maxfail"),
         )
 
     @property
@@ -43,6 +44,16 @@ class Results:
         """What was planned and has no verdict."""
         found = {each.check for each in self.findings}
         return [check for check in self.planned if check not in found]
+
+    @property
+    def stopped(self) -> bool:
+        """Whether checks are missing because so many were broken that the others were not wanted."""
+        return bool(self.missing and self.maxfail and len(self.broken) >= self.maxfail)
+
+    @property
+    def why_missing(self) -> str:
+        """What is to be said of the checks that are missing."""
+        return f"not run because of --maxfail {self.maxfail}" if self.stopped else "planned and not run"
 
     @property
     def verified(self) -> bool:

@@ -14,18 +14,19 @@ from rich.text import Text
 
 from properties.claims import CLAIMS
 from reports.conventions import UNDECLARED, Alike, alike
-from reports.records import Verdict, VerdictRecord
+from reports.records import Follows, Verdict, VerdictRecord
 from reports.words import plural
 from veriformer.results import Results, worst
 
 COLOURS = {Verdict.PASS: "green", Verdict.SUSPECT: "yellow", Verdict.KNOWN_FAILURE: "yellow", Verdict.UNSUPPORTED: "dim"}
 COLUMNS_SHOWN = 5  # with more, a row for each implementation and dtype in place of a column
 GOOD_FIRST = (Verdict.PASS, *(verdict for verdict in Verdict if verdict is not Verdict.PASS))
-LINES_SHOWN = 16  # of a counterexample; all of it is in verify.jsonl
+LINES_SHOWN, LAST_SHOWN = 16, 2  # of a counterexample, and how many of these are its last; all of it is in verify.jsonl
 ORDER = {claim.id: number for number, claim in enumerate(CLAIMS)}
 CLAIM = {claim.id: claim for claim in CLAIMS}
 
 Cell = tuple[str, str, str]
+About = tuple[object, ...]
 
 
 def console() -> Console:
@@ -33,18 +34,49 @@ def console() -> Console:
     return Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
 
 
-def show(results: Results, console: Console) -> None:
-    """Print everything a person needs to know about a run."""
-    if len({_cell(each) for each in results.findings}) <= COLUMNS_SHOWN:
-        for each in alike(results.follows):
-            console.print(_conventions(each))
-    for group in _alike(results.broken):
-        console.print(_card(group))
+class Cards:
+    """What a console is told of a run: what the implementations follow, then a card for each failure, never twice.
+
+    While a run goes on, where it is told of each verdict, or at its end.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.introduced = False
+        self.shown: set[About] = set()
+
+    def introduce(self, follows: list[Follows]) -> None:
+        """Print the conventions and contracts in force, before all cards; more than fit are on the page alone."""
+        if not self.introduced and len(follows) <= COLUMNS_SHOWN:
+            for each in alike(follows):
+                self.console.print(_conventions(each))
+        self.introduced = True
+
+    def wants(self, finding: VerdictRecord) -> bool:
+        """Whether a verdict that has just fallen is a card's: of a failure not shown yet, with its smallest input."""
+        return finding.broken and not finding.refers and _about(finding) not in self.shown
+
+    def show(self, alike: list[VerdictRecord]) -> None:
+        """Print the card of these verdicts, unless it has been printed."""
+        if _about(alike[0]) not in self.shown:
+            self.shown.add(_about(alike[0]))
+            self.console.print(_card(alike))
+
+
+def show(results: Results, cards: Cards) -> None:
+    """Print everything a person needs to know about a run, but for what was shown before."""
+    console, groups = cards.console, _alike(results.broken)
+    cards.introduce(results.follows)
+    for group in groups:
+        cards.show(group)
     offered = {each.claim for each in results.findings if each.verdict != Verdict.UNSUPPORTED}
     if len({_cell(each) for each in results.findings}) > COLUMNS_SHOWN:
         console.print(_overview(results.findings))
     elif offered:
         console.print(_table([each for each in results.findings if each.claim in offered]))
+    for group in groups:
+        if group[0].failure and len(group) > 1:
+            console.print(_reach(group))
     refusing = {each.claim for each in results.findings if each.verdict == Verdict.UNSUPPORTED and each.refused}
     if lacking := [claim for claim in ORDER if claim in {each.claim for each in results.findings} - offered - refusing]:
         console.print(Text(f"UNSUPPORTED, since it offers no step they need: {' '.join(lacking)}", "dim"))
@@ -93,37 +125,52 @@ def _cell(finding: VerdictRecord) -> Cell:
     return finding.implementation, finding.dtype, finding.device
 
 
+def _about(finding: VerdictRecord) -> About:
+    """What is the same for all verdicts that one fault explains."""
+    if finding.failure:
+        return (finding.failure,)
+    about = {Verdict.FAIL: finding.claim, Verdict.TIMEOUT: ""}.get(finding.verdict, finding.message)
+    return _cell(finding), finding.verdict, about
+
+
 def _alike(broken: list[VerdictRecord]) -> list[list[VerdictRecord]]:
-    """The broken findings, those that one fault explains together: the same claim, or the same words about the candidate itself."""
-    groups: dict[tuple[object, ...], list[VerdictRecord]] = {}
+    """The broken findings, those together that one fault explains."""
+    groups: dict[About, list[VerdictRecord]] = {}
     for finding in broken:
-        about = {Verdict.FAIL: finding.claim, Verdict.TIMEOUT: ""}.get(Verdict(finding.verdict), finding.message)
-        groups.setdefault((_cell(finding), finding.verdict, about), []).append(finding)
+        groups.setdefault(_about(finding), []).append(finding)
     return list(groups.values())
+
+
+def _claims(alike: list[VerdictRecord]) -> list[str]:
+    return sorted({each.claim for each in alike}, key=lambda claim: ORDER.get(claim, len(ORDER)))
 
 
 def _card(alike: list[VerdictRecord]) -> Panel:
     """What the claim says, what was seen instead, on which smallest input, and how to see it again."""
-    finding = min(alike, key=lambda each: len(each.counterexample) or LINES_SHOWN**4)
-    claims = sorted({each.claim for each in alike}, key=lambda claim: ORDER.get(claim, len(ORDER)))
-    lines = [Text(CLAIM[claims[0]].statement)] if len(claims) == 1 else []
+    finding = min(alike, key=lambda each: (each.refers, len(each.counterexample) or LINES_SHOWN**4))
+    lines = [Text(CLAIM[finding.claim].statement)] if len(_claims(alike)) == 1 else []
     lines.append(Text(finding.message, "bold"))
     if finding.expected is not None and finding.expected not in finding.message:
         lines.append(Text(f"expected {finding.expected}, got {finding.got}" + (f" at {finding.place}" if finding.place else "")))
     if finding.counterexample and finding.counterexample not in finding.message:
-        lines.append(Text(_beginning(finding.counterexample)))
+        lines.append(Text(_beginning([line for line in finding.counterexample.splitlines() if line != finding.message])))
     if finding.suite_error:
         lines.append(Text("This is a defect of veriformer: please report it with this card.", "bold"))
-    others = f" and {len(alike) - 1} more of its properties" if len(alike) > 1 else ""
-    lines.append(Text(f"{finding.name}{others}; again: --claims {claims[0]} --dtype {finding.dtype} --seed {finding.seed}", "dim"))
-    title = Text(f"{' '.join(claims)}  {finding.verdict}  {'  '.join(_cell(finding))}")
+    lines.append(Text(f"{finding.name}; again: --claims {finding.claim} --dtype {finding.dtype} --seed {finding.seed}", "dim"))
+    title = Text(f"{' '.join(_claims(alike))}  {finding.verdict}  {'  '.join(_cell(finding))}")
     return Panel(Group(*lines), title=title, title_align="left", border_style="red")
 
 
-def _beginning(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    more = len(lines) - LINES_SHOWN
-    return "\n".join([*lines[:LINES_SHOWN], *([f"… {more} more lines in verify.jsonl"] if more > 0 else [])])
+def _reach(alike: list[VerdictRecord]) -> Text:
+    """A line about all that one fault breaks."""
+    dtypes = dict.fromkeys(each.dtype for each in alike)
+    return Text(f"{alike[0].failure}: {len(alike)} checks of {' '.join(_claims(alike))} in {' '.join(dtypes)}", "red")
+
+
+def _beginning(lines: list[str]) -> str:
+    lines = [line for line in lines if line.strip()]
+    first, more = LINES_SHOWN - LAST_SHOWN, len(lines) - LINES_SHOWN
+    return "\n".join(lines if more <= 0 else [*lines[:first], f"… {more} more lines in verify.jsonl", *lines[-LAST_SHOWN:]])
 
 
 def _table(findings: list[VerdictRecord]) -> Table:
@@ -197,7 +244,7 @@ def _closing(results: Results) -> Text:
     """One line: how many of each verdict, what is missing, where it is written."""
     counts = {verdict: sum(finding.verdict == verdict for finding in results.findings) for verdict in GOOD_FIRST}
     parts = [f"{count} {verdict}" for verdict, count in counts.items() if count]
-    parts += [f"{len(results.missing)} planned and not run"] if results.missing else []
+    parts += [f"{len(results.missing)} {results.why_missing}"] if results.missing else []
     colour = {0: "green", 1: "bold red"}.get(results.exit_code, "bold yellow")
     folder = results.folder.relative_to(Path.cwd()) if results.folder.is_relative_to(Path.cwd()) else results.folder
     return Text(f"{', '.join(parts) or 'nothing was run'}  ({folder})", colour)

@@ -1,14 +1,15 @@
 """What a reader gets of every re-created bug: how large its counterexample is, and that its script says 1, and 0 once it is mended.
 
 `python -m properties.faults.scripts [--into DIR] [--jobs N]`. Each bug is caught as the committed score says, at the first example
-that shows it, and made small by our own minimiser alone: Hypothesis's shrinking, which a user's run does first, takes minutes for
-some. Every script runs in a Python in which none of our rooms can be imported, on the fault and on its right twin. What is
-finished stands in DIR/scripts.jsonl: interrupted, the same command goes on there.
+that shows it, and made small by our own minimiser. Every script runs in a fork of this process in which none of our rooms can be
+imported, on the fault and on its right twin. What is finished stands in DIR/scripts.jsonl: interrupted, the same command goes on
+there.
 """
 
 import argparse
 import json
-import subprocess
+import os
+import runpy
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,14 +25,11 @@ from properties.faults.bank import entry
 from properties.faults.search import claim_of, judged, property_named
 from properties.implementations.subject import Subject
 from properties.parallel import in_parallel
-from properties.subprocesses import guarded, run
+from properties.subprocesses import die_with, guarded
 
 SCORE = Path(__file__).parents[1] / "data" / "score.json"
 ROOMS = ("reference", "optimized", "properties", "bench", "reports", "veriformer")
-WITHOUT_US = (
-    f"import runpy, sys; sys.modules.update(dict.fromkeys({ROOMS})); sys.argv = sys.argv[1:]; "
-    "runpy.run_path(sys.argv[0], run_name='__main__')"
-)
+CAME_TO_GRIEF = 70  # exit code of a script that ended with an exception
 SMALL = 16  # numbers, half of all counterexamples at most
 
 
@@ -78,8 +76,28 @@ def scripted(identifier: str, law: str, seed: int, folder: Path) -> Script:
 
 
 def _exit_code(script: Path, *options: str) -> int:
-    command = [sys.executable, "-I", "-c", WITHOUT_US, str(script), *options]
-    return run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
+    """What it exits with, without the seconds that a new Python would take to import torch."""
+    parent, pid = os.getpid(), os.fork()
+    if not pid:
+        die_with(parent)
+        os._exit(_run([str(script), *options]))
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _run(command: list[str]) -> int:
+    silence = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(silence, stream)
+    ours = [name for name in sys.modules if name.partition(".")[0] in ROOMS]
+    sys.modules.update(dict.fromkeys(ours + list(ROOMS)))  # type: ignore[arg-type] (None: it cannot be imported)
+    sys.argv = command
+    try:
+        runpy.run_path(command[0], run_name="__main__")
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else CAME_TO_GRIEF
+    except BaseException:
+        return CAME_TO_GRIEF
+    return 0
 
 
 def report(scripts: Iterable[Script]) -> str:

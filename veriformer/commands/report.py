@@ -93,7 +93,7 @@ def _severity(code: int) -> int:
 
 def _verify(run: Path, seed: int, examples: int, console: Console) -> int:
     from properties.implementations.registry import BUILT_IN
-    from veriformer.show import show
+    from veriformer.show import Cards, show
 
     request = engine.Request(
         targets=tuple(BUILT_IN),
@@ -104,8 +104,9 @@ def _verify(run: Path, seed: int, examples: int, console: Console) -> int:
         profile="quick",
         workers=engine.workers("cpu"),
     )
-    results = progress.verify(request)
-    show(results, console)
+    cards = Cards(console)
+    results = progress.verify(request, cards)
+    show(results, cards)
     if not results.planned:
         raise SystemExit(Exit.MISSING)  # the properties could not be collected: there is nothing to measure beside, or to render
     return results.exit_code

@@ -50,10 +50,11 @@ def command(ctx: click.Context, plan: Path, shard: tuple[int, int], budget: floa
 
 
 def _verify(part: shards.Part, run: Path, console: Console) -> int:
-    from veriformer.show import show
+    from veriformer.show import Cards, show
 
-    results = progress.verify(part.request(run))
-    show(results, console)
+    cards = Cards(console)
+    results = progress.verify(part.request(run), cards)
+    show(results, cards)
     return exit_code(broken=bool(results.broken), missing=bool(results.missing))  # a part may be of nothing but steps not offered
 
 

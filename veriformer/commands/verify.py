@@ -23,6 +23,7 @@ from veriformer.results import Results
 @options.declaring
 @click.option("--examples", type=click.IntRange(1), metavar="N", help="Examples a property. Default: what the profile says.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the examples: one seed, one run.")
+@click.option("--maxfail", type=click.IntRange(1), metavar="N", help="Run nothing more once so many checks are broken.")
 @click.option("--quick", is_flag=True, help="A third of the examples.")
 @click.option(
     "--max-time", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True, help="Seconds a call may take."
@@ -39,17 +40,18 @@ def command(ctx: click.Context, /, *, as_json: bool, **asked: Any) -> None:
     a process of its own, so a crash or a hang is a verdict. Exit code: 0 good, 1 a claim broken, 2 usage, 5 planned checks missing.
     """
     request = options.with_target(options.request(**asked))
+    from veriformer.show import Cards, console, show
+
+    cards = None if as_json else Cards(console())
     try:
-        results = progress.verify(request, quiet=as_json)
+        results = progress.verify(request, cards)
         code: int = results.exit_code
     except Interrupted as interrupt:
         results, code = Results.of(request.run), interrupt.exit_code
-    if as_json:
+    if cards is None:
         click.echo(encoded(_json(results, code), indent=1))
     else:
-        from veriformer.show import console, show
-
-        show(results, console())
+        show(results, cards)
     ctx.exit(code)
 
 
@@ -61,5 +63,6 @@ def _json(results: Results, code: int) -> dict[str, Any]:
         "broken": len(results.broken),
         "missing": results.missing,
         "follows": results.follows,
+        "why_missing": results.why_missing if results.missing else "",
         "verdicts": [{**plain(each), "broken": each.broken} for each in results.findings],
     }
