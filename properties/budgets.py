@@ -3,8 +3,9 @@
 The oracle runs in float64 (exactly, for our purposes) and, on the rounding machine, sixteen times as the implementation's
 contract would have it round. How far those runs stray is the scale of each component; an error is judged in these deviations:
 
-    up to 6 passes; above, the case is judged again on 256 fresh trials; then up to 8 is SUSPECT and above it FAIL.
-    (Beyond 100 no fresh trials are asked: a scale from sixteen trials is not wrong by that much.)
+    up to 6 passes; above, the case is judged again on 256 fresh trials, and 256 in which every rounding errs twice as much:
+    no further than these is honest, wherever they go beyond eight deviations (errors with heavy tails);
+    then up to 8 is SUSPECT and above it FAIL. (Beyond 100 it is judged again only if 64 of each make it less than that.)
 
 On single steps there is a ceiling besides: an error above the proven bound (`rounding.worst_case`) fails whatever its score.
 Comparison happens in float64; NaN, +inf and −inf are met as categories, before anything is subtracted; the worst component
@@ -13,7 +14,7 @@ decides. This is the only place in the project that holds a tolerance.
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -25,14 +26,16 @@ from properties.conventions import posed
 from properties.implementations.subject import Subject
 from properties.oracle import oracle
 from properties.rounding.run import BOUNDED, bound, simulate
-from properties.rounding.scales import Aggregate, aggregates, component_scale
+from properties.rounding.scales import FAIL, Aggregate, aggregates, component_scale
 from properties.steps import STEPS
 from properties.verdicts import ClaimBroken, record
 from reports.records import Verdict
 
-FAIL, SUSPECT, HOPELESS = 8.0, 6.0, 100.0  # deviations
-TRIALS, AGAIN = 16, 256
+SUSPECT, HOPELESS = 6.0, 100.0  # deviations
+TRIALS, AGAIN, BRIEFLY = 16, 256, 64
+ROOM = 2**24  # components in the fresh trials of a contract: a large result is judged again on fewer, though never on fewer than 64
 COPIES = frozenset({"mask", "split_heads", "concat_heads"})  # steps that compute nothing: equal bit for bit
+NOT_SUMMED = {"positional_encoding": ("column",)}  # sines of p·ω: equal steps, whose roundings may all point the same way
 UNJUDGED = 100  # more than one component in so many unjudged, and a case proves nothing
 
 
@@ -85,7 +88,7 @@ class Budget:
     unjudged: np.ndarray  # True where a simulated honest run is not finite
     categories: np.ndarray  # what the oracle gives where it is not finite itself; 0 elsewhere
     aggregates: Sequence[Aggregate] = field(repr=False)
-    again: Callable[[], "Budget"] = field(repr=False)
+    again: Callable[[int], "Budget"] = field(repr=False)  # from so many fresh trials, and as many doubled ones
     find_bound: Callable[[], np.ndarray] | None = field(repr=False)
 
     @cached_property
@@ -97,36 +100,44 @@ class Budget:
         """The worst of all components and sums; a suspect is judged again on fresh trials, unless `escalate` is False."""
         if np.shape(got) != self.exact.shape:
             raise ValueError(f"{self.step}: expected a result of shape {self.exact.shape}, got {np.shape(got)}")
-        got = np.asarray(got, dtype=np.float64)
-        wrong = self._category_mismatch(got)
-        if wrong is not None:
-            return self._score_at(wrong, got, "category", np.inf, np.inf)
-        judged = ~self.unjudged & np.isfinite(self.exact)
-        error = np.subtract(got, self.exact, out=np.zeros_like(got), where=judged)
-        score = self._worst(got, error)
-        if escalate and SUSPECT < score.worst <= HOPELESS:
-            score = self.again().score(got, escalate=False)
-        if score.worst > 2 and score.share <= 1:  # two deviations are within any bound: the last rounding alone gives it u·|y|
-            score = self._under_the_ceiling(got, error, score)
-        return score
+        return self.scores(np.asarray(got)[None], escalate=escalate)[0]
 
-    def _worst(self, got: np.ndarray, error: np.ndarray) -> Score:
-        z = error / self.scale
-        size = np.abs(z)
-        if not size.size:
-            return Score(0.0, "component", (), 0.0, 0.0, 0.0, 0, dtype=self.dtype)
-        place = np.unravel_index(int(size.argmax()), size.shape)
-        score = self._score_at(place, got, "component", float(size[place]), float(size[place]) / FAIL)
-        for aggregate in self.aggregates:
-            sums = aggregate.score(z)
-            group = np.unravel_index(int(sums.argmax()), sums.shape)
-            if sums[group] > score.worst:
-                within = tuple(slice(None) if axis in aggregate.axes else index for axis, index in enumerate(group))
-                inside = np.zeros(size.shape, dtype=bool)
-                inside[within] = True
-                place = np.unravel_index(int(np.where(inside, size, -1.0).argmax()), size.shape)
-                score = self._score_at(place, got, aggregate.kind, float(sums[group]), float(sums[group]) / FAIL)
-        return score
+    def scores(self, results: np.ndarray, *, escalate: bool = True) -> list[Score]:
+        """What `score` says of each of many results, (results, *shape)."""
+        results = np.asarray(results, dtype=np.float64)
+        judged = ~self.unjudged & np.isfinite(self.exact)
+        errors = np.subtract(results, self.exact, out=np.zeros_like(results), where=judged & np.isfinite(results))
+        scores = self._worst(results, errors)
+        if escalate:
+            suspects = [i for i, score in enumerate(scores) if score.worst > SUSPECT]
+            briefly = self._again(BRIEFLY, results, [i for i in suspects if scores[i].worst > HOPELESS])
+            hopeful = [i for i in suspects if briefly.get(i, scores[i]).worst <= HOPELESS]
+            again = self._again(AGAIN, results, hopeful)
+            scores = [again.get(i, score) for i, score in enumerate(scores)]
+        for i, score in enumerate(scores):  # two deviations are within any bound: the last rounding alone gives it u·|y|
+            if score.worst > 2 and score.share <= 1:
+                scores[i] = self._under_the_ceiling(results[i], errors[i], score)
+        for i, place in self._category_mismatches(results):
+            scores[i] = self._score_at(place, results[i], "category", np.inf, np.inf)
+        return scores
+
+    def _again(self, trials: int, results: np.ndarray, which: Sequence[int]) -> dict[int, Score]:
+        """The scores that some of the results have by so many fresh trials."""
+        return dict(zip(which, self.again(trials).scores(results[which], escalate=False), strict=True)) if which else {}
+
+    def _worst(self, results: np.ndarray, errors: np.ndarray) -> list[Score]:
+        if not self.exact.size:
+            return [Score(0.0, "component", (), 0.0, 0.0, 0.0, 0, dtype=self.dtype)] * len(results)
+        z = errors / self.scale
+        sums = (Aggregate("component", (), 1.0, np.ones(self.exact.shape)), *self.aggregates)
+        sizes = [each.score(z).reshape(len(z), -1) for each in sums]
+        worst = np.array([size.max(axis=1) for size in sizes])
+        scores = []
+        for i, which in enumerate(worst.argmax(axis=0)):
+            place = sums[which].worst_place(int(sizes[which][i].argmax()), np.abs(z[i]))
+            deviations = float(worst[which, i])
+            scores.append(self._score_at(place, results[i], sums[which].kind, deviations, deviations / FAIL))
+        return scores
 
     def _under_the_ceiling(self, got: np.ndarray, error: np.ndarray, score: Score) -> Score:
         if self.bound is None:
@@ -145,15 +156,15 @@ class Budget:
     def without_probes(self) -> "Budget":
         """The same budget, blind to the probes it was made with (its fresh trials are too)."""
         plain = tuple(aggregate for aggregate in self.aggregates if not aggregate.kind.startswith("probe"))
-        return replace(self, aggregates=plain, again=lambda: self.again().without_probes())
+        return replace(self, aggregates=plain, again=lambda trials: self.again(trials).without_probes())
 
-    def _category_mismatch(self, got: np.ndarray) -> tuple[Any, ...] | None:
-        """The first component that is NaN or infinite where the exact one is something else, or the other way round."""
-        finite = np.isfinite(got)
-        if finite.all() and not self.categories.any():
-            return None
-        wrong = ~self.unjudged & (_category(got) != self.categories)
-        return np.unravel_index(int(wrong.argmax()), wrong.shape) if wrong.any() else None
+    def _category_mismatches(self, results: np.ndarray) -> Iterator[tuple[int, tuple[Any, ...]]]:
+        """Which results are NaN or infinite where the exact one is something else, or the other way round; and where first."""
+        if np.isfinite(results).all() and not self.categories.any():
+            return
+        wrong = ~self.unjudged & (_category(results) != self.categories)
+        for i in np.flatnonzero(wrong.reshape(len(wrong), -1).any(axis=1)):
+            yield int(i), np.unravel_index(int(wrong[i].argmax()), wrong[i].shape)
 
 
 def budget(
@@ -173,7 +184,7 @@ def budget(
     if step in COPIES or step not in STEPS or STEPS[step].kind != "float":
         raise ValueError(f"step: expected one that computes with real numbers, got {step!r}")
     contracts = envelope(dtype) if contract is None else (contract,) if isinstance(contract, Contract) else tuple(contract)
-    key = _digest(step, args, kwargs, contracts, probes)
+    key = digest(step, args, kwargs, contracts, probes)
     return memory.recall(key, lambda: _budget(step, args, kwargs, contracts, probes or {}, TRIALS, key))
 
 
@@ -185,14 +196,19 @@ def _budget(
     probes: Mapping[str, np.ndarray],
     trials: int,
     seed: bytes,
+    *,
+    doubled: bool = False,
 ) -> Budget:
-    exact, blocks = simulate(step, args, kwargs, contracts, trials, int.from_bytes(seed, "big"))
+    exact, blocks = simulate(step, args, kwargs, contracts, trials, int.from_bytes(seed, "big"), doubled=doubled)
+    plain = len(blocks) - len(contracts) * doubled
 
-    def again() -> Budget:
-        return memory.recall(b"again" + seed, lambda: _budget(step, args, kwargs, contracts, probes, AGAIN, b"again" + seed))
+    def again(trials: int) -> Budget:
+        trials = min(trials, max(BRIEFLY, ROOM // max(exact.size, 1)))
+        key = b"again %d " % trials + seed
+        return memory.recall(key, lambda: _budget(step, args, kwargs, contracts, probes, trials, key, doubled=True))
 
     ceiling = (lambda: bound(step, args, kwargs, contracts)) if step in BOUNDED else None
-    return derived(step, contracts, exact, blocks, again, probes=probes, ceiling=ceiling)
+    return derived(step, contracts, exact, blocks[:plain], again, probes=probes, ceiling=ceiling, doubled=blocks[plain:])
 
 
 def derived(
@@ -200,21 +216,27 @@ def derived(
     contracts: Sequence[Contract],
     exact: np.ndarray,
     blocks: Sequence[np.ndarray],
-    again: Callable[[], Budget],
+    again: Callable[[int], Budget],
     *,
     probes: Mapping[str, np.ndarray] | None = None,
     ceiling: Callable[[], np.ndarray] | None = None,
+    doubled: Sequence[np.ndarray] = (),
 ) -> Budget:
-    """The budget of a matrix from the errors of honest trials under each contract, (trials, *shape); `again` gives one of more."""
+    """The budget of a matrix from the errors of honest trials under each contract, (trials, *shape); `again` gives one of more.
+
+    `doubled` are the errors of trials in which every rounding errs twice as much.
+    """
     with np.errstate(all="ignore"):
         categories = _category(exact)
         agree = [np.isfinite(errors).all(axis=0) for errors in blocks]
         unjudged = ~np.logical_and.reduce(agree) & (categories == 0)
         judged = ~unjudged & (categories == 0)
-        blocks = [np.where(judged, errors, 0.0) for errors in blocks]
+        plain = [np.where(judged, errors, 0.0) for errors in blocks]
+        doubled = [np.where(judged & np.isfinite(errors), errors, 0.0) for errors in doubled]
         finite = np.where(judged, exact, 0.0)
-        scale, floor = component_scale(blocks, finite, contracts[0])
-        sums = tuple(aggregates(blocks, finite, scale, floor, probes or {})) if exact.size else ()
+        scale, floor = component_scale(plain, finite, contracts[0], doubled)
+        without = NOT_SUMMED.get(step, ())
+        sums = tuple(aggregates(plain, finite, scale, floor, probes or {}, doubled, without)) if exact.size else ()
     return Budget(step, contracts[0].dtype, exact, scale, unjudged, categories, sums, again, ceiling)
 
 
@@ -317,10 +339,11 @@ class Memory:
 memory = Memory()
 
 
-def _digest(*values: Any) -> bytes:
-    digest = hashlib.blake2b(digest_size=16)
-    _feed(digest.update, values)
-    return digest.digest()
+def digest(*values: Any) -> bytes:
+    """A key of these values: the same for the same numbers, in arrays and nested."""
+    hashed = hashlib.blake2b(digest_size=16)
+    _feed(hashed.update, values)
+    return hashed.digest()
 
 
 def _feed(update: Callable[[bytes], None], value: Any) -> None:

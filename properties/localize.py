@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from properties.budgets import AGAIN, TRIALS, Budget, Score, derived
+from properties.budgets import TRIALS, Budget, Score, derived
 from properties.contracts import Contract, envelope
 from properties.oracle import Nested, decoder_layer_parameters, encoder_layer_parameters, norm_parameters, transformer_parameters
 from properties.rounding.run import errors_of
@@ -174,32 +174,37 @@ class _Walked:
 
 
 def _walked(case: Case, taps: Taps, contracts: Sequence[Contract], *, substitute: bool) -> _Walked:
-    """One walk, and the budget of every matrix on it; a second, long walk is taken at most once, when a suspect asks for it."""
+    """One walk, and the budget of every matrix on it; longer walks are taken when a suspect asks for them, each at most once.
 
-    def walk(case: Case, trials: int, seed: int) -> Walk:
-        machine = Trials(contracts, trials, seed)
+    A walk keeps every matrix, so on a long one half of the trials that are asked for are made, and as many doubled ones.
+    """
+
+    def walk(case: Case, trials: int, seed: int, *, doubled: bool = False) -> Walk:
+        machine = Trials(contracts, trials, seed, doubled=doubled)
         walk = Walk(machine, taps, substitute=substitute)
         with np.errstate(all="ignore"), walk:
             case.run(taps, machine)
         return walk
 
-    long_walks: list[Walk] = []
+    long_walks: dict[int, Walk] = {}
 
-    def again(name: str) -> Budget:
-        if not long_walks:
-            long_walks.append(walk(case, AGAIN, seed=1))
-        return budget(long_walks[0], name, AGAIN)
+    def again(name: str, trials: int) -> Budget:
+        if trials not in long_walks:
+            long_walks[trials] = walk(case, trials // 2, seed=trials, doubled=True)
+        return budget(long_walks[trials], name)
 
-    def budget(walked: Walk, name: str, trials: int) -> Budget:
+    def budget(walked: Walk, name: str) -> Budget:
         matrix = walked[name]
         assert isinstance(matrix, Shadowed)
-        exact, blocks = np.array(matrix.exact), errors_of(matrix, contracts, trials)
+        assert isinstance(walked.machine, Trials)
+        exact, blocks = np.array(matrix.exact), errors_of(matrix, walked.machine)
         probes = {what: _exact(wrong[name]) for what, wrong in wrongs.items() if not np.array_equal(_exact(wrong[name]), exact)}
-        return derived(name, contracts, exact, blocks, lambda: again(name), probes=probes)
+        plain, doubled = blocks[: len(contracts)], blocks[len(contracts) :]
+        return derived(name, contracts, exact, plain, lambda trials: again(name, trials), probes=probes, doubled=doubled)
 
     short = walk(case, TRIALS, seed=0)
     wrongs = {"temperature": walk(replace(case, parameters=_sharper(case.parameters)), 1, seed=0)} if substitute else {}
-    return _Walked(short.order, {name: budget(short, name, TRIALS) for name in short})
+    return _Walked(short.order, {name: budget(short, name) for name in short})
 
 
 def _exact(matrix: np.ndarray) -> np.ndarray:

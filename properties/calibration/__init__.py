@@ -2,7 +2,8 @@
 
 Reading order: `honest` (one readable low-precision implementation whose every arithmetic choice is a parameter), `variants` (the
 bank of honest variants), `faults` (the named faults, on inputs that show them, and graded ones), `rivals` (the usual rules),
-`cases` (what the variants are run on), `runner` (chunks of work, in parallel, resumable) and `table` (what came out).
+`cases` (what the variants are run on), `simulated` (trials of our own rounding simulator, on all that properties ask), `runner`
+(chunks of work, in parallel, resumable) and `table` (what came out).
 
 What no budget sees, and a user should know:
 

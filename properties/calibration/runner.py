@@ -1,7 +1,8 @@
 """The work of a calibration, in chunks that can be done in any order, on any core, and need not be done twice.
 
-A chunk is one step, one dtype and so many cases (or one dtype's faults); what it found is one JSON line. The cases of a chunk
-follow from the seed and its number, so that a longer run goes on where a shorter one ended.
+A chunk is one step, one dtype and so many cases (or one dtype's faults, or a property's cases and so many simulated trials of
+each); what it found is one JSON line. The cases of a chunk follow from the seed and its number, so that a longer run goes on where
+a shorter one ended.
 """
 
 import hashlib
@@ -19,7 +20,9 @@ from properties.calibration.cases import MODULES, STEP_CASES, module_case, step_
 from properties.calibration.faults import GRADED, NAMED, Fault
 from properties.calibration.honest import Honest
 from properties.calibration.rivals import RULES, Case, Judged
+from properties.calibration.simulated import cases, held_to, names
 from properties.calibration.variants import LOW_DTYPES, Variant, bank
+from properties.faults.search import property_named
 from properties.parallel import in_parallel
 from properties.verdicts import NotOffered
 from reports.records import Verdict
@@ -29,13 +32,20 @@ DISTINCT = {"steps": {"float32": 9, "bfloat16": 2, "float16": 2}, "modules": {"f
 """About how many bit-different results the variants give of one case: each is one check."""
 SEEDS, SEEN = 8, 7  # a fault is seen if it is rejected on so many of its eight witness inputs
 PER_OCTAVE = 8  # bins of the histograms of ratios
+ALARMS_SHOWN = 20
 FINEST = 26.0  # graded faults go down to 2^-26
 
-Chunk = tuple[str, str, str, int]  # what ("steps", "modules", "named", "graded"), step or fault, dtype, number
+Chunk = tuple[str, str, str, int]
+"""What ("steps", "modules", "named", "graded", "simulated"), step, fault or property, dtype, number (if simulated, of trials)."""
 
 
-def chunks(checks: int, modules: int, dtypes: tuple[str, ...] = LOW_DTYPES) -> Iterator[Chunk]:
-    """All faults, and about so many checks of single steps and of modules, spread evenly over steps and dtypes."""
+def chunks(checks: int, modules: int, dtypes: tuple[str, ...] = LOW_DTYPES, *, trials: int = 0) -> Iterator[Chunk]:
+    """All faults, and about so many checks of single steps and of modules, spread evenly over steps and dtypes.
+
+    And of every case of the properties so many simulated `trials` under each contract.
+    """
+    if trials:
+        yield from (("simulated", name, dtype, trials) for name in names() for dtype in dtypes)
     for dtype in dtypes:
         yield from (("named", fault.name, dtype, 0) for fault in NAMED)
         yield from (("graded", kind, dtype, 0) for kind in GRADED)
@@ -54,6 +64,8 @@ def work(chunk: Chunk, seed: int, *, compiled: bool = False) -> dict[str, Any]:
             found = _named(fault, dtype)
         case "graded":
             found = _graded(name, dtype)
+        case "simulated":
+            found = _simulated(name, dtype, number, seed)
         case _:
             found = _honest(what, name, dtype, number, seed, compiled=compiled)
     return {"chunk": list(chunk), "seed": seed, **found}
@@ -141,6 +153,23 @@ def _graded(kind: str, dtype: str) -> dict[str, Any]:
             for rule, ratio_of in RULES.items():
                 margins[rule][str(exponent)] = sorted(map(ratio_of, results))[SEEDS - SEEN]
     return {"smallest": {rule: smallest_visible(of) for rule, of in margins.items()}, "margins": dict(margins)}
+
+
+def _simulated(name: str, dtype: str, trials: int, seed: int) -> dict[str, Any]:
+    """How far trials of our own simulator come out from what one property asks for, in deviations, by what they are held to."""
+    counts: Counter[str] = Counter()
+    largest: dict[str, float] = defaultdict(float)
+    alarms = []
+    for number, case in enumerate(cases(property_named(name), dtype, seed)):
+        counts["cases"] += 1
+        for what, contracts in held_to(dtype, number).items():
+            for score in case.scores(contracts, trials, seed):
+                counts["trials"] += 1
+                counts["suspects"] += score.verdict is Verdict.SUSPECT
+                largest[what] = max(largest[what], score.worst)
+                if score.share > 1:
+                    alarms.append({"property": name, "step": case.step, "held to": what, "score": str(score)})
+    return {"counts": {**counts, "alarms": len(alarms)}, "largest": largest, "alarms": alarms[:ALARMS_SHOWN]}
 
 
 def smallest_visible(margins: dict[str, float], factor: float = 1.0) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from properties.calibration.rivals import RULES
-from properties.calibration.runner import PER_OCTAVE, SEEN, smallest_visible
+from properties.calibration.runner import ALARMS_SHOWN, PER_OCTAVE, SEEN, smallest_visible
 from properties.contracts import DTYPES
 
 EQUAL_ALARMS = 0.001  # the share of honest checks that every rule may flag when rules are compared at equal false alarms
@@ -17,7 +17,7 @@ Summary = dict[str, Any]
 
 
 def summary(lines: Iterable[dict[str, Any]]) -> Summary:
-    """Everything by dtype: honest checks of steps and of modules, named faults, the smallest visible graded fault."""
+    """Everything by dtype: honest checks of steps and of modules, simulated trials, named faults, the smallest visible fault."""
     lines = list(lines)
     dtypes = [dtype for dtype in DTYPES if any(line["chunk"][2] == dtype for line in lines)]
     return {dtype: _of_dtype([line for line in lines if line["chunk"][2] == dtype]) for dtype in dtypes}
@@ -28,6 +28,8 @@ def _of_dtype(lines: list[dict[str, Any]]) -> Summary:
     for line in lines:
         by_kind.setdefault(line["chunk"][0], []).append(line)
     found = {kind: _honest(by_kind[kind]) for kind in ("steps", "modules") if kind in by_kind}
+    if "simulated" in by_kind:
+        found["simulated"] = _simulated(by_kind["simulated"])
     if "named" in by_kind:
         found["named"] = _named(by_kind["named"])
     if "graded" in by_kind:
@@ -51,7 +53,24 @@ def _honest(lines: list[dict[str, Any]]) -> Summary:
         "suspects": counts["suspects"],
         "false alarms": alarms,
         "bound of the rate": bound_of_rate(alarms["ours"], checks),
-        "alarms": [alarm for line in lines for alarm in line["alarms"]][:20],
+        "alarms": [alarm for line in lines for alarm in line["alarms"]][:ALARMS_SHOWN],
+    }
+
+
+def _simulated(lines: list[dict[str, Any]]) -> Summary:
+    counts: Counter[str] = Counter()
+    largest: dict[str, float] = {}
+    for line in lines:
+        counts.update(line["counts"])
+        largest.update({held_to: max(score, largest.get(held_to, 0.0)) for held_to, score in line["largest"].items()})
+    return {
+        "cases": counts["cases"],
+        "trials": counts["trials"],
+        "suspects": counts["suspects"],
+        "false alarms": counts["alarms"],
+        "largest score": largest,
+        "bound of the rate": bound_of_rate(counts["alarms"], counts["trials"]),
+        "alarms": [alarm for line in lines for alarm in line["alarms"]][:ALARMS_SHOWN],
     }
 
 
@@ -114,6 +133,8 @@ def _lines(dtype: str, of: Summary) -> Iterable[str]:
     for kind in ("steps", "modules"):
         if kind in of:
             yield from _honest_lines(kind, of[kind])
+    if "simulated" in of:
+        yield from _simulated_lines(of["simulated"])
     if "named" in of:
         named = of["named"]
         seen = ", ".join(f"{rule} {count}" for rule, count in named["seen"].items())
@@ -135,6 +156,12 @@ def _honest_lines(kind: str, of: Summary) -> Iterable[str]:
     rates = ", ".join(f"{rule} {count} ({count / max(checks, 1):.2%})" for rule, count in of["false alarms"].items())
     yield f"  honest {kind}: {checks} distinct results of {of['cases']} cases, {of['variants']} variants, {of['suspects']} suspects"
     yield f"    false alarms: {rates}; ours at most {of['bound of the rate']:.2g} (95 %)"
+
+
+def _simulated_lines(of: Summary) -> Iterable[str]:
+    largest = ", ".join(f"{held_to} {score:.2f}" for held_to, score in of["largest score"].items())
+    yield f"  trials of our own simulator: {of['trials']} of {of['cases']} cases of the properties, {of['suspects']} suspects"
+    yield f"    false alarms: {of['false alarms']}; at most {of['bound of the rate']:.2g} (95 %); largest scores: {largest}"
 
 
 def _counts(of: dict[str, int]) -> str:

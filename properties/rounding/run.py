@@ -21,28 +21,44 @@ BOUNDED = frozenset(
 """The single steps whose proven bound is an additional ceiling; further on a bound grows past the signal."""
 
 
+AT_ONCE = 256  # trials of one contract that one machine makes: what they need of memory is large where a matrix is
+
+
 def simulate(
-    step: str, args: tuple[Any, ...], kwargs: dict[str, Any], contracts: Sequence[Contract], trials: int, seed: int
+    step: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    contracts: Sequence[Contract],
+    trials: int,
+    seed: int,
+    *,
+    doubled: bool = False,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """What `step` gives exactly, and the errors of the trials under each contract, (trials, *shape).
 
-    A float64 that flushes has its trials twice: rounding is simulated on a coarser grid, and what is flushed is not.
+    A float64 that flushes has its trials twice: rounding is simulated on a coarser grid, and what is flushed is not. With `doubled`
+    there follow, last and for each contract, those of as many trials in which every rounding errs twice as much.
     """
-    result = run_on(Trials(contracts, trials, seed), step, args, kwargs)
-    blocks = errors_of(result, contracts, trials)
-    if contracts[0].flush_to_zero and contracts[0].storage.coarser != 1.0:
-        flushed = run_on(Trials(contracts[:1], trials, seed, inside=FINE_FLOAT64), step, args, kwargs)
-        blocks.append(flushed.strayed(trials))
-    return np.array(result.exact), blocks
+    at_once = AT_ONCE // 2 if doubled else AT_ONCE
+    exact, parts = np.empty(0), []
+    for start in range(0, trials, at_once):
+        machine = Trials(contracts, min(at_once, trials - start), seed + start, doubled=doubled)
+        result = run_on(machine, step, args, kwargs)
+        exact, blocks = np.array(result.exact), errors_of(result, machine)
+        if contracts[0].flush_to_zero and contracts[0].storage.coarser != 1.0:
+            flushed = run_on(Trials(contracts[:1], machine.count, seed + start, inside=FINE_FLOAT64), step, args, kwargs)
+            blocks.insert(len(contracts), flushed.strayed(machine.count))
+        parts.append(blocks)
+    return exact, parts[0] if len(parts) == 1 else [np.concatenate(of_contract) for of_contract in zip(*parts, strict=True)]
 
 
-def errors_of(result: Shadowed, contracts: Sequence[Contract], trials: int) -> list[np.ndarray]:
-    """How far each of the `trials` trials under each contract strayed from the exact result, (trials, *shape) a contract."""
-    errors = result.strayed(trials * len(contracts))
-    storage = contracts[0].storage
+def errors_of(result: Shadowed, machine: Trials) -> list[np.ndarray]:
+    """How far each trial strayed from the exact result, (trials, *shape) for each of the machine's contracts."""
+    errors = result.strayed(machine.count * len(machine.contracts))
+    storage = machine.contracts[0].storage
     if storage.coarser != 1.0:  # the oracle rounds in float64 too, as much again and independently
         errors = errors * (np.sqrt(2.0) / storage.coarser)
-    return [errors[i * trials : (i + 1) * trials] for i in range(len(contracts))]
+    return np.split(errors, len(machine.contracts))
 
 
 def bound(step: str, args: tuple[Any, ...], kwargs: dict[str, Any], contracts: Sequence[Contract]) -> np.ndarray:

@@ -54,7 +54,8 @@ class Shadowed(np.ndarray):
     """A float64 (or bool) matrix with a shadow.
 
     Of where it comes from it remembers what an honest implementation may postpone or rearrange: the two operands of a difference
-    (x − m, so that (x − m)/s may be x/s − m/s), and how many products were summed into it (a bias may be the first of them).
+    (x − m, so that (x − m)/s may be x/s − m/s), how many products were summed into it (a bias may be the first of them), and
+    whether it comes out of a matrix product and was not stored since (equal numbers of it need not be stored as equal ones).
     """
 
     shadow: np.ndarray
@@ -62,6 +63,7 @@ class Shadowed(np.ndarray):
     stored: Stored
     difference_of: tuple[Any, Any] | None = None
     products: int = 0
+    apart: bool = False
 
     def __new__(cls, exact: Any, shadow: np.ndarray, machine: Machine, stored: Stored = frozenset()) -> Self:
         """The matrix `exact` with `shadow` behind it."""
@@ -87,7 +89,9 @@ class Shadowed(np.ndarray):
 
     def moved(self, exact: Any, shadow: np.ndarray) -> "Shadowed":
         """The same numbers in another place: nothing is rounded, what was stored stays stored."""
-        return Shadowed(exact, shadow, self.machine, self.stored)
+        result = Shadowed(exact, shadow, self.machine, self.stored)
+        result.apart = self.apart
+        return result
 
     def __repr__(self) -> str:
         return f"Shadowed({self.exact!r}, {len(self.shadow)} behind each element)"
@@ -136,9 +140,10 @@ class Shadowed(np.ndarray):
             exact = exact.astype(np.float64)
         if ufunc is np.matmul:
             result = Shadowed(exact, self.machine.matmul(inputs[0], inputs[1], exact), self.machine)
-            result.products = inputs[0].shape[-1]
+            result.products, result.apart = inputs[0].shape[-1], True
             return result
         result = Shadowed(exact, self.machine.elementwise(ufunc, inputs, exact), self.machine)
+        result.apart = any(isinstance(x, Shadowed) and x.apart for x in inputs)
         if ufunc is np.subtract:
             result.difference_of = inputs[0], inputs[1]
         return result
@@ -178,8 +183,9 @@ def _joined(function: Callable[..., np.ndarray]) -> Callable[..., Shadowed]:
         shadows = [x.shadow for x in arrays]
         deep = max(map(len, shadows))
         shadows = [shadow if len(shadow) == deep else np.broadcast_to(shadow, (deep, *shadow.shape[1:])) for shadow in shadows]
-        stored = frozenset.intersection(*(x.stored for x in arrays))
-        return Shadowed(exact, function(shadows, axis=axis if axis < 0 else axis + 1), one.machine, stored)
+        result = Shadowed(exact, function(shadows, axis=axis if axis < 0 else axis + 1), one.machine)
+        result.stored, result.apart = frozenset.intersection(*(x.stored for x in arrays)), any(x.apart for x in arrays)
+        return result
 
     return join
 

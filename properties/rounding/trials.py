@@ -13,6 +13,12 @@ their errors may all point the same way: a sum deviates at least by what it does
 grid. The deviation is a function of the sum's exact value, so equal sums err alike. In a quarter of the trials the columns of a
 matrix product do not: those that fill a vector and those left over are added up by different code, and a LayerNorm of what should
 be a constant row then makes 1/√eps times as much of it.
+
+Doubled trials round in the same way and err twice as much each time: R(x) = x + 2·(RN(x·t)/t − x). What one honest run in
+thousands meets (a LayerNorm of two features that are nearly equal, and come out the other way round) is frequent among them. So is
+what only one in many thousands does: to store equal columns of a matrix product as neighbours, for the middle of two numbers lies
+between them. In a quarter of the doubled trials each number of a product moves by up to a half of its last place by itself, and
+then is stored.
 """
 
 import math
@@ -35,10 +41,16 @@ WHOLE = 2**16  # products of numbers in a matrix product up to which all partial
 
 
 class Trials:
-    """`count` trials for each contract; the contracts share the dtype and what they accumulate in."""
+    """`count` trials for each contract; the contracts share the dtype and what they accumulate in.
 
-    def __init__(self, contracts: Sequence[Contract], count: int, seed: int, *, inside: Format | None = None) -> None:
-        self.contracts, self.count = tuple(contracts), count
+    With `doubled` all contracts are there a second time, for trials that err twice as much.
+    """
+
+    def __init__(
+        self, contracts: Sequence[Contract], count: int, seed: int, *, inside: Format | None = None, doubled: bool = False
+    ) -> None:
+        self.contracts, self.count = tuple(contracts) * (2 if doubled else 1), count
+        self._doubled = slice(count * len(contracts), None)
         self.rng = np.random.default_rng(seed)
         self.inside = inside or contracts[0].inside
         self.storage = self.inside if inside else contracts[0].storage
@@ -148,13 +160,20 @@ class Trials:
         if storage is self.inside:
             return Shadowed(X.exact, X.shadow, self, stored)
         shadow, grid = X.behind(X.ndim), self._grid(X.ndim)
-        if len(storing) == len(self.contracts):
-            return Shadowed(X.exact, self._rounded(shadow, grid, storage), self, stored)
-        shadow = np.array(np.broadcast_to(shadow, (len(grid), *X.shape)))
-        for i in storing:
-            own = slice(i * self.count, (i + 1) * self.count)
-            shadow[own] = self._rounded(shadow[own], grid[own], storage)
-        return Shadowed(X.exact, shadow, self, stored)
+        rounded = self._rounded(shadow, grid, storage)
+        if X.apart:
+            self._store_apart(rounded, shadow, grid)
+        if len(storing) < len(self.contracts):
+            rounded = np.where(self._trials_of(storing).reshape(grid.shape), rounded, shadow)
+        return Shadowed(X.exact, rounded, self, stored)
+
+    def _store_apart(self, rounded: np.ndarray, values: np.ndarray, grid: np.ndarray) -> None:
+        """Round `values` anew in a quarter of the doubled trials, so that equal ones come out as neighbours."""
+        start, storage = self._doubled.start, self.storage
+        which = start + np.flatnonzero(grid[start:] < APART)
+        if len(which):
+            moved = 1.0 + storage.u / 2 * self.rng.uniform(-1.0, 1.0, (len(which), *values.shape[1:]))
+            rounded[which] = storage.to_nearest(values[which] * moved * grid[which]) / grid[which]
 
     def _grid(self, ndim: int) -> np.ndarray:
         """t for each trial of one operation."""
@@ -169,12 +188,21 @@ class Trials:
         """The shape of one number for each trial."""
         return (self.count * len(self.contracts), *(1,) * ndim)
 
+    def _trials_of(self, contracts: Sequence[int]) -> np.ndarray:
+        """Which trials are of the contracts with these numbers."""
+        return np.repeat(np.isin(range(len(self.contracts)), contracts), self.count)
+
     def _rounded(self, values: np.ndarray, grid: np.ndarray, to: Format | None = None) -> np.ndarray:
         to = to or self.inside
         result = to.to_nearest(values * grid)
         result /= grid
-        if self.contracts[0].flush_to_zero:
-            result[np.abs(result) < to.smallest_normal] = 0.0
+        subnormal = np.abs(result) < to.smallest_normal
+        if subnormal.any():  # no grid is finer or coarser there than the format's own
+            result = np.where(subnormal, 0.0 if self.contracts[0].flush_to_zero else to.to_nearest(values), result)
+        twice = result[self._doubled]
+        if len(twice):
+            exact = np.broadcast_to(values, result.shape)[self._doubled]
+            twice += np.subtract(twice, exact, out=np.zeros_like(twice), where=np.isfinite(twice))
         return result
 
     def _to_base_2(self, values: np.ndarray, parts: tuple[Any, Any] | None, grid: np.ndarray) -> np.ndarray:
@@ -189,7 +217,7 @@ class Trials:
         storage = self.storage
         if storage is self.inside:
             return values
-        eager = np.repeat([contract.mode == "eager" for contract in self.contracts], self.count).reshape(grid.shape)
+        eager = self._trials_of([i for i, contract in enumerate(self.contracts) if contract.mode == "eager"]).reshape(grid.shape)
         return np.where(eager & (grid != 1.0), self._rounded(values, grid, storage), values)
 
     def _quotient(self, above: np.ndarray, below: np.ndarray, parts: tuple[Any, Any] | None, grid: np.ndarray) -> np.ndarray:
@@ -206,6 +234,7 @@ class Trials:
         if kappa == 0.0:
             return values
         common = self.rng.uniform(-1.0, 1.0, self._one_each(exact.ndim))
+        common[self._doubled] *= 2.0
         own = self._noise(exact, 1.0)
         own += common
         own *= kappa * self.inside.simulated_u / 2
@@ -214,7 +243,9 @@ class Trials:
         return own
 
     def _noise(self, exact: np.ndarray, size: float, apart: np.ndarray | None = None) -> np.ndarray:
-        """Numbers spread evenly over (−size, size) for each trial; equal for elements whose exact value is the same in float32.
+        """Numbers spread evenly over (−size, size) for each trial, over twice as much for doubled ones.
+
+        Equal for elements whose exact value is the same in float32.
 
         In the trials that are set `apart` only those of one column are.
         """
@@ -228,6 +259,7 @@ class Trials:
         keys = self.rng.integers(0, 2**64, size=self._one_each(exact.ndim), dtype=np.uint64) | np.uint64(1)
         noise = (bits * keys).view(np.int64).astype(np.float64)
         noise *= size * 2.0**-63
+        noise[self._doubled] *= 2.0
         return noise
 
     def _summed(

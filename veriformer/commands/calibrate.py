@@ -11,13 +11,22 @@ from reports.records import encoded
 from veriformer.settings import Refused
 
 LOW = ("float32", "bfloat16", "float16")
-QUICK = (10_000, 300)  # checks of steps and of modules
+QUICK = (10_000, 300, 0)  # checks of steps and of modules, simulated trials
 
 
 @click.command()
 @click.option("--checks", type=click.IntRange(0), default=100_000, show_default=True, help="Checks of single steps.")
 @click.option("--modules", type=click.IntRange(0), default=2_000, show_default=True, help="Checks of whole modules.")
-@click.option("--quick", is_flag=True, help=f"{QUICK[0]} checks of steps and {QUICK[1]} of modules: the sample that CI runs.")
+@click.option(
+    "--trials",
+    type=click.IntRange(0),
+    default=64,
+    show_default=True,
+    help="Trials of our own simulator for every case of the properties and each contract; 0 leaves them out.",
+)
+@click.option(
+    "--quick", is_flag=True, help=f"{QUICK[0]} checks of steps and {QUICK[1]} of modules, and no trials: the sample that CI runs."
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the cases of the honest variants.")
 @click.option("--dtype", "dtypes", type=click.Choice(LOW), multiple=True, help="Repeatable; all three if it is not given.")
 @click.option("--jobs", type=int, default=-1, show_default=True, help="Processes; -1 is one for each core.")
@@ -35,6 +44,7 @@ QUICK = (10_000, 300)  # checks of steps and of modules
 def command(
     checks: int,
     modules: int,
+    trials: int,
     quick: bool,
     seed: int,
     dtypes: tuple[str, ...],
@@ -46,17 +56,17 @@ def command(
 ) -> None:
     """Measure false alarms and the smallest visible fault of every budget.
 
-    A bank of honest variants must pass, named faults must not, and the usual rules are measured on the same data. Exit code 1 if an
-    honest variant was flagged.
+    A bank of honest variants and fresh trials of our own rounding simulator must pass, named faults must not, and the usual rules
+    are measured on the same data. Exit code 1 if an honest result was flagged.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from properties.calibration import runner, table
 
     if jobs == 0:
         raise Refused("--jobs: expected a number of processes, or -1 for one on each core, got 0")
-    checks, modules = QUICK if quick else (checks, modules)
+    checks, modules, trials = QUICK if quick else (checks, modules, trials)
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = list(runner.chunks(checks, modules, dtypes or LOW))
+    wanted = list(runner.chunks(checks, modules, dtypes or LOW, trials=trials))
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     lines = []
@@ -71,4 +81,5 @@ def command(
         path.write_text(text + "\n", encoding="utf-8")
     click.echo(text if as_json else table.text(found))
     flagged = sum(of[kind]["false alarms"]["ours"] for of in found.values() for kind in ("steps", "modules") if kind in of)
+    flagged += sum(of["simulated"]["false alarms"] for of in found.values() if "simulated" in of)
     raise SystemExit(1 if flagged else 0)
