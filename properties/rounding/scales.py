@@ -6,8 +6,8 @@ fault would do.
 
 A standard deviation says nothing of a tail. Errors that go through a LayerNorm of nearly equal numbers have heavy ones: one
 honest run in thousands errs by more than eight deviations, and by hundreds where a difference changes its sign. So where trials
-are there in which every rounding errs twice as much, an honest error may be as large as the worst of them, and a quarter more.
-Where errors grow in proportion, as nearly everywhere, these do not go beyond eight deviations and change next to nothing.
+are there in which every rounding errs twice as much, and the worst of them is beyond eight deviations, an honest error may be a
+quarter more than that. Where errors grow in proportion, as nearly everywhere, it is not, and changes nothing.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from properties.contracts import Contract
 from properties.rounding.trials import SPREAD
 
 FAIL = 8.0  # deviations above which no implementation is honest
-FURTHER = 1.25  # times the worst of doubled trials, an honest error may be
+FURTHER = 1.25  # times the worst of doubled trials, an honest error may be where these fail
 PRIOR = 4  # trials that the pooled variance of a row and a column counts for
 SHARE_OF_OWN = 0.8  # less than √(16/(16 + PRIOR)): how much of a deviation is at least the component's own
 LATTICE = 0.25  # a sum's variance is at least this share of what the last rounding alone gives its terms
@@ -48,6 +48,7 @@ class Aggregate:
         summed[within] = size[within]
         return np.unravel_index(int(summed.argmax()), size.shape)
 
+
 def component_scale(
     blocks: Sequence[np.ndarray], exact: np.ndarray, contract: Contract, doubled: Sequence[np.ndarray] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -67,7 +68,7 @@ def component_scale(
     scale = np.maximum(np.sqrt(variance), floor)  # the square of a tiny floor may have underflowed
     if contract.flush_to_zero:  # and so may that of what was flushed, in float64
         scale = np.maximum.reduce([scale, *(SHARE_OF_OWN * _root_mean_square(errors) for errors in blocks)])
-    return np.maximum.reduce([scale, *(_of_the_worst(errors) for errors in doubled)]), floor
+    return _widened(scale, doubled), floor
 
 
 def _root_mean_square(errors: np.ndarray) -> np.ndarray:
@@ -77,9 +78,10 @@ def _root_mean_square(errors: np.ndarray) -> np.ndarray:
     return largest * np.sqrt(np.square(shares).mean(axis=0))
 
 
-def _of_the_worst(errors: np.ndarray) -> np.ndarray:
-    """The least scale by which the worst of doubled trials may be honest."""
-    return np.abs(errors).max(axis=0) * (FURTHER / FAIL)
+def _widened(scale: np.ndarray, doubled: Sequence[np.ndarray]) -> np.ndarray:
+    """The scale, and where the worst of doubled trials is above the mark one by which it is below."""
+    worst = np.maximum.reduce([np.zeros_like(scale), *(np.abs(errors).max(axis=0) for errors in doubled)])
+    return np.where(worst > FAIL * scale, worst * (FURTHER / FAIL), scale)
 
 
 def _pooled(variance: np.ndarray) -> np.ndarray:
@@ -147,5 +149,4 @@ def _aggregate(
     for z in judged:
         own = np.square(summed(z)).mean(axis=0) * per_size
         variance = np.maximum(variance, (len(z) * own + PRIOR * own.mean()) / (len(z) + PRIOR))
-    deviation = np.maximum.reduce([np.sqrt(variance * size), *(_of_the_worst(summed(z)) for z in doubled)])
-    return Aggregate(kind, axes, weight, deviation)
+    return Aggregate(kind, axes, weight, _widened(np.sqrt(variance * size), [summed(z) for z in doubled]))
