@@ -29,6 +29,10 @@ MOST_PARTS = 64  # that a matrix product may be summed in
 FUSED_STORES = frozenset({"Q", "K", "V", "concat", "hidden", "norm", "final_norm", "input", "result"})
 """What a fused kernel writes in the storage dtype: the operands of the next matrix product, and its result."""
 
+UNSCALED = frozenset({"products"})
+"""What is divided before it is used. Stored in between it may be rounded to the storage dtype, but it may not overflow there: Q·Kᵀ
+of scores that fit. Dividing Q first costs nothing and is what PyTorch does; float16 models whose Q·Kᵀ overflowed were mended so."""
+
 
 @dataclass(frozen=True)
 class Contract:

@@ -10,6 +10,7 @@ from properties.faults import (
     mask,
     model,
     multi_head,
+    overflow,
     residual_norm,
     softmax,
 )
@@ -80,6 +81,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
         "ln-low-precision",
         "ln-single-pass-variance",
         "matmul-precision",
+        "overflow-inside",
         "pe-low-precision",
     ),
     "layout": ("axis-order-batch-seq-head", "non-contiguous-views", "size-1-axis-squeezed"),
@@ -103,6 +105,7 @@ FAULTS: tuple[Fault, ...] = (
     *model.FAULTS,
     *cache.FAULTS,
     *gradients.FAULTS,
+    *overflow.FAULTS,
 )
 
 BANK: tuple[Fault, ...] = (*FAULTS, *CHEATS)

@@ -95,6 +95,17 @@ FAULTS = (
         dtype="float64",
     ),
     Fault(
+        id="next-word-without-maximum",
+        fault_class="softmax-no-or-wrong-max",
+        twin="model",
+        steps=("next_word",),
+        right=_LARGEST,
+        wrong="largest = torch.zeros_like(s[..., :1])",
+        shows="a logit above 88, or all logits of a row below −104",
+        breaks=("O1",),
+        reports=("https://github.com/pytorch/executorch/pull/18407", "https://github.com/tenstorrent/tt-metal/issues/12661"),
+    ),
+    Fault(
         id="next-word-softmax-twice",
         fault_class="double-softmax",
         twin="model",

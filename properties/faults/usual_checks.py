@@ -121,6 +121,7 @@ def normal_cases(step: str, seed: int) -> list[Case]:
         "split_heads": [((X, h), {})],
         "multi_head": [((X, X), {"h": h, **heads}), ((X, X, causal), {"h": h, **heads})],
         "layer_norm": [((X,), norm)],
+        "residual_norm": [((X, X[:, ::-1].copy()), norm)],
         "feed_forward": [((X,), {**forward, "activation": activation}) for activation in ("relu", "gelu")],
         "encoder_layer": [((X,), {"layer": encoder_layer, "h": h})],
         "encoder": [((X,), {"layers": [encoder_layer, encoder_layer], "final_norm": norm, "h": h})],

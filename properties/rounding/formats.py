@@ -41,6 +41,11 @@ class Format:
         """The unit roundoff of the grid that `to_nearest` rounds to."""
         return self.u * self.coarser
 
+    @property
+    def unlimited(self) -> "Format":
+        """The same digits with the range of float32, where this format ends earlier."""
+        return replace(self, to_nearest=_digits_of_float16) if self.name == "float16" else self
+
 
 def _float32(x: np.ndarray) -> np.ndarray:
     return x.astype(np.float32).astype(np.float64)
@@ -58,16 +63,22 @@ def _of_float32(dropped: int) -> Grid:
     return to_nearest
 
 
-def _float16(x: np.ndarray) -> np.ndarray:
-    """As float32 cut to eleven bits, with float16's own subnormals and largest number."""
+def _digits_of_float16(x: np.ndarray) -> np.ndarray:
+    """As float32 cut to eleven bits, with float16's own subnormals and the largest number of float32."""
     rounded = _of_eleven_bits(x)
-    size = np.abs(rounded)
-    if size.max(initial=0.0) > 65504.0:
-        rounded = np.where(size > 65504.0, np.copysign(np.inf, rounded), rounded)
-    subnormal = size < 2.0**-14
+    subnormal = np.abs(rounded) < 2.0**-14
     if subnormal.any():
         shift = 1.5 * 2.0 ** (52 - 24)  # added and taken away again, it leaves multiples of 2⁻²⁴
         rounded = np.where(subnormal, (x + shift) - shift, rounded)
+    return rounded
+
+
+def _float16(x: np.ndarray) -> np.ndarray:
+    """The digits of float16 and its largest number."""
+    rounded = _digits_of_float16(x)
+    size = np.abs(rounded)
+    if size.max(initial=0.0) > 65504.0:
+        rounded = np.where(size > 65504.0, np.copysign(np.inf, rounded), rounded)
     return rounded
 
 

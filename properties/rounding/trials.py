@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from scipy.special import erf
 
-from properties.contracts import Contract
+from properties.contracts import UNSCALED, Contract
 from properties.rounding.formats import Format
 from properties.rounding.shadow import Shadowed, difference, is_parameter
 
@@ -156,8 +156,8 @@ class Trials:
         if not storing:
             return X
         stored = X.stored.union(storing)
-        storage = self.storage
-        if storage is self.inside:
+        storage = self.storage.unlimited if name in UNSCALED else self.storage
+        if self.storage is self.inside:
             return Shadowed(X.exact, X.shadow, self, stored)
         shadow, grid = X.behind(X.ndim), self._grid(X.ndim)
         rounded = self._rounded(shadow, grid, storage)
