@@ -21,7 +21,7 @@ from reports.render import render
 from tests import sample_runs
 from veriformer.cli import main
 from veriformer.results import Results
-from veriformer.show import show
+from veriformer.show import Cards, show
 
 NAN = Choice("blind_row", "attention of a fully masked row", "nan", "NaN", "found", "zeros", True)
 KEPT = Choice("subnormals", "subnormal numbers", "kept", "kept", "declared", "kept")
@@ -53,7 +53,7 @@ def test_what_was_found_stands_before_everything_else(tmp_path):
     run = sample_runs.write(tmp_path / "run", [sample_runs.check("A5", "test_agrees", "mine:attention", "float64", verdict="FAIL")])
     printed = io.StringIO()
 
-    show(Results(run, Results.of(run).findings, [], FOLLOWS), Console(file=printed, width=120))
+    show(Results(run, Results.of(run).findings, [], FOLLOWS), Cards(Console(file=printed, width=120)))
 
     first, second, third, fourth, fifth, *_ = printed.getvalue().splitlines()
     assert first.split() == ["mine:attention", "in", "float64,", "float32"]
