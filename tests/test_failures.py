@@ -183,6 +183,7 @@ def test_a_call_of_very_many_numbers_is_not_asked_again(place, monkeypatch):
     monkeypatch.setattr(failures, "LARGE", 10)
     (place / "run").mkdir()
     subject, asked = candidate("right"), []
+    assert subject.conventions  # found out by now, with questions of the probes' own
     subject.adapter.call = lambda *args, **kwargs: asked.append(args) or CandidateProxy.call(subject.adapter, *args, **kwargs)
     judgement = Judgement(Verdict.FAIL, "off", expected="1.0", got="nan", error=ClaimBroken("off"), calls=(question(),))
     met = Failures(place / "run")
