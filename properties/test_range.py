@@ -86,9 +86,10 @@ def _multi_head(one: float) -> Iterator[Call]:
     plain = {"W_Q": EYE, "W_K": EYE, "W_V": EYE, "W_O": EYE, **NO_BIAS}
     X = 160 * SIGNS[None, None]
     yield Call((X, X), {"h": 1, **plain})  # a product of 102400, a score of 51200
-    M = np.array([[[40960.0, 1.0, 40704.0, 1.0]]]).repeat(4, axis=1) * one
-    halves = np.array([[2.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [-2.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
-    yield Call((X, M), {"h": 2, **plain, "W_K": 0 * EYE, "W_O": halves})  # four values to add, two heads that cancel
+    M = np.array([[[40960.0, 40960.0, 40704.0, 40704.0]]]).repeat(4, axis=1) * one
+    cancelling = np.array([[1.0, 1.0, 1.0, 1.0], [1.0, -1.0, -1.0, 1.0], [-1.0, 1.0, -1.0, -1.0], [-1.0, -1.0, 1.0, -1.0]])
+    # Four equal values to average, and four features that cancel: of any two parts of their sum, one column's are too large.
+    yield Call((X, M), {"h": 2, **plain, "W_K": 0 * EYE, "W_O": 2 * cancelling})
 
 
 def layer(*sublayers: str) -> Nested:

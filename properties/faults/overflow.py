@@ -43,7 +43,8 @@ FAULTS = (
         "multi_head",
         "multi_head",
         "return linear(context, W_O, b_O)",
-        "return linear(context[..., ::2], W_O[::2]) + linear(context[..., 1::2], W_O[1::2], b_O)",
+        "return linear(context[..., : len(W_O) // 2], W_O[: len(W_O) // 2]) "
+        "+ linear(context[..., len(W_O) // 2 :], W_O[len(W_O) // 2 :], b_O)",
         "float16: two parts of a sum that overflow, and cancel",
         "H3",
         "https://github.com/microsoft/onnxruntime/pull/29599",
