@@ -19,7 +19,7 @@ TARGET = """
 """
 SABOTAGE = """
     import os
-    from properties import counterexamples, judgement
+    from properties import failures, judgement
 
     running = ""
 
@@ -33,7 +33,7 @@ SABOTAGE = """
     def fails():
         raise ZeroDivisionError("sabotaged")
 
-    counterexamples.smallest = broken_in("test_softmax_agrees_with_the_oracle", fails, counterexamples.smallest)
+    failures.failure_of = broken_in("test_softmax_agrees_with_the_oracle", fails, failures.failure_of)
     judgement.record.start = broken_in("test_every_row_is_a_distribution_of_its_own", fails, judgement.record.start)
     judgement.judge = broken_in("test_probabilities_sum_to_one", lambda: os._exit(3), judgement.judge)
     judgement.Judgement.as_line = broken_in(
@@ -68,8 +68,8 @@ def test_every_planned_check_has_its_verdict(results):
     assert results.exit_code == 1
 
 
-def test_a_counterexample_that_cannot_be_minimised_leaves_its_verdict(results):
-    """It fails as it did, and says what went wrong with the script."""
+def test_a_broken_property_that_cannot_be_explained_leaves_its_verdict(results):
+    """It fails as it did, and says what went wrong on the way to its counterexample."""
     verdict = found(results, "test_softmax_agrees_with_the_oracle")
 
     assert verdict.verdict is Verdict.FAIL
