@@ -246,6 +246,16 @@ def test_a_wrong_declaration_is_a_mismatch(name):
                 assert_followed(subject, name, step)
 
 
+def test_who_wraps_below_and_computes_beyond_does_not_wrap():
+    """To wrap is to refuse what lies beyond the last row, as Python indexing does."""
+    clamping = Configurable(OURS)
+    clamping.embedding = lambda tokens, *, table, scale=True: table[tokens.clip(None, len(table) - 1)]  # type: ignore[method-assign]
+
+    found, _ = shown(Subject(clamping, "float64"), "out_of_range_token", "embedding")
+
+    assert found == "computed"
+
+
 def test_an_answer_that_fits_no_convention_is_a_fault():
     """An attention that gives a blind row something of its own follows none of the choices."""
     strange = Configurable(OURS, OURS)

@@ -64,6 +64,19 @@ def test_who_may_flush_is_within_budget_whether_or_not_it_does(dtype, given, mad
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("left", [0.0, 1.0], ids=["DAZ", "kept"])
+def test_a_subnormal_argument_may_be_flushed_though_the_result_is_a_normal_number(dtype, left):
+    """An embedding of 4096 features multiplies by 64: what is half the smallest normal number in the table is 32 of them, or 0."""
+    table = np.full((1, 4096), FORMATS[dtype].smallest_normal / 2)
+    tokens = np.zeros((1, 1), dtype=np.int64)
+
+    allowed = budget("embedding", tokens, table=table, contract=Contract(dtype, flush_to_zero=True), dtype=dtype)
+
+    assert allowed.score(left * 64 * table[None]).verdict is Verdict.PASS
+    assert allowed.score(100.0 * 64 * table[None]).verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_who_must_keep_subnormal_numbers_and_flushes_them_is_found(dtype):
     """In every dtype, float64 too."""
     QKV = subnormal_attention(dtype, 1)
