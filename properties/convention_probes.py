@@ -1,11 +1,11 @@
 """Which conventions an implementation follows, found out: small questions whose answers differ from choice to choice.
 
 A probe is asked of a step that shows the convention; what an implementation declares is held against it (`test_conventions`), and
-what it leaves open is what the probe shows (`settled`).
+what it leaves open is what the probe shows (`settle`). That is asked twice: an answer that does not come again would be lost
+here otherwise, since no property sees it.
 """
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,12 +14,13 @@ from hypothesis.errors import UnsatisfiedAssumption
 
 from properties.conventions import CHOICES, CONVENTIONS, OURS, Conventions
 from properties.rounding.formats import FORMATS
-from properties.verdicts import CandidateCrash, CandidateError, CandidateTimeout, record
+from properties.verdicts import CandidateCrash, CandidateError, CandidateTimeout, ClaimBroken, record
 
 if TYPE_CHECKING:
     from properties.implementations.subject import Subject
 
-NO_ANSWER = (CandidateError, CandidateCrash, CandidateTimeout, UnsatisfiedAssumption)
+UNTAKEN = UnsatisfiedAssumption  # what is raised where it does not take the question
+NO_ANSWER = (CandidateError, CandidateCrash, CandidateTimeout, UNTAKEN)
 
 
 class Probe(NamedTuple):
@@ -212,10 +213,14 @@ PROBES: dict[str, Probe] = {
 
 def shown(subject: "Subject", name: str, step: str) -> tuple[str | None, float]:
     """The choice that a step is seen to follow, and its answer to the probe; None for an answer that fits no choice."""
-    probe = PROBES[name]
-    got = probe.ask(subject, step)
-    fitting = [choice for choice, answer in zip(CHOICES[name], probe.answers, strict=True) if _means(got, answer, probe.answers)]
-    return (fitting[0] if fitting else None), got
+    got = PROBES[name].ask(subject, step)
+    return _choice(name, got), got
+
+
+def _choice(name: str, got: float) -> str | None:
+    answers = PROBES[name].answers
+    fitting = [choice for choice, answer in zip(CHOICES[name], answers, strict=True) if _means(got, answer, answers)]
+    return fitting[0] if fitting else None
 
 
 def _means(got: float, answer: float, answers: tuple[float, ...]) -> bool:
@@ -231,26 +236,71 @@ class Settled(NamedTuple):
 
     conventions: Conventions
     found: frozenset[str]
+    unsteady: tuple[Exception, ...] = ()  # answers to probes that did not come again, each as a property raises it
 
 
 def settle(subject: "Subject", declared: Conventions | None) -> Settled:
     """What is declared, and for what is left open what probes show; our own choice where they show nothing."""
     known = Conventions() if declared is None else declared
-    shows = {}
+    shows: dict[str, str | None] = {}
+    unsteady: list[Exception] = []
     for name in (name for name in CHOICES if getattr(known, name) is None):
-        shows[name] = found(subject.under(known), name)
+        shows[name] = found(subject.under(known), name, unsteady)
         known = replace(known, **{name: shows[name] or getattr(OURS, name)})
-    return Settled(known, frozenset(name for name, choice in shows.items() if choice))
+    return Settled(known, frozenset(name for name, choice in shows.items() if choice), tuple(unsteady))
 
 
-def found(subject: "Subject", name: str) -> str | None:
-    """What the first step shows that shows anything, or a later one, if that is the choice that permits the others too."""
-    seen = []
+def found(subject: "Subject", name: str, unsteady: list[Exception] | None = None) -> str | None:
+    """What the first step shows that shows anything, or a later one, if that is the choice that permits the others too.
+
+    Every step is asked twice; where its second answer is another one, that counts, and `unsteady` is told.
+    """
+    seen, allows = [], CONVENTIONS[name].allows
     with record.apart():
         for step in filter(subject.offers, PROBES[name].steps):
-            with suppress(*NO_ANSWER):
-                seen.append(shown(subject, name, step)[0])
-            if CONVENTIONS[name].allows is None and seen:
+            first, again = (_answer(subject, name, step) for _ in range(2))
+            if unsteady is not None and not _same(first, again):
+                unsteady.append(_difference(CONVENTIONS[name].what, first, again))
+            if isinstance(again.got, float):
+                seen.append(_choice(name, again.got))
+            if allows is None and seen:
                 break
-    allows = CONVENTIONS[name].allows
     return allows if allows in seen else next(iter(seen), None)
+
+
+class Answer(NamedTuple):
+    """What a probe makes of what it heard, or why there was nothing to hear."""
+
+    got: float | Exception
+    heard: list[np.ndarray]
+
+    def __str__(self) -> str:
+        return str(self.got) if not self.heard or isinstance(self.got, Exception) else ", ".join(map(str, self.heard))[:200]
+
+
+def _answer(subject: "Subject", name: str, step: str) -> Answer:
+    listening, heard = subject.under(subject.conventions), []
+
+    def attempt(*args: Any, **kwargs: Any) -> Any:
+        heard.append(subject.attempt(*args, **kwargs))
+        return heard[-1]
+
+    vars(listening)["attempt"] = attempt
+    try:
+        return Answer(PROBES[name].ask(listening, step), heard)
+    except NO_ANSWER as error:
+        return Answer(error, heard)
+
+
+def _same(one: Answer, other: Answer) -> bool:
+    """Whether a question was answered alike, or not taken; in what words it was refused is not looked at."""
+    if isinstance(one.got, Exception) or isinstance(other.got, Exception):
+        return type(one.got) is type(other.got) or UNTAKEN in (type(one.got), type(other.got))
+    numbers, others = ([np.array(each.got), *each.heard] for each in (one, other))
+    alike = (np.array_equal(a, b, equal_nan=a.dtype == np.float64) for a, b in zip(numbers, others, strict=False))
+    return len(numbers) == len(others) and all(alike)
+
+
+def _difference(what: str, first: Answer, again: Answer) -> Exception:
+    kind = next((type(each.got) for each in (first, again) if isinstance(each.got, Exception)), ClaimBroken)
+    return kind(f"{what}, asked for twice: {first}, then {again}")

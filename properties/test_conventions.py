@@ -208,7 +208,7 @@ def test_every_combination_of_conventions_is_identified_exactly():
     nothing = Conventions(**dict.fromkeys(CHOICES))
 
     for follows in EVERY_COMBINATION:
-        assert settle(Subject(Configurable(follows), "float64"), nothing) == (follows, frozenset(CHOICES))
+        assert settle(Subject(Configurable(follows), "float64"), nothing) == (follows, frozenset(CHOICES), ())
 
 
 def test_the_polarity_of_masks_is_what_the_signature_says_unless_it_is_left_open():

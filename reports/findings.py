@@ -184,7 +184,7 @@ class Findings:
         return {name: table for name, table in found.items() if len(table)}
 
     def _flat_matrix(self) -> Table:
-        flat: Any = self.matrix.rename_axis("claim")
+        flat: Any = self.matrix.copy().rename_axis("claim")
         flat.columns = [" ".join(column) for column in flat.columns]
         return flat.reset_index()
 

@@ -98,9 +98,9 @@ def matrix(found: Findings) -> Line:
         ]
         steps.setdefault(text["step"], []).append({"claim": claim, **text.to_dict(), "cells": cells, "planned": any_planned(cells)})
     spans: list[Line] = []
-    for column in columns:
+    for number, column in enumerate(columns):
         if not spans or spans[-1]["name"] != column["implementation"]:
-            spans.append({"name": column["implementation"], "width": 0})
+            spans.append({"name": column["implementation"], "first": number, "width": 0})
         spans[-1]["width"] += 1
     counts = [{"column": column, "counts": counted} for column, counted in zip(columns, _counts(grid), strict=True)]
     return {"columns": columns, "spans": spans, "steps": steps, "tally": counts}

@@ -333,6 +333,22 @@ def test_page_and_summary_stay_within_their_limits(tmp_path):
     assert "more in report.html" in markdown
 
 
+def test_a_page_of_many_implementations_shows_the_first_and_says_how_many_more(tmp_path):
+    """Hundreds of columns do not fit; all of them are in the table."""
+    lines = sample_runs.checks(implementations=[f"kernels.py:number_{i}" for i in range(300)])
+    claims = [*sample_runs.CLAIMS, *(sample_runs.CLAIMS[0] | {"id": f"X{i}"} for i in range(60))]
+
+    _, markdown = report(sample_runs.write(tmp_path / "run", lines, claims=claims), tmp_path / "out")
+
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert len(page.encode()) <= PAGE_LIMIT
+    assert len(markdown.encode()) <= SUMMARY_LIMIT
+    assert page.count('<th scope="row">kernels.py:number_') == 120
+    assert "780 more: <code>tables/matrix.csv</code>" in page
+    assert "more columns in tables/matrix.csv" in markdown
+    assert "number_299 bfloat16 cpu" in (tmp_path / "out" / "tables" / "matrix.csv").read_text(encoding="utf-8")
+
+
 def test_several_folders_are_one_run_and_other_code_is_refused(tmp_path):
     """Shards are rendered together; a run of other code is not mixed in, and nothing is written."""
     lines = sample_runs.checks()

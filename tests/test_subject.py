@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from properties.implementations.subject import Subject
-from properties.verdicts import CandidateError
+from properties.verdicts import CandidateCrash, CandidateError, ClaimBroken
 
 
 class Candidate:
@@ -27,7 +27,7 @@ SCORES = np.array([[0.0, 1.0], [2.0, -1.0]])
         (lambda scores: scores[0], "expected a result of shape (2, 2), got (2,)"),
         (lambda scores: scores.double(), "expected a result of dtype float32, got float64"),
         (lambda scores: scores.numpy(), "expected a torch.Tensor of dtype float32, got numpy.ndarray"),
-        (lambda scores: scores.add_(1), "changed its input [0] in place"),
+        (lambda scores: scores.add_(1), "changed its input scores in place"),
         (lambda scores, temperature: scores, "raised TypeError"),
         (lambda scores: scores @ torch.zeros(3, 3), "raised RuntimeError"),
         (lambda scores: 1 / 0 * scores, "raised ZeroDivisionError"),
@@ -72,3 +72,29 @@ def test_changing_a_nested_or_integer_input_is_noticed():
 
     with pytest.raises(CandidateError, match="changed its input"):
         Subject(Candidate(shifts_tokens), "float32").embedding(np.array([[1, 2]]), table=np.ones((3, 2)))
+
+
+@pytest.mark.parametrize(
+    ("first", "wrong", "words"),
+    [
+        (lambda: 1 / 0, CandidateError, "raised ZeroDivisionError: division by zero"),
+        (lambda: exit("no licence"), CandidateCrash, "exited with code 1"),  # noqa: PLR1722 (as a script does)
+        (lambda: torch.full((1, 2), -torch.inf), ClaimBroken, "-inf"),
+    ],
+)
+def test_an_answer_to_a_probe_that_does_not_come_again_is_told(first, wrong, words):
+    """No property sees the answers that show a convention: a first call that goes wrong would be lost with them."""
+    calls = []
+
+    def softmax(scores):
+        calls.append(scores)
+        return first() if len(calls) == 1 else torch.softmax(scores, dim=-1).nan_to_num(0.0)
+
+    adapter = Candidate(softmax)
+    adapter.steps = frozenset({"softmax"})
+
+    with pytest.raises(wrong, match="softmax of a row of −∞, asked for twice: ") as caught:
+        _ = Subject(adapter, "float32").conventions
+
+    assert words in str(caught.value)
+    assert Subject(adapter, "float32").conventions.blind_softmax == "zeros"

@@ -5,6 +5,7 @@ same run everywhere.
 """
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -75,7 +76,7 @@ class Request:
         return options + (["-pxdist", f"--numprocesses={self.workers}", "--dist=worksteal"] if self.workers > 1 else [])
 
 
-UNWRITABLE = "properties.runs.Unwritable: "  # how a traceback says it
+UNWRITABLE = re.compile(r"INTERNALERROR> .*properties\.runs\.Unwritable: (.*)")  # how a traceback of pytest's own says it
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ class Ended:
     def refusal(self) -> str | None:
         """The usage error that pytest reported, in its words, or what could not be written to the run's folder."""
         lines = self.output.splitlines()
-        if unwritten := [line.partition(UNWRITABLE)[2] for line in lines if UNWRITABLE in line]:
+        unwritten = [found[1] for line in lines if (found := UNWRITABLE.match(line))]
+        if self.code == 3 and unwritten:
             return unwritten[0]
         errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
         return errors[-1] if self.code == 4 and errors else None

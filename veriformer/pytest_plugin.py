@@ -58,6 +58,7 @@ class Plan:
     callables: dict[str, Any]  # of `veriformer.verify`: objects that no other process could import, by name
     _adapters: dict[str, "Adapter"] = field(default_factory=dict)
     _settled: dict[Cell, "Settled"] = field(default_factory=dict)
+    _said: set[Cell] = field(default_factory=set)  # whose unsteady answers to probes a property has told
 
     @cached_property
     def failures(self) -> "Failures":
@@ -115,6 +116,13 @@ class Plan:
             subject = Subject(self.adapter(cell.implementation), cell.dtype, cell.device)
             self._settled[cell] = settle(subject, subject.adapter.conventions)
         return self._settled[cell]
+
+    def unsteady(self, cell: Cell) -> Exception | None:
+        """The first answer to a probe that did not come again, for the first property that asks: none other sees it."""
+        if cell in self._said:
+            return None
+        self._said.add(cell)
+        return next(iter(self.settled(cell).unsteady), None)
 
     def followed(self, cell: Cell) -> "Follows":
         """The same in words."""
@@ -349,11 +357,17 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         seed = seed_of(prop.claim, name, subject.dtype, plan.seed)
         dtypes = {cell.dtype for cell in _cells_of(plan, prop) if asked and cell.implementation == asked.implementation}
         examples = config.option.examples or profiles.examples_in_each(len(dtypes))
+        unsteady = plan.unsteady(asked) if asked else None
+
+        def test() -> None:
+            if unsteady is not None:
+                raise unsteady
+            pyfuncitem.obj(**arguments)
 
         def judged(*, small: bool) -> Judgement:
             shrinking = replay.SECONDS if small and not prop.shrinks else 0.0
             with drawing(pyfuncitem.obj, seed, examples, shrinking=shrinking):
-                return judge(lambda: pyfuncitem.obj(**arguments), prop, name, subject, small=small)
+                return judge(test, prop, name, subject, small=small)
 
         judgement = judged(small=False)
     else:

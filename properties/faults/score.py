@@ -146,7 +146,36 @@ def score(lines: list[Line]) -> dict[str, Any]:
             "caught later": {claim: caught for claim, caught in sorted(later.items()) if caught},
             "never caught anything": sorted(claim for claim, caught in later.items() if not caught),
         },
+        "isolated": _isolated([line for line in lines if line["kind"] == "isolated"]),
+        "answers": _answers([line for line in lines if line["kind"] == "answers"]),
     }
+
+
+def _isolated(lines: list[Line]) -> dict[str, Any]:
+    """The sample of faults that was verified in processes of their own, and where that differs from what was found in ours."""
+    faults = [identifier for line in lines for identifier in line["faults"]]
+    return {
+        **_ran(lines),
+        "faults": len(faults),
+        "differ": sorted(set(faults) - {identifier for line in lines for identifier in line["caught"]}),
+        "flagged": sorted(identifier for line in lines for identifier in line["flagged"]),
+    }
+
+
+def _answers(lines: list[Line]) -> dict[str, Any]:
+    """What became of the bank of answers."""
+    return {
+        **_ran(lines),
+        "candidates": sum(line["candidates"] for line in lines),
+        "times": sorted(line["id"] for line in lines),
+        "wrong": sorted(complaint for line in lines for complaint in line["wrong"]),
+    }
+
+
+def _ran(lines: list[Line]) -> dict[str, int]:
+    """How many runs there were and how many ended early, and how many checks were planned and have no verdict."""
+    counts = {name: sum(line[name] for line in lines) for name in ("planned", "missing", "ended_early")}
+    return {"runs": len(lines), **counts}
 
 
 def _entry(fault: Fault, searches: list[Line], usual: Line) -> dict[str, Any]:
@@ -196,5 +225,9 @@ def _by_seed(searches: dict[str, list[Line]]) -> list[dict[str, Any]]:
 
 
 def is_good(found: dict[str, Any]) -> bool:
-    """Everything that can be seen was caught at every seed, and nothing honest was flagged."""
-    return not any(each["status"] in ("missed", "flagged") for each in found["entries"]) and not found["honest"]["flagged"]
+    """Everything that can be seen was caught at every seed and in every process, nothing honest was flagged, no run ended early."""
+    ran = [found["isolated"], found["answers"]]
+    whole = not any(each["missing"] or each["ended_early"] for each in ran)
+    alike = not any((found["isolated"]["differ"], found["isolated"]["flagged"], found["answers"]["wrong"]))
+    caught = not any(each["status"] in ("missed", "flagged") for each in found["entries"])
+    return caught and not found["honest"]["flagged"] and whole and alike

@@ -24,7 +24,7 @@ from properties.implementations import cached, returned
 from properties.implementations.accepted import accepted
 from properties.implementations.cached import play
 from properties.layouts import ASKED_BEFORE, REFILLED, Handed, first_for_others, first_with_zeros
-from properties.steps import STEPS, expected_shape
+from properties.steps import STEPS, expected_shape, positional_names
 from properties.verdicts import CandidateCrash, CandidateError, NotOffered, record
 
 DTYPES: dict[str, torch.dtype] = {
@@ -59,8 +59,11 @@ class Subject:
 
     @cached_property
     def conventions(self) -> Conventions:
-        """What the implementation declares, and for what it leaves open what probes show."""
-        return settle(self, self.adapter.conventions).conventions
+        """What the implementation declares, and what probes show of the rest; an answer that did not come again is raised."""
+        settled = settle(self, self.adapter.conventions)
+        for unsteady in settled.unsteady:
+            raise unsteady
+        return settled.conventions
 
     def under(self, conventions: Conventions) -> "Subject":
         """The same implementation, taken to follow these conventions."""
@@ -148,7 +151,9 @@ class Subject:
 
     def _call_here(self, step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         handed: list[Handed] = []
-        given_args, given_kwargs = self._given(args, "", handed), self._given(kwargs, "", handed)
+        names = positional_names(step, len(args))
+        given_args = tuple(self._given(value, name, handed) for value, name in zip(args, names, strict=True))
+        given_kwargs = self._given(kwargs, "", handed)
         if step == "positional_encoding":
             numpy_dtype = NUMPY_DTYPES.get(self.dtype)
             given_kwargs["dtype"] = DTYPES[self.dtype] if self.adapter.arrays == "torch" else numpy_dtype

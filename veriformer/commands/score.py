@@ -1,6 +1,7 @@
 """`veriformer score`: how many of the re-created real bugs the properties catch."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from reports.records import encoded
 from veriformer.settings import Refused, nearest
@@ -44,6 +46,7 @@ def command(
     from properties.faults import score as scoring
     from properties.faults.bank import BANK
     from properties.faults.mutation_report import mutation_report
+    from veriformer import answers, isolated_faults
 
     known = [fault.id for fault in BANK]
     for identifier in only:
@@ -59,11 +62,15 @@ def command(
     planned += [("ask_the_usual", (identifier,)) for identifier in chosen]
     if not only:
         planned += [("try_an_honest_one", (name, tried[0], examples)) for name in scoring.twins()]
+        planned += [("answers", (when, tried[0])) for when in answers.ASKED]
     lines = _measured(planned, lines_at, jobs)
     further: list[Job] = [("ask_the_named", (identifier, examples)) for identifier in scoring.not_by_name(lines)]
     if not only:
         first = {line["claim"] for line in lines if line["kind"] == "search" and line["caught"]}
         further += [("give_a_chance", (claim, examples)) for claim in sorted(scoring.claims_planned() - first)]
+    further += [
+        ("isolated", (claim, faults, tried[0], examples)) for claim, faults in isolated_faults.sample(lines, tried[0]).items()
+    ]
     found = scoring.score(lines + _measured(further, lines_at, jobs))
     _write(folder / "score.json", found)
     _write(folder / "mutation-report.json", mutation_report(found))
@@ -114,9 +121,12 @@ def _one(name: str, arguments: tuple[Any, ...]) -> dict[str, Any]:
     import torch
 
     from properties.faults import score as scoring
+    from veriformer import answers, isolated_faults
 
     torch.set_num_threads(1)
-    measure: Callable[..., dict[str, Any]] = getattr(scoring, name)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the runs that a measurement starts
+    in_runs = {"answers": answers.measured, "isolated": isolated_faults.verified}
+    measure: Callable[..., dict[str, Any]] = in_runs.get(name) or getattr(scoring, name)
     return {**measure(*arguments), "job": _key((name, arguments))}
 
 
@@ -146,7 +156,25 @@ def _show(found: dict[str, Any], console: Console, folder: Path) -> None:
         console.print(f"  {name}: {'; '.join(messages)}")
     console.print(f"caught, but by none of the claims that must break: {', '.join(found['not_by_name']) or 'none'}")
     console.print(f"claims that never caught anything: {', '.join(claims['never caught anything']) or 'none'}")
+    _show_runs(found, console)
     console.print(f"written to {folder}")
+
+
+def _show_runs(found: dict[str, Any], console: Console) -> None:
+    """What was verified as a user's own files are: faults in processes of their own beside ours, and the bank of answers."""
+    isolated, answers = found["isolated"], found["answers"]
+    if isolated["runs"]:
+        caught = isolated["faults"] - len(isolated["differ"])
+        console.print(f"one fault of each class, in our process: {isolated['faults']} caught; in processes of their own: {caught}")
+        console.print(f"their right twins flagged there: {len(isolated['flagged'])} of {isolated['faults']}")
+    if answers["runs"]:
+        times = ", ".join(answers["times"])
+        right = answers["candidates"] - len({complaint.partition(": ")[0] for complaint in answers["wrong"]})
+        console.print(f"strange answers ({times}): {right} of {answers['candidates']} candidates judged as they deserve")
+    for name in (*isolated["differ"], *isolated["flagged"], *answers["wrong"]):
+        console.print(Text(f"  {name}"))
+    planned, missing, early, runs = (isolated[key] + answers[key] for key in ("planned", "missing", "ended_early", "runs"))
+    console.print(f"{planned - missing} of {planned} planned checks have a verdict; runs that ended early: {early} of {runs}")
 
 
 def _usual(row: dict[str, Any]) -> list[str]:
