@@ -58,6 +58,15 @@ def _polarity(subject: "Subject", step: str) -> float:
     return np.nan
 
 
+def _masked_key(subject: "Subject", _: str) -> float:
+    """What two queries get that attend to one value of 1 and not to the key beside it; NaN if NaN or ∞ in that key ever shows."""
+    Q, V, row = np.ones((1, 1, 2, 1)), np.array([[[[1.0], [2.0]]]]), np.array([True, False])
+    keys = (np.array([[[[0.0], [number]]]]) for number in (np.nan, np.inf, -np.inf))
+    asked = [(K, mask) for K in keys for mask in (row[None], np.tile(row, (2, 1)), np.tile(row, (1, 1, 2, 1)))]
+    got = np.concatenate([subject.attention(Q, K, V, mask).ravel() for K, mask in asked])
+    return np.nan if np.isnan(got).any() else float(got[np.abs(got - 1).argmax()])
+
+
 def _outer_eps(subject: "Subject", step: str) -> float:
     return float(subject.call(step, np.array([[[1.0, -1.0]]]), gain=np.ones(2), bias=np.zeros(2), eps=1.0)[0, 0, 0])
 
@@ -208,6 +217,7 @@ PROBES: dict[str, Probe] = {
     ),
     "out_of_range_token": Probe(("embedding",), _outside, (REFUSED, WRAPS, COMPUTED)),
     "odd_d_model": Probe(("positional_encoding",), _odd, (REFUSED, 1.0)),
+    "non_finite_masked_key": Probe(("attention",), _masked_key, (np.nan, 1.0)),
 }
 
 

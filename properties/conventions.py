@@ -54,6 +54,11 @@ CONVENTIONS: dict[str, Convention] = {
         {"refused": "raises", "wraps": "−1 is the last row, beyond the last raises", "computed": "some row is returned"},
     ),
     "odd_d_model": Convention("positional encoding of an odd d_model", {"refused": "raises", "computed": "is returned"}),
+    "non_finite_masked_key": Convention(
+        "NaN or ∞ in a masked key",
+        {"leaks": "a score of NaN, to which −∞ is added, may make the row NaN", "blocked": "the row does not see it"},
+        allows="leaks",
+    ),
 }
 """By name, in the order of the fields of `Conventions`."""
 
@@ -78,6 +83,7 @@ class Conventions:
     subnormals: str | None = None
     out_of_range_token: str | None = None
     odd_d_model: str | None = None
+    non_finite_masked_key: str | None = None
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -85,7 +91,9 @@ class Conventions:
                 raise ValueError(f"{name}: expected one of {', '.join(CHOICES[name])}, got {value!r}")
 
 
-OURS = Conventions("may_look", "top_left", "zeros", "zeros", "inside", "interleaved", "leaks", "kept", "refused", "refused")
+OURS = Conventions(
+    "may_look", "top_left", "zeros", "zeros", "inside", "interleaved", "leaks", "kept", "refused", "refused", "blocked"
+)
 """The oracle's."""
 
 

@@ -122,6 +122,8 @@ def answers(subject: Subject, asked: Asked, *, again: bool = True) -> Answers | 
     Without `again` the bounds are from a budget's first trials, which are few: enough for what is far off or not off at all.
     """
     step, kwargs = asked.step, asked.kwargs
+    if step in ("attention", "multi_head") and _is_open(subject, asked):
+        return None
     if step == "kv_cache":
         return _answers_of_a_cache(subject, asked, again=again)
     args = posed(step, asked.args, subject.conventions)
@@ -133,6 +135,18 @@ def answers(subject: Subject, asked: Asked, *, again: bool = True) -> Answers | 
     if step not in ORACLES or subject.conventions.eps == "outside":
         return None
     return [_allowed(subject, step, args, kwargs, again=again)]
+
+
+def _is_open(subject: Subject, asked: Asked) -> bool:
+    """Whether more than one answer to NaN or ∞ is right: everywhere but in keys that are masked for all, where they are blocked."""
+    if all(np.isfinite(X).all() for X in asked.args if X is not None):
+        return False
+    if asked.step == "multi_head" or subject.conventions.non_finite_masked_key == "leaks":
+        return True
+    Q, K, V, *masks = asked.args
+    mask = masks[0] if masks else None
+    attended = np.broadcast_to(True if mask is None else mask, (*Q.shape[:-1], K.shape[-2])).any(axis=2)
+    return not (np.isfinite(Q).all() and np.isfinite(V).all() and np.isfinite(K[attended]).all())
 
 
 def _allowed(subject: Subject, step: str, args: tuple[Any, ...], kwargs: dict[str, Any], *, again: bool = True) -> Answer:

@@ -32,6 +32,7 @@ LIBRARIES: dict[str, dict[str, Row]] = {
         "blind_softmax": Row("nan", "docs.pytorch.org, torch.nn.functional.softmax: exp(x) / Σ exp(x), which is 0/0"),
         "eps": Row("inside", "docs.pytorch.org, torch.nn.LayerNorm: the root of Var[x] + ε"),
         "non_finite_behind_mask": Row("leaks", _IEEE),
+        "non_finite_masked_key": Row("leaks", f"{_SDPA}: attn_bias is added to the scores, and NaN plus −∞ is NaN"),
         "out_of_range_token": Row("refused", "docs.pytorch.org, torch.nn.functional.embedding: IndexError on the CPU"),
     },
     "torch.nn": {

@@ -56,6 +56,12 @@ def test_whether_nan_behind_a_mask_leaks_is_as_declared(subject):
     assert_followed(subject, "non_finite_behind_mask", "attention")
 
 
+@claim("M3", needs="attention")
+def test_whether_nan_in_a_masked_key_leaks_is_as_declared(subject):
+    """Where −∞ is put in place of a masked score nothing of its key arrives; where −∞ is added to it, NaN does."""
+    assert_followed(subject, "non_finite_masked_key", "attention")
+
+
 @claim("M1", needs="mask")
 def test_where_a_causal_mask_begins_is_as_declared(subject):
     """With n ≠ m the two sequences begin at the same word (top-left) or end at the same word (bottom-right)."""
@@ -138,18 +144,20 @@ class Configurable:
         return np.where(np.abs(X) < tiny, np.zeros_like(X), X) if self.follows.subnormals == "flushed" else X
 
     def _weights(self, scores: np.ndarray, blind: str | None) -> np.ndarray:
+        fully_masked = (scores == -np.inf).all(axis=-1, keepdims=True)
         if blind == "mean":
-            scores = np.where((scores == -np.inf).all(axis=-1, keepdims=True), 0.0, scores)
+            scores = np.where(fully_masked, 0.0, scores)
         with np.errstate(invalid="ignore"):
             weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
             weights = weights / weights.sum(axis=-1, keepdims=True)
-        return np.nan_to_num(weights) if blind == "zeros" else weights
+        return np.where(fully_masked, 0.0, weights) if blind == "zeros" else weights
 
     def attention(self, Q: np.ndarray, K: np.ndarray, V: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
         """One that may take a mask to add, and that may keep NaN out."""
         scores = Q @ K.swapaxes(-1, -2) / np.sqrt(Q.shape[-1])
         if mask is not None:
-            scores = np.where(self._may_look(mask), scores, -np.inf)
+            leaks = np.isnan(scores) if self.follows.non_finite_masked_key == "leaks" else False
+            scores = np.where(self._may_look(mask) | leaks, scores, -np.inf)
         weights = self._flushed(self._weights(scores, self.follows.blind_row))
         return self._flushed(weights @ (np.nan_to_num(V) if self.follows.non_finite_behind_mask == "blocked" else V))
 

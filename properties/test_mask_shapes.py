@@ -1,12 +1,13 @@
 """Mask shapes: a mask means what it broadcasts to, in every shape that broadcasts, small or large.
 
 All scores are 0, and each query sees a number of keys that is a power of two: its row is the mean of their values, bit for bit in
-every dtype. No budget is needed, so the shapes can be as many and the sizes as large as they like.
+every dtype. No budget is needed, so the shapes can be as many and the sizes as large as they like. Nor do masked keys and values
+matter, NaN and ∞ among them: where these leak, by convention, a row may be NaN, but no other number.
 """
 
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import product
+from itertools import cycle, islice, product
 
 import numpy as np
 from hypothesis.errors import UnsatisfiedAssumption
@@ -107,3 +108,59 @@ def test_large_masks_of_many_heads(subject):
             got = subject.multi_head(X, M, mask, h=h, **weights)
             exact = (full(mask, b, h, n, m) @ heads / count).swapaxes(1, 2).reshape(b, n, 8 * h)
             assert_identical(got, exact, f"multi_head under a mask of shape {mask.shape}")
+
+
+# NaN and ∞ behind masks -------------------------------------------------------------------------------------------------
+
+
+NUMBERS = np.nan, np.inf, -np.inf
+POISONED = *SMALL[:2], LARGE[0]
+
+
+def masks_of_a_key(sizes: Sizes, j: int) -> Iterator[np.ndarray]:
+    """Masks under which each row attends to one key: nobody to key j, or some rows; in every shape where the sizes are small."""
+    b, h, n, m = sizes
+    rng = np.random.default_rng(SEED)
+    shapes = broadcastable(sizes) if sizes in SMALL else [(b, h, n, m), (b, 1, 1, m), (n, m)]
+    for shape in (shape for shape in shapes if len(shape) > 1 and shape[-1] == m):
+        yield np.insert(some_keys((*shape[:-1], m - 1), 1, rng), j, False, axis=-1)
+        yield some_keys(shape, 1, rng)
+
+
+def assert_right_or_leaked(got: np.ndarray, exact: np.ndarray, open_rows: np.ndarray, leaks: str, what: str) -> None:
+    """Bit for bit; rows that attend to the number itself are not judged, and where it leaks any row may be NaN."""
+    nobodys = open_rows | (np.isnan(got) if leaks == "leaks" else False)
+    assert_identical(np.where(nobodys, exact, got), exact, what)
+
+
+@claim("M3", needs="attention")
+def test_nan_and_infinity_in_masked_keys_and_values_are_blocked_or_leak_as_declared(subject):
+    """Rows that do not attend to the key get what the others say, or NaN where it leaks; under masks of every shape."""
+    for sizes in POISONED:
+        b, h, n, m = sizes
+        Q, K, V, j = np.ones((b, h, n, 1)), np.zeros((b, h, m, 1)), 4 * (labels(b, h, m, 2) % 31), m // 2
+        for (mask, number), in_keys in product(zip(masks_of_a_key(sizes, j), cycle(NUMBERS)), (True, False)):
+            poisoned = [np.where(np.arange(m)[:, None] == j, number, X) if X is (K if in_keys else V) else X for X in (K, V)]
+            conventions = subject.conventions
+            leaks = conventions.non_finite_masked_key if in_keys else conventions.non_finite_behind_mask
+            with suppress(UnsatisfiedAssumption):
+                got = subject.attention(Q, *poisoned, mask)
+                what = f"attention beside {number} in a masked {'key' if in_keys else 'value'}, mask of shape {mask.shape}"
+                attended = full(mask, *sizes)
+                assert_right_or_leaked(got, attended @ V, attended[..., j, None], leaks, what)
+
+
+@claim("M3", needs="multi_head")
+def test_nan_and_infinity_in_masked_words_are_blocked_or_leak_as_declared(subject):
+    """A masked word of the memory is a key and a value; nobody attends to it, and where either leaks a row may be NaN."""
+    for sizes in POISONED:
+        b, h, n, m = sizes
+        X, M, j = np.ones((b, n, 2 * h)), 4 * (labels(b, m, 2 * h) % 31), m // 2
+        weights = {f"W_{name}": np.eye(2 * h) * (name in "VO") for name in "QKVO"} | dict.fromkeys(BIASES)
+        heads = M.reshape(b, m, h, 2).swapaxes(1, 2)
+        for mask, number in zip(islice(masks_of_a_key(sizes, j), 0, None, 2), cycle(NUMBERS)):
+            with suppress(UnsatisfiedAssumption):
+                got = subject.multi_head(X, np.where(np.arange(m)[:, None] == j, number, M), mask, h=h, **weights)
+                exact = (full(mask, b, h, n, m) @ heads).swapaxes(1, 2).reshape(b, n, 2 * h)
+                what = f"multi_head beside {number} in a masked word, mask of shape {mask.shape}"
+                assert_right_or_leaked(got, exact, np.zeros(1, dtype=bool), subject.conventions.non_finite_behind_mask, what)

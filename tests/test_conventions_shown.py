@@ -130,12 +130,16 @@ def test_a_function_of_ten_lines_is_told_what_was_found(tmp_path, monkeypatch):
     said = CliRunner().invoke(main, [*asked, "--run=found"])
 
     assert said.exit_code == 0, said.output
-    assert "found by probes     blind_row=nan non_finite_behind_mask=leaks subnormals=kept" in said.stdout
+    assert (
+        "found by probes     blind_row=nan non_finite_behind_mask=leaks subnormals=kept non_finite_masked_key=blocked"
+        in said.stdout
+    )
     assert "differs from torch  attention of a fully masked row: NaN (torch: zeros; blind_row=nan, found)" in said.stdout
     (follows,) = json.loads((tmp_path / "found" / "manifest.json").read_text())["follows"]
     assert {each["name"] for each in follows["conventions"] if each["how"] == "found"} == {
         "blind_row",
         "non_finite_behind_mask",
+        "non_finite_masked_key",
         "subnormals",
     }
 

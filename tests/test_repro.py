@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from properties import corpus, test_again
 from properties.calls import Asked
+from properties.conventions import Conventions
 from properties.counterexample_files import as_data, from_data, write
 from properties.counterexamples import SURELY, fault, smallest
 from properties.implementations.subject import Subject
@@ -127,6 +128,26 @@ def test_an_exception_is_a_fault_with_a_script_too(place):
     assert broken.returncode == 1
     assert "raised ValueError: odd" in broken.stdout
     assert run(script, "--candidate", "right.py:Right").returncode == 0
+
+
+def test_nan_in_a_masked_key_has_a_script_where_it_is_to_be_blocked(place):
+    """Masked for all, it has one right answer; where it leaks, or a query attends to it, it has more than one."""
+    question = Asked("attention", (np.ones((1, 1, 1, 1)), np.array([[[[0.0], [np.nan]]]]), np.ones((1, 1, 2, 1))), {})
+    masked = question._replace(args=(*question.args, np.array([[True, False]])))
+    attended = question._replace(args=(*question.args, np.array([[True, True]])))
+    (place / "added.py").write_text(RIGHT.replace("np.where(mask, scores, -np.inf)", "(scores + np.where(mask, 0.0, -np.inf))"))
+
+    found = smallest(candidate("right"), "M3", "test_nan", [masked])
+    with CandidateProxy(f"{place / 'added.py'}:Right") as leaking:
+        subject = Subject(leaking, "float32").under(Conventions(non_finite_masked_key="blocked", blind_row="nan"))
+        wrong = smallest(subject, "M3", "test_nan", [masked])
+        beside = smallest(subject, "M3", "test_nan", [attended])
+        leaks = smallest(subject.under(Conventions(non_finite_masked_key="leaks", blind_row="nan")), "M3", "test_nan", [masked])
+
+    assert found is beside is leaks is None
+    assert wrong is not None
+    script = write(place, wrong, candidate="added.py:Right")
+    assert (run(script).returncode, run(script, "--candidate", "right.py:Right").returncode) == (1, 0)
 
 
 def test_a_fault_of_one_memory_layout_has_a_script_that_lays_it_so(place):

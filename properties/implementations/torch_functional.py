@@ -24,6 +24,7 @@ class TorchFunctional:
         blind_softmax="nan",
         eps="inside",
         non_finite_behind_mask="leaks",
+        non_finite_masked_key="leaks",
     )
 
     def attention(self, Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None = None) -> Tensor:
