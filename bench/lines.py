@@ -265,12 +265,13 @@ class Cost:
 
     what: ClassVar[str] = "cost"
     id: str
-    piece: str  # "oracle", "budget" or "claim"
-    name: str  # a step, or a claim's id
-    seconds: float  # a call of the oracle, a verdict of the budget, one generated example of the claim
+    piece: str  # "oracle", "budget", "claim" or "failure"
+    name: str  # a step, a claim's id, or how an implementation fails
+    seconds: float  # a call of the oracle, a verdict of the budget, one generated example of the claim, a check that is broken
     per_second: float
     repeats: int
     note: str = ""  # the sizes
+    ratio: float | None = None  # of a failure: the processor time of the whole run, as a multiple of a right implementation's
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,16 @@ at once; a run that was killed goes on where it was when it is started again on 
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench import growth, lines, machine, plan, roof, suite_cost
+from bench import failure_cost, growth, lines, machine, plan, roof, suite_cost
 from bench.fresh import SILENCE, Died, Silent, lines_of
-from bench.lines import Process, Roof, Timed
+from bench.lines import Cost, Process, Roof, Timed
 from bench.peers.table import AGAIN, DEFAULT_BASELINE, USUAL, check_names, could
 from bench.summary import Group, Summary, group_of, summarise, unresolved
 from bench.workloads import ITEM, KINDS, select
@@ -83,22 +84,25 @@ def run(
     budget_s: float = 60.0,
     *,
     progress: Progress | None = None,
+    failures: bool = False,
     **settings: Any,
 ) -> Summary:
     """Measure for about `budget_s` seconds into `folder`, new, of a verification, or of a run like this that was broken off.
 
+    With `failures` what an implementation costs that fails is measured too, which takes a minute or two besides.
     Raises ValueError for settings that make no sense or are not those of the run in the folder.
     """
     names = (workloads,) if isinstance(workloads, str) else tuple(workloads)
     asked = Settings(workloads=names, **settings)
-    return Run(folder, asked, budget_s, progress or (lambda *_: None)).go()
+    return Run(folder, asked, budget_s, progress or (lambda *_: None), failures=failures).go()
 
 
 class Run:
     """One run in the making."""
 
-    def __init__(self, folder: Path, settings: Settings, budget_s: float, progress: Progress) -> None:
-        self.folder, self.settings, self.progress = folder, settings, progress
+    def __init__(self, folder: Path, settings: Settings, budget_s: float, progress: Progress, *, failures: bool = False) -> None:
+        self.folder, self.settings, self.progress, self.failures = folder, settings, progress, failures
+        self.costs: list[Cost] = []
         self.groups = settings.groups()
         self.budget_s, self.started = budget_s, time.time()
         self.beside_groups = budget_s / settings.processes / 4  # seconds a pass spends on starting a process and on the limits
@@ -116,10 +120,11 @@ class Run:
                 self._pass(self.groups, number)
             if self.settings.adapt:
                 self._decide()
-            if self.settings.suite:
-                for cost in suite_cost.measure():
-                    lines.write(self.folder, cost)
-                    self._say(f"the suite itself: {cost.piece} {cost.name}")
+            measures = [suite_cost.measure] * self.settings.suite + [failure_cost.measure] * self.failures
+            for cost in chain.from_iterable(measure() for measure in measures):
+                lines.write(self.folder, cost)
+                self.costs.append(cost)
+                self._say(f"the suite itself: {cost.piece} {cost.name}")
         finally:
             summary = self.summarise()
         return summary
@@ -130,7 +135,7 @@ class Run:
         derived = [*summary.cells, *summary.comparisons, *summary.controls, *growth.growths(summary.cells, self.processes)]
         for line in (*derived, *self.roofs, summary.trust):
             lines.write(self.folder, line)
-        return summary
+        return replace(summary, costs=self.costs)
 
     @property
     def left(self) -> float:

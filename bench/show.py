@@ -36,6 +36,9 @@ def show(summary: Summary, console: Console) -> None:
         console.print(_table(group, cells, compared), *_notes(cells, controls[group]), "", sep="\n")
     for reason in dict.fromkeys(cell.message for cell in summary.cells if cell.status == "not installed"):
         console.print(reason, markup=False, style="dim")
+    for cost in summary.costs:
+        if cost.ratio is not None:
+            console.print(f"verify, an attention that fails by {cost.name}: {cost.note}", markup=False, highlight=False)
     trust = summary.trust
     floor = "unknown" if trust.noise_floor is None else f"±{trust.noise_floor:.1%}"
     waiting = "" if trust.pressure is None else f" · somebody waited for a core {trust.pressure:.0%} of the time"

@@ -2,12 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from bench.lines import Cell, Comparison, Control, Gate, Process, Roof, Timed, Trust
+from bench.lines import Cell, Comparison, Control, Cost, Gate, Process, Roof, Timed, Trust
 from bench.peers.table import AGAIN
 from bench.roof import share
 from bench.statistics import (
@@ -67,12 +67,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Summary:
-    """All derived lines but growth, costs and roofs."""
+    """All derived lines but growth and roofs, and what the suite itself costs."""
 
     cells: list[Cell]
     comparisons: list[Comparison]
     controls: list[Control]
     trust: Trust
+    costs: list[Cost] = field(default_factory=list)
 
 
 def summarise(groups: Sequence[Group], processes: Sequence[Process], roofs: Sequence[Roof], margin: float | None) -> Summary:

@@ -56,7 +56,7 @@ def listed(text: str | None) -> tuple[str, ...]:
 @click.option("--processes", type=click.IntRange(2), default=5, show_default=True, help="Fresh processes for each group.")
 @click.option("--margin", type=float, metavar="SHARE", help="What counts as the same speed. Default: 0.03, on a GPU 0.05.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws inputs and orders.")
-@click.option("--suite", is_flag=True, help="Measure also what the suite itself costs.")
+@click.option("--suite", is_flag=True, help="Measure also what the suite itself costs, and what a failure.")
 @click.option("--counters", is_flag=True, help="Count instructions, operators and bytes in place of timing; one thread.")
 @click.option("--run", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Where to write, or an interrupted run.")
 @click.option("--list", "only_list", is_flag=True, help="List workloads and peers, and measure nothing.")
@@ -131,7 +131,8 @@ def _run(console: Console, *, as_json: bool, folder: Path | None, budget: float,
     folder = _folder(folder)
     try:
         with Bar(quiet=as_json) as bar:
-            summary = run(folder, listed(workloads), budget, progress=bar.show, **_settings(**asked))
+            settings = _settings(**asked)
+            summary = run(folder, listed(workloads), budget, progress=bar.show, failures=settings["suite"], **settings)
     except ValueError as error:
         raise Refused(str(error)) from None
     code = exit_code(summary)
