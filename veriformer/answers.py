@@ -92,6 +92,7 @@ def of(results: Results, case: Case) -> Results:
         results.folder,
         [each for each in results.findings if each.implementation == target],
         [each for each in results.planned if each.implementation == target],
+        [each for each in results.follows if each.implementation == target],
     )
 
 
