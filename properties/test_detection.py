@@ -8,7 +8,8 @@ import pytest
 
 from properties.faults import bank
 from properties.faults.score import SEEDS, search_for, status
-from properties.faults.search import breaks, property_named
+from properties.faults.search import breaks
+from properties.listing import property_named
 
 COMMITTED = json.loads((Path(__file__).parent / "data" / "score.json").read_text(encoding="utf-8"))
 ENTRIES = {each["id"]: each for each in COMMITTED["entries"]}

@@ -9,10 +9,11 @@ from properties.claims import CLAIMS
 from properties.faults import bank
 from properties.faults.cheats import PEEKING
 from properties.faults.fault import Fault
-from properties.faults.search import Breach, breaches, breaks, is_breach, planned, property_named
+from properties.faults.search import Breach, breaches, breaks, is_breach, planned
 from properties.faults.usual_checks import normal_cases
 from properties.implementations.subject import Subject
 from properties.judgement import Judgement
+from properties.listing import property_named
 from properties.verdicts import CandidateError
 from reports.records import Verdict
 

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, NoReturn
 from jsonschema import Draft202012Validator
 
 from properties.answers import bank
-from properties.faults.search import claim_of, properties
 from properties.implementations.subject import Subject
 from properties.judgement import Judgement, run_property
+from properties.listing import claim_of, properties
 from reports import records
 from reports.records import Exit, Verdict
 from veriformer import engine

@@ -22,7 +22,7 @@ from properties.calibration.honest import Honest
 from properties.calibration.rivals import RULES, Case, Judged
 from properties.calibration.simulated import cases, held_to, names
 from properties.calibration.variants import LOW_DTYPES, Variant, bank
-from properties.faults.search import property_named
+from properties.listing import property_named
 from properties.parallel import in_parallel
 from properties.verdicts import NotOffered
 from reports.records import Verdict

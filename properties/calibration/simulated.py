@@ -13,10 +13,10 @@ import numpy as np
 
 from properties import budgets
 from properties.contracts import Contract, envelope
-from properties.faults.search import properties
 from properties.implementations.registry import built_in
 from properties.implementations.subject import Subject
 from properties.judgement import run_property
+from properties.listing import properties
 from properties.rounding.run import simulate
 
 ON = "optimized"  # offers every step, in every dtype

@@ -31,14 +31,15 @@ PLACES: dict[str, Place] = {
     "multi_head": Place("multi_head", ("multi_head", "split_heads", "concat_heads")),
     "embedding": Place("model", ("embedding", "positional_encoding", "transformer")),
     "mask": Place("model", ("mask", "transformer")),
-    "feed_forward": Place("feed_forward", ("feed_forward",)),
+    **{file: Place("feed_forward", ("feed_forward",)) for file in ("linear", "feed_forward")},
     "residual_norm": Place("layers", ("layer_norm", "residual_norm", "encoder_layer")),
     "layers": Place("layers", ("encoder_layer", "encoder", "decoder_layer", "decoder")),
     "model": Place("model", ("output_projection", "next_word", "transformer", "generation")),
     "cache": Place("cache", ("kv_cache", "generation")),
-    **{file: Place(file, ("kv_cache",)) for file in ("static_cache", "paged_cache")},
+    **{file: Place(file, ("kv_cache",)) for file in ("static_cache", "paged_cache", "bare_cache")},
     "gradients": Place("gradients", _GRADIENTS, "float64"),
     "attention_with_backward": Place("gradients", _GRADIENTS, "float64", (("attention", "attention_with_backward"),)),
+    "linear_with_backward": Place("gradients", _GRADIENTS, "float64", (("linear", "linear_with_backward"),)),
 }
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from properties.faults.bank import entry
 from properties.faults.fault import RIGHT, Fault
-from properties.faults.search import property_named
+from properties.listing import property_named
 
 STATUS = {"caught": "Killed", "missed": "Survived", "equivalent": "Ignored", "flagged": "Killed"}
 

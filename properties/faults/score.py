@@ -9,8 +9,9 @@ from typing import Any
 
 from properties.faults.bank import BANK, CLASSES, OUT_OF_SCOPE, component, entry
 from properties.faults.fault import Fault
-from properties.faults.search import Breach, breaches, breaks, claim_of, first_breach, planned
+from properties.faults.search import Breach, breaches, breaks, first_breach, planned
 from properties.faults.usual_checks import by_assert_close, by_twice_the_baseline, caught_by
+from properties.listing import claim_of
 
 SCHEMA = 1
 SEEDS = (0, 1, 2, 3, 4)

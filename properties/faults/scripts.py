@@ -22,8 +22,9 @@ from properties import runs
 from properties.counterexample_files import write
 from properties.counterexamples import smallest
 from properties.faults.bank import entry
-from properties.faults.search import claim_of, judged, property_named
+from properties.faults.search import judged
 from properties.implementations.subject import Subject
+from properties.listing import claim_of, property_named
 from properties.parallel import in_parallel
 from properties.subprocesses import die_with, guarded
 
