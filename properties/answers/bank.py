@@ -24,7 +24,7 @@ from torch import Tensor
 WHENS: dict[str, Callable[[int], bool]] = {
     "always": lambda call: call > 0,
     "first": lambda call: call == 1,
-    "once": lambda call: call == 80,  # behind the probes of conventions, which are the first to ask
+    "once": lambda call: call == 30,  # behind the probes of conventions, which are the first to ask
     "later": lambda call: call > 100,
 }
 """At which calls of a process, counted from 1, the answer is given."""
