@@ -124,6 +124,7 @@ def test_pytorch_does_not_differ_from_itself():
 def test_a_function_of_ten_lines_is_told_what_was_found(tmp_path, monkeypatch):
     """NaN for a fully masked row, found by a probe; like PyTorch, it would be a mismatch. The manifest holds the same."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
     (tmp_path / "mine.py").write_text(textwrap.dedent(MINE))
     asked = ["verify", "mine:attention", "--claims=M2", "--dtype=float32", "--examples=3"]
 

@@ -117,7 +117,7 @@ def test_what_is_declared_takes_the_place_of_what_an_implementation_says():
     told = Declarations.read("blind_row=mean", "split_k=2", "torch").about(before)
 
     assert told.conventions == Conventions(
-        "may_look", "top_left", "mean", "nan", "inside", "interleaved", "leaks", "kept", "refused", "refused"
+        "may_look", "top_left", "mean", "nan", "inside", "interleaved", "leaks", "kept", "refused", "refused", "leaks"
     )
     assert declared(told, "float64") == (Contract("float64", split_k=2),)
     assert before.conventions == OURS

@@ -55,7 +55,7 @@ def test_a_new_run_is_verified_measured_and_rendered(tmp_path, monkeypatch, verd
     """All three dtypes of everything built in are asked for; the exit code is the worse of the two halves'."""
     asked = []
 
-    def verified(request: engine.Request):
+    def verified(request: engine.Request, cards: object):
         asked.append(request)
         return Results.of(a_run(request.run, verdict))
 
@@ -73,7 +73,7 @@ def test_a_new_run_is_verified_measured_and_rendered(tmp_path, monkeypatch, verd
 def test_an_interrupted_run_is_kept_and_said_to_be(tmp_path, monkeypatch):
     """Exit 130, with the line that renders what is there."""
 
-    def interrupted(request):
+    def interrupted(request, cards):
         a_run(request.run)
         raise Interrupted(signal.SIGINT)
 

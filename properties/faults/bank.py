@@ -11,6 +11,7 @@ from properties.faults import (
     model,
     multi_head,
     overflow,
+    rare_masks,
     residual_norm,
     softmax,
 )
@@ -98,6 +99,7 @@ FAULTS: tuple[Fault, ...] = (
     *attention.FAULTS,
     *causal.FAULTS,
     *mask.FAULTS,
+    *rare_masks.FAULTS,
     *multi_head.FAULTS,
     *residual_norm.FAULTS,
     *feed_forward.FAULTS,
