@@ -5,8 +5,8 @@ from itertools import count
 import numpy as np
 import pytest
 
-from properties.budgets import budget
-from properties.parameter_strategies import few_bits
+from properties.error_budget.budgets import budget
+from properties.inputs.parameters import few_bits
 
 SIZES = {"Hypothesis (3 x 8 words x 8 features)": (1, 3, 8, 8), "2 heads x 64 words x 16 features": (1, 2, 64, 16)}
 

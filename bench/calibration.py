@@ -27,8 +27,8 @@ from scipy import stats
 
 from bench.machine import fresh_environment
 from bench.statistics import CPU_MARGIN, Interval, bootstrap, log_ratios, student
-from properties.runs import append, environment, finished
-from properties.subprocesses import guarded, run, started
+from properties.run.run_folder import append, environment, finished
+from properties.run.subprocesses import guarded, run, started
 
 FILE = "calibration.jsonl"
 BURST = 0.05  # seconds a neighbour works, then rests as long

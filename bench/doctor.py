@@ -15,7 +15,7 @@ from bench.lines import Control
 from bench.peers.table import PEERS, absence
 from bench.run import run
 from bench.statistics import CPU_MARGIN, GPU_MARGIN, WIDEST_REACH
-from properties.runs import environment
+from properties.run.run_folder import environment
 
 WORKLOAD = "attention.128"
 SECONDS = 8.0  # and a start of two processes

@@ -16,7 +16,7 @@ from bench.clock import clock_of
 from bench.peers.table import USUAL, could, peer
 from bench.timer import Entry, Kept, prepare
 from bench.workloads import WORKLOADS, Workload, named, select
-from properties.parameter_strategies import Call
+from properties.inputs.parameters import Call
 from properties.verdicts import NotOffered
 from reports.records import Verdict
 

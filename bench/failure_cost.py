@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.lines import Cost
-from properties.runs import finished
-from properties.subprocesses import run
+from properties.run.run_folder import finished
+from properties.run.subprocesses import run
 
 SOURCE = """
 import math

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import IO, Any
 
 from bench.machine import fresh_environment
-from properties.subprocesses import end, ending, start
+from properties.run.subprocesses import end, ending, start
 
 SILENCE = 600.0  # seconds without a line after which a call counts as hanging
 

@@ -16,12 +16,11 @@ import torch
 from bench.lines import Gate
 from bench.timer import Kept
 from bench.workloads import Sizes, Workload
-from properties.budgets import assert_identical, assert_rounding_only
-from properties.conventions import OURS
-from properties.implementations.subject import NUMPY_DTYPES
-from properties.oracle import oracle
-from properties.parameter_strategies import Call
-from properties.test_generation import assert_greedy
+from properties.assertions import assert_greedy, assert_identical, assert_rounding_only
+from properties.implementations.conventions import OURS
+from properties.implementations.impl import NUMPY_DTYPES
+from properties.implementations.oracle import oracle
+from properties.inputs.parameters import Call
 from properties.verdicts import ClaimBroken, record
 from reports.records import Verdict
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from properties.parameter_strategies import Call, Nested
+from properties.inputs.parameters import Call, Nested
 
 Sizes = dict[str, int]
 START = 0  # of generation; its end word is none of the dictionary, so that every run writes the whole length

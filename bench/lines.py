@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from properties.runs import append, finished
+from properties.run.run_folder import append, finished
 from reports.records import Extended
 
 FILE = "bench.jsonl"

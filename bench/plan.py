@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import lines
-from properties import runs
+from properties.run import run_folder
 
 
 def enter(folder: Path, what: str, wanted: dict[str, Any], cells: Sequence[str], *, device: str, seed: int) -> None:
@@ -18,13 +18,13 @@ def enter(folder: Path, what: str, wanted: dict[str, Any], cells: Sequence[str],
     wanted = {name: list(value) if isinstance(value, tuple) else value for name, value in wanted.items()}
     asked = {f"{what}_planned": list(cells), what: wanted}
     if not path.exists():
-        runs.create(folder, {"environment": runs.environment(device), "seed": seed, "planned": [], **asked})
+        run_folder.create(folder, {"environment": run_folder.environment(device), "seed": seed, "planned": [], **asked})
         return
     manifest = _manifest(path)
-    if manifest.get("environment", {}).get("code") != runs.code_hash():
+    if manifest.get("environment", {}).get("code") != run_folder.code_hash():
         raise ValueError(f"--run {folder}: it holds a run of other code; name another folder")
     if what not in manifest:
-        runs.rewrite(folder, {**manifest, **asked})
+        run_folder.rewrite(folder, {**manifest, **asked})
         return
     if other := [name for name in wanted if wanted[name] != manifest[what].get(name)]:
         was, now = manifest[what].get(other[0]), wanted[other[0]]
@@ -37,6 +37,6 @@ def _manifest(path: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"--run {path.parent}: expected a run's manifest.json, got a file that is no JSON ({error})") from None
-    if manifest.get("schema") != runs.SCHEMA:
-        raise ValueError(f"--run {path.parent}: expected a run of schema {runs.SCHEMA}, got {manifest.get('schema')!r}")
+    if manifest.get("schema") != run_folder.SCHEMA:
+        raise ValueError(f"--run {path.parent}: expected a run of schema {run_folder.SCHEMA}, got {manifest.get('schema')!r}")
     return manifest

@@ -18,7 +18,7 @@ from bench import quiet
 from bench.clock import Clock
 from bench.lines import Roof
 from bench.workloads import Workload
-from properties.implementations.subject import DTYPES
+from properties.implementations.impl import DTYPES
 
 LARGE = ((1024, 1024, 1024),)
 WORKING_SETS = tuple(2**power for power in range(18, 29, 2))  # 256 KiB … 256 MiB

@@ -11,13 +11,13 @@ from typing import Any
 
 from bench.lines import Cost
 from bench.workloads import KINDS, PAPER, Workload
-from properties.budgets import COPIES, budget
 from properties.claims import CLAIMS
+from properties.error_budget.budgets import COPIES, budget
+from properties.implementations.impl import Subject
+from properties.implementations.oracle import ORACLES, oracle
 from properties.implementations.registry import built_in
-from properties.implementations.subject import Subject
-from properties.judgement import run_property
-from properties.oracle import ORACLES, oracle
 from properties.steps import STEPS
+from properties.verdict.judge import run_property
 
 SENTENCE = {**PAPER, "layers": 1, "b": 1, "n": 16, "m": 16, "d_k": 64, "length": 4, "vocab": 1000}
 SECONDS = 0.2  # for each piece

@@ -12,7 +12,7 @@ from typing import Any
 
 from bench import formulas
 from bench import inputs as draws
-from properties.parameter_strategies import Call, Nested
+from properties.inputs.parameters import Call, Nested
 
 Sizes = dict[str, int]
 ITEM = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}

@@ -21,7 +21,7 @@ from optimized.parameters import Architecture, TransformerParameters, tensors
 from optimized.training import label_smoothed_loss, trainable
 from optimized.transformer import transformer
 from properties.copy_reverse import END, START, Sentences, Task, draw
-from properties.weights import save, to_reference
+from properties.implementations.weights import save, to_reference
 from reference.generation import generate as generate_step_by_step
 from reference.parameters import Architecture as ReferenceArchitecture
 

@@ -3,7 +3,8 @@
 Its model is the oracle recomputing from scratch: a branch is a source, the words each row has read, and the logits that were
 answered for them. After every rule the program so far is played anew, on a new cache, and each branch asked two words more;
 so every rule is judged at once, a failure comes with a program that stands for itself, and that program is made short by leaving
-operations out (`properties.programs`): Hypothesis, which knows nothing of what they mean, took minutes and left more of them.
+operations out (`counterexample.cache_programs`): Hypothesis, which knows nothing of what they mean, took minutes and left more of
+them.
 """
 
 import time
@@ -17,11 +18,11 @@ from hypothesis import strategies as st
 from hypothesis.errors import UnsatisfiedAssumption
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from properties.budgets import assert_identical, assert_rounding_only
+from properties.assertions import assert_identical, assert_rounding_only
+from properties.counterexample.cache_programs import Branch, Played, Program, followed, shorter
 from properties.implementations.cached import OPTIONAL
-from properties.implementations.subject import Subject
-from properties.parameter_strategies import SEEDS, Call, Nested, choices, few_bits, real_words, sentences, sizes
-from properties.programs import Branch, Played, Program, followed, shorter
+from properties.implementations.impl import Subject
+from properties.inputs.parameters import SEEDS, Call, Nested, choices, few_bits, real_words, sentences, sizes
 from properties.verdicts import CandidateCrash, CandidateError, CandidateTimeout, ClaimBroken, record
 
 WRONG = (ClaimBroken, CandidateError, CandidateCrash, CandidateTimeout)

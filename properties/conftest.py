@@ -4,6 +4,6 @@ from jaxtyping import install_import_hook
 
 install_import_hook("reference", "beartype.beartype")  # for the oracle only: torch.compile fails on hooked code
 
-from properties import profiles  # noqa: E402 (after the hook, or what it imports would stay unchecked)
+from properties.verdict import profiles  # noqa: E402 (after the hook, or what it imports would stay unchecked)
 
 profiles.register()

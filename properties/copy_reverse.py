@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from properties.weights import as_float64, load, mapped
+from properties.implementations.weights import as_float64, load, mapped
 
 END, START, COPY, REVERSE = range(4)
 FIRST_WORD = 4

@@ -5,9 +5,9 @@ from itertools import groupby
 from pathlib import Path
 
 from properties.claims import claim
-from properties.corpus import Stored, in_dtype, stored
-from properties.counterexamples import answers, seen
-from properties.implementations.subject import Subject
+from properties.counterexample.corpus import Stored, in_dtype, stored
+from properties.counterexample.find import answers, seen
+from properties.implementations.impl import Subject
 from properties.verdicts import ClaimBroken, record
 
 

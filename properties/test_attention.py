@@ -4,13 +4,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from properties.budgets import assert_at_most, assert_identical, assert_rounding_only, sum_bound
+from properties.assertions import assert_at_most, assert_identical, assert_rounding_only
 from properties.claims import claim
-from properties.oracle import oracle
-from properties.parameter_strategies import BIASES, SEEDS, few_bits
-from properties.refutation import smallest_counterexample
-from properties.rounding.formats import FORMATS
-from properties.strategies import attention_calls, exact_attention_calls, full, in_full, labels
+from properties.error_budget.budgets import sum_bound
+from properties.implementations.formats import FORMATS
+from properties.implementations.oracle import oracle
+from properties.inputs.attention import attention_calls, exact_attention_calls, full, in_full, labels
+from properties.inputs.parameters import BIASES, SEEDS, few_bits
+from properties.verdict.refute import smallest_counterexample
 from properties.verdicts import record
 
 

@@ -14,7 +14,7 @@ from hypothesis.stateful import get_state_machine_test
 
 from properties.cache_machine import TURNS, WRONG, CacheMachine, CacheOf, seeded_model, showing
 from properties.claims import claim
-from properties.programs import BRANCHING, Played, Program, fitted, followed
+from properties.counterexample.cache_programs import BRANCHING, Played, Program, fitted, followed
 
 SEED, VOCAB = 11, 6
 SOURCE = np.array([[1, 5, 2, 6], [4, 0, 3, 3], [2, 2, 6, 1]])  # three sentences that agree in no place

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from properties.budgets import assert_rounding_only
+from properties.assertions import assert_rounding_only
 from properties.claims import claim
-from properties.convention_probes import PROBES, settle, shown
-from properties.conventions import CHOICES, CONVENTIONS, OURS, Conventions, causal
-from properties.implementations.subject import Subject
-from properties.strategies import attention_calls, scores
+from properties.implementations.convention_probes import PROBES, settle, shown
+from properties.implementations.conventions import CHOICES, CONVENTIONS, OURS, Conventions, causal
+from properties.implementations.impl import Subject
+from properties.inputs.attention import attention_calls, scores
 from properties.verdicts import ClaimBroken, ConventionMismatch, record
 
 

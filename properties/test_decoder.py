@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from properties.budgets import assert_identical, assert_rounding_only
+from properties.assertions import assert_identical, assert_rounding_only
 from properties.claims import claim
-from properties.parameter_strategies import (
+from properties.inputs.parameters import (
     SEEDS,
     Call,
     choices,

@@ -4,10 +4,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from properties.budgets import assert_identical, assert_rounding_only
+from properties.assertions import assert_identical, assert_rounding_only
 from properties.claims import claim
-from properties.parameter_strategies import SEEDS, few_bits
-from properties.strategies import embeddings
+from properties.inputs.attention import embeddings
+from properties.inputs.parameters import SEEDS, few_bits
 
 ROOTED = (1, 4, 16, 64)  # widths whose root is a power of two, so that √d_model · x needs no rounding
 

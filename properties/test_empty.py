@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from properties.budgets import assert_identical, assert_rounding_only
+from properties.assertions import assert_identical, assert_rounding_only
 from properties.cache_machine import seeded_model
 from properties.claims import claim
-from properties.implementations.subject import Subject
-from properties.oracle import oracle
-from properties.parameter_strategies import Call, few_bits
-from properties.strategies import labels
+from properties.implementations.impl import Subject
+from properties.implementations.oracle import oracle
+from properties.inputs.attention import labels
+from properties.inputs.parameters import Call, few_bits
 from properties.verdicts import record
 
 D, H, VOCAB = 4, 2, 5

@@ -4,11 +4,11 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from properties.budgets import assert_identical, assert_rounding_only
+from properties.assertions import assert_identical, assert_rounding_only
 from properties.cache_machine import seeded_model
 from properties.claims import claim
-from properties.oracle import oracle
-from properties.parameter_strategies import SEEDS, Call, encoder_calls, encoder_layer_calls, few_bits, huge, masks
+from properties.implementations.oracle import oracle
+from properties.inputs.parameters import SEEDS, Call, encoder_calls, encoder_layer_calls, few_bits, huge, masks
 
 FILLED = Call(
     (few_bits(5, (2, 3, 4), 2.0), np.array([[True, True, True], [True, True, False]])[:, None, None]),

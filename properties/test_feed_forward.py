@@ -4,10 +4,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from properties.budgets import assert_identical, assert_rounding_only
+from properties.assertions import assert_identical, assert_rounding_only
 from properties.claims import claim
-from properties.oracle import oracle
-from properties.parameter_strategies import ACTIVATIONS, SEEDS, Call, feed_forward_calls, few_bits, huge, sizes
+from properties.implementations.oracle import oracle
+from properties.inputs.parameters import ACTIVATIONS, SEEDS, Call, feed_forward_calls, few_bits, huge, sizes
 
 
 @st.composite

@@ -4,40 +4,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from properties.budgets import assert_at_most, assert_identical, assert_rounding_only
+from properties.assertions import assert_at_most, assert_greedy, assert_identical, chosen, taught
 from properties.claims import claim
-from properties.oracle import oracle
-from properties.parameter_strategies import SEEDS, Call, generation_calls
-
-
-def taught(call: Call, written: np.ndarray) -> Call:
-    """The call of `transformer` in which the target is what was written, word for word, behind the start word."""
-    source, source_real = call.args
-    start = np.full((len(written), 1), call.kwargs["start"])
-    choices = {name: value for name, value in call.kwargs.items() if name not in ("start", "end", "length")}
-    return Call((source, np.concatenate([start, written[:, :-1]], axis=1), source_real), choices)
-
-
-def chosen(call: Call, written: np.ndarray) -> np.ndarray:
-    """Which of the written words were chosen: all up to and with a row's own end word. (b, length), True = chosen."""
-    ended = np.cumsum(written == call.kwargs["end"], axis=1)
-    return (ended == 0) | ((ended == 1) & (written == call.kwargs["end"]))
-
-
-def assert_greedy(subject, call: Call, written: np.ndarray, logits: np.ndarray | None = None) -> None:
-    """Every chosen word has the largest of these logits (the oracle's, if none are given), or one that rounding can make largest.
-
-    The model is taught the words written so far, so one word chosen by a hair does not condemn those that follow it. Where a
-    written word is not the winner, the nearest logits in which it is must lie within the budget of the true ones.
-    """
-    teaching = taught(call, written)
-    logits = oracle("transformer", *teaching.args, **teaching.kwargs) if logits is None else logits
-    of_written = np.take_along_axis(logits, written[..., None], axis=-1)
-    tie = (of_written + logits.max(axis=-1, keepdims=True)) / 2
-    is_written = np.arange(logits.shape[-1]) == written[..., None]
-    nearest = np.where(chosen(call, written)[..., None], np.where(is_written, tie, np.minimum(logits, tie)), logits)
-
-    assert_rounding_only(subject, "transformer", nearest, *teaching.args, **teaching.kwargs)
+from properties.inputs.parameters import SEEDS, generation_calls
 
 
 @claim("G1", needs="generation")

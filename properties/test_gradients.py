@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from properties.budgets import assert_identical
+from properties.assertions import assert_identical
 from properties.claims import claim
-from properties.parameter_strategies import Call, Nested, few_bits
+from properties.inputs.parameters import Call, Nested, few_bits
 from properties.test_residual_norm import silenced
 from properties.test_sizes import MANY, TINY, at_the_edges, ids, model
 from properties.test_transformer import PRECISE, assert_gradients_say_how_the_oracle_moves, named

@@ -14,14 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.errors import UnsatisfiedAssumption
 
-from properties.budgets import assert_rounding_only
+from properties.assertions import assert_rounding_only
 from properties.cache_machine import seeded_model
-from properties.calls import Asked
 from properties.claims import claim
-from properties.implementations.subject import Subject
-from properties.layouts import BESIDE, CONTIGUOUS, LAYOUTS, REFILLED, of
-from properties.minimise import leaves, replaced
-from properties.parameter_strategies import (
+from properties.counterexample.minimise import leaves, replaced
+from properties.implementations.calls import Asked
+from properties.implementations.impl import Subject
+from properties.implementations.layouts import BESIDE, CONTIGUOUS, LAYOUTS, REFILLED, of
+from properties.inputs.attention import attention_calls, scores
+from properties.inputs.parameters import (
     SEEDS,
     Call,
     decoder_layer_calls,
@@ -34,7 +35,6 @@ from properties.parameter_strategies import (
     transformer_calls,
     weights,
 )
-from properties.strategies import attention_calls, scores
 
 
 def side_by_side(names: Sequence[str]) -> list[str]:

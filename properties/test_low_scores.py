@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from hypothesis.errors import UnsatisfiedAssumption
 
-from properties.budgets import assert_at_most, assert_identical, sum_bound
+from properties.assertions import assert_at_most, assert_identical
 from properties.claims import claim
-from properties.implementations.subject import DTYPES, Subject
-from properties.parameter_strategies import BIASES, Call, Nested
+from properties.error_budget.budgets import sum_bound
+from properties.implementations.impl import DTYPES, Subject
+from properties.inputs.parameters import BIASES, Call, Nested
 
 EXACT = 2.0**30  # up to here exponentials to base 2 of x·c − m·c, rounded once, are finite: the answer is judged, too
 OUTSIDE = {"float16": (65504.0**2,)}  # not of float32, in which kernels hold the scores of float16

@@ -4,12 +4,13 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from properties.budgets import assert_at_most, assert_identical, assert_rounding_only, sum_bound
+from properties.assertions import assert_at_most, assert_identical, assert_rounding_only
 from properties.cache_machine import seeded_model
 from properties.claims import claim
-from properties.conventions import causal
-from properties.parameter_strategies import SEEDS, Call, few_bits, multi_head_calls
-from properties.strategies import attention_calls, farthest, full, mask_shapes
+from properties.error_budget.budgets import sum_bound
+from properties.implementations.conventions import causal
+from properties.inputs.attention import attention_calls, farthest, full, mask_shapes
+from properties.inputs.parameters import SEEDS, Call, few_bits, multi_head_calls
 
 LENGTHS = st.integers(1, 9) | st.sampled_from((31, 33, 64, 65, 129))
 

@@ -12,13 +12,13 @@ from itertools import cycle, islice, product
 import numpy as np
 from hypothesis.errors import UnsatisfiedAssumption
 
-from properties.budgets import assert_identical
+from properties.assertions import assert_identical
 from properties.claims import claim
-from properties.conventions import posed
-from properties.implementations.subject import Subject
-from properties.oracle import oracle
-from properties.parameter_strategies import BIASES
-from properties.strategies import full, labels
+from properties.implementations.conventions import posed
+from properties.implementations.impl import Subject
+from properties.implementations.oracle import oracle
+from properties.inputs.attention import full, labels
+from properties.inputs.parameters import BIASES
 
 SEED = 7
 SMALL = ((3, 2, 5, 4), (4, 4, 4, 4), (2, 2, 2, 4))

@@ -4,10 +4,10 @@ import numpy as np
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from properties.budgets import assert_identical, assert_rounding_only
+from properties.assertions import assert_identical, assert_rounding_only
 from properties.claims import claim
-from properties.oracle import oracle
-from properties.parameter_strategies import BIASES, SEEDS, Call, features, few_bits, huge, masks, multi_head_calls, sizes
+from properties.implementations.oracle import oracle
+from properties.inputs.parameters import BIASES, SEEDS, Call, features, few_bits, huge, masks, multi_head_calls, sizes
 
 NO_BIAS = dict.fromkeys(BIASES)
 

@@ -4,12 +4,13 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from properties.budgets import assert_at_most, assert_identical, assert_rounding_only, sum_bound
+from properties.assertions import assert_at_most, assert_identical, assert_rounding_only
 from properties.claims import claim
-from properties.oracle import oracle
-from properties.parameter_strategies import SEEDS, Call, features, sizes, weights
-from properties.refutation import smallest_counterexample
-from properties.strategies import in_full
+from properties.error_budget.budgets import sum_bound
+from properties.implementations.oracle import oracle
+from properties.inputs.attention import in_full
+from properties.inputs.parameters import SEEDS, Call, features, sizes, weights
+from properties.verdict.refute import smallest_counterexample
 from properties.verdicts import record
 
 

@@ -11,13 +11,13 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from properties.budgets import assert_rounding_only
+from properties.assertions import assert_rounding_only
 from properties.cache_machine import cache_starts, seeded_model
 from properties.claims import claim
-from properties.covering import pairwise
-from properties.layouts import LAYOUTS, REFILLED
-from properties.parameter_strategies import ACTIVATIONS, NORMS, SEEDS, Call, encoder_layer_calls, multi_head_calls
-from properties.strategies import attention_calls
+from properties.implementations.layouts import LAYOUTS, REFILLED
+from properties.inputs.attention import attention_calls
+from properties.inputs.pairwise import pairwise
+from properties.inputs.parameters import ACTIVATIONS, NORMS, SEEDS, Call, encoder_layer_calls, multi_head_calls
 
 OPTIONS: dict[str, tuple[Any, ...]] = {
     "norm": NORMS,

@@ -4,10 +4,11 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from properties.budgets import assert_at_most, assert_identical, assert_rounding_only, sum_bound
+from properties.assertions import assert_at_most, assert_identical, assert_rounding_only
 from properties.claims import claim
-from properties.refutation import smallest_counterexample
-from properties.strategies import embeddings
+from properties.error_budget.budgets import sum_bound
+from properties.inputs.attention import embeddings
+from properties.verdict.refute import smallest_counterexample
 from properties.verdicts import record
 from reference.positional_encoding import positional_encoding
 

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from properties.budgets import assert_rounding_only
+from properties.assertions import assert_rounding_only
 from properties.cache_machine import CacheOf
 from properties.claims import claim
-from properties.implementations.subject import Subject
-from properties.parameter_strategies import BIASES, Call, Nested
+from properties.implementations.impl import Subject
+from properties.inputs.parameters import BIASES, Call, Nested
 
 NO_BIAS = dict.fromkeys(BIASES)
 SIGNS = np.array([1.0, -1.0, 1.0, -1.0])

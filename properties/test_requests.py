@@ -10,13 +10,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from properties.budgets import assert_rounding_only
+from properties.assertions import assert_greedy, assert_rounding_only
 from properties.cache_machine import seeded_model
 from properties.claims import claim
-from properties.implementations.subject import Subject
-from properties.layouts import ASKED_BEFORE
-from properties.parameter_strategies import Call, few_bits
-from properties.test_generation import assert_greedy
+from properties.implementations.impl import Subject
+from properties.implementations.layouts import ASKED_BEFORE
+from properties.inputs.parameters import Call, few_bits
 
 D_MODEL, SEED = 4, 11
 SOURCE = np.array([[1, 5, 2, 6], [4, 0, 3, 3]])

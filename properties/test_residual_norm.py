@@ -4,9 +4,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from properties.budgets import assert_at_most, assert_identical, assert_rounding_only, sum_bound
+from properties.assertions import assert_at_most, assert_identical, assert_rounding_only
 from properties.claims import claim
-from properties.parameter_strategies import (
+from properties.error_budget.budgets import sum_bound
+from properties.inputs.parameters import (
     SEEDS,
     Call,
     choices,
@@ -18,7 +19,7 @@ from properties.parameter_strategies import (
     sizes,
     weights,
 )
-from properties.refutation import smallest_counterexample
+from properties.verdict.refute import smallest_counterexample
 from properties.verdicts import record
 
 NO_EPS = 2.0**-100  # as good as eps → 0 for rows of spread ≥ 2⁻⁶, and still a number in every dtype but float16

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from properties.budgets import assert_identical, assert_rounding_only
+from properties.assertions import assert_identical, assert_rounding_only
 from properties.claims import claim
-from properties.rounding.formats import FORMATS
+from properties.implementations.formats import FORMATS
 
 SIXTEEN_BITS = (torch.float16, torch.bfloat16)
 SMALLEST = 2.0**-124  # from here on x/4 is a normal number in float32

@@ -11,14 +11,13 @@ from functools import cache
 import numpy as np
 from hypothesis.errors import UnsatisfiedAssumption
 
-from properties.budgets import assert_identical, assert_rounding_only
+from properties.assertions import assert_greedy, assert_identical, assert_rounding_only
 from properties.cache_machine import CacheOf, seeded_model
 from properties.claims import claim
-from properties.conventions import causal
-from properties.implementations.subject import Subject
-from properties.parameter_strategies import Call, Nested, few_bits
-from properties.strategies import labels
-from properties.test_generation import assert_greedy
+from properties.implementations.conventions import causal
+from properties.implementations.impl import Subject
+from properties.inputs.attention import labels
+from properties.inputs.parameters import Call, Nested, few_bits
 
 WORDS, D_MODEL, H, D_FF, VOCAB = 16, 512, 8, 2048, 10_000  # of the article
 MANY = 17  # sentences, heads or layers: more than anybody unrolls

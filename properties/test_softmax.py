@@ -4,11 +4,12 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from properties.budgets import assert_at_most, assert_identical, assert_rounding_only, sum_bound
+from properties.assertions import assert_at_most, assert_identical, assert_rounding_only
 from properties.claims import claim
-from properties.oracle import oracle
-from properties.parameter_strategies import SEEDS
-from properties.strategies import BLOCKS, score_shapes, scores
+from properties.error_budget.budgets import sum_bound
+from properties.implementations.oracle import oracle
+from properties.inputs.attention import BLOCKS, score_shapes, scores
+from properties.inputs.parameters import SEEDS
 
 
 @claim("A5", needs="softmax")

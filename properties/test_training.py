@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from properties.budgets import assert_at_most, assert_identical, sum_bound
+from properties.assertions import assert_at_most, assert_identical
 from properties.claims import claim
 from properties.copy_reverse import END, START, Sentences, Task, draw, trained
-from properties.oracle import oracle
-from properties.parameter_strategies import Nested
-from properties.weights import mapped, nested
+from properties.error_budget.budgets import sum_bound
+from properties.implementations.oracle import oracle
+from properties.implementations.weights import mapped, nested
+from properties.inputs.parameters import Nested
 from reference.initialisation import initialise
 
 ASKED = 100

@@ -7,11 +7,12 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from properties.budgets import assert_at_most, assert_identical, assert_rounding_only, sum_bound
+from properties.assertions import assert_at_most, assert_identical, assert_rounding_only
 from properties.claims import claim
-from properties.implementations.subject import Subject
-from properties.oracle import oracle
-from properties.parameter_strategies import SEEDS, Call, Nested, few_bits, masks, sentences, transformer_calls
+from properties.error_budget.budgets import sum_bound
+from properties.implementations.impl import Subject
+from properties.implementations.oracle import oracle
+from properties.inputs.parameters import SEEDS, Call, Nested, few_bits, masks, sentences, transformer_calls
 from properties.verdicts import ClaimBroken, record
 
 

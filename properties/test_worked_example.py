@@ -5,8 +5,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from properties.budgets import assert_at_most, assert_identical, sum_bound
+from properties.assertions import assert_at_most, assert_identical
 from properties.claims import claim
+from properties.error_budget.budgets import sum_bound
 from properties.worked_example import D_FF, D_MODEL, SENTENCE, STILL_TO_COME, TRANSLATION, H, describe, dictionary, parameters, run
 from reference.trace import Trace
 

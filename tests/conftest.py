@@ -1,5 +1,5 @@
 """The suite's tests of itself draw as the properties do."""
 
-from properties import profiles
+from properties.verdict import profiles
 
 profiles.register()

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple, NoReturn
 
 from jsonschema import Draft202012Validator
 
-from properties.answers import bank
-from properties.implementations.subject import Subject
-from properties.judgement import Judgement, run_property
-from properties.listing import claim_of, properties
+from properties.evaluation.answers import bank
+from properties.implementations.impl import Subject
+from properties.verdict.judge import Judgement, run_property
+from properties.verdict.listing import claim_of, properties
 from reports import records
 from reports.records import Exit, Verdict
 from veriformer import engine
-from veriformer.in_process import InProcess
+from veriformer.isolation.in_process import InProcess
 from veriformer.results import Results
 
 FOLDER = Path(bank.__file__).parent  # a candidate is named from here

@@ -142,8 +142,8 @@ def _here(thing: Any, asked: dict[str, Any], run: Path) -> Verdicts:
     if mistake := rooms.mistaken():
         raise Refused(f"{name}: no other process could import it, and in this one {mistake}; give it a name in a module")
     from veriformer import engine, options
-    from veriformer.candidate import TargetRefused
-    from veriformer.in_process import InProcess
+    from veriformer.isolation.in_process import InProcess
+    from veriformer.isolation.worker import TargetRefused
     from veriformer.results import Results
 
     try:

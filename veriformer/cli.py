@@ -77,7 +77,7 @@ class Commands(click.Group):
         """Run. A process of its own, what is not called with arguments of a test's, ends with all that it starts."""
         if args or "args" in kwargs or rooms.mistaken():
             return super().main(*args, **kwargs)
-        from properties.subprocesses import guarded
+        from properties.run.subprocesses import guarded
 
         return guarded(lambda: super(Commands, self).main(*args, **kwargs))
 

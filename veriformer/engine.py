@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from properties.subprocesses import started
+from properties.run.subprocesses import started
 from veriformer.rooms import ROOT
 
 PLUGINS = ("veriformer", "hypothesispytest")
@@ -36,7 +36,7 @@ class Request:
     dtypes: tuple[str, ...] = ()  # none: all that a target supports
     device: str = "cpu"
     claims: tuple[str, ...] = ()  # none: all
-    conventions: str | None = None  # as `properties.declarations` reads them, and so is the contract
+    conventions: str | None = None  # as `properties.conventions.declarations` reads them, and so is the contract
     contract: str | None = None
     like: str | None = None  # whose conventions those are that are not named
     examples: int | None = None
@@ -49,7 +49,7 @@ class Request:
     def arguments(self) -> list[str]:
         """The arguments of pytest."""
         options = [
-            *map(str, _files_with_claims()),
+            str(ROOT / "properties"),
             f"--rootdir={ROOT}",
             f"--confcutdir={ROOT}",
             f"--config-file={Path(__file__).with_name('pytest.ini')}",
@@ -115,13 +115,6 @@ def run(request: Request, progress: Progress = lambda: None, folder: Path | None
         progress()
         output.seek(0)
         return Ended(process.returncode, output.read())
-
-
-def _files_with_claims() -> list[Path]:
-    """The test files that carry claims; the others are about the suite itself."""
-    return [
-        path for path in sorted((ROOT / "properties").glob("test_*.py")) if "import claim\n" in path.read_text(encoding="utf-8")
-    ]
 
 
 def workers(device: str) -> int:

@@ -11,9 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from properties.conventions import OURS
-from properties.faults.bank import BANK, entry
-from properties.faults.fault import Fault
+from properties.evaluation.detection.bank import BANK, entry
+from properties.evaluation.detection.fault import Fault
+from properties.implementations.conventions import OURS
 from veriformer import engine
 from veriformer.results import Results
 

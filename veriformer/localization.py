@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from properties import hugging_face, misloaded
-from properties.chain import chained
-from properties.implementations.subject import Subject
-from properties.localize import Case, Finding, explained
-from properties.localize import localize as judged
-from properties.taps import Names, listen, names_of
-from properties.weights import as_float64, from_torch, mapped, nested
+from properties.implementations import hugging_face_weights
+from properties.implementations.impl import Subject
+from properties.implementations.weights import as_float64, from_torch, mapped, nested
+from properties.localize.hooks import Names, listen, names_of
+from properties.localize.localize import Case, Finding, explained
+from properties.localize.localize import localize as judged
+from properties.localize.step_by_step import chained
+from properties.localize.weight_loading import hypotheses as misloaded_hypotheses
 from reference.parameters import Architecture
 
 
@@ -53,27 +54,27 @@ def localize(
     taps = listen(model, call, names, row=row, batch_axis=0 if batch_first else 1)
     case, options = Case(parameters, architecture), {"contract": contract}
     finding = judged(case, taps, dtype=str(dtype).removeprefix("torch."), **options)
-    return explained(finding, case, taps, misloaded.hypotheses, **options)
+    return explained(finding, case, taps, misloaded_hypotheses, **options)
 
 
 def localize_steps(subject: Subject, case: Case) -> Finding:
     """The same for an implementation that offers single steps: a whole model is run from them."""
     taps = chained(subject, case)
     finding = judged(case, taps, dtype=subject.dtype)
-    return explained(finding, case, taps, misloaded.hypotheses)
+    return explained(finding, case, taps, misloaded_hypotheses)
 
 
 def _own_parameters(model: nn.Module) -> Any:
     if isinstance(model, nn.Transformer):
         return from_torch(model.state_dict())
-    if hugging_face.is_hugging_face(model):
-        return hugging_face.parameters_of(model)
+    if hugging_face_weights.is_hugging_face(model):
+        return hugging_face_weights.parameters_of(model)
     raise ValueError(f"parameters: expected the weights {type(model).__name__} computes with as nested dicts, got none")
 
 
 def _own_architecture(model: nn.Module) -> Architecture:
-    if hugging_face.is_hugging_face(model):
-        return hugging_face.architecture_of(model)
+    if hugging_face_weights.is_hugging_face(model):
+        return hugging_face_weights.architecture_of(model)
     if not isinstance(model, nn.Transformer):
         raise ValueError(  # noqa: TRY004 (an argument is missing)
             f"architecture: expected an Architecture (heads, norm, activation, eps) for {type(model).__name__}, got none"
@@ -88,8 +89,8 @@ def _own_architecture(model: nn.Module) -> Architecture:
 
 
 def _default_call(model: nn.Module, inputs: tuple[torch.Tensor, ...], dtype: torch.dtype, seed: int) -> Callable[[], Any]:
-    if hugging_face.is_hugging_face(model):
-        source, target = inputs or hugging_face.word_ids(model, seed)
+    if hugging_face_weights.is_hugging_face(model):
+        source, target = inputs or hugging_face_weights.word_ids(model, seed)
         return lambda: model(input_ids=source, decoder_input_ids=target, use_cache=False)
     if not isinstance(model, nn.Transformer):
         return lambda: model(*inputs)

@@ -12,7 +12,7 @@ from veriformer import engine
 from veriformer.settings import Refused, nearest
 
 if TYPE_CHECKING:
-    from properties.declarations import Declarations
+    from properties.conventions.declarations import Declarations
 
 WORTH_MORE_WORKERS = 8  # steps × dtypes; below it, a second process costs more than it saves
 
@@ -36,7 +36,7 @@ def known_claims(text: str | None) -> tuple[str, ...]:
 
 def known_dtypes(text: str | None) -> tuple[str, ...]:
     """Names of dtypes."""
-    from veriformer.child import DTYPES
+    from veriformer.isolation.proxy import DTYPES
 
     return listed("--dtype", text, DTYPES["torch"])
 
@@ -66,7 +66,7 @@ def available(name: str) -> str:
 
 def run_folder(path: Path | None) -> Path:
     """A folder that holds no run yet: the one named, or a new one under runs/."""
-    from properties.runs import new_id
+    from properties.run.run_folder import new_id
 
     if path is None:
         path = first = Path("runs") / new_id()
@@ -131,7 +131,7 @@ def declaring(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def declarations(conventions: str | None = None, contract: str | None = None, like: str | None = None) -> "Declarations":
     """What `declaring`'s options say."""
-    from properties.declarations import Declarations
+    from properties.conventions.declarations import Declarations
 
     try:
         return Declarations.read(conventions, contract, like)
@@ -145,9 +145,9 @@ def with_target(request: engine.Request) -> engine.Request:
     Refuses a target that is neither built in nor imports, offers no step, or does not support the dtypes asked for. It is
     imported once, here, so that a typo costs a line and not a run.
     """
-    from properties.declarations import must_make_sense
+    from properties.conventions.declarations import must_make_sense
     from properties.implementations.registry import BUILT_IN, built_in
-    from veriformer.child import CandidateProxy, TargetError
+    from veriformer.isolation.proxy import CandidateProxy, TargetError
 
     (name,) = request.targets
     if name in BUILT_IN:

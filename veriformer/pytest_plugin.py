@@ -18,8 +18,8 @@ import pytest
 
 if TYPE_CHECKING:
     from properties.claims import Property
-    from properties.convention_probes import Settled
-    from properties.implementations.subject import Adapter, Subject
+    from properties.implementations.convention_probes import Settled
+    from properties.implementations.impl import Adapter, Subject
     from reports.records import Check, Follows
     from veriformer.replay import Failures
 
@@ -74,7 +74,7 @@ class Plan:
         return self._adapters[name]
 
     def _made(self, name: str) -> "Adapter":
-        from properties.declarations import Declarations, must_make_sense
+        from properties.conventions.declarations import Declarations, must_make_sense
 
         adapter = self._as_it_is(name)
         try:
@@ -90,10 +90,10 @@ class Plan:
         if name in BUILT_IN:
             return built_in(name)
         if name in self.callables:
-            from veriformer.in_process import InProcess
+            from veriformer.isolation.in_process import InProcess
 
             return InProcess(name, self.callables[name], self.step, self.arrays)
-        from veriformer.child import CandidateProxy, TargetError
+        from veriformer.isolation.proxy import CandidateProxy, TargetError
 
         try:
             return CandidateProxy(name, self.step, self.arrays, self.devices[0], self.max_time)
@@ -102,15 +102,15 @@ class Plan:
 
     def subject(self, cell: Cell) -> "Subject":
         """The implementation of that column, with the conventions that it is held to."""
-        from properties.implementations.subject import Subject
+        from properties.implementations.impl import Subject
 
         subject = Subject(self.adapter(cell.implementation), cell.dtype, cell.device)
         return subject.under(self.settled(cell).conventions)
 
     def settled(self, cell: Cell) -> "Settled":
         """What the implementation declares, and for the rest what probes show: asked once."""
-        from properties.convention_probes import settle
-        from properties.implementations.subject import Subject
+        from properties.implementations.convention_probes import settle
+        from properties.implementations.impl import Subject
 
         if cell not in self._settled:
             subject = Subject(self.adapter(cell.implementation), cell.dtype, cell.device)
@@ -126,7 +126,7 @@ class Plan:
 
     def followed(self, cell: Cell) -> "Follows":
         """The same in words."""
-        from properties.followed import followed
+        from properties.conventions.followed import followed
 
         return followed(self.subject(cell), self.settled(cell))
 
@@ -173,7 +173,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
     group.addoption("--max-time", type=float, default=10.0, metavar="SECONDS", help="what one call of a target may take")
     group.addoption("--run", dest="run_folder", metavar="DIR", help="write manifest.json and verify.jsonl there")
     if "--pyargs" in args:  # our conftest, which does so for a path, is then loaded too late for --hypothesis-profile
-        from properties import profiles
+        from properties.verdict import profiles
 
         profiles.register()
 
@@ -344,8 +344,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     prop = _property(pyfuncitem.function)
     if prop is None:
         return None
-    from properties import profiles
-    from properties.judgement import Judgement, drawing, judge, seed_of, suite_error
+    from properties.verdict import profiles
+    from properties.verdict.judge import Judgement, drawing, judge, seed_of, suite_error
     from reports.records import Verdict
     from veriformer import replay
 
@@ -405,7 +405,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Gener
 
 def _not_judged(call: pytest.CallInfo) -> dict[str, Any]:
     """The verdict of a property that failed outside of our judging."""
-    from properties.judgement import suite_error
+    from properties.verdict.judge import suite_error
 
     own = suite_error(call.excinfo.value) if call.excinfo else ""
     return {"verdict": "ERROR", "message": f"veriformer could not judge it: {own}", "suite_error": own}
@@ -413,7 +413,7 @@ def _not_judged(call: pytest.CallInfo) -> dict[str, Any]:
 
 def _line(item: pytest.Item, check: "Check", judged: dict[str, Any]) -> str:
     """The verdict's record as a line; one that no record can hold is a verdict too, of the suite itself."""
-    from properties.judgement import suite_error
+    from properties.verdict.judge import suite_error
     from reports.records import encoded, plain, verdict_record
 
     about = plain(check) | _run_of(item)
@@ -462,14 +462,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     worker = getattr(session.config, "workerinput", {"workerid": "gw0"})["workerid"]
     if plan is None or plan.run is None or worker != "gw0" or session.config.option.collectonly or not session.items:
         return
-    from properties import runs
+    from properties.run import run_folder
 
     manifest = {"planned": planned(session.items), "seed": plan.seed, "command": list(session.config.invocation_params.args)}
     if maxfail := session.config.option.maxfail:
         manifest["maxfail"] = maxfail
-    manifest = runs.create(plan.run, manifest | {"environment": runs.environment(plan.devices[0])})
+    manifest = run_folder.create(plan.run, manifest | {"environment": run_folder.environment(plan.devices[0])})
     cells = dict.fromkeys(cell for item in session.items if (cell := _cell(item)) is not None)
-    runs.rewrite(plan.run, manifest | {"follows": [plan.followed(cell) for cell in cells]})
+    run_folder.rewrite(plan.run, manifest | {"follows": [plan.followed(cell) for cell in cells]})
 
 
 class Writer:
@@ -481,7 +481,7 @@ class Writer:
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str) -> None:
         """A worker of xdist that dies takes nothing with it but the property it was at, which gets a verdict here."""
-        from properties import runs
+        from properties.run import run_folder
         from reports.records import plain
         from veriformer.results import Results
 
@@ -492,13 +492,13 @@ class Writer:
             if name == function and cell in parameters and own in parameters:
                 message = "veriformer's own process died while this was being judged"
                 line = {"seed": self.seed, "isolated": True, "verdict": "ERROR", "message": message, "suite_error": message}
-                runs.append(self.folder / "verify.jsonl", plain(check) | {"kind": "verdict"} | line)
+                run_folder.append(self.folder / "verify.jsonl", plain(check) | {"kind": "verdict"} | line)
                 return
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """One line, on disk before the next property begins."""
-        from properties import runs
+        from properties.run import run_folder
 
         for name, line in report.user_properties:
             if name == "veriformer":
-                runs.append(self.folder / "verify.jsonl", json.loads(str(line)))
+                run_folder.append(self.folder / "verify.jsonl", json.loads(str(line)))

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from veriformer import wire
-from veriformer.processes import zygote
+from veriformer.isolation import wire
+from veriformer.isolation.processes import zygote
 
 if TYPE_CHECKING:
-    from properties.counterexamples import Counterexample
-    from properties.implementations.subject import Subject
-    from properties.judgement import Judgement
+    from properties.counterexample.find import Counterexample
+    from properties.implementations.impl import Subject
+    from properties.verdict.judge import Judgement
 
 SECONDS, LEAST_SECONDS, LESS = 2.5, 0.3, 0.85  # to make the first counterexample small; each further one gets less
 MOST_SECONDS = 20.0  # that a script may run
@@ -58,10 +58,10 @@ def explained(
     failures: Failures, subject: "Subject", claim: str, law: str, judgement: "Judgement", shrunk: Callable[[], "Judgement"]
 ) -> dict[str, Any]:
     """What the verdict's line says besides what was judged. `shrunk` judges once more, with Hypothesis making the example small."""
-    from properties.counterexample_text import as_text
-    from properties.counterexamples import smallest
-    from properties.failures import failure_of, is_large
-    from properties.minimise import corners
+    from properties.counterexample.failures import failure_of, is_large
+    from properties.counterexample.find import smallest
+    from properties.counterexample.minimise import corners
+    from properties.counterexample.text import as_text
     from reports.records import Verdict
 
     name, calls = failure_of(subject, judgement).id, judgement.calls
@@ -87,7 +87,7 @@ def explained(
 
 def _script(failures: Failures, subject: "Subject", found: "Counterexample") -> str:
     """A line that says how to see it again, where it is written down and a process of its own shows it."""
-    from properties.counterexample_files import write
+    from properties.counterexample.write import write
     from properties.implementations.registry import BUILT_IN
 
     target = getattr(subject.adapter, "target", None)  # of a candidate in a process of its own

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from properties import runs
+from properties.run import run_folder
 from reports import records
 from reports.records import RANK, Check, Exit, Follows, Verdict, VerdictRecord
 
@@ -28,7 +28,7 @@ class Results:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         return cls(
             folder,
-            [records.verdict_record(line) for line in runs.finished(folder / "verify.jsonl")],
+            [records.verdict_record(line) for line in run_folder.finished(folder / "verify.jsonl")],
             [records.check(each) for each in manifest.get("planned", [])],
             [records.follows(each) for each in manifest.get("follows", [])],
             manifest.get("maxfail"),

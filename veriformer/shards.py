@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from properties import runs
-from properties.subprocesses import run
+from properties.run import run_folder
+from properties.run.subprocesses import run
 from veriformer import engine
 from veriformer.settings import Refused
 
@@ -45,10 +45,10 @@ class Plan:
             plan = cls(**{field.name: told[field.name] for field in fields(cls)})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise Refused(f"{path}: expected a plan written by `veriformer plan`, got {type(error).__name__}: {error}") from None
-        if plan.schema != runs.SCHEMA:
-            raise Refused(f"{path}: expected schema {runs.SCHEMA}, got {plan.schema}")
-        if plan.code != runs.code_hash():
-            raise Refused(f"{path}: it was planned by other code ({plan.code}, here {runs.code_hash()}); plan again")
+        if plan.schema != run_folder.SCHEMA:
+            raise Refused(f"{path}: expected schema {run_folder.SCHEMA}, got {plan.schema}")
+        if plan.code != run_folder.code_hash():
+            raise Refused(f"{path}: it was planned by other code ({plan.code}, here {run_folder.code_hash()}); plan again")
         return plan
 
     @property
@@ -109,7 +109,7 @@ def made(request: engine.Request, bench: dict[str, Any] | None = None, bench_pla
     """The plan of a request: its checks are collected, none is run."""
     verify = {name: value for name, value in vars(request).items() if name not in OF_A_MACHINE}
     as_json = json.loads(json.dumps([verify, bench]))  # lists for tuples, as they will be read
-    return Plan(runs.SCHEMA, runs.code_hash(), as_json[0], collected(request), as_json[1], bench_planned or [])
+    return Plan(run_folder.SCHEMA, run_folder.code_hash(), as_json[0], collected(request), as_json[1], bench_planned or [])
 
 
 def collected(request: engine.Request) -> list[dict[str, str]]:

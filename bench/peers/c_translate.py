@@ -20,8 +20,8 @@ from ctranslate2.specs.common_spec import Activation, LinearSpec
 
 from bench.timer import Built
 from bench.workloads import Workload
-from properties.oracle import oracle
-from properties.parameter_strategies import Call, Nested
+from properties.implementations.oracle import oracle
+from properties.inputs.parameters import Call, Nested
 from properties.verdicts import NotOffered
 
 NEVER = -1e9  # a logit

@@ -19,10 +19,10 @@ from transformers.models.marian.modeling_marian import MarianAttention, MarianDe
 from bench.peers.table import tensors
 from bench.timer import Built
 from bench.workloads import Sizes, Workload
-from properties.hugging_face import attention_to_hugging_face, layer_to_hugging_face, to_hugging_face
-from properties.implementations.subject import DTYPES
-from properties.oracle import oracle
-from properties.parameter_strategies import Call, Nested
+from properties.implementations.hugging_face_weights import attention_to_hugging_face, layer_to_hugging_face, to_hugging_face
+from properties.implementations.impl import DTYPES
+from properties.implementations.oracle import oracle
+from properties.inputs.parameters import Call, Nested
 from properties.verdicts import NotOffered
 
 ATTENTION = "sdpa"  # its own choice too; without a mask a decoder layer of its is causal with this one only

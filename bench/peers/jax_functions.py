@@ -20,10 +20,10 @@ from jax import Array
 
 from bench.timer import Built
 from bench.workloads import Workload
-from properties.oracle import oracle
-from properties.parameter_strategies import Call, Nested
+from properties.implementations.oracle import oracle
+from properties.implementations.weights import mapped
+from properties.inputs.parameters import Call, Nested
 from properties.verdicts import NotOffered
-from properties.weights import mapped
 
 Step = Callable[..., Array]  # (h, weights, *inputs) → output
 

@@ -14,8 +14,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from bench.workloads import Workload
-from properties.oracle import oracle
-from properties.parameter_strategies import Call, Nested
+from properties.implementations.oracle import oracle
+from properties.inputs.parameters import Call, Nested
 from properties.verdicts import NotOffered
 
 OPSET, IR_VERSION = 23, 11

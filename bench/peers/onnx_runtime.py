@@ -13,7 +13,7 @@ import torch
 from bench.peers.onnx_graphs import arguments_of, model_of
 from bench.timer import Built
 from bench.workloads import Workload
-from properties.parameter_strategies import Call
+from properties.inputs.parameters import Call
 
 
 class OnnxRuntime:

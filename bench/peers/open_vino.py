@@ -16,7 +16,7 @@ import torch
 from bench.peers.onnx_graphs import arguments_of, model_of
 from bench.timer import Built
 from bench.workloads import Workload
-from properties.parameter_strategies import Call
+from properties.inputs.parameters import Call
 
 UNTIMED = "unknown"  # how it calls what has no kernel: inputs, outputs, constants, changes of shape
 

@@ -28,11 +28,11 @@ from optimized.positional_encoding import positional_encoding
 from optimized.residual_norm import residual_norm
 from optimized.softmax import softmax
 from optimized.transformer import transformer
-from properties.implementations.subject import DTYPES
-from properties.oracle import ORACLES, oracle
-from properties.parameter_strategies import Call, Nested
+from properties.implementations.impl import DTYPES
+from properties.implementations.oracle import ORACLES, oracle
+from properties.implementations.weights import built as dataclass_of
+from properties.inputs.parameters import Call, Nested
 from properties.verdicts import NotOffered
-from properties.weights import built as dataclass_of
 
 MOST_FLOPS = 2e10  # of a call of the oracle's that one waits for
 

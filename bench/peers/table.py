@@ -11,8 +11,8 @@ import torch
 
 from bench.timer import Built
 from bench.workloads import KINDS, Workload
-from properties.implementations.subject import DTYPES
-from properties.parameter_strategies import Call
+from properties.implementations.impl import DTYPES
+from properties.inputs.parameters import Call
 
 ALL = (*KINDS,)
 LAYERS = ("encoder_layer", "transformer", "generation")

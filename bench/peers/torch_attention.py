@@ -11,7 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from bench.peers.table import tensors
 from bench.timer import Built
 from bench.workloads import Workload
-from properties.parameter_strategies import Call
+from properties.inputs.parameters import Call
 from properties.verdicts import NotOffered
 
 

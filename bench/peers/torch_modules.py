@@ -17,10 +17,10 @@ from bench.peers.table import tensors
 from bench.peers.training import learn
 from bench.timer import Built
 from bench.workloads import Workload
-from properties.implementations.subject import DTYPES
-from properties.parameter_strategies import Call, Nested
+from properties.implementations.impl import DTYPES
+from properties.implementations.weights import to_torch
+from properties.inputs.parameters import Call, Nested
 from properties.verdicts import NotOffered
-from properties.weights import to_torch
 
 Forward = Callable[..., Tensor]
 

@@ -22,10 +22,10 @@ from optimized.residual_norm import layer_norm, residual_norm
 from optimized.softmax import softmax
 from optimized.training import trainable
 from optimized.transformer import transformer
-from properties.conventions import OURS
-from properties.implementations.subject import DTYPES
+from properties.implementations.conventions import OURS
+from properties.implementations.impl import DTYPES
+from properties.implementations.weights import Nested, built, mapped, nested
 from properties.steps import STEPS
-from properties.weights import Nested, built, mapped, nested
 
 
 def _norm(norm: Nested | None) -> NormParameters | None:

@@ -3,12 +3,12 @@
 from functools import partial
 from typing import Any
 
-from properties.conventions import OURS
-from properties.oracle import ORACLES, oracle
+from properties.implementations.conventions import OURS
+from properties.implementations.oracle import ORACLES, oracle
 
 
 class Reference:
-    """`reference` behind the common face; each step is the oracle's own (`properties.oracle`). It has no gradients."""
+    """The oracle as an implementation: each step is `oracle`'s own. It has no gradients."""
 
     name = "reference"
     arrays = "numpy"

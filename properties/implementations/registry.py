@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 
-from properties.implementations.subject import Adapter
+from properties.implementations.impl import Adapter
 
 BUILT_IN: dict[str, str] = {
     "reference": "properties.implementations.reference:Reference",

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from properties.conventions import Conventions
-from properties.implementations.subject import DTYPES
+from properties.implementations.conventions import Conventions
+from properties.implementations.impl import DTYPES
 from properties.verdicts import NotOffered
 
 ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "gelu_tanh": lambda X: F.gelu(X, approximate="tanh")}

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from properties.conventions import Conventions
-from properties.implementations.subject import DTYPES
-from properties.weights import Nested, attention_to_torch, mapped, to_torch
+from properties.implementations.conventions import Conventions
+from properties.implementations.impl import DTYPES
+from properties.implementations.weights import Nested, attention_to_torch, mapped, to_torch
 
 CONVENTIONS = Conventions(
     mask_polarity="hidden", blind_row="zeros", eps="inside", layout="interleaved", non_finite_behind_mask="leaks"

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from optimized.parameters import Architecture
 from optimized.transformer import transformer
 from properties.copy_reverse import Sentences, Task, draw, trained
+from properties.implementations.weights import to_optimized
 from properties.studies.study import Row, Study, run
-from properties.weights import to_optimized
 
 TASK = Task()
 

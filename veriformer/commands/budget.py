@@ -48,8 +48,8 @@ def command(
 
     Inputs are rounded to the dtype first. Exit code 1 if a result given with --got is over its budget.
     """
-    from properties.budgets import FAIL, budget
-    from properties.rounding.formats import FORMATS
+    from properties.error_budget.budgets import FAIL, budget
+    from properties.implementations.formats import FORMATS
     from properties.steps import STEPS
 
     if step not in STEPS:
@@ -149,8 +149,8 @@ def _rounded(value: Any, to_nearest: Any, dtype: str) -> Any:
 
 
 def _contract(text: str | None, dtype: str) -> Any:
-    from properties.contracts import declared
-    from properties.declarations import Declarations
+    from properties.conventions.declarations import Declarations
+    from properties.implementations.contract import declared
 
     try:
         return declared(Declarations.read(contract=text), dtype)

@@ -60,7 +60,7 @@ def command(
     are measured on the same data. Exit code 1 if an honest result was flagged.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from properties.calibration import runner, table
+    from properties.evaluation.calibration import runner, table
 
     if jobs == 0:
         raise Refused("--jobs: expected a number of processes, or -1 for one on each core, got 0")

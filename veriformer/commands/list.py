@@ -43,7 +43,7 @@ def implementations() -> list[dict[str, Any]]:
 
 def conventions() -> list[dict[str, Any]]:
     """Every choice there is, what it means, and which libraries make it."""
-    from properties.conventions import CONVENTIONS
+    from properties.implementations.conventions import CONVENTIONS
 
     made = {(row["convention"], row["choice"], row["library"]) for row in libraries()}
     return [
@@ -60,7 +60,7 @@ def conventions() -> list[dict[str, Any]]:
 
 def libraries() -> list[dict[str, Any]]:
     """What `--like LIBRARY` declares, and where that is written."""
-    from properties.libraries import LIBRARIES
+    from properties.conventions.libraries import LIBRARIES
 
     return [
         {"library": library, "convention": convention, **row._asdict()}

@@ -21,7 +21,9 @@ SIZES = {"d_model": 64, "d_ff": 128, "h": 4, "words": 9, "vocab": 17}
 @click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="What the model computes in.")
 @click.option("--layers", type=click.IntRange(1, 48), default=6, show_default=True, help="Of a model run from single steps.")
 @click.option(
-    "--weights", type=click.Path(path_type=Path), help="A safetensors file of `properties.weights`: what was meant to be loaded."
+    "--weights",
+    type=click.Path(path_type=Path),
+    help="A safetensors file of `properties.implementations.weights`: what was meant to be loaded.",
 )
 @click.option("--names", type=click.Path(path_type=Path), help='A JSON map: {"encoder.0.self_attention.output": "my.module", …}.')
 @click.option(
@@ -75,7 +77,7 @@ def _found(target: str, *, dtype: str, layers: int, weights: Path | None, names:
 
 def _loaded(target: str) -> Any:
     """The user's object; a class or a function without arguments is called."""
-    candidate = importlib.import_module("veriformer.candidate")
+    candidate = importlib.import_module("veriformer.isolation.worker")
     try:
         thing, _ = candidate.load(target)
         return thing() if callable(thing) and not _is_module(thing) else thing
@@ -92,7 +94,7 @@ def _is_module(thing: Any) -> bool:
 
 
 def _weights(path: Path) -> dict[str, Any]:
-    from properties.weights import load
+    from properties.implementations.weights import load
     from reference.parameters import Architecture
 
     if not path.is_file():
@@ -116,15 +118,15 @@ def _names(path: Path) -> dict[str, str]:
 def _by_steps(adapter: Any, dtype: str, layers: int, seed: int) -> Any:
     import numpy as np
 
-    from properties.implementations.subject import Subject
-    from properties.localize import Case
-    from properties.weights import mapped, nested
+    from properties.implementations.impl import Subject
+    from properties.implementations.weights import mapped, nested
+    from properties.localize.localize import Case
     from reference.initialisation import initialise
     from reference.parameters import Architecture
     from veriformer.localization import localize_steps
 
     if not hasattr(adapter, "steps"):
-        from veriformer.in_process import InProcess
+        from veriformer.isolation.in_process import InProcess
 
         adapter = InProcess(type(adapter).__name__, adapter, None, None)
     if dtype not in adapter.dtypes:

@@ -6,7 +6,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from properties.subprocesses import Interrupted
+from properties.run.subprocesses import Interrupted
 from reports.folders import ReportError
 from reports.records import Exit
 from reports.render import render

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from properties.subprocesses import run
+from properties.run.subprocesses import run
 from veriformer.replay import FOLDER
 from veriformer.settings import Refused, nearest
 

@@ -60,9 +60,9 @@ def _verify(part: shards.Part, run: Path, console: Console) -> int:
 
 def _nothing(run: Path) -> int:
     """A part without claims: more machines than claims, or a plan that only times."""
-    from properties import runs
+    from properties.run import run_folder
 
-    runs.create(run, {"planned": [], "environment": runs.environment()})
+    run_folder.create(run, {"planned": [], "environment": run_folder.environment()})
     return Exit.GOOD
 
 

@@ -42,20 +42,20 @@ def command(
 
     Exit code: 0 all that can be seen was caught at every seed and nothing honest was flagged, 1 otherwise, 2 usage.
     """
-    from properties import runs
-    from properties.faults import score as scoring
-    from properties.faults.bank import BANK
-    from properties.faults.mutation_report import mutation_report
+    from properties.evaluation.detection import score as scoring
+    from properties.evaluation.detection.bank import BANK
+    from properties.evaluation.mutants.mutation_report import mutation_report
+    from properties.run import run_folder
     from veriformer import answers, isolated_faults
 
     known = [fault.id for fault in BANK]
     for identifier in only:
         if identifier not in known:
             raise Refused(f"--only: no entry {identifier!r}{nearest(identifier, known)}")
-    folder = folder or Path("runs") / f"score-{runs.new_id()}"
+    folder = folder or Path("runs") / f"score-{run_folder.new_id()}"
     folder.mkdir(parents=True, exist_ok=True)
     lines_at = folder / "detection.jsonl"
-    _check_taken_up(folder, {"examples": examples, "code": runs.code_hash()})
+    _check_taken_up(folder, {"examples": examples, "code": run_folder.code_hash()})
 
     chosen, tried = list(only or known), seeds or scoring.SEEDS
     planned: list[Job] = [("search_for", (identifier, seed, examples)) for seed in tried for identifier in chosen]
@@ -96,22 +96,22 @@ def _key(job: Job) -> tuple[str, ...]:
 
 def _measured(planned: list[Job], lines_at: Path, jobs: int | None) -> list[dict[str, Any]]:
     """The lines of these measurements: what is not done yet is done, in parallel, and on disk before the next one."""
-    from properties import runs
+    from properties.run import run_folder
 
-    done = {tuple(line["job"]) for line in runs.finished(lines_at)}
+    done = {tuple(line["job"]) for line in run_folder.finished(lines_at)}
     missing = [job for job in planned if _key(job) not in done]
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("looking for faults", total=len(planned), completed=len(planned) - len(missing))
         for line in _results(missing, jobs):
-            runs.append(lines_at, line)
+            run_folder.append(lines_at, line)
             bar.advance(task)
     wanted = {_key(job) for job in planned}
-    return [line for line in runs.finished(lines_at) if tuple(line["job"]) in wanted]
+    return [line for line in run_folder.finished(lines_at) if tuple(line["job"]) in wanted]
 
 
 def _results(missing: list[Job], jobs: int | None) -> Iterator[dict[str, Any]]:
-    from properties.parallel import in_parallel
+    from properties.run.parallel import in_parallel
 
     return in_parallel(_one, missing, jobs or -1)
 
@@ -120,7 +120,7 @@ def _one(name: str, arguments: tuple[Any, ...]) -> dict[str, Any]:
     """One measurement, in a process of its own pool."""
     import torch
 
-    from properties.faults import score as scoring
+    from properties.evaluation.detection import score as scoring
     from veriformer import answers, isolated_faults
 
     torch.set_num_threads(1)
@@ -173,8 +173,8 @@ def _show_runs(found: dict[str, Any], console: Console) -> None:
         console.print(f"strange answers ({times}): {right} of {answers['candidates']} candidates judged as they deserve")
     for name in (*isolated["differ"], *isolated["flagged"], *answers["wrong"]):
         console.print(Text(f"  {name}"))
-    planned, missing, early, runs = (isolated[key] + answers[key] for key in ("planned", "missing", "ended_early", "runs"))
-    console.print(f"{planned - missing} of {planned} planned checks have a verdict; runs that ended early: {early} of {runs}")
+    planned, missing, early, run_folder = (isolated[key] + answers[key] for key in ("planned", "missing", "ended_early", "runs"))
+    console.print(f"{planned - missing} of {planned} planned checks have a verdict; runs that ended early: {early} of {run_folder}")
 
 
 def _usual(row: dict[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from properties.subprocesses import Interrupted
+from properties.run.subprocesses import Interrupted
 from reports.records import encoded, plain
 from veriformer import options, progress
 from veriformer.results import Results

@@ -1,0 +1,95 @@
+"""What a property asserts: within the budget, equal bit for bit, at most a bound, greedy. Each raises ClaimBroken and counts.
+
+The tolerances are the budgets' own (`error_budget.budgets`); nothing here holds a number of its own.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from properties.error_budget.budgets import COPIES, budget
+from properties.implementations.contract import in_force
+from properties.implementations.conventions import posed
+from properties.implementations.impl import Subject
+from properties.implementations.oracle import oracle
+from properties.inputs.parameters import Call
+from properties.verdicts import ClaimBroken, record
+from reports.records import Verdict
+
+
+def assert_rounding_only(subject: Subject, step: str, got: np.ndarray, *args: Any, **kwargs: Any) -> None:
+    """`got` differs from the oracle's step(*args, **kwargs) by what rounding allows the subject, and by nothing else.
+
+    Raises ClaimBroken, and records what was compared. An answer of the oracle's own that equals the oracle's is not counted.
+    """
+    if step in COPIES:
+        assert_identical(got, oracle(step, *args, **kwargs), step)
+        return
+    args = posed(step, args, subject.conventions)
+    allowed = budget(step, *args, contract=in_force(subject), **kwargs)
+    if subject.name == "reference" and np.array_equal(got, allowed.exact, equal_nan=True):
+        record.current.with_itself += 1
+        return
+    score = allowed.score(got)
+    record.compared(score.components, unjudged=score.unjudged, share=score.share)
+    if score.verdict is Verdict.FAIL:
+        raise ClaimBroken(f"{step} {score}", place=score.place, expected=score.expected, got=score.got, share=score.share)
+    if score.verdict is Verdict.SUSPECT:
+        record.suspect(f"{step} {score}")
+
+
+def assert_identical(got: np.ndarray, expected: np.ndarray, what: str) -> None:
+    """Equal bit for bit, where NaN equals NaN and −0 equals 0. Raises ClaimBroken; records what was compared."""
+    got, expected = np.asarray(got), np.asarray(expected)
+    if got.shape != expected.shape:
+        raise ClaimBroken(f"{what}: expected shape {expected.shape}, got {got.shape}", expected=expected.shape, got=got.shape)
+    record.compared(got.size)
+    different = (got != expected) & ~(_is_nan(got) & _is_nan(expected))
+    if not different.any():
+        return
+    place = tuple(int(i) for i in np.argwhere(different)[0])
+    right, wrong = expected[place].item(), got[place].item()
+    message = f"{what}: expected {right} at {place}, got {wrong}; {int(different.sum())} of {got.size} differ"
+    raise ClaimBroken(message, place=place, expected=right, got=wrong)
+
+
+def assert_at_most(value: float, bound: float, what: str) -> None:
+    """`value` ≤ `bound`, NaN being above everything. Raises ClaimBroken; records one comparison and the share of the bound."""
+    share = 0.0 if value <= 0 else value / bound if bound > 0 else np.inf
+    record.compared(1, share=min(share, 1.0) if value <= bound else share)
+    if not value <= bound:
+        raise ClaimBroken(f"{what}: expected at most {bound:.6g}, got {value:.6g}", expected=bound, got=value, share=share)
+
+
+def taught(call: Call, written: np.ndarray) -> Call:
+    """The call of `transformer` in which the target is what was written, word for word, behind the start word."""
+    source, source_real = call.args
+    start = np.full((len(written), 1), call.kwargs["start"])
+    choices = {name: value for name, value in call.kwargs.items() if name not in ("start", "end", "length")}
+    return Call((source, np.concatenate([start, written[:, :-1]], axis=1), source_real), choices)
+
+
+def chosen(call: Call, written: np.ndarray) -> np.ndarray:
+    """Which of the written words were chosen: all up to and with a row's own end word. (b, length), True = chosen."""
+    ended = np.cumsum(written == call.kwargs["end"], axis=1)
+    return (ended == 0) | ((ended == 1) & (written == call.kwargs["end"]))
+
+
+def assert_greedy(subject: Any, call: Call, written: np.ndarray, logits: np.ndarray | None = None) -> None:
+    """Every chosen word has the largest of these logits (the oracle's, if none are given), or one that rounding can make largest.
+
+    The model is taught the words written so far, so one word chosen by a hair does not condemn those that follow it. Where a
+    written word is not the winner, the nearest logits in which it is must lie within the budget of the true ones.
+    """
+    teaching = taught(call, written)
+    logits = oracle("transformer", *teaching.args, **teaching.kwargs) if logits is None else logits
+    of_written = np.take_along_axis(logits, written[..., None], axis=-1)
+    tie = (of_written + logits.max(axis=-1, keepdims=True)) / 2
+    is_written = np.arange(logits.shape[-1]) == written[..., None]
+    nearest = np.where(chosen(call, written)[..., None], np.where(is_written, tie, np.minimum(logits, tie)), logits)
+
+    assert_rounding_only(subject, "transformer", nearest, *teaching.args, **teaching.kwargs)
+
+
+def _is_nan(values: np.ndarray) -> np.ndarray:
+    return np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, dtype=bool)

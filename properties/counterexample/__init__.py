@@ -1,0 +1,1 @@
+"""Counterexamples: found, minimised, grouped by failure, written as scripts that stand alone."""

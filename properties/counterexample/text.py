@@ -1,0 +1,45 @@
+"""A counterexample as a reader sees it: the calls with their numbers, and what is wrong with the answer to the last."""
+
+from typing import Any
+
+import numpy as np
+
+from properties.counterexample.find import Counterexample
+from properties.implementations.calls import Asked
+from properties.steps import positional_names
+
+KEPT = 300  # characters of an argument; the script holds all of it
+
+
+def as_text(found: Counterexample) -> str:
+    """A line an argument."""
+    return "\n".join([*map(_call, found.calls), found.fault.detail])
+
+
+def _call(call: Asked) -> str:
+    names = positional_names(call.step, len(call.args))
+    arguments = [*zip(names, call.args, strict=True), *call.kwargs.items()]
+    shown = ", ".join(f"{name}={_value(value)}" for name, value in arguments if not isinstance(value, np.ndarray | list | dict))
+    lines = [
+        f"    {name} = {_shortened(_value(value))}" for name, value in arguments if isinstance(value, np.ndarray | list | dict)
+    ]
+    layout = f", arrays laid out in memory as {call.layout}" if call.layout else ""
+    return "\n".join([f"{call.step}{f'({shown})' if shown else ''}{layout}{':' if lines else ''}", *lines])
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= KEPT else f"{text[:KEPT]} …"
+
+
+def _value(value: Any) -> str:
+    """Of an array its numbers; of one that holds zeros alone, or none, the shape."""
+    if isinstance(value, np.ndarray):
+        shape = "×".join(map(str, value.shape))
+        return (
+            f"{value.tolist()}" if value.any() else f"{shape} zeros" if value.size and value.dtype != bool else f"{value.tolist()}"
+        )
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}: {_value(item)}" for name, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return repr(value)

@@ -1,0 +1,124 @@
+"""Counterexamples on disk: a script that stands alone, and its twin for programs.
+
+counterexamples/<id>.py      exits with 1 on the fault and 0 once it is fixed; needs NumPy (or torch) and the implementation
+counterexamples/<id>.json    the same calls as data, numbers in hexadecimal
+"""
+
+import inspect
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from properties.counterexample import template
+from properties.counterexample.find import Answers, Counterexample
+from properties.implementations import layouts
+from properties.implementations.cached import OPTIONAL, play
+from properties.implementations.calls import Asked
+from properties.steps import STEPS
+
+
+def write(folder: Path, found: Counterexample, *, candidate: str | None = None, source: str | None = None) -> Path:
+    """Write the script and its twin in JSON. `candidate` is what the script runs on when nothing else is named.
+
+    `source` is the text of an implementation that cannot be imported by a name (a re-created fault): it is put beside the script.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{found.id}.py"
+    if source is not None:
+        candidate = f"{found.id}.candidate.py"
+        (folder / candidate).write_text(source, encoding="utf-8")
+    path.write_text(_script(found, candidate, beside=source is not None), encoding="utf-8")
+    twin = {
+        "id": found.id,
+        "claim": found.claim,
+        "property": found.law,
+        "implementation": found.implementation,
+        "candidate": candidate,
+        "dtype": found.dtype,
+        "arrays": found.arrays,
+        "calls": as_data([call._asdict() for call in found.calls]),
+        "answers": as_data([[{"expected": exact, "allowed": allowed} for exact, allowed, _ in each] for each in found.answers]),
+    }
+    path.with_suffix(".json").write_text(json.dumps(twin, indent=1, ensure_ascii=False), encoding="utf-8")
+    return path
+
+
+def calls_of(path: Path) -> list[Asked]:
+    """The calls that a twin holds, in our own conventions."""
+    calls = from_data(json.loads(path.read_text(encoding="utf-8"))["calls"])
+    return [Asked(call["step"], tuple(call["args"]), call["kwargs"], call["layout"]) for call in calls]
+
+
+def _script(found: Counterexample, candidate: str | None, *, beside: bool) -> str:
+    text = inspect.getsource(template)
+    step = found.calls[-1].step
+    calls = ",\n".join(_literal_call(call, each) for call, each in zip(found.given, found.answers, strict=True))
+    where = f'str(Path(__file__).with_name({candidate!r})) + ":{step}"' if beside else repr(candidate)
+    kind = {"bool": "bool", "int": "int64"}.get(STEPS[step].kind, found.dtype)
+    entries = {"title": repr(found.title), "candidate": where, "step": repr(step), "dtype": repr(found.dtype)}
+    entries |= {"arrays": repr(found.arrays), "result_dtype": repr(kind), "calls": f"[\n{calls},\n    ]"}
+    case = "CASE: dict = {\n" + "".join(f'    "{name}": {text},\n' for name, text in entries.items()) + "}\n"
+    played = f"\nOPTIONAL = {OPTIONAL!r}\n\n\n{inspect.getsource(play)}" if step == "kv_cache" else ""
+    if any(call.layout for call in found.given):
+        source = inspect.getsource(layouts)
+        text = text.replace(_NO_LAYOUTS, source[source.index("class Handed") :])
+    text = text.replace("TITLE", found.title).replace("THIS_FILE", f"{found.id}.py")
+    return text.replace("CASE: dict = {}\n", case + played)
+
+
+_NO_LAYOUTS = """LAYOUTS: dict = {}  # where a call depends on the memory its arrays lie in: ways to lay them, and to use it before
+first_with_zeros: Any = None
+first_for_others: Any = None
+"""
+
+
+def _literal_call(call: Asked, expected: Answers) -> str:
+    parts = {
+        "layout": repr(call.layout),
+        "args": _literal(list(call.args)),
+        "kwargs": _literal(call.kwargs),
+        "expected": _literal([answer.exact for answer in expected]),
+        "allowed": _literal([answer.allowed for answer in expected]),
+    }
+    lines = "".join(f'            "{name}": {text},\n' for name, text in parts.items())
+    return f"        {{\n{lines}        }}"
+
+
+def _literal(value: Any) -> str:
+    """Python text that evaluates to the value; every number is written in decimal, exactly."""
+    if isinstance(value, np.ndarray):
+        shape = "" if value.size else f".reshape({value.shape})"
+        return (
+            f"np.array({value.tolist() if value.size else []!r}, np.{value.dtype.name}{'_' if value.dtype == bool else ''}){shape}"
+        )
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key!r}: {_literal(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_literal(item) for item in value) + "]"
+    return repr(value.item() if isinstance(value, np.generic) else value)
+
+
+def as_data(value: Any) -> Any:
+    """Nested arguments as JSON; numbers as hexadecimal text, so that not a bit is lost."""
+    if isinstance(value, np.ndarray):
+        flat = [float(number).hex() if value.dtype.kind == "f" else number.item() for number in value.ravel()]
+        return {"array": value.dtype.name, "shape": list(value.shape), "values": flat}
+    if isinstance(value, dict):
+        return {key: as_data(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_data(item) for item in value]
+    value = value.item() if isinstance(value, np.generic) else value
+    return {"float": value.hex()} if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def from_data(value: Any) -> Any:
+    """The other way round."""
+    if isinstance(value, dict) and "array" in value:
+        flat = [float.fromhex(number) if isinstance(number, str) else number for number in value["values"]]
+        return np.array(flat, dtype=value["array"]).reshape(value["shape"])
+    if isinstance(value, dict):
+        return float.fromhex(value["float"]) if set(value) == {"float"} else {key: from_data(item) for key, item in value.items()}
+    return [from_data(item) for item in value] if isinstance(value, list) else value

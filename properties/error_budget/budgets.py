@@ -1,0 +1,308 @@
+"""How far rounding may take an honest implementation: derived for every component of every result, never chosen.
+
+The oracle runs in float64 (exactly, for our purposes) and, on the rounding machine, sixteen times as the implementation's
+contract would have it round. How far those runs stray is the scale of each component; an error is judged in these deviations:
+
+    up to 6 passes; above, the case is judged again on 256 fresh trials, and 256 in which every rounding errs twice as much:
+    no further than these is honest, wherever they go beyond eight deviations (errors with heavy tails);
+    then up to 8 is SUSPECT and above it FAIL. (Beyond 100 it is judged again only if 64 of each make it less than that.)
+
+On single steps there is a ceiling besides: an error above the proven bound (`rounding.worst_case`) fails whatever its score.
+Comparison happens in float64; NaN, +inf and −inf are met as categories, before anything is subtracted; the worst component
+decides. This is the only place in the project that holds a tolerance.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from properties.error_budget.scales import FAIL, Aggregate, aggregates, component_scale
+from properties.error_budget.simulate import BOUNDED, bound, simulate
+from properties.implementations.contract import Contract, envelope, in_force
+from properties.implementations.impl import Subject
+from properties.steps import STEPS
+from reports.records import Verdict
+
+SUSPECT, HOPELESS = 6.0, 100.0  # deviations
+TRIALS, AGAIN, BRIEFLY = 16, 256, 64
+ROOM = 2**24  # components in the fresh trials of a contract: a large result is judged again on fewer, though never on fewer than 64
+COPIES = frozenset({"mask", "split_heads", "concat_heads"})  # steps that compute nothing: equal bit for bit
+NOT_SUMMED = {"positional_encoding": ("column",)}  # sines of p·ω: equal steps, whose roundings may all point the same way
+UNJUDGED = 100  # more than one component in so many unjudged, and a case proves nothing
+
+
+@dataclass(frozen=True)
+class Score:
+    """How far a result is from exact, measured by what rounding allows.
+
+    worst      the largest error, in deviations       kind   where it was seen: "component", "row, bias", "head, gain" …
+    place      the index of that component or sum      share  of the budget used: above 1 the claim is broken
+    """
+
+    worst: float
+    kind: str
+    place: tuple[int, ...]
+    expected: float
+    got: float
+    share: float
+    components: int
+    unjudged: int = 0
+    dtype: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        """FAIL, SUSPECT, VACUOUS where too much could not be judged, or PASS."""
+        if self.share > 1:
+            return Verdict.FAIL
+        if self.unjudged * UNJUDGED > self.components:
+            return Verdict.VACUOUS
+        return Verdict.SUSPECT if self.worst > SUSPECT else Verdict.PASS
+
+    def __str__(self) -> str:
+        where = f"at {self.place}" if self.kind in ("component", "category", "bound") else f"in {self.kind} {self.place}, worst"
+        if self.kind == "category":
+            return (
+                f"{where}: expected {self.expected}, got {self.got}, which rounding in {self.dtype} does not turn into one another"
+            )
+        how = f"{self.worst:.3g} deviations" if self.kind != "bound" else "above the proven bound"
+        values = f"expected {self.expected!r}, got {self.got!r}"
+        return f"{where}: {values}: {how}, {self.share:.3g} times what rounding in {self.dtype} allows"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a step gives exactly, and the deviation of honest implementations from it, component by component."""
+
+    step: str
+    dtype: str
+    exact: np.ndarray
+    scale: np.ndarray
+    unjudged: np.ndarray  # True where a simulated honest run is not finite
+    categories: np.ndarray  # what the oracle gives where it is not finite itself; 0 elsewhere
+    aggregates: Sequence[Aggregate] = field(repr=False)
+    again: Callable[[int], "Budget"] = field(repr=False)  # from so many fresh trials, and as many doubled ones
+    find_bound: Callable[[], np.ndarray] | None = field(repr=False)
+
+    @cached_property
+    def bound(self) -> np.ndarray | None:
+        """The proven bound of the error of each component, for single steps."""
+        return None if self.find_bound is None else self.find_bound()
+
+    def score(self, got: np.ndarray, *, escalate: bool = True) -> Score:
+        """The worst of all components and sums; a suspect is judged again on fresh trials, unless `escalate` is False."""
+        if np.shape(got) != self.exact.shape:
+            raise ValueError(f"{self.step}: expected a result of shape {self.exact.shape}, got {np.shape(got)}")
+        return self.scores(np.asarray(got)[None], escalate=escalate)[0]
+
+    def scores(self, results: np.ndarray, *, escalate: bool = True) -> list[Score]:
+        """What `score` says of each of many results, (results, *shape)."""
+        results = np.asarray(results, dtype=np.float64)
+        judged = ~self.unjudged & np.isfinite(self.exact)
+        errors = np.subtract(results, self.exact, out=np.zeros_like(results), where=judged & np.isfinite(results))
+        scores = self._worst(results, errors)
+        if escalate:
+            suspects = [i for i, score in enumerate(scores) if score.worst > SUSPECT]
+            briefly = self._again(BRIEFLY, results, [i for i in suspects if scores[i].worst > HOPELESS])
+            hopeful = [i for i in suspects if briefly.get(i, scores[i]).worst <= HOPELESS]
+            again = self._again(AGAIN, results, hopeful)
+            scores = [again.get(i, score) for i, score in enumerate(scores)]
+        for i, score in enumerate(scores):  # two deviations are within any bound: the last rounding alone gives it u·|y|
+            if score.worst > 2 and score.share <= 1:
+                scores[i] = self._under_the_ceiling(results[i], errors[i], score)
+        for i, place in self._category_mismatches(results):
+            scores[i] = self._score_at(place, results[i], "category", np.inf, np.inf)
+        return scores
+
+    def _again(self, trials: int, results: np.ndarray, which: Sequence[int]) -> dict[int, Score]:
+        """The scores that some of the results have by so many fresh trials."""
+        return dict(zip(which, self.again(trials).scores(results[which], escalate=False), strict=True)) if which else {}
+
+    def _worst(self, results: np.ndarray, errors: np.ndarray) -> list[Score]:
+        if not self.exact.size:
+            return [Score(0.0, "component", (), 0.0, 0.0, 0.0, 0, dtype=self.dtype)] * len(results)
+        z = errors / self.scale
+        sums = (Aggregate("component", (), 1.0, np.ones(self.exact.shape)), *self.aggregates)
+        sizes = [each.score(z).reshape(len(z), -1) for each in sums]
+        worst = np.array([size.max(axis=1) for size in sizes])
+        scores = []
+        for i, which in enumerate(worst.argmax(axis=0)):
+            place = sums[which].worst_place(int(sizes[which][i].argmax()), np.abs(z[i]))
+            deviations = float(worst[which, i])
+            scores.append(self._score_at(place, results[i], sums[which].kind, deviations, deviations / FAIL))
+        return scores
+
+    def _under_the_ceiling(self, got: np.ndarray, error: np.ndarray, score: Score) -> Score:
+        if self.bound is None:
+            return score
+        share = np.divide(np.abs(error), self.bound, out=np.where(error == 0, 0.0, np.inf), where=self.bound > 0)
+        place = np.unravel_index(int(share.argmax()), share.shape)
+        if share[place] <= 1:
+            return score
+        return self._score_at(place, got, "bound", score.worst, float(share[place]))
+
+    def _score_at(self, place: Sequence[Any], got: np.ndarray, kind: str, worst: float, share: float) -> Score:
+        index = tuple(int(i) for i in place)
+        values = float(self.exact[index]), float(got[index])
+        return Score(worst, kind, index, *values, share, got.size, int(self.unjudged.sum()), self.dtype)
+
+    def without_probes(self) -> "Budget":
+        """The same budget, blind to the probes it was made with (its fresh trials are too)."""
+        plain = tuple(aggregate for aggregate in self.aggregates if not aggregate.kind.startswith("probe"))
+        return replace(self, aggregates=plain, again=lambda trials: self.again(trials).without_probes())
+
+    def _category_mismatches(self, results: np.ndarray) -> Iterator[tuple[int, tuple[Any, ...]]]:
+        """Which results are NaN or infinite where the exact one is something else, or the other way round; and where first."""
+        if np.isfinite(results).all() and not self.categories.any():
+            return
+        wrong = ~self.unjudged & (_category(results) != self.categories)
+        for i in np.flatnonzero(wrong.reshape(len(wrong), -1).any(axis=1)):
+            yield int(i), np.unravel_index(int(wrong[i].argmax()), wrong[i].shape)
+
+
+def budget(
+    step: str,
+    *args: Any,
+    contract: Contract | Sequence[Contract] | None = None,
+    dtype: str = "float32",
+    probes: Mapping[str, np.ndarray] | None = None,
+    **kwargs: Any,
+) -> Budget:
+    """How far an honest implementation may be from `step` of these arguments (float64, representable in the dtype).
+
+    `contract` says how it computes; several mean the larger scale of each; None is what an implementation in `dtype` is held to
+    that declares nothing. `probes` are results of named faults: sums of errors along each of them are judged too.
+    Raises ValueError for a step without rounding.
+    """
+    if step in COPIES or step not in STEPS or STEPS[step].kind != "float":
+        raise ValueError(f"step: expected one that computes with real numbers, got {step!r}")
+    contracts = envelope(dtype) if contract is None else (contract,) if isinstance(contract, Contract) else tuple(contract)
+    key = digest(step, args, kwargs, contracts, probes)
+    return memory.recall(key, lambda: _budget(step, args, kwargs, contracts, probes or {}, TRIALS, key))
+
+
+def _budget(
+    step: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    contracts: tuple[Contract, ...],
+    probes: Mapping[str, np.ndarray],
+    trials: int,
+    seed: bytes,
+    *,
+    doubled: bool = False,
+) -> Budget:
+    exact, blocks = simulate(step, args, kwargs, contracts, trials, int.from_bytes(seed, "big"), doubled=doubled)
+    plain = len(blocks) - len(contracts) * doubled
+
+    def again(trials: int) -> Budget:
+        trials = min(trials, max(BRIEFLY, ROOM // max(exact.size, 1)))
+        key = b"again %d " % trials + seed
+        return memory.recall(key, lambda: _budget(step, args, kwargs, contracts, probes, trials, key, doubled=True))
+
+    ceiling = (lambda: bound(step, args, kwargs, contracts)) if step in BOUNDED else None
+    return derived(step, contracts, exact, blocks[:plain], again, probes=probes, ceiling=ceiling, doubled=blocks[plain:])
+
+
+def derived(
+    step: str,
+    contracts: Sequence[Contract],
+    exact: np.ndarray,
+    blocks: Sequence[np.ndarray],
+    again: Callable[[int], Budget],
+    *,
+    probes: Mapping[str, np.ndarray] | None = None,
+    ceiling: Callable[[], np.ndarray] | None = None,
+    doubled: Sequence[np.ndarray] = (),
+) -> Budget:
+    """The budget of a matrix from the errors of honest trials under each contract, (trials, *shape); `again` gives one of more.
+
+    `doubled` are the errors of trials in which every rounding errs twice as much.
+    """
+    with np.errstate(all="ignore"):
+        categories = _category(exact)
+        agree = [np.isfinite(errors).all(axis=0) for errors in blocks]
+        unjudged = ~np.logical_and.reduce(agree) & (categories == 0)
+        judged = ~unjudged & (categories == 0)
+        plain = [np.where(judged, errors, 0.0) for errors in blocks]
+        doubled = [np.where(judged & np.isfinite(errors), errors, 0.0) for errors in doubled]
+        finite = np.where(judged, exact, 0.0)
+        scale, floor = component_scale(plain, finite, contracts[0], doubled)
+        without = NOT_SUMMED.get(step, ())
+        sums = tuple(aggregates(plain, finite, scale, floor, probes or {}, doubled, without)) if exact.size else ()
+    return Budget(step, contracts[0].dtype, exact, scale, unjudged, categories, sums, again, ceiling)
+
+
+def sum_bound(terms: int, who: Subject | str, scale: float) -> float:
+    """How far a sum of `terms` numbers may be off whose sizes add up to `scale`, in any order: (γₙ + 2u)·scale.
+
+    γₙ = n·u/(1 − n·u) for the n = terms + 4 operations (four around the sum) in what `who`, a subject or the name of a dtype,
+    accumulates in; each term, and the result, may have been stored in the dtype (u each). A contract may allow more: operands
+    that are cut, parts that are stored, and a term that is flushed to 0, as weight (of a number up to `scale`) or as it is.
+    """
+    contracts = envelope(who) if isinstance(who, str) else in_force(who)
+    return max(_sum_bound(terms, contract, float(scale)) for contract in contracts)
+
+
+def _sum_bound(terms: int, contract: Contract, scale: float) -> float:
+    operations = (terms + 4) * contract.inside.u
+    stored = (2 if contract.split_k == 1 else 2 + 2 * contract.split_k) * contract.storage.u
+    cut = 0.0 if contract.operands is None else 2 * contract.operands.u
+    flushed = (terms + 4) * contract.storage.smallest_normal if contract.flush_to_zero else 0.0
+    return scale * (operations / (1 - operations) + stored + cut) + flushed * max(1.0, scale)
+
+
+def _category(values: np.ndarray) -> np.ndarray:
+    """0 for a finite number, 1 for NaN, 2 and 3 for +inf and −inf."""
+    return np.isnan(values) + 2 * np.isposinf(values) + 3 * np.isneginf(values)
+
+
+# Budgets are remembered: one oracle serves all implementations of a case ----------------------------------------------
+
+REMEMBERED, LARGE = 1024, 2**20  # budgets kept, and how many components make one too large to keep for long
+
+
+class Memory:
+    """The latest budgets; the oldest are forgotten when they are too many, or too large together."""
+
+    def __init__(self) -> None:
+        self.budgets: OrderedDict[bytes, Budget] = OrderedDict()
+        self.components = 0  # of all that are kept
+
+    def recall(self, key: bytes, make: Callable[[], Budget]) -> Budget:
+        """The budget of that key, made if it is not kept."""
+        if key in self.budgets:
+            self.budgets.move_to_end(key)
+            return self.budgets[key]
+        made = self.budgets[key] = make()
+        self.components += made.exact.size
+        while len(self.budgets) > REMEMBERED or (len(self.budgets) > 1 and self.components > LARGE):
+            self.components -= self.budgets.popitem(last=False)[1].exact.size
+        return made
+
+
+memory = Memory()
+
+
+def digest(*values: Any) -> bytes:
+    """A key of these values: the same for the same numbers, in arrays and nested."""
+    hashed = hashlib.blake2b(digest_size=16)
+    _feed(hashed.update, values)
+    return hashed.digest()
+
+
+def _feed(update: Callable[[bytes], None], value: Any) -> None:
+    if isinstance(value, Mapping):
+        value = list(value.items())
+    if isinstance(value, (list, tuple)):
+        update(b"(%d" % len(value))
+        for item in value:
+            _feed(update, item)
+    elif isinstance(value, np.ndarray):
+        update(f"{value.dtype}{value.shape}".encode() + np.ascontiguousarray(value).tobytes())
+    else:
+        update(repr(value).encode() + b";")

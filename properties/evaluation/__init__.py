@@ -1,0 +1,1 @@
+"""How good the suite is: re-created faults, mutants, calibration, strange answers, localisation."""

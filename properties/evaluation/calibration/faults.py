@@ -1,0 +1,297 @@
+"""The twenty-two named faults, each on inputs that show it, and graded ones that are made smaller until nobody sees them.
+
+A fault is an honest implementation with one thing wrong. It is written once, for any `Honest`: run in the dtype under test it is
+the suspect; run in float64 it is what the fault does exactly, which a matched probe looks for.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from properties.evaluation.calibration.cases import Draw, Nested
+from properties.evaluation.calibration.honest import Honest
+
+Arguments = tuple[tuple[Any, ...], Nested]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One mistake: the inputs that show it and the mistaken computation of the step on them."""
+
+    name: str
+    step: str
+    witness: Callable[[int], Arguments]
+    wrong: Callable[[Honest, tuple[Any, ...], Nested], np.ndarray]
+    unseen: str = ""  # why a budget does not see it, where none can
+
+
+# Attention ------------------------------------------------------------------------------------------------------------
+
+
+def _heads(seed: int, *, words: int = 64, d: int = 64, h: int = 4, sharpness: float = 3.0, causal: bool = False) -> Arguments:
+    draw = Draw(seed, words, d)
+    K = np.clip(np.round(draw.rng.standard_normal((1, h, words, d)) * 16), -64, 64) / 16
+    Q = np.clip(np.round(draw.rng.standard_normal((1, h, words, d)) * 16), -64, 64) / 16 * sharpness
+    return (_short(Q), _short(K), draw.numbers(1, h, words, d, magnitude=2.0), np.tri(words, dtype=bool) if causal else None), {}
+
+
+def _short(x: np.ndarray) -> np.ndarray:
+    """Cut to seven bits, and to what is no less than float16's smallest, so that a number is the same in every dtype."""
+    mantissa, exponent = np.frexp(x)
+    return np.round(np.ldexp(np.round(mantissa * 2.0**7) / 2.0**7, exponent) * 2.0**24) / 2.0**24
+
+
+def _scaled(factor: Callable[[int], float]) -> Callable[[Honest, tuple[Any, ...], Nested], np.ndarray]:
+    def wrong(honest: Honest, args: tuple[Any, ...], kwargs: Nested) -> np.ndarray:
+        return honest.attention(*args, **kwargs, scale=factor(args[0].shape[-1]))
+
+    return wrong
+
+
+def _live_scores_below(seed: int) -> Arguments:
+    """Every row may look at one key alone, whose score is about −12000."""
+    (_, _, V, _), _ = _heads(seed, words=24, d=4, h=2)
+    Q, K = np.full((1, 2, 24, 4), 80.0), np.full((1, 2, 24, 4), -80.0)
+    return (Q, K, V, np.eye(24, dtype=bool)), {}
+
+
+def _finite_mask(honest: Honest, args: tuple[Any, ...], _: Nested) -> np.ndarray:
+    (Q, K, V), mask = map(honest.given, args[:3]), args[3]
+    scores = honest.product(Q, K.swapaxes(-1, -2)) / honest.inside(np.sqrt(Q.shape[-1]))
+    weights = honest.softmax(np.where(mask, scores, -1e4))
+    return honest.result(honest.product(honest.given(weights), V))
+
+
+def _aligned(seed: int) -> Arguments:
+    """The key after a query is that query: the mask hides the very word it likes best."""
+    (Q, K, V, mask), _ = _heads(seed, words=48, d=16, sharpness=1.0, causal=True)
+    K[:, :, 31] = Q[:, :, 30]
+    return (Q, K, V, mask), {}
+
+
+def _leak(honest: Honest, args: tuple[Any, ...], _: Nested) -> np.ndarray:
+    Q, K, V, mask = args
+    leaking = mask.copy()
+    leaking[30, 31] = True
+    return honest.attention(Q, K, V, leaking)
+
+
+def _dropped(honest: Honest, args: tuple[Any, ...], _: Nested) -> np.ndarray:
+    Q, K, V, _mask = args
+    mask = np.ones((Q.shape[2], K.shape[2]), dtype=bool)
+    mask[-1, 0] = False
+    return honest.attention(Q, K, V, mask)
+
+
+def _row_before(honest: Honest, args: tuple[Any, ...], _: Nested) -> np.ndarray:
+    out = honest.attention(*args)
+    out[:, :, -1] = out[:, :, -2]
+    return out
+
+
+def _small_scores(seed: int) -> Arguments:
+    return (Draw(seed).numbers(4, 512, magnitude=0.25),), {}
+
+
+def _stored_sum(honest: Honest, args: tuple[Any, ...], _: Nested) -> np.ndarray:
+    exponentials = np.exp(honest.given(args[0]) - honest.given(args[0]).max(axis=-1, keepdims=True))
+    total = np.zeros_like(exponentials[..., :1])
+    for start in range(0, exponentials.shape[-1], 8):
+        total = honest.stored(total + honest.order(exponentials[..., start : start + 8]))
+    return honest.result(exponentials / total)
+
+
+# LayerNorm and GELU ---------------------------------------------------------------------------------------------------
+
+
+def _rows(spread: float, d: int = 64) -> Callable[[int], Arguments]:
+    def witness(seed: int) -> Arguments:
+        draw = Draw(seed, d)
+        return (_short(draw.rng.standard_normal((1, 16, d)) * spread),), {**draw.norm(d), "eps": 1e-5}
+
+    return witness
+
+
+def _nearly_constant(seed: int) -> Arguments:
+    """Rows of 100 in which two numbers are a half more: what is left of 100² − 100² is mostly rounding."""
+    draw = Draw(seed)
+    X = np.full((1, 16, 64), 100.0)
+    for row in X[0]:
+        row[draw.rng.choice(64, 2, replace=False)] += 0.5
+    return (X,), {**draw.norm(64), "eps": 1e-5}
+
+
+def _norm_by(formula: Callable[[Any, np.ndarray, float], np.ndarray]) -> Callable[[Honest, tuple[Any, ...], Nested], np.ndarray]:
+    """LayerNorm whose 1/σ is `formula(order, X, eps)`."""
+
+    def wrong(honest: Honest, args: tuple[Any, ...], kwargs: Nested) -> np.ndarray:
+        X, d = honest.given(args[0]), honest.inside(args[0].shape[-1])
+        centred = X - honest.order(X) / d
+        sigma = formula(honest.order, X, honest.inside(kwargs["eps"]))
+        return honest.result(centred / sigma * honest.given(kwargs["gain"]) + honest.given(kwargs["bias"]))
+
+    return wrong
+
+
+def _variance(order: Any, X: np.ndarray, less: int = 0) -> np.ndarray:
+    d = X.shape[-1]
+    return order(np.square(X - order(X) / X.dtype.type(d))) / X.dtype.type(d - less)
+
+
+def _one_pass(order: Any, X: np.ndarray, eps: float) -> np.ndarray:
+    d = X.dtype.type(X.shape[-1])
+    return np.sqrt(np.maximum(order(X * X) / d - np.square(order(X) / d), 0) + eps)
+
+
+def _tail(seed: int) -> Arguments:
+    """Both maps the identity: the activation alone, on [−4, 0]."""
+    eye, nothing = np.eye(16), np.zeros(16)
+    X = -Draw(seed).rng.integers(0, 129, (1, 16, 16)) / 32
+    return (X,), {"W_1": eye, "b_1": nothing, "W_2": eye, "b_2": nothing, "activation": "gelu"}
+
+
+def _with_activation(
+    function: Callable[[Honest, np.ndarray], np.ndarray],
+) -> Callable[[Honest, tuple[Any, ...], Nested], np.ndarray]:
+    def wrong(honest: Honest, args: tuple[Any, ...], kwargs: Nested) -> np.ndarray:
+        inner = honest.given(honest.output_projection(args[0], W=kwargs["W_1"], b=kwargs["b_1"]))
+        hidden = honest.result(function(honest, inner))
+        return honest.output_projection(hidden, W=kwargs["W_2"], b=kwargs["b_2"])
+
+    return wrong
+
+
+def _tanh_for_erf(honest: Honest, args: tuple[Any, ...], kwargs: Nested) -> np.ndarray:
+    return honest.feed_forward(*args, **{**kwargs, "activation": "gelu_tanh"})
+
+
+# Modules --------------------------------------------------------------------------------------------------------------
+
+
+def _four_heads(seed: int) -> Arguments:
+    draw = Draw(seed)
+    X = draw.numbers(1, 32, 64, magnitude=2.0)
+    return (X, X), {"h": 4, **draw.heads(64)}
+
+
+def _head_louder(factor: float) -> Callable[[Honest, tuple[Any, ...], Nested], np.ndarray]:
+    """The second head's rows of W_O times `factor`, as the computation's own dtype has it."""
+
+    def wrong(honest: Honest, args: tuple[Any, ...], kwargs: Nested) -> np.ndarray:
+        W_O = kwargs["W_O"].copy()
+        W_O[16:32] *= factor
+        return honest.multi_head(*args, **{**kwargs, "W_O": W_O})
+
+    return wrong
+
+
+def _one_layer(seed: int) -> Arguments:
+    draw = Draw(seed)
+    return (draw.numbers(1, 16, 32, magnitude=2.0),), {
+        "layer": draw.layer(32, 64),
+        "h": 4,
+        "norm": "post",
+        "activation": "relu",
+        "eps": 1e-5,
+    }
+
+
+def _residual_after_norm(honest: Honest, args: tuple[Any, ...], kwargs: Nested) -> np.ndarray:
+    layer, X = kwargs["layer"], args[0]
+    for sublayer, norm in (("self_attention", "norm_1"), ("feed_forward", "norm_2")):
+        if sublayer == "self_attention":
+            out = honest.multi_head(X, X, h=kwargs["h"], **layer[sublayer])
+        else:
+            out = honest.feed_forward(X, **layer[sublayer])
+        X = honest.result(honest.given(X) + honest.given(honest.layer_norm(out, **layer[norm])))
+    return X
+
+
+def _up_to_eight(seed: int) -> Arguments:
+    (X,), kwargs = _tail(seed)
+    return (-2 * X,), {**kwargs, "activation": "relu"}
+
+
+def _positive(seed: int) -> Arguments:
+    draw = Draw(seed)
+    W = 0.5 + np.abs(draw.numbers(64, 32)) / 2
+    return (0.5 + np.abs(draw.numbers(1, 32, 64)) / 2,), {"W": _short(W), "b": None}
+
+
+def _one_weight(change: Callable[[float, Honest], float]) -> Callable[[Honest, tuple[Any, ...], Nested], np.ndarray]:
+    def wrong(honest: Honest, args: tuple[Any, ...], kwargs: Nested) -> np.ndarray:
+        W = kwargs["W"].copy()
+        W[17, 5] = change(W[17, 5], honest)
+        return honest.output_projection(*args, W=W)
+
+    return wrong
+
+
+NAMED: tuple[Fault, ...] = (
+    Fault("scale √(d+1), d = 64", "attention", _heads, _scaled(lambda d: np.sqrt(d + 1))),
+    Fault("scale √(d+1), d = 16", "attention", lambda seed: _heads(seed, d=16), _scaled(lambda d: np.sqrt(d + 1))),
+    Fault("scale × 1.01", "attention", _heads, _scaled(lambda d: np.sqrt(d) * 1.01)),
+    Fault("scale × 1.001", "attention", _heads, _scaled(lambda d: np.sqrt(d) * 1.001)),
+    Fault("−1e4 for −inf", "attention", _live_scores_below, _finite_mask),
+    Fault("a masked key leaks", "attention", _aligned, _leak),
+    Fault("last row misses a key", "attention", lambda seed: _heads(seed, d=16, sharpness=0.5), _dropped),
+    Fault("last row is the row before", "attention", lambda seed: _heads(seed, d=16, causal=True), _row_before),
+    Fault("row sum in the storage dtype", "softmax", _small_scores, _stored_sum, "in float32 it is no fault"),
+    Fault(
+        "eps 1e-6 for 1e-5",
+        "layer_norm",
+        _rows(3e-3),
+        _norm_by(lambda order, X, _: np.sqrt(_variance(order, X) + X.dtype.type(1e-6))),
+    ),
+    Fault("eps outside the root", "layer_norm", _rows(3e-3), _norm_by(lambda order, X, eps: np.sqrt(_variance(order, X)) + eps)),
+    Fault(
+        "variance over n − 1, d = 64",
+        "layer_norm",
+        _rows(1.0),
+        _norm_by(lambda order, X, eps: np.sqrt(_variance(order, X, 1) + eps)),
+    ),
+    Fault(
+        "variance over n − 1, d = 512",
+        "layer_norm",
+        _rows(1.0, d=512),
+        _norm_by(lambda o, X, eps: np.sqrt(_variance(o, X, 1) + eps)),
+    ),
+    Fault("variance in one pass, mean 100", "layer_norm", _nearly_constant, _norm_by(_one_pass)),
+    Fault("GELU by tanh", "feed_forward", _tail, _tanh_for_erf),
+    Fault(
+        "GELU by sigmoid", "feed_forward", _tail, _with_activation(lambda k, x: x / (k.inside(1) + np.exp(x * k.inside(-1.702))))
+    ),
+    Fault("one head × 1.01", "multi_head", _four_heads, _head_louder(1.01)),
+    Fault("one head × 1.001", "multi_head", _four_heads, _head_louder(1.001)),
+    Fault("residual after the norm", "encoder_layer", _one_layer, _residual_after_norm),
+    Fault("ReLU6 for ReLU", "feed_forward", _up_to_eight, _with_activation(lambda k, x: np.clip(x, k.inside(0), k.inside(6)))),
+    Fault("one weight × (1 + 2⁻⁶)", "output_projection", _positive, _one_weight(lambda w, _: w * (1 + 2.0**-6))),
+    Fault(
+        "one weight one unit in the last place off",
+        "output_projection",
+        _positive,
+        _one_weight(lambda w, k: w * (1 + 2.0 ** (1 - {"float64": 53, "float32": 24, "bfloat16": 8, "float16": 11}[k.dtype]))),
+        "nobody can see it: it is the size of one rounding among 64",
+    ),
+)
+
+
+GRADED: dict[str, Callable[[float], Fault]] = {
+    "scale": lambda e: Fault(f"scale × (1 + {e:.3g})", "attention", _heads, _scaled(lambda d: np.sqrt(d) * (1 + e))),
+    "head": lambda e: Fault(f"one head × (1 + {e:.3g})", "multi_head", _four_heads, _head_louder(1 + e)),
+    "norm": lambda e: Fault(
+        f"σ × (1 + {e:.3g})",
+        "layer_norm",
+        _rows(1.0),
+        _norm_by(lambda order, X, eps: np.sqrt(_variance(order, X) + eps) * X.dtype.type(1 + e)),
+    ),
+    "hidden": lambda e: Fault(
+        f"hidden × (1 + {e:.3g})",
+        "feed_forward",
+        _up_to_eight,
+        _with_activation(lambda k, x: np.maximum(x, k.inside(0)) * k.inside(1 + e)),
+    ),
+}
+"""Relative faults of a given size: how small they may be and still be seen is a rule's sensitivity."""

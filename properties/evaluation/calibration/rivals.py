@@ -1,0 +1,89 @@
+"""The usual rules, on the same data: what they say of a result, beside what ours says.
+
+Each gives the size of a result's error as a multiple of what it allows: above 1 it rejects.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from properties.error_budget.budgets import Budget, Score, budget
+from properties.error_budget.simulate import bound
+from properties.evaluation.calibration.honest import Honest
+from properties.implementations.contract import envelope
+
+PER_ELEMENT = {"float64": (1e-7, 1e-7), "float32": (1e-5, 1.3e-6), "bfloat16": (1e-5, 1.6e-2), "float16": (1e-5, 1e-3)}
+"""`torch.testing.assert_close`: absolute and relative, by dtype (torch 2.13, its documented defaults)."""
+
+TABLE = {"float64": (1e-7, 1e-7), "float32": (1e-6, 1e-4), "bfloat16": (1e-2, 1e-2), "float16": (5e-3, 5e-3)}
+"""A fixed table: that of Hugging Face transformers' eager-against-SDPA tests on CPU (`tests/test_modeling_common.py`)."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A step, its arguments, and the dtype it is asked in; `probes` are exact results of named faults."""
+
+    step: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    dtype: str
+    probes: dict[str, np.ndarray] | None = None
+
+    @cached_property
+    def budget(self) -> Budget:
+        """One serves all implementations of the case."""
+        return budget(self.step, *self.args, dtype=self.dtype, probes=self.probes, **self.kwargs)
+
+    @cached_property
+    def baseline(self) -> float:
+        """The largest error of a plain eager implementation in the dtype, which the 2× rule measures others by."""
+        with np.errstate(all="ignore"):
+            plain = getattr(Honest(self.dtype), self.step)(*self.args, **self.kwargs)
+        return float(np.abs(plain - self.budget.exact).max(initial=0.0))
+
+    @cached_property
+    def bound(self) -> np.ndarray:
+        """The worst case, carried along through however many steps."""
+        return bound(self.step, self.args, self.kwargs, envelope(self.dtype))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One result of one case."""
+
+    case: Case
+    got: np.ndarray
+
+    @cached_property
+    def score(self) -> Score:
+        """Ours."""
+        return self.case.budget.score(self.got)
+
+    @cached_property
+    def error(self) -> np.ndarray:
+        """In float64; NaN is as wrong as can be."""
+        return np.nan_to_num(np.abs(self.got - self.case.budget.exact), nan=np.inf)
+
+
+def _beyond(judged: Judged, table: dict[str, tuple[float, float]]) -> float:
+    absolute, relative = table[judged.case.dtype]
+    return _worst(judged.error, absolute + relative * np.abs(judged.case.budget.exact))
+
+
+def _worst(error: np.ndarray, allowed: np.ndarray | float) -> float:
+    """The largest error in units of what is allowed; no error is 0 even where nothing is allowed (2 × 0)."""
+    with np.errstate(all="ignore"):
+        return float(np.where(error == 0, 0.0, error / allowed).max(initial=0.0))
+
+
+RULES: dict[str, Callable[[Judged], float]] = {
+    "ours": lambda judged: judged.score.share,
+    "assert_close": lambda judged: _beyond(judged, PER_ELEMENT),
+    "fixed table": lambda judged: _beyond(judged, TABLE),
+    "2x baseline": lambda judged: _worst(judged.error, 2 * judged.case.baseline),
+    "worst-case bound": lambda judged: _worst(judged.error, judged.case.bound),
+}
+"""The rules by name."""

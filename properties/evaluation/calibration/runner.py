@@ -1,0 +1,222 @@
+"""The work of a calibration, in chunks that can be done in any order, on any core, and need not be done twice.
+
+A chunk is one step, one dtype and so many cases (or one dtype's faults, or a property's cases and so many simulated trials of
+each); what it found is one JSON line. The cases of a chunk follow from the seed and its number, so that a longer run goes on where
+a shorter one ended.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from properties.evaluation.calibration.cases import MODULES, STEP_CASES, module_case, step_case
+from properties.evaluation.calibration.faults import GRADED, NAMED, Fault
+from properties.evaluation.calibration.honest import Honest
+from properties.evaluation.calibration.rivals import RULES, Case, Judged
+from properties.evaluation.calibration.simulated import cases, held_to, names
+from properties.evaluation.calibration.variants import LOW_DTYPES, Variant, bank
+from properties.run.parallel import in_parallel
+from properties.verdict.listing import property_named
+from properties.verdicts import NotOffered
+from reports.records import Verdict
+
+CHUNK = {"steps": 64, "modules": 4}  # cases of one chunk
+DISTINCT = {"steps": {"float32": 9, "bfloat16": 2, "float16": 2}, "modules": {"float32": 22, "bfloat16": 9, "float16": 9}}
+"""About how many bit-different results the variants give of one case: each is one check."""
+SEEDS, SEEN = 8, 7  # a fault is seen if it is rejected on so many of its eight witness inputs
+PER_OCTAVE = 8  # bins of the histograms of ratios
+ALARMS_SHOWN = 20
+FINEST = 26.0  # graded faults go down to 2^-26
+
+Chunk = tuple[str, str, str, int]
+"""What ("steps", "modules", "named", "graded", "simulated"), step, fault or property, dtype, number (if simulated, of trials)."""
+
+
+def chunks(checks: int, modules: int, dtypes: tuple[str, ...] = LOW_DTYPES, *, trials: int = 0) -> Iterator[Chunk]:
+    """All faults, and about so many checks of single steps and of modules, spread evenly over steps and dtypes.
+
+    And of every case of the properties so many simulated `trials` under each contract.
+    """
+    if trials:
+        yield from (("simulated", name, dtype, trials) for name in names() for dtype in dtypes)
+    for dtype in dtypes:
+        yield from (("named", fault.name, dtype, 0) for fault in NAMED)
+        yield from (("graded", kind, dtype, 0) for kind in GRADED)
+    for what, steps, wanted in (("modules", MODULES, modules), ("steps", tuple(STEP_CASES), checks)):
+        of_a_round = len(steps) * CHUNK[what] * sum(DISTINCT[what][dtype] for dtype in dtypes)
+        for number in range(math.ceil(wanted / of_a_round)):
+            yield from ((what, step, dtype, number) for step in steps for dtype in dtypes)
+
+
+def work(chunk: Chunk, seed: int, *, compiled: bool = False) -> dict[str, Any]:
+    """What one chunk found; the chunk itself is part of it."""
+    what, name, dtype, number = chunk
+    match what:
+        case "named":
+            fault = next(fault for fault in NAMED if fault.name == name)
+            found = _named(fault, dtype)
+        case "graded":
+            found = _graded(name, dtype)
+        case "simulated":
+            found = _simulated(name, dtype, number, seed)
+        case _:
+            found = _honest(what, name, dtype, number, seed, compiled=compiled)
+    return {"chunk": list(chunk), "seed": seed, **found}
+
+
+def _honest(what: str, step: str, dtype: str, number: int, seed: int, *, compiled: bool) -> dict[str, Any]:
+    case_of, size = step_case if what == "steps" else module_case, CHUNK[what]
+    variants = bank(compiled=compiled)
+    ratios: dict[str, Counter[int]] = defaultdict(Counter)
+    counts: Counter[str] = Counter()
+    alarms, of_variant = [], Counter()
+    for i in range(size):
+        case = case_of(step, dtype, seed, number * size + i)
+        counts["cases"] += 1
+        for name, got in _distinct(case, variants).items():
+            judged = Judged(case, got)
+            counts["checks"] += 1
+            counts["suspects"] += judged.score.verdict is Verdict.SUSPECT
+            of_variant[name] += 1
+            for rule, ratio_of in RULES.items():
+                ratio = ratio_of(judged)
+                ratios[rule][_bin(ratio)] += 1
+                counts[f"alarms of {rule}"] += ratio > 1
+            if judged.score.share > 1:
+                alarms.append({"variant": name, "case": [step, dtype, seed, number * size + i], "score": str(judged.score)})
+    histograms = {rule: sorted(bins.items()) for rule, bins in ratios.items()}
+    return {"counts": dict(counts), "variants": dict(of_variant), "histograms": histograms, "alarms": alarms}
+
+
+def _distinct(case: Case, variants: dict[str, Variant]) -> dict[str, np.ndarray]:
+    """Each bit-different result once, under the name of the first variant that gave it."""
+    seen, results = set(), {}
+    for name, variant in variants.items():
+        try:
+            got = variant(case.step, case.args, case.kwargs, case.dtype)
+        except NotOffered:
+            continue
+        key = hashlib.blake2b(np.ascontiguousarray(got + 0.0).tobytes()).digest()  # −0 is 0
+        if key not in seen:
+            seen.add(key)
+            results[name] = got
+    return results
+
+
+def _bin(ratio: float) -> int:
+    """The bin of a ratio on a logarithmic scale."""
+    return round(PER_OCTAVE * math.log2(min(max(ratio, 2.0**-40), 2.0**40)))
+
+
+def _named(fault: Fault, dtype: str) -> dict[str, Any]:
+    """On how many of the witness inputs each rule rejects the fault, and an honest plain implementation."""
+    rejected: Counter[str] = Counter()
+    honest: Counter[str] = Counter()
+    with np.errstate(all="ignore"):
+        for seed in range(SEEDS):
+            args, kwargs = fault.witness(seed)
+            probe = fault.wrong(Honest("float64"), args, kwargs)
+            case = Case(fault.step, args, kwargs, dtype, {fault.name: probe})
+            got = fault.wrong(Honest(dtype), args, kwargs)
+            right = [getattr(Honest(dtype, mode=mode), fault.step)(*args, **kwargs) for mode in ("eager", "fused")]
+            suspect, results = Judged(case, got), [Judged(case, result) for result in right]
+            for rule, ratio_of in RULES.items():
+                rejected[rule] += ratio_of(suspect) > 1
+                honest[rule] += sum(ratio_of(result) > 1 for result in results)
+            rejected["ours, without probes"] += case.budget.without_probes().score(got).share > 1
+    return {"rejected": dict(rejected), "honest rejected": dict(honest), "of": SEEDS}
+
+
+def _graded(kind: str, dtype: str) -> dict[str, Any]:
+    """The finest fault, as a power of two, that each rule rejects on seven of eight inputs; at its own setting.
+
+    `margins` are, for each size, the ratio that seven of eight inputs reach: a rule made stricter or laxer by a factor sees the
+    sizes whose margin is above that factor.
+    """
+    margins: dict[str, dict[str, float]] = defaultdict(dict)
+    cases = []
+    with np.errstate(all="ignore"):
+        for seed in range(SEEDS):
+            coarse = GRADED[kind](2.0**-6)
+            args, kwargs = coarse.witness(seed)
+            cases.append(Case(coarse.step, args, kwargs, dtype, {kind: coarse.wrong(Honest("float64"), args, kwargs)}))
+        for exponent in np.arange(2.0, FINEST, 0.5):
+            fault = GRADED[kind](2.0**-exponent)
+            results = [Judged(case, fault.wrong(Honest(dtype), case.args, case.kwargs)) for case in cases]
+            for rule, ratio_of in RULES.items():
+                margins[rule][str(exponent)] = sorted(map(ratio_of, results))[SEEDS - SEEN]
+    return {"smallest": {rule: smallest_visible(of) for rule, of in margins.items()}, "margins": dict(margins)}
+
+
+def _simulated(name: str, dtype: str, trials: int, seed: int) -> dict[str, Any]:
+    """How far trials of our own simulator come out from what one property asks for, in deviations, by what they are held to."""
+    counts: Counter[str] = Counter()
+    largest: dict[str, float] = defaultdict(float)
+    alarms = []
+    for number, case in enumerate(cases(property_named(name), dtype, seed)):
+        counts["cases"] += 1
+        for what, contracts in held_to(dtype, number).items():
+            for score in case.scores(contracts, trials, seed):
+                counts["trials"] += 1
+                counts["suspects"] += score.verdict is Verdict.SUSPECT
+                largest[what] = max(largest[what], score.worst)
+                if score.share > 1:
+                    alarms.append({"property": name, "step": case.step, "held to": what, "score": str(score)})
+    return {"counts": {**counts, "alarms": len(alarms)}, "largest": largest, "alarms": alarms[:ALARMS_SHOWN]}
+
+
+def smallest_visible(margins: dict[str, float], factor: float = 1.0) -> float:
+    """The exponent e of the finest fault 2^-e up to which every coarser one exceeds `factor`; 0 if none does."""
+    finest = 0.0
+    for exponent, margin in sorted((float(exponent), margin) for exponent, margin in margins.items()):
+        if not margin > factor:
+            break
+        finest = exponent
+    return finest
+
+
+def finished(path: Path, seed: int) -> dict[Chunk, dict[str, Any]]:
+    """What a file of lines holds for this seed; a last line that was cut off is left out."""
+    if not path.exists():
+        return {}
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    found = [json.loads(line) for line in lines if line]
+    return {tuple(line["chunk"]): line for line in found if line["seed"] == seed}
+
+
+def _end_with_a_whole_line(path: Path) -> None:
+    """Cut off what an interrupted run left of its last line, or the next line would be written behind it."""
+    if path.exists():
+        whole = path.read_bytes().rpartition(b"\n")[0]
+        os.truncate(path, len(whole) + bool(whole))
+
+
+def run(wanted: list[Chunk], seed: int, path: Path, *, jobs: int, compiled: bool = False) -> Iterator[dict[str, Any]]:
+    """Do what is not yet in `path`, on so many cores; each line is on disk before it is handed out."""
+    done = finished(path, seed)
+    _end_with_a_whole_line(path)
+    missing = [chunk for chunk in wanted if chunk not in done]
+    yield from (done[chunk] for chunk in wanted if chunk in done)
+    for line in in_parallel(_alone, ((chunk, seed, compiled) for chunk in missing), jobs):
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        yield line
+
+
+def _alone(chunk: Chunk, seed: int, compiled: bool) -> dict[str, Any]:
+    """One chunk in a worker, which keeps to one core."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        return work(chunk, seed, compiled=compiled)

@@ -1,0 +1,174 @@
+"""What a calibration found: counts beside rates, ours beside the usual rules, on the same data."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from properties.evaluation.calibration.rivals import RULES
+from properties.evaluation.calibration.runner import ALARMS_SHOWN, PER_OCTAVE, SEEN, smallest_visible
+from properties.implementations.contract import DTYPES
+
+EQUAL_ALARMS = 0.001  # the share of honest checks that every rule may flag when rules are compared at equal false alarms
+
+Summary = dict[str, Any]
+
+
+def summary(lines: Iterable[dict[str, Any]]) -> Summary:
+    """Everything by dtype: honest checks of steps and of modules, simulated trials, named faults, the smallest visible fault."""
+    lines = list(lines)
+    dtypes = [dtype for dtype in DTYPES if any(line["chunk"][2] == dtype for line in lines)]
+    return {dtype: _of_dtype([line for line in lines if line["chunk"][2] == dtype]) for dtype in dtypes}
+
+
+def _of_dtype(lines: list[dict[str, Any]]) -> Summary:
+    by_kind: dict[str, list[dict[str, Any]]] = {}
+    for line in lines:
+        by_kind.setdefault(line["chunk"][0], []).append(line)
+    found = {kind: _honest(by_kind[kind]) for kind in ("steps", "modules") if kind in by_kind}
+    if "simulated" in by_kind:
+        found["simulated"] = _simulated(by_kind["simulated"])
+    if "named" in by_kind:
+        found["named"] = _named(by_kind["named"])
+    if "graded" in by_kind:
+        factors = _factors(by_kind.get("steps", []) + by_kind.get("modules", []))
+        found["graded"] = _graded(by_kind["graded"], factors)
+    return found
+
+
+def _honest(lines: list[dict[str, Any]]) -> Summary:
+    counts: Counter[str] = Counter()
+    variants: Counter[str] = Counter()
+    for line in lines:
+        counts.update(line["counts"])
+        variants.update(line["variants"])
+    checks = counts["checks"]
+    alarms = {rule: counts[f"alarms of {rule}"] for rule in RULES}
+    return {
+        "cases": counts["cases"],
+        "checks": checks,
+        "variants": len(variants),
+        "suspects": counts["suspects"],
+        "false alarms": alarms,
+        "bound of the rate": bound_of_rate(alarms["ours"], checks),
+        "alarms": [alarm for line in lines for alarm in line["alarms"]][:ALARMS_SHOWN],
+    }
+
+
+def _simulated(lines: list[dict[str, Any]]) -> Summary:
+    counts: Counter[str] = Counter()
+    largest: dict[str, float] = {}
+    for line in lines:
+        counts.update(line["counts"])
+        largest.update({held_to: max(score, largest.get(held_to, 0.0)) for held_to, score in line["largest"].items()})
+    return {
+        "cases": counts["cases"],
+        "trials": counts["trials"],
+        "suspects": counts["suspects"],
+        "false alarms": counts["alarms"],
+        "largest score": largest,
+        "bound of the rate": bound_of_rate(counts["alarms"], counts["trials"]),
+        "alarms": [alarm for line in lines for alarm in line["alarms"]][:ALARMS_SHOWN],
+    }
+
+
+def bound_of_rate(alarms: int, checks: int) -> float | None:
+    """The rate that is excluded with 95 % confidence: 3/N if nothing happened, else the normal bound of a Poisson count."""
+    if not checks:
+        return None
+    return (3.0 if alarms == 0 else alarms + 1.645 * math.sqrt(alarms) + 1.35) / checks
+
+
+def _named(lines: list[dict[str, Any]]) -> Summary:
+    rules = (*RULES, "ours, without probes")
+    unseen = {rule: [line["chunk"][1] for line in lines if line["rejected"].get(rule, 0) < SEEN] for rule in rules}
+    honest = {rule: sum(line["honest rejected"].get(rule, 0) for line in lines) for rule in RULES}
+    return {
+        "faults": len(lines),
+        "seen": {rule: len(lines) - len(names) for rule, names in unseen.items()},
+        "honest results rejected": honest,
+        "unseen by ours": unseen["ours"],
+    }
+
+
+def _factors(lines: list[dict[str, Any]]) -> dict[str, float]:
+    """By how much each rule has to be relaxed (or may be tightened) for one honest check in a thousand to be flagged."""
+    factors = {}
+    for rule in RULES:
+        bins: Counter[int] = Counter()
+        for line in lines:
+            bins.update(dict(map(tuple, line["histograms"].get(rule, ()))))
+        total, above = sum(bins.values()), 0
+        for ratio in sorted(bins, reverse=True):
+            above += bins[ratio]
+            if above > EQUAL_ALARMS * total:
+                factors[rule] = 2.0 ** (ratio / PER_OCTAVE)
+                break
+    return factors
+
+
+def _graded(lines: list[dict[str, Any]], factors: dict[str, float]) -> Summary:
+    own = {rule: {line["chunk"][1]: line["smallest"][rule] for line in lines} for rule in RULES}
+    equal = {
+        rule: float(np.mean([smallest_visible(line["margins"][rule], factor) for line in lines]))
+        for rule, factor in factors.items()
+    }
+    return {
+        "exponents": own["ours"],
+        "mean exponent": {rule: float(np.mean(list(of.values()))) for rule, of in own.items()},
+        "mean exponent at equal false alarms": equal,
+        "factors for equal false alarms": factors,
+    }
+
+
+def text(found: Summary) -> str:
+    """The summary as lines for a reader."""
+    return "\n".join(line for dtype, of in found.items() for line in _lines(dtype, of))
+
+
+def _lines(dtype: str, of: Summary) -> Iterable[str]:
+    yield f"{dtype}"
+    for kind in ("steps", "modules"):
+        if kind in of:
+            yield from _honest_lines(kind, of[kind])
+    if "simulated" in of:
+        yield from _simulated_lines(of["simulated"])
+    if "named" in of:
+        named = of["named"]
+        seen = ", ".join(f"{rule} {count}" for rule, count in named["seen"].items())
+        yield f"  named faults seen, of {named['faults']}: {seen}"
+        yield f"    unseen by ours: {', '.join(named['unseen by ours']) or 'none'}"
+        yield f"    honest results rejected on the same inputs: {_counts(named['honest results rejected'])}"
+    if "graded" in of:
+        graded = of["graded"]
+        for what, key in (
+            ("at its own setting", "mean exponent"),
+            ("at equal false alarms", "mean exponent at equal false alarms"),
+        ):
+            if exponents := graded[key]:
+                yield f"  smallest visible relative fault {what}: {_exponents(exponents)}"
+
+
+def _honest_lines(kind: str, of: Summary) -> Iterable[str]:
+    checks = of["checks"]
+    rates = ", ".join(f"{rule} {count} ({count / max(checks, 1):.2%})" for rule, count in of["false alarms"].items())
+    yield f"  honest {kind}: {checks} distinct results of {of['cases']} cases, {of['variants']} variants, {of['suspects']} suspects"
+    yield f"    false alarms: {rates}; ours at most {of['bound of the rate']:.2g} (95 %)"
+
+
+def _simulated_lines(of: Summary) -> Iterable[str]:
+    largest = ", ".join(f"{held_to} {score:.2f}" for held_to, score in of["largest score"].items())
+    yield f"  trials of our own simulator: {of['trials']} of {of['cases']} cases of the properties, {of['suspects']} suspects"
+    yield f"    false alarms: {of['false alarms']}; at most {of['bound of the rate']:.2g} (95 %); largest scores: {largest}"
+
+
+def _counts(of: dict[str, int]) -> str:
+    return ", ".join(f"{rule} {count}" for rule, count in of.items())
+
+
+def _exponents(of: dict[str, float]) -> str:
+    ours = of["ours"]
+    shown = (f"{rule} 2^-{e:.1f}" + ("" if rule == "ours" else f" ({2 ** (ours - e):.3g}x ours)") for rule, e in of.items())
+    return ", ".join(shown)

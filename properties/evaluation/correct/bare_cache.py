@@ -1,0 +1,31 @@
+"""The least that a cache has: it reads a prompt, then token by token. Nothing is forgotten, reordered or copied."""
+
+from typing import Any
+
+from torch import Tensor
+
+from properties.evaluation.correct.cache import KVCache
+
+
+class BareCache:
+    """What a cache must have, and no more."""
+
+    def __init__(self, cache: KVCache) -> None:
+        self.inner = cache
+
+    def prefill(self, words: Tensor) -> Tensor:
+        """Read k more words in every row; the logits after each of them."""
+        return self.inner.prefill(words)
+
+    def step(self, words: Tensor) -> Tensor:
+        """Read one more word in every row; the logits after it."""
+        return self.inner.step(words)
+
+
+def kv_cache(
+    source: Tensor, source_real: Tensor | None = None, *, parameters: dict[str, Any], scale_embedding: bool = True, **choices: Any
+) -> BareCache:
+    """An empty cache for these sources."""
+    cache = KVCache(parameters, scale_embedding, choices)
+    cache.reset(source, source_real)
+    return BareCache(cache)

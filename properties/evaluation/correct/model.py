@@ -1,0 +1,90 @@
+"""The whole: source and target to logits, and generation word by word."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from properties.evaluation.correct.embedding import add_positions, embedding
+from properties.evaluation.correct.layers import decoder, encoder
+from properties.evaluation.correct.linear import linear
+from properties.evaluation.correct.mask import of_padding
+from properties.evaluation.correct.softmax import softmax
+
+Parameters = dict[str, Any]
+
+
+def output_projection(X: Tensor, *, W: Tensor, b: Tensor | None = None) -> Tensor:
+    """A logit for every word of the dictionary."""
+    return linear(X, W, b)
+
+
+def next_word(X: Tensor, *, W: Tensor, b: Tensor | None = None) -> Tensor:
+    """A probability for every word of the dictionary."""
+    logits = output_projection(X, W=W, b=b)
+    return softmax(logits)
+
+
+def encode(source: Tensor, source_real: Tensor | None, parameters: Parameters, scale_embedding: bool, **choices: Any) -> Tensor:
+    """The source's words as the memory that the decoder reads."""
+    rows = embedding(source, table=parameters["source_embedding"], scale=scale_embedding)
+    X = add_positions(rows, source, source_real)
+    return encoder(X, of_padding(source_real), layers=parameters["encoder"], final_norm=parameters.get("encoder_norm"), **choices)
+
+
+def decode(
+    target: Tensor,
+    M: Tensor,
+    source_real: Tensor | None,
+    target_real: Tensor | None,
+    parameters: Parameters,
+    scale_embedding: bool,
+    **choices: Any,
+) -> Tensor:
+    """The logits of the word after each target word."""
+    rows = embedding(target, table=parameters["target_embedding"], scale=scale_embedding)
+    X = add_positions(rows, target, target_real)
+    mask, memory_mask = of_padding(target_real), of_padding(source_real)
+    X = decoder(X, M, mask, memory_mask, layers=parameters["decoder"], final_norm=parameters.get("decoder_norm"), **choices)
+    W = parameters["target_embedding"].mT if parameters.get("W_out") is None else parameters["W_out"]
+    return output_projection(X, W=W, b=parameters.get("b_out"))
+
+
+def transformer(
+    source: Tensor,
+    target: Tensor,
+    source_real: Tensor | None = None,
+    target_real: Tensor | None = None,
+    *,
+    parameters: Parameters,
+    scale_embedding: bool = True,
+    **choices: Any,
+) -> Tensor:
+    """Logits (b, n, vocab)."""
+    M = encode(source, source_real, parameters, scale_embedding, **choices)
+    return decode(target, M, source_real, target_real, parameters, scale_embedding, **choices)
+
+
+def generation(
+    source: Tensor,
+    source_real: Tensor | None = None,
+    *,
+    parameters: Parameters,
+    start: int,
+    end: int,
+    length: int,
+    scale_embedding: bool = True,
+    **choices: Any,
+) -> Tensor:
+    """Greedy words, in a buffer of the full length: the causal mask hides what is not written yet."""
+    b = len(source)
+    M = encode(source, source_real, parameters, scale_embedding, **choices)
+    words = torch.full((b, length + 1), end)
+    words[:, 0] = start
+    running = torch.ones(b, dtype=torch.bool)
+    for i in range(length):
+        logits = decode(words, M, source_real, None, parameters, scale_embedding, **choices)
+        chosen = logits[:, i].argmax(dim=-1)
+        words[:, i + 1] = torch.where(running, chosen, end)
+        running = running & (chosen != end)
+    return words[:, 1:]

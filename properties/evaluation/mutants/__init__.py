@@ -1,0 +1,1 @@
+"""Mutants: right implementations with one operator, number, call or statement changed."""

@@ -1,0 +1,142 @@
+"""What others do, measured beside the suite: normal inputs, and a tolerance from a table or a multiple of a baseline's error.
+
+The only file besides `budgets.py` that compares within a tolerance: none is chosen here, they are the defaults that the field uses.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from properties.evaluation.detection.fault import Fault
+from properties.implementations.impl import DTYPES, Subject
+from properties.implementations.oracle import oracle
+from properties.verdicts import CandidateError
+
+SEEDS = range(3)
+b, h, n, d_model, d_ff, vocab = 2, 4, 12, 32, 64, 20  # as in many a test: one length for all, two sentences
+
+Case = tuple[str, tuple[Any, ...], dict[str, Any]]
+Check = Callable[[np.ndarray, np.ndarray, np.ndarray, str], bool]
+
+
+def caught_by(check: Check, fault: Fault) -> bool:
+    """Whether a test of the step that the fault offers first, on normal inputs of three seeds, would have noticed it."""
+    faulty, right = (Subject(fault.implementation(wrong=wrong), fault.dtype) for wrong in (True, False))
+    return any(_noticed(check, faulty, right, *case) for seed in SEEDS for case in normal_cases(fault.steps[0], seed))
+
+
+def by_assert_close(got: np.ndarray, exact: np.ndarray, baseline: np.ndarray, dtype: str) -> bool:  # noqa: ARG001 (one of two)
+    """`torch.testing.assert_close` with its defaults for the dtype."""
+    in_dtype = [torch.from_numpy(np.asarray(values)).to(DTYPES[dtype]) for values in (got, exact)]
+    try:
+        torch.testing.assert_close(*in_dtype)
+    except AssertionError:
+        return False
+    return True
+
+
+def by_twice_the_baseline(got: np.ndarray, exact: np.ndarray, baseline: np.ndarray, dtype: str) -> bool:  # noqa: ARG001
+    """flash-attention's rule: at most twice the largest error that a plain implementation in the same dtype makes."""
+    return bool(np.abs(got - exact).max() <= 2 * np.abs(baseline - exact).max())
+
+
+def _noticed(check: Check, faulty: Subject, right: Subject, step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    try:
+        got, baseline = (_answer(subject, step, args, kwargs) for subject in (faulty, right))
+    except CandidateError:
+        return True
+    exact = _truth(step, args, kwargs)
+    if exact is None:
+        double = Subject(right.adapter, "float64")
+        exact = _answer(double, step, args, kwargs)
+    return not check(got, exact, baseline, faulty.dtype)
+
+
+def _answer(subject: Subject, step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> np.ndarray:
+    answer = subject.call(step, *args, **kwargs)
+    if step == "kv_cache":
+        rows = [logits if logits.ndim == 3 else logits[:, None] for logits, _ in answer["results"]]
+        return np.concatenate(rows, axis=1)
+    if step == "gradients":
+        return np.concatenate([np.ravel(each) for each in _flat(answer)])
+    return np.asarray(answer, dtype=np.float64)
+
+
+def _truth(step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> np.ndarray | None:
+    """The oracle's answer; None for a gradient, which the oracle does not give."""
+    if step == "gradients":
+        return None
+    if step == "kv_cache":
+        given = {name: value for name, value in kwargs.items() if name != "program"}
+        words = np.concatenate([entry[2].reshape(b, -1) for entry in kwargs["program"]], axis=1)
+        return oracle("transformer", args[0], words, **given)
+    return np.asarray(oracle(step, *args, **kwargs), dtype=np.float64)
+
+
+def _flat(nested: Any) -> list[Any]:
+    if isinstance(nested, dict):
+        return [item for key in nested for item in _flat(nested[key])]
+    if isinstance(nested, list):
+        return [item for each in nested for item in _flat(each)]
+    return [] if nested is None else [np.asarray(nested)]
+
+
+def normal_cases(step: str, seed: int) -> list[Case]:
+    """Calls of a step as a unit test makes them: numbers from a normal distribution, no mask or a causal one, no padding."""
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape).astype(np.float16).astype(np.float64)  # few bits: the same number in every dtype but one
+
+    def matrix(rows: int, columns: int) -> np.ndarray:
+        return _few_bits(rng.standard_normal((rows, columns)) / np.sqrt(rows))
+
+    X = _few_bits(normal(b, n, d_model))
+    causal = np.tril(np.ones((n, n), dtype=bool))
+    heads = {f"W_{k}": matrix(d_model, d_model) for k in "QKVO"} | {f"b_{k}": np.zeros(d_model) for k in "QKVO"}
+    norm = {"gain": np.ones(d_model), "bias": np.zeros(d_model)}
+    forward = {"W_1": matrix(d_model, d_ff), "b_1": np.zeros(d_ff), "W_2": matrix(d_ff, d_model), "b_2": np.zeros(d_model)}
+    layer = {"self_attention": heads, "cross_attention": heads, "feed_forward": forward} | {f"norm_{i}": norm for i in (1, 2, 3)}
+    encoder_layer = {name: layer[name] for name in ("self_attention", "norm_1", "feed_forward", "norm_2")}
+    words = rng.integers(0, vocab, (b, n))
+    parameters = {
+        "source_embedding": matrix(vocab, d_model),
+        "target_embedding": matrix(vocab, d_model),
+        "encoder": [encoder_layer, encoder_layer],
+        "decoder": [layer, layer],
+        "W_out": None,
+        "b_out": None,
+        "encoder_norm": norm,
+        "decoder_norm": norm,
+    }
+    whole = {"parameters": parameters, "h": h}
+    Q, K, V = (_few_bits(normal(b, h, n, d_model // h)) for _ in range(3))
+    prompt = [[0, "prefill", words[:, : n // 2]], *([0, "step", words[:, i]] for i in range(n // 2, n))]
+    calls: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {
+        "softmax": [((_few_bits(normal(b, n, n)),), {})],
+        "attention": [((Q, K, V), {}), ((Q, K, V, causal), {})],
+        "mask": [((n, n), {})],
+        "split_heads": [((X, h), {})],
+        "multi_head": [((X, X), {"h": h, **heads}), ((X, X, causal), {"h": h, **heads})],
+        "layer_norm": [((X,), norm)],
+        "residual_norm": [((X, X[:, ::-1].copy()), norm)],
+        "feed_forward": [((X,), {**forward, "activation": activation}) for activation in ("relu", "gelu")],
+        "encoder_layer": [((X,), {"layer": encoder_layer, "h": h})],
+        "encoder": [((X,), {"layers": [encoder_layer, encoder_layer], "final_norm": norm, "h": h})],
+        "decoder_layer": [((X, X), {"layer": layer, "h": h})],
+        "positional_encoding": [((n, d_model), {})],
+        "embedding": [((words,), {"table": parameters["target_embedding"]})],
+        "next_word": [((X,), {"W": matrix(d_model, vocab)})],
+        "transformer": [((words, words[:, ::-1].copy()), whole)],
+        "generation": [((words,), {**whole, "start": 1, "end": 0, "length": 6})],
+        "kv_cache": [((words,), {**whole, "program": prompt})],
+        "gradients": [((words, words[:, ::-1].copy()), {**whole, "direction": _few_bits(normal(b, n, vocab))})],
+    }
+    return [(step, args, kwargs) for args, kwargs in calls[step]]
+
+
+def _few_bits(values: np.ndarray) -> np.ndarray:
+    """Rounded to bfloat16: the same numbers in every dtype."""
+    return torch.from_numpy(values).to(torch.bfloat16).to(torch.float64).numpy()

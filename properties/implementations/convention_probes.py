@@ -1,0 +1,316 @@
+"""Which conventions an implementation follows, found out: small questions whose answers differ from choice to choice.
+
+A probe is asked of a step that shows the convention; what an implementation declares is held against it (`test_conventions`), and
+what it leaves open is what the probe shows (`settle`). That is asked twice: an answer that does not come again would be lost
+here otherwise, since no property sees it.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from hypothesis.errors import UnsatisfiedAssumption
+
+from properties.implementations.conventions import CHOICES, CONVENTIONS, OURS, Conventions
+from properties.implementations.formats import FORMATS
+from properties.verdicts import CandidateCrash, CandidateError, CandidateTimeout, ClaimBroken, record
+
+if TYPE_CHECKING:
+    from properties.implementations.impl import Subject
+
+UNTAKEN = UnsatisfiedAssumption  # what is raised where it does not take the question
+NO_ANSWER = (CandidateError, CandidateCrash, CandidateTimeout, UNTAKEN)
+
+
+class Probe(NamedTuple):
+    """Which steps show a convention, a question to one of them, and its answer under each of the CHOICES."""
+
+    steps: tuple[str, ...]
+    ask: Callable[["Subject", str], float]
+    answers: tuple[float, ...]
+
+
+# Masks, softmax, norms ------------------------------------------------------------------------------------------------
+
+
+def _average(subject: "Subject", step: str, values: list[float], mask: list[bool]) -> float:
+    """The mean of those values that the mask lets a single query attend to: all scores are 0."""
+    V, attend = np.array(values)[:, None], np.array([mask])
+    nothing = np.zeros((1, 1))
+    if step == "attention":
+        return float(subject.attention(nothing[None, None], np.zeros((1, 1, *V.shape)), V[None, None], attend).item())
+    weights = {"W_Q": nothing, "W_K": nothing, "W_V": np.eye(1), "W_O": np.eye(1)}
+    biases = dict.fromkeys(("b_Q", "b_K", "b_V", "b_O"), np.zeros(1))
+    return float(subject.multi_head(nothing[None], V[None], attend, h=1, **weights, **biases).item())
+
+
+def _polarity(subject: "Subject", step: str) -> float:
+    """Which mask was read rightly: the declared one first, for some read several; a mask to be added last, for True is a number."""
+    declared = (subject.adapter.conventions or Conventions()).mask_polarity
+    choices = CHOICES["mask_polarity"]
+    for polarity in sorted(choices, key=lambda choice: choice != declared):
+        try:
+            if _average(subject.under(Conventions(polarity)), step, [1.0, 2.0, 4.0], [True, False, False]) == 1:
+                return float(choices.index(polarity))
+        except (CandidateError, UnsatisfiedAssumption):
+            continue
+    return np.nan
+
+
+def _masked_key(subject: "Subject", _: str) -> float:
+    """What two queries get that attend to one value of 1 and not to the key beside it; NaN if NaN or ∞ in that key ever shows."""
+    Q, V, row = np.ones((1, 1, 2, 1)), np.array([[[[1.0], [2.0]]]]), np.array([True, False])
+    keys = (np.array([[[[0.0], [number]]]]) for number in (np.nan, np.inf, -np.inf))
+    asked = [(K, mask) for K in keys for mask in (row[None], np.tile(row, (2, 1)), np.tile(row, (1, 1, 2, 1)))]
+    got = np.concatenate([subject.attention(Q, K, V, mask).ravel() for K, mask in asked])
+    return np.nan if np.isnan(got).any() else float(got[np.abs(got - 1).argmax()])
+
+
+def _outer_eps(subject: "Subject", step: str) -> float:
+    return float(subject.call(step, np.array([[[1.0, -1.0]]]), gain=np.ones(2), bias=np.zeros(2), eps=1.0)[0, 0, 0])
+
+
+# Subnormal numbers ----------------------------------------------------------------------------------------------------
+
+WIDE = 34  # numbers: more than a vector of any processor holds, and two that are left over
+HEAD = 64  # as wide as kernels want their heads, and its root is a power of two
+DEEP = {"float64": 709.0, "float32": 88.0, "bfloat16": 88.0, "float16": 10.5}  # exp(−DEEP) is subnormal
+
+Question = tuple[tuple[Any, ...], dict[str, Any], np.ndarray]  # arguments, and what comes of them where it is not 0
+
+
+def _subnormal(subject: "Subject", step: str) -> float:
+    """What is left of numbers that are subnormal, in an argument, on the way or in the result: 1, or 0 where one is flushed.
+
+    They are asked for in rows, of code for whole vectors and of code for what is left over. But for an exponential nothing is
+    rounded: it is half the smallest normal number, times 1 or with 0 added.
+    """
+    s, d = FORMATS[subject.dtype].smallest_normal / 2, WIDE
+    args, kwargs, exact = _question(step, np.full(d, s), DEEP[subject.dtype])
+    got = subject.call(step, *args, **kwargs)
+    return float((got[exact != 0] / exact[exact != 0]).min())
+
+
+def _question(step: str, s: np.ndarray, c: float) -> Question:
+    d, nothing = len(s), np.zeros((1, 1, len(s)))
+    scores = np.where(np.arange(d) == 0, 0.0, -c)
+    match step:
+        case "softmax":
+            return (scores[None, None],), {}, np.exp(scores)[None, None] * (scores != 0)
+        case "attention":  # the weights are subnormal, not their sum; and values are, under a weight of 1
+            first = np.arange(HEAD) == 0
+            Q, K = np.sqrt(HEAD) * first, scores[:, None] * first
+            V = np.where(first, (scores != 0)[:, None], s[0])
+            return (
+                (Q[None, None, None], K[None, None], V[None, None]),
+                {},
+                np.where(first, (d - 1) * np.exp(-c), s[0])[None, None, None],
+            )
+        case "layer_norm":
+            return (nothing,), _norm(s), s[None, None]
+        case "residual_norm":
+            return (nothing, nothing), _norm(s), s[None, None]
+        case "embedding":
+            return (np.zeros((1, 1), dtype=np.int64),), {"table": s[None, :16] / 4}, s[None, None, :16]
+        case "feed_forward":
+            weights = {"W_1": np.ones((d, 1)), "b_1": np.ones(1), "W_2": s[None], "b_2": 0 * s}
+            return (nothing,), weights, s[None, None]
+        case "output_projection":
+            return (np.ones((1, 1, 1)),), {"W": s[None]}, s[None, None]
+        case "multi_head":
+            return (nothing, nothing), {"h": 2, **_heads(d), "W_O": np.eye(d), "b_V": s}, s[None, None]
+        case "encoder_layer":
+            return (nothing,), {"h": 2, "layer": _layer(d, norm_2=_norm(s))}, s[None, None]
+        case "decoder_layer":
+            layer = _layer(d, cross_attention=_heads(d), norm_3=_norm(s))
+            return (nothing, nothing), {"h": 2, "layer": layer}, s[None, None]
+        case _:
+            tokens = np.zeros((1, 1), dtype=np.int64)
+            return (tokens, tokens), {"h": 2, "parameters": _model(d) | {"b_out": s}}, s[None, None]
+
+
+def _norm(bias: np.ndarray) -> dict[str, np.ndarray]:
+    return {"gain": np.ones(len(bias)), "bias": bias}
+
+
+def _heads(d: int) -> dict[str, np.ndarray]:
+    return {f"W_{name}": np.zeros((d, d)) for name in "QKVO"} | {f"b_{name}": np.zeros(d) for name in "QKVO"}
+
+
+def _layer(d: int, **others: Any) -> dict[str, Any]:
+    """A layer of zeros, so that what it answers is the bias of its last norm."""
+    feed_forward = {"W_1": np.zeros((d, 1)), "b_1": np.zeros(1), "W_2": np.zeros((1, d)), "b_2": np.zeros(d)}
+    zeros = np.zeros(d)
+    return {"self_attention": _heads(d), "norm_1": _norm(zeros), "feed_forward": feed_forward, "norm_2": _norm(zeros), **others}
+
+
+def _model(vocab: int) -> dict[str, Any]:
+    """A model of two features, all zeros but for its embeddings."""
+    return {
+        "source_embedding": np.eye(3, 2),
+        "target_embedding": np.zeros((vocab, 2)),
+        "encoder": [_layer(2)],
+        "decoder": [_layer(2, cross_attention=_heads(2), norm_3=_norm(np.zeros(2)))],
+        "W_out": np.zeros((2, vocab)),
+    }
+
+
+# What is outside of a step's domain -----------------------------------------------------------------------------------
+
+REFUSED, WRAPS, COMPUTED = 0.0, 1.0, 2.0
+
+
+def _outside(subject: "Subject", step: str) -> float:
+    """What becomes of the tokens −1 and 3 of a vocabulary of 3."""
+    table = np.array([[1.0], [2.0], [4.0]])
+
+    def row(token: int) -> float | None:
+        """What is answered, None where it is refused."""
+        asked = (np.array([[token]]),), {"table": table, "scale": False}
+        return None if subject.refuses(step, *asked[0], **asked[1]) else float(subject.call(step, *asked[0], **asked[1]).item())
+
+    below, beyond = row(-1), row(3)
+    if beyond is None and below in (None, 4.0):
+        return REFUSED if below is None else WRAPS
+    return COMPUTED
+
+
+def _odd(subject: "Subject", step: str) -> float:
+    return REFUSED if subject.refuses(step, 2, 3) else 1.0
+
+
+# All of them ----------------------------------------------------------------------------------------------------------
+
+LOOKS = ("attention", "multi_head")  # steps that take a mask and values that can be told apart
+
+PROBES: dict[str, Probe] = {
+    "mask_polarity": Probe(LOOKS, _polarity, (0.0, 1.0, 2.0, 3.0)),
+    "causal_alignment": Probe(("mask",), lambda subject, _: float(subject.mask(1, 2)[0, 1]), (0.0, 1.0)),
+    "blind_row": Probe(LOOKS, lambda subject, step: _average(subject, step, [1.0, 2.0, 6.0], [False] * 3), (0.0, np.nan, 3.0)),
+    "blind_softmax": Probe(
+        ("softmax",), lambda subject, _: float(subject.softmax(np.full((1, 2), -np.inf))[0, 0]), (0.0, np.nan, 0.5)
+    ),
+    "eps": Probe(("layer_norm",), _outer_eps, (2**-0.5, 0.5)),
+    "layout": Probe(
+        ("positional_encoding",), lambda subject, _: float(subject.positional_encoding(2, 4)[1, 1]), (np.cos(1), np.sin(0.01))
+    ),
+    "non_finite_behind_mask": Probe(
+        LOOKS, lambda subject, step: _average(subject, step, [1.0, np.nan], [True, False]), (np.nan, 1.0)
+    ),
+    "subnormals": Probe(
+        (
+            "attention",
+            "softmax",
+            "embedding",
+            "multi_head",
+            "layer_norm",
+            "residual_norm",
+            "feed_forward",
+            "output_projection",
+            "encoder_layer",
+            "decoder_layer",
+            "transformer",
+        ),
+        _subnormal,
+        (1.0, 0.0),
+    ),
+    "out_of_range_token": Probe(("embedding",), _outside, (REFUSED, WRAPS, COMPUTED)),
+    "odd_d_model": Probe(("positional_encoding",), _odd, (REFUSED, 1.0)),
+    "non_finite_masked_key": Probe(("attention",), _masked_key, (np.nan, 1.0)),
+}
+
+
+def shown(subject: "Subject", name: str, step: str) -> tuple[str | None, float]:
+    """The choice that a step is seen to follow, and its answer to the probe; None for an answer that fits no choice."""
+    got = PROBES[name].ask(subject, step)
+    return _choice(name, got), got
+
+
+def _choice(name: str, got: float) -> str | None:
+    answers = PROBES[name].answers
+    fitting = [choice for choice, answer in zip(CHOICES[name], answers, strict=True) if _means(got, answer, answers)]
+    return fitting[0] if fitting else None
+
+
+def _means(got: float, answer: float, answers: tuple[float, ...]) -> bool:
+    """Whether `got` is this answer, rounded: nearer to it than a quarter of the way to any other."""
+    if np.isnan(got) or np.isnan(answer):
+        return bool(np.isnan(got) and np.isnan(answer))
+    others = [abs(other - answer) for other in answers if other != answer and not np.isnan(other)]
+    return abs(got - answer) < min(others, default=1.0) / 4
+
+
+class Settled(NamedTuple):
+    """The conventions an implementation is held to, and the names of those that probes have found."""
+
+    conventions: Conventions
+    found: frozenset[str]
+    unsteady: tuple[Exception, ...] = ()  # answers to probes that did not come again, each as a property raises it
+
+
+def settle(subject: "Subject", declared: Conventions | None) -> Settled:
+    """What is declared, and for what is left open what probes show; our own choice where they show nothing."""
+    known = Conventions() if declared is None else declared
+    shows: dict[str, str | None] = {}
+    unsteady: list[Exception] = []
+    for name in (name for name in CHOICES if getattr(known, name) is None):
+        shows[name] = found(subject.under(known), name, unsteady)
+        known = replace(known, **{name: shows[name] or getattr(OURS, name)})
+    return Settled(known, frozenset(name for name, choice in shows.items() if choice), tuple(unsteady))
+
+
+def found(subject: "Subject", name: str, unsteady: list[Exception] | None = None) -> str | None:
+    """What the first step shows that shows anything, or a later one, if that is the choice that permits the others too.
+
+    Every step is asked twice; where its second answer is another one, that counts, and `unsteady` is told.
+    """
+    seen, allows = [], CONVENTIONS[name].allows
+    with record.apart():
+        for step in filter(subject.offers, PROBES[name].steps):
+            first, again = (_answer(subject, name, step) for _ in range(2))
+            if unsteady is not None and not _same(first, again):
+                unsteady.append(_difference(CONVENTIONS[name].what, first, again))
+            if isinstance(again.got, float):
+                seen.append(_choice(name, again.got))
+            if allows is None and seen:
+                break
+    return allows if allows in seen else next(iter(seen), None)
+
+
+class Answer(NamedTuple):
+    """What a probe makes of what it heard, or why there was nothing to hear."""
+
+    got: float | Exception
+    heard: list[np.ndarray]
+
+    def __str__(self) -> str:
+        return str(self.got) if not self.heard or isinstance(self.got, Exception) else ", ".join(map(str, self.heard))[:200]
+
+
+def _answer(subject: "Subject", name: str, step: str) -> Answer:
+    listening, heard = subject.under(subject.conventions), []
+
+    def attempt(*args: Any, **kwargs: Any) -> Any:
+        heard.append(subject.attempt(*args, **kwargs))
+        return heard[-1]
+
+    vars(listening)["attempt"] = attempt
+    try:
+        return Answer(PROBES[name].ask(listening, step), heard)
+    except NO_ANSWER as error:
+        return Answer(error, heard)
+
+
+def _same(one: Answer, other: Answer) -> bool:
+    """Whether a question was answered alike, or not taken; in what words it was refused is not looked at."""
+    if isinstance(one.got, Exception) or isinstance(other.got, Exception):
+        return type(one.got) is type(other.got) or UNTAKEN in (type(one.got), type(other.got))
+    numbers, others = ([np.array(each.got), *each.heard] for each in (one, other))
+    alike = (np.array_equal(a, b, equal_nan=a.dtype == np.float64) for a, b in zip(numbers, others, strict=False))
+    return len(numbers) == len(others) and all(alike)
+
+
+def _difference(what: str, first: Answer, again: Answer) -> Exception:
+    kind = next((type(each.got) for each in (first, again) if isinstance(each.got, Exception)), ClaimBroken)
+    return kind(f"{what}, asked for twice: {first}, then {again}")

@@ -1,0 +1,1 @@
+"""Inputs that show faults: Hypothesis strategies for every step, and options combined pairwise."""

@@ -1,0 +1,134 @@
+"""A run folder on disk: what was planned, where it ran, and one JSON line for each thing that is finished.
+
+    runs/<id>/manifest.json   schema, id, what was planned, the claims' texts, environment, seed
+    runs/<id>/verify.jsonl    one line a verdict, appended and flushed as it falls (schema: `veriformer list schema`)
+    runs/<id>/bench.jsonl     one line a cell, likewise
+
+What is on disk is whole: a run that ends early leaves what it finished.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from properties.claims import CLAIMS
+from reports.records import SCHEMA, encoded
+
+ROOMS = ("reference", "optimized", "properties", "bench", "reports", "veriformer")
+PACKAGES = ("veriformer", "numpy", "torch", "hypothesis", "pytest", "scipy", "pandas")
+
+
+def new_id() -> str:
+    """A name for a run that sorts by time."""
+    return time.strftime("%Y%m%d-%H%M%S")
+
+
+def create(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Make a run folder with its manifest, which is returned as it is written.
+
+    Raises FileExistsError for a folder that already holds a run: nothing is overwritten.
+    """
+    if (folder / "manifest.json").exists():
+        raise FileExistsError(f"--run {folder}: this folder already holds a run; name another, or remove it")
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = {"schema": SCHEMA, "id": folder.name, "claims": [asdict(claim) for claim in CLAIMS], **manifest}
+    rewrite(folder, whole)
+    return whole
+
+
+class Unwritable(OSError):
+    """A run's file cannot be written, for want of room or permission."""
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}; what was finished before is on disk"
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Unwritable(error.errno, error.strerror, str(path)) from error
+
+
+def rewrite(folder: Path, manifest: dict[str, Any]) -> None:
+    """Put `manifest` in place of the one that is there, whole or not at all. Raises Unwritable."""
+    unfinished = folder / "manifest.json.unfinished"
+    with _writing(folder / "manifest.json"):
+        try:
+            unfinished.write_text(encoded(manifest, indent=1), encoding="utf-8")
+            unfinished.replace(folder / "manifest.json")
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+def append(path: Path, line: dict[str, Any]) -> None:
+    """Add one line and wait until it is on disk. Raises Unwritable."""
+    text = encoded({"schema": SCHEMA, **line}) + "\n"
+    with _writing(path), path.open("a", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def finished(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a file, without a last one that was cut off; [] for a file that is not there."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def environment(device: str = "cpu") -> dict[str, Any]:
+    """The machine and the versions: what a number may depend on."""
+    import torch
+
+    found: dict[str, Any] = {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "code": code_hash(),
+        "device": device,
+    }
+    if device != "cpu" and torch.cuda.is_available():
+        found["device_name"] = torch.cuda.get_device_name(device)
+        found["cuda"] = torch.version.cuda
+    return found
+
+
+def code_hash() -> str:
+    """One number for the text of all our rooms: two runs of different code are told apart by it."""
+    root = Path(__file__).resolve().parents[2]
+    digest = hashlib.blake2b(digest_size=8)
+    for room in ROOMS:
+        for path in sorted((root / room).rglob("*.py")):
+            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

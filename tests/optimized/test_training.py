@@ -1,0 +1,138 @@
+"""The loss the fast implementation learns from, the task it learns, and the example that trains it, start to end."""
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from optimized.initialisation import initialise
+from optimized.parameters import tensors
+from optimized.training import label_smoothed_loss, trainable
+from properties.assertions import assert_at_most
+from properties.copy_reverse import COPY, END, FIRST_WORD, REVERSE, START, Task, draw, is_held_out
+from properties.error_budget.budgets import sum_bound
+from properties.implementations.weights import flat, load
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "train_copy_reverse.py"
+LOGITS = torch.randn(2, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 3
+WORDS = torch.tensor([[0, 4, 2], [1, 1, 3]])
+REAL = torch.tensor([[True, True, False], [True, False, False]])
+
+
+def by_the_formula(logits, words, real, smoothing):
+    """−Σ q log softmax, averaged over the real words, in NumPy."""
+    logits = logits.numpy()
+    log_p = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    q = (1 - smoothing) * np.eye(logits.shape[-1])[words.numpy()] + smoothing / logits.shape[-1]
+    return -((q * log_p).sum(axis=-1) * real.numpy()).sum() / real.numpy().sum()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("real", [None, REAL], ids=["all words", "padded"])
+def test_the_loss_is_the_papers(smoothing, real):
+    """Cross entropy with 1 − ε on the right word and ε spread over all; words that only fill up are not counted."""
+    got = label_smoothed_loss(LOGITS, WORDS, real, smoothing).item()
+
+    exact = by_the_formula(LOGITS, WORDS, torch.ones_like(REAL) if real is None else real, smoothing)
+    assert_at_most(abs(got - exact), sum_bound(100, "float64", abs(exact)), "|loss − formula|")
+
+
+def test_words_that_only_fill_up_teach_nothing():
+    """Their logits get a gradient of exactly zero, whatever they are; those of real words do not."""
+    logits = LOGITS.clone().requires_grad_()
+
+    label_smoothed_loss(logits, WORDS, REAL).backward()
+
+    assert torch.equal(logits.grad[~REAL], torch.zeros(3, 5, dtype=torch.float64))
+    assert (logits.grad[REAL] != 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_the_loss_of_narrow_logits_is_taken_in_float32(dtype):
+    """A mean over many words in bfloat16 would stop to grow."""
+    assert label_smoothed_loss(LOGITS.to(dtype), WORDS).dtype == torch.float32
+
+
+def test_a_trainable_copy_collects_gradients_and_the_original_does_not():
+    """Every tensor is a leaf of its own."""
+    original = initialise(0, vocab=5, d_model=4, d_ff=3, layers=1)
+
+    copy = trainable(original)
+
+    assert all(tensor.requires_grad and tensor.is_leaf for tensor in tensors(copy))
+    assert not any(tensor.requires_grad for tensor in tensors(original))
+    assert len(tensors(copy)) == len(flat(original))
+
+
+# The task -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_the_target_is_the_sentence_copied_or_reversed_and_its_end(held_out):
+    """Row by row, by the definition; held out sentences when asked for, others otherwise."""
+    batch = draw(Task(words=3, longest=4), 200, np.random.default_rng(1), held_out=held_out)
+
+    for source, real, target, given, counts in zip(
+        batch.source, batch.source_real, batch.target, batch.given, batch.target_real, strict=True
+    ):
+        order, *sentence = source[real]
+        right = sentence if order == COPY else sentence[::-1]
+        assert order in (COPY, REVERSE)
+        assert all(FIRST_WORD <= word < FIRST_WORD + 3 for word in sentence)
+        assert list(target) == right + [END] * (5 - len(right))
+        assert list(given) == [START, *target[:-1]]
+        assert list(counts) == [True] * (len(right) + 1) + [False] * (4 - len(right))
+        assert is_held_out(np.array(sentence)) == held_out
+    assert set(batch.lengths) == {1, 2, 3, 4}
+
+
+def test_lengths_beyond_the_longest_can_be_asked_for():
+    """A study asks for more words than were taught."""
+    assert set(draw(Task(longest=2), 5, np.random.default_rng(0), length=6).lengths) == {6}
+
+
+# The example ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def example():
+    """The example's own functions."""
+    return runpy.run_path(str(EXAMPLE))
+
+
+@pytest.mark.timeout(600)
+def test_the_example_trains_a_model_that_is_right_and_agrees_with_the_oracle(example, tmp_path, capsys):
+    """As a user runs it: at least 990 of 1000 unseen sentences right, the oracle's words the same on 100, the weights saved."""
+    code = example["main"](["--save", str(tmp_path / "model.safetensors")])
+
+    output = capsys.readouterr().out
+    right = int(output.split(" of 1000 sentences it never saw")[0].split()[-1])
+    assert code == 0, output
+    assert right >= 990
+    assert "the oracle writes 100 of 100 alike" in output
+    assert "seed 1, 900 steps" in output
+    parameters, choices = load(tmp_path / "model.safetensors")
+    assert choices["h"] == 4
+    assert len(flat(parameters)) == 88
+
+
+def test_a_model_that_has_not_learned_makes_the_example_fail(example, capsys):
+    """Two steps are not enough, and it says so with its exit code; run twice, it prints the same."""
+    lines = []
+    for _ in range(2):
+        assert example["main"](["--seed", "3", "--steps", "2"]) == 1
+        lines.append([line for line in capsys.readouterr().out.splitlines() if not line.startswith("trained in")])
+
+    assert lines[0] == lines[1]
+    assert lines[0][0] == "seed 3, 2 steps of 64 sentences"
+
+
+@pytest.mark.parametrize("arguments", [["--seed", "one"], ["--steps", ""], ["--sav"]])
+def test_a_wrong_option_is_a_usage_error(example, arguments):
+    """Exit code 2 and no traceback."""
+    with pytest.raises(SystemExit) as stopped:
+        example["main"](arguments)
+
+    assert stopped.value.code == 2

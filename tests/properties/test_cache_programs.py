@@ -1,0 +1,121 @@
+"""Shorter programs are programs: each can be played, whatever was left out of it."""
+
+from functools import partial
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from properties.counterexample.cache_programs import Branch, Played, followed, shorter, without
+from properties.implementations.cached import play
+from properties.implementations.recomputed import Recomputed
+
+VOCAB, SOURCE_VOCAB, ROWS = 5, 4, 3
+
+
+def logits(source, words, real):
+    """Numbers for each word a row has read, which tell its source and its words apart."""
+    return np.cumsum(words, axis=1)[..., None] + np.where(real, source, 9).sum(axis=1)[:, None, None] * np.ones(VOCAB)
+
+
+def played_on_a_cache(played):
+    """The results of a program, and the branches that the model says it leaves."""
+    cache = partial(Recomputed, logits)
+    results = play(cache, played.source, played.real, program=played.program)["results"]
+    branches = [Branch.unread(played.source, played.real, VOCAB)]
+    for operation, (answered, length) in zip(played.program, results, strict=True):
+        answered = None if answered is None else answered.reshape(len(answered), -1, VOCAB)  # noqa: PLW2901
+        branches = followed(branches, operation, answered)
+        assert length == branches[operation[0]].words.shape[1]
+    return branches
+
+
+@st.composite
+def programs(draw):
+    """Up to eight operations of every kind, of which each can be done."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**16)))
+    shapes, program = [[2, 3, 0]], []
+    names = ["prefill", "step", "rollback", "reorder", "leave", "join", "reset", "copy", "request"]
+    for name in draw(st.lists(st.sampled_from(names), max_size=8)):
+        which = int(rng.integers(len(shapes)))
+        b, m, n = shapes[which]
+        new = rng.integers(0, SOURCE_VOCAB, (1, m)), np.ones((1, m), dtype=bool)
+        match name:
+            case "prefill":
+                operands, shapes[which] = [rng.integers(0, VOCAB, (b, 2))], [b, m, n + 2]
+            case "step":
+                operands, shapes[which] = [rng.integers(0, VOCAB, b)], [b, m, n + 1]
+            case "rollback" if n:
+                operands, shapes[which] = [n - 1], [b, m, n - 1]
+            case "reorder":
+                operands = [rng.integers(0, b, b)]
+            case "leave" if b > 1:
+                operands, shapes[which] = [np.array([b - 1])], [b - 1, m, n]
+            case "join":
+                operands, shapes[which] = [*new, rng.integers(0, VOCAB, (1, n))], [b + 1, m, n]
+            case "reset":
+                operands, shapes[which] = list(new), [1, m, 0]
+            case "request":
+                operands = list(new)
+                shapes.append([1, m, 0])
+            case "copy":
+                operands = []
+                shapes.append([b, m, n])
+            case _:
+                continue
+        program.append([which, name, *operands])
+    return Played(rng.integers(0, SOURCE_VOCAB, (2, 3)), np.ones((2, 3), dtype=bool), program)
+
+
+@settings(max_examples=60)
+@given(programs())
+def test_every_shorter_program_can_be_played(played):
+    """Rows, words and branches fit, and what the model says a cache has read is what the cache says; each is smaller."""
+    played_on_a_cache(played)
+
+    def amount(program):
+        return len(program), sum(np.size(each) for operation in program for each in operation[2:])
+
+    for fewer in shorter(played, SOURCE_VOCAB, VOCAB):
+        played_on_a_cache(fewer)
+        assert amount(fewer.program) < amount(played.program) or len(fewer.source) < len(played.source)
+
+
+@settings(max_examples=60)
+@given(programs())
+def test_the_branches_followed_have_read_what_the_cache_has(played):
+    """A word more in every branch is answered for the source and the words that the model says it holds."""
+    for which, branch in enumerate(played_on_a_cache(played)):
+        step = [which, "step", np.ones(len(branch.words), dtype=np.int64)]
+
+        asked = play(partial(Recomputed, logits), played.source, played.real, program=[*played.program, step])["results"][-1][0]
+
+        words = np.concatenate([branch.words, np.ones((len(branch.words), 1), dtype=np.int64)], axis=1)
+        np.testing.assert_array_equal(asked, logits(branch.source, words, branch.real)[:, -1])
+
+
+def test_what_was_done_to_a_copy_is_done_to_the_original():
+    """Without the copy that made branch 1, branch 1 is branch 0, and the copy after it is branch 1."""
+    program = [[0, "copy"], [1, "copy"], [1, "step"], [2, "step"], [0, "step"]]
+
+    assert without(program, 0) == [[0, "copy"], [0, "step"], [1, "step"], [0, "step"]]
+    assert without(program, 1) == [[0, "copy"], [1, "step"], [1, "step"], [0, "step"]]
+    assert without(program, 4) == program[:4]
+
+
+def test_what_was_done_to_a_second_request_is_done_to_the_first():
+    """Without the request that made branch 1, branch 1 is branch 0, and the request after it is branch 1."""
+    program = [[0, "request"], [0, "request"], [1, "step"], [2, "step"]]
+
+    assert without(program, 0) == [[0, "request"], [0, "step"], [1, "step"]]
+    assert without(program, 1) == [[0, "request"], [1, "step"], [0, "step"]]
+
+
+def test_operations_are_fitted_to_what_is_left():
+    """Without the words that it would forget a rollback is left out too."""
+    words = np.zeros((2, 1), dtype=np.int64)
+    played = Played(np.zeros((2, 3), dtype=np.int64), None, [[0, "prefill", words], [0, "rollback", 0], [0, "prefill", words]])
+
+    fewer = list(shorter(played, SOURCE_VOCAB, VOCAB))
+
+    assert any([operation[1] for operation in each.program] == ["prefill"] for each in fewer)

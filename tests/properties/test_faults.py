@@ -1,0 +1,142 @@
+"""The bank of faults: complete, each entry one statement away from right, and unknown to what looks for it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from properties.claims import CLAIMS
+from properties.evaluation.detection import bank
+from properties.evaluation.detection.cheats import PEEKING
+from properties.evaluation.detection.fault import Fault
+from properties.evaluation.detection.search import Breach, breaches, breaks, is_breach, planned
+from properties.evaluation.usual_checks import normal_cases
+from properties.implementations.impl import Subject
+from properties.verdict.judge import Judgement
+from properties.verdict.listing import property_named
+from properties.verdicts import CandidateError
+from reports.records import Verdict
+
+ROOM = Path(__file__).parents[2] / "properties"
+KNOWS_THE_BANK = {"test_detection.py"}
+
+
+def named(fault: Fault) -> str:
+    """The name of an entry, for pytest."""
+    return fault.id
+
+
+def twins() -> list[Fault]:
+    """One entry for every right twin with what it offers and in which dtype."""
+    return list({(f.twin, tuple(f.instead.items()), f.steps, f.dtype): f for f in bank.BANK}.values())
+
+
+def test_every_class_is_re_created_or_left_out_for_a_reason():
+    """All 71 classes of reports have an entry, or a sentence that says why none is possible."""
+    classes = [fault_class for classes in bank.CLASSES.values() for fault_class in classes]
+    re_created = {fault.fault_class for fault in bank.FAULTS}
+
+    assert len(classes) == len(set(classes)) == 71
+    assert re_created | set(bank.OUT_OF_SCOPE) == set(classes)
+    assert not re_created & set(bank.OUT_OF_SCOPE)
+
+
+def test_entries_have_names_of_their_own_reports_and_claims_to_break():
+    """Ids are unique, every bug has a report's address and claims to break, unless nothing can show it."""
+    identifiers = [fault.id for fault in bank.BANK]
+    claims = {claim.id for claim in CLAIMS}
+
+    assert len(identifiers) == len(set(identifiers))
+    assert [fault.id for fault in bank.FAULTS if not fault.reports] == []
+    assert {claim for fault in bank.BANK for claim in fault.breaks} <= claims
+    assert [fault.id for fault in bank.BANK if bool(fault.breaks) == bool(fault.equivalent)] == []
+
+
+def differing(right: ast.AST, wrong: ast.AST) -> int:
+    """How many statements differ; a compound one counts as one if its head does, else its body is looked into."""
+    if ast.dump(right) == ast.dump(wrong):
+        return 0
+    bodies = [(getattr(right, name, []), getattr(wrong, name, [])) for name in ("body", "orelse", "finalbody")]
+    heads = [ast.dump(_without_body(node)) for node in (right, wrong)]
+    if (
+        type(right) is type(wrong)
+        and heads[0] == heads[1]
+        and all(len(a) == len(b) for a, b in bodies)
+        and any(a for a, _ in bodies)
+    ):
+        return sum(differing(a, b) for pair in bodies for a, b in zip(*pair, strict=True))
+    return 1
+
+
+def _without_body(node: ast.AST) -> ast.AST:
+    fields = {name: [] if name in ("body", "orelse", "finalbody") else value for name, value in ast.iter_fields(node)}
+    return type(node)(**fields)
+
+
+@pytest.mark.parametrize("fault", bank.BANK, ids=named)
+def test_an_entry_is_one_statement_away_from_right(fault):
+    """The syntax trees of the faulty text and its right twin differ in exactly one statement."""
+    assert differing(ast.parse(fault.source(wrong=False)), ast.parse(fault.source())) == 1
+
+
+@pytest.mark.parametrize("fault", bank.BANK, ids=named)
+def test_an_entry_stands_alone_and_answers(fault):
+    """Its text imports torch and the standard library alone, and answers a usual call, or refuses it in its own name."""
+    source = fault.source()
+    imported = {node.module.split(".")[0] for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)}
+    assert imported <= {"torch", "collections", "typing"}
+
+    step, args, kwargs = normal_cases(fault.steps[0], 0)[0]
+    subject = Subject(fault.implementation(), fault.dtype)
+    try:
+        answer = subject.call(step, *args, **kwargs)
+    except CandidateError as refused:
+        answer = str(refused)
+
+    assert fault.id in answer if isinstance(answer, str) else answer is not None
+
+
+@pytest.mark.parametrize("fault", twins(), ids=lambda fault: f"{fault.twin}-{'-'.join(fault.steps)}-{fault.dtype}")
+def test_a_right_twin_breaks_nothing(fault):
+    """Every property that is run on the faulty one passes on its right twin."""
+    found = list(breaches(lambda: fault.implementation(wrong=False), fault, seed=0, examples=5))
+
+    assert found
+    assert [each for each in found if isinstance(each, Breach)] == []
+
+
+def test_an_equivalent_entry_breaks_nothing():
+    """Adding the same constant to every seen score changes nothing, as its proof says; the suite does not cry wolf."""
+    equivalent = [fault for fault in bank.BANK if fault.equivalent]
+
+    assert [fault.id for fault in equivalent] == ["one-added-to-every-seen-score"]
+    for fault in equivalent:
+        assert [each for each in breaches(fault.implementation, fault, seed=0, examples=20) if isinstance(each, Breach)] == []
+
+
+@pytest.mark.parametrize("fault", bank.CHEATS, ids=named)
+def test_a_cheat_breaks_three_laws_or_more(fault):
+    """No cheat depends on a single law: at least three claims or properties find it, of those that are run on attention."""
+    broken = []
+    for test in planned(fault):
+        if breaks(fault, test, seed=0):
+            broken.append(test.__name__)
+        if len(broken) == 3:
+            return
+    pytest.fail(f"{fault.id} was found by {broken} only")
+
+
+def test_a_property_that_goes_wrong_itself_has_caught_nothing():
+    """An exception that is neither a verdict's nor raised in the faulty text is a mistake of ours, and said aloud."""
+    fault = bank.entry("zeros")
+    mistake = Judgement(Verdict.ERROR, "missing 1 required positional argument", error=TypeError("missing"))
+
+    with pytest.raises(RuntimeError, match="not an error of zeros: missing 1 required"):
+        is_breach(mistake, fault.implementation())
+
+
+def test_no_property_sees_that_an_answer_is_the_oracles_own():
+    """The limit of every check of values: a candidate that imports our oracle and repeats it gets through."""
+    test = property_named("test_attention_agrees_with_the_oracle")
+
+    assert not breaks(PEEKING, test, seed=0, examples=5)

@@ -1,0 +1,503 @@
+"""The oracle on its own: every formula a second time by another road, fifty digits here and there, and torch in float64.
+
+Nothing here knows the fast implementation. The second derivations use no matrix product and no NumPy reduction: Python loops,
+`math.fsum`, and other algebra where there is any.
+"""
+
+import math
+from dataclasses import asdict
+from itertools import product
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from properties.assertions import assert_at_most
+from properties.error_budget.budgets import sum_bound
+from properties.error_budget.simulate import shapes_unchecked
+from properties.implementations.oracle import oracle, transformer_parameters
+from properties.inputs.parameters import (
+    ACTIVATIONS,
+    NORMS,
+    Nested,
+    feed_forward_calls,
+    few_bits,
+    generation_calls,
+    multi_head_calls,
+    norm_weights,
+    transformer_calls,
+)
+from properties.test_residual_norm import rows_for_a_norm
+from reference.attention import attention
+from reference.decoder import decoder
+from reference.embedding import embedding
+from reference.encoder import encoder
+from reference.feed_forward import gelu, gelu_tanh, relu
+from reference.generation import generate
+from reference.initialisation import initialise
+from reference.mask import apply_mask, both, causal_mask, padding_mask
+from reference.multi_head import concat_heads, multi_head, split_heads
+from reference.output_projection import next_word
+from reference.parameters import Architecture, MultiHeadParameters, NormParameters, TransformerParameters
+from reference.positional_encoding import positional_encoding
+from reference.residual_norm import layer_norm, residual_norm
+from reference.softmax import softmax
+from reference.trace import Trace
+from reference.transformer import transformer
+
+mpmath.mp.dps = 50
+SEEDS = range(5)
+
+
+def assert_same(got: np.ndarray, expected: np.ndarray, terms: int, what: str) -> None:
+    """Equal but for float64 rounding of sums of `terms` terms, as large as the largest number expected (and at least 1)."""
+    assert got.shape == expected.shape, what
+    scale = max(1.0, float(np.abs(expected).max(initial=0.0)))
+    assert_at_most(float(np.abs(got - expected).max(initial=0.0)), sum_bound(terms, "float64", scale), what)
+
+
+# Second derivations ---------------------------------------------------------------------------------------------------
+
+
+def dot(x: list[float], y: list[float]) -> float:
+    """⟨x, y⟩, rounded once."""
+    return math.fsum(a * b for a, b in zip(x, y, strict=True))
+
+
+def linear_again(X: np.ndarray, W: np.ndarray, b: np.ndarray | None) -> list[list[float]]:
+    """X W + b, entry by entry."""
+    columns = [list(W[:, c]) for c in range(W.shape[1])]
+    return [[dot(list(x), column) + (0.0 if b is None else b[c]) for c, column in enumerate(columns)] for x in X]
+
+
+def softmax_again(scores: list[float]) -> list[float]:
+    """p_j = 1 / Σ_k exp(s_k − s_j): no maximum, no common denominator; hidden scores are −inf."""
+    if all(score == -math.inf for score in scores):
+        return [0.0] * len(scores)
+    visible = [score for score in scores if score > -math.inf]
+    return [0.0 if s == -math.inf else 1.0 / math.fsum(math.exp(min(other - s, 700.0)) for other in visible) for s in scores]
+
+
+def attention_again(Q: list, K: list, V: list, mask: np.ndarray | None = None) -> list[list[float]]:
+    """A weighted average of values for each query, key by key."""
+    out = []
+    for i, q in enumerate(Q):
+        scores = [dot(q, k) / math.sqrt(len(q)) if mask is None or mask[i, j] else -math.inf for j, k in enumerate(K)]
+        weights = softmax_again(scores)
+        out.append([dot(weights, [v[c] for v in V]) for c in range(len(V[0]))])
+    return out
+
+
+def multi_head_again(X: np.ndarray, M: np.ndarray, mask: np.ndarray | None, h: int, p: MultiHeadParameters) -> np.ndarray:
+    """Σ_i head_i W_Oⁱ: each head's own rows of W_O, summed, instead of a concatenation."""
+    d_k = p.W_Q.shape[1] // h
+    out = np.zeros((len(X), p.W_O.shape[1])) + (0.0 if p.b_O is None else p.b_O)
+    for i in range(h):
+        own = slice(d_k * i, d_k * (i + 1))
+        biases = [None if b is None else b[own] for b in (p.b_Q, p.b_K, p.b_V)]
+        Q, K, V = (linear_again(A, W[:, own], b) for A, W, b in zip((X, M, M), (p.W_Q, p.W_K, p.W_V), biases, strict=True))
+        out += np.array(linear_again(np.array(attention_again(Q, K, V, mask)), p.W_O[own], None))
+    return out
+
+
+def layer_norm_again(X: np.ndarray, p: NormParameters, eps: float) -> np.ndarray:
+    """The variance from all pairs of features: var x = Σ_{c<c'} (x_c − x_c')² / d²; the mean as a difference to each feature."""
+    out = []
+    for x in X:
+        d = len(x)
+        variance = math.fsum((x[c] - x[k]) ** 2 for c in range(d) for k in range(c)) / d**2
+        centred = [math.fsum(x[c] - other for other in x) / d for c in range(d)]
+        out.append([p.gain[c] * centred[c] / math.sqrt(variance + eps) + p.bias[c] for c in range(d)])
+    return np.array(out)
+
+
+def erf_again(x: float) -> float:
+    """Its Taylor series, in 50 digits."""
+    x, terms = mpmath.mpf(x), range(400)
+    return float(
+        2 / mpmath.sqrt(mpmath.pi) * mpmath.fsum((-1) ** k * x ** (2 * k + 1) / (mpmath.factorial(k) * (2 * k + 1)) for k in terms)
+    )
+
+
+@given(multi_head_calls())
+def test_multi_head_is_the_sum_over_heads_of_plain_attentions(call):
+    """Attention key by key, heads summed through their rows of W_O."""
+    X, M, mask = call.args
+    h = call.kwargs["h"]
+    p = MultiHeadParameters(**{name: value for name, value in call.kwargs.items() if name != "h"})
+    full = None if mask is None else np.broadcast_to(mask, (len(X), h, X.shape[1], M.shape[1]))
+
+    for i in range(len(X)):
+        if full is None or (full[i] == full[i, :1]).all():
+            again = multi_head_again(X[i], M[i], None if full is None else full[i, 0], h, p)
+            assert_same(multi_head(X[i], M[i], p, h, None if full is None else full[i, 0]), again, 2**8, "multi_head")
+    heads = [multi_head(X[0], M[0], p, h, None if full is None else list(full[0]))]
+    assert_same(heads[0], oracle("multi_head", *call.args, **call.kwargs)[0], 1, "per-head masks through the face of the steps")
+
+
+@given(rows_for_a_norm().flatmap(lambda X: st.tuples(st.just(X), norm_weights(X.shape[-1]))), st.sampled_from((1e-5, 1e-3)))
+def test_layer_norm_from_all_pairs_of_features(drawn, eps):
+    """The variance is the mean squared difference of pairs, halved: no mean is taken."""
+    X, norm = drawn
+    p = NormParameters(**norm)
+
+    for row in X.reshape(-1, 1, X.shape[-1]):
+        error = sum_bound(len(row[0]), "float64", float(np.abs(row).max()))  # of a mean of large numbers, over the root of eps
+        got, again = layer_norm(row, p, eps), layer_norm_again(row, p, eps)
+        spread = math.sqrt(max(float(row.var()), 0.0) + eps)
+        allowed = 4 * error / spread + sum_bound(2**6, "float64", float(np.abs(again).max()) + 1.0)
+        assert_at_most(float(np.abs(got - again).max()), allowed, "layer_norm")
+
+
+@given(feed_forward_calls())
+def test_feed_forward_unit_by_unit(call):
+    """Each hidden unit adds its own row of W_2; GELU by the complementary error function, tanh by exponentials."""
+    (X,), p = call.args, call.kwargs
+    bend = {
+        "relu": lambda x: (x + abs(x)) / 2,
+        "gelu": lambda x: x * math.erfc(-x / math.sqrt(2)) / 2,
+        "gelu_tanh": lambda x: (
+            x / (1 + math.exp(-min(2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3), 700.0))) if x > -20 else -0.0
+        ),
+    }[p["activation"]]
+
+    for i, words in enumerate(X):
+        hidden = [[bend(unit) for unit in row] for row in linear_again(words, p["W_1"], p["b_1"])]
+        again = np.array([[dot(row, list(p["W_2"][:, c])) + p["b_2"][c] for c in range(X.shape[-1])] for row in hidden])
+        assert_same(oracle("feed_forward", *call.args, **call.kwargs)[i], again, 2**10, "feed_forward")
+
+
+@pytest.mark.parametrize("d_model", [2, 6, 16, 512])
+def test_positional_encoding_by_turning(d_model):
+    """Row p + 1 is row p with every pair of features turned by ω_i: the sine is never taken at a large angle."""
+    rows = 64
+    got = positional_encoding(np.arange(rows, dtype=np.float64), d_model)
+    turn = np.exp(1j * np.array([math.exp(-2 * i / d_model * math.log(10000.0)) for i in range(d_model // 2)]))
+
+    state = np.full(d_model // 2, 1 + 0j)
+    for p in range(rows):
+        again = np.stack([state.imag, state.real], axis=-1).ravel()
+        assert_same(got[p], again, 2**8, f"row {p}")
+        state = state * turn
+
+
+@pytest.mark.parametrize(("n", "m"), list(product((1, 2, 5), (1, 3, 5))))
+def test_masks_entry_by_entry(n, m):
+    """Word i may look at word j if j does not come after i; padding hides columns; both is both."""
+    real = np.arange(m) % 2 == 0
+    causal, padding = causal_mask(n, m), padding_mask(real, n)
+
+    assert causal.tolist() == [[j <= i for j in range(m)] for i in range(n)]
+    assert padding.tolist() == [[bool(real[j]) for j in range(m)] for _ in range(n)]
+    allowed = both(causal, padding)
+    assert allowed is not None
+    assert allowed.tolist() == [[j <= i and bool(real[j]) for j in range(m)] for i in range(n)]
+    assert both(None, None) is None
+    assert both(causal, None) is causal
+    scores = np.full((n, m), np.inf)
+    assert np.array_equal(apply_mask(scores, causal), np.where(causal, np.inf, -np.inf))
+
+
+def test_heads_are_slices_in_order():
+    """Head i is columns d_k·i … d_k·(i+1) − 1, and concatenation undoes the split."""
+    X = np.arange(24.0).reshape(2, 12)
+
+    assert [head.tolist() for head in split_heads(X, 3)] == [[list(row[4 * i : 4 * i + 4]) for row in X] for i in range(3)]
+    assert np.array_equal(concat_heads(split_heads(X, 4)), X)
+
+
+def whole_again(source: np.ndarray, target: np.ndarray, p: TransformerParameters, a: Architecture) -> np.ndarray:
+    """The Transformer from the second derivations alone, in one function."""
+    d = p.source_embedding.shape[1]
+
+    def enter(words: np.ndarray, table: np.ndarray) -> np.ndarray:
+        places = [
+            [(math.sin if c % 2 == 0 else math.cos)(t * 10000.0 ** (-(c - c % 2) / d)) for c in range(d)] for t in range(len(words))
+        ]
+        return np.array([[table[w][c] * (math.sqrt(d) if a.scale_embedding else 1) for c in range(d)] for w in words]) + places
+
+    def add_norm(X: np.ndarray, sublayer, norm: NormParameters) -> np.ndarray:
+        if a.norm == "pre":
+            return X + sublayer(layer_norm_again(X, norm, a.eps))
+        return layer_norm_again(X + sublayer(X), norm, a.eps)
+
+    def forward(layer):
+        bend = {"relu": lambda x: max(x, 0.0), "gelu": lambda x: x * math.erfc(-x / math.sqrt(2)) / 2}
+        bend["gelu_tanh"] = lambda x: x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
+        f = layer.feed_forward
+
+        def think(X: np.ndarray) -> np.ndarray:
+            hidden = [[bend[a.activation](unit) for unit in row] for row in linear_again(X, f.W_1, f.b_1)]
+            return np.array(linear_again(np.array(hidden), f.W_2, f.b_2))
+
+        return think
+
+    M = enter(source, p.source_embedding)
+    for layer in p.encoder:
+        M = add_norm(M, lambda X, w=layer.self_attention: multi_head_again(X, X, None, a.h, w), layer.norm_1)
+        M = add_norm(M, forward(layer), layer.norm_2)
+    M = M if p.encoder_norm is None else layer_norm_again(M, p.encoder_norm, a.eps)
+    X = enter(target, p.target_embedding)
+    past = np.tril(np.ones((len(target), len(target)), dtype=bool))
+    for layer in p.decoder:
+        X = add_norm(X, lambda X, w=layer.self_attention: multi_head_again(X, X, past, a.h, w), layer.norm_1)
+        X = add_norm(X, lambda X, w=layer.cross_attention: multi_head_again(X, M, None, a.h, w), layer.norm_2)
+        X = add_norm(X, forward(layer), layer.norm_3)
+    X = X if p.decoder_norm is None else layer_norm_again(X, p.decoder_norm, a.eps)
+    return np.array(linear_again(X, p.target_embedding.T if p.W_out is None else p.W_out, p.b_out))
+
+
+@given(transformer_calls(padded=False))
+def test_the_whole_by_the_second_derivations(call):
+    """Every choice, one sentence at a time: the oracle's Transformer and the one made of loops say the same."""
+    source, target, *_ = call.args
+    p = transformer_parameters(call.kwargs["parameters"])
+    a = Architecture(**{name: value for name, value in call.kwargs.items() if name != "parameters"})
+
+    assert_same(transformer(source[0], target[0], p, a), whole_again(source[0], target[0], p, a), 2**14, "transformer")
+
+
+@given(generation_calls())
+def test_generation_by_teaching_every_prefix(call):
+    """Each word the oracle writes is the argmax of the last row of its own Transformer, asked anew; it stops at the end word."""
+    source = call.args[0][0]
+    p = transformer_parameters(call.kwargs["parameters"])
+    rest = {k: v for k, v in call.kwargs.items() if k in ("start", "end", "length")}
+    a = Architecture(**{k: v for k, v in call.kwargs.items() if k not in ("parameters", *rest)})
+    expected = [rest["start"]]
+    while len(expected) <= rest["length"]:
+        logits = transformer(source, np.array(expected), p, a)[-1]
+        expected.append(int(np.flatnonzero(logits == logits.max())[0]))
+        if expected[-1] == rest["end"]:
+            break
+
+    assert generate(source, p, a, **rest).tolist() == expected[1:]
+
+
+# Fifty digits ---------------------------------------------------------------------------------------------------------
+
+
+def mp_softmax(scores: list[float]) -> list[mpmath.mpf]:
+    """exp(s_j) / Σ exp(s_k), as written."""
+    exponentials = [mpmath.exp(mpmath.mpf(s)) for s in scores]
+    return [e / mpmath.fsum(exponentials) for e in exponentials]
+
+
+@pytest.mark.parametrize("scores", [[0.0, 0.5, -1.25], [700.0, 710.0, 705.5], [-1000.0, -1000.5], [1e4, 0.0], [0.0]])
+def test_softmax_to_fifty_digits(scores):
+    """Also where exp(s) is beyond float64."""
+    expected = np.array([[float(p) for p in mp_softmax(scores)]])
+
+    assert_same(softmax(np.array([scores])), expected, 2 * len(scores), "softmax")
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_attention_to_fifty_digits(seed):
+    """Three queries, five keys, width 4."""
+    Q, K, V = (few_bits(10 * seed + k + 2, shape, 4.0) for k, shape in enumerate(((3, 4), (5, 4), (5, 2))))
+    expected = []
+    for q in Q:
+        scores = [mpmath.fdot(map(mpmath.mpf, q), map(mpmath.mpf, k)) / mpmath.sqrt(4) for k in K]
+        exponentials = [mpmath.exp(s) for s in scores]
+        weights = [e / mpmath.fsum(exponentials) for e in exponentials]
+        expected.append([float(mpmath.fdot(weights, map(mpmath.mpf, V[:, c]))) for c in range(2)])
+
+    assert_same(attention(Q, K, V), np.array(expected), 2**6, "attention")
+
+
+@pytest.mark.parametrize(
+    ("offset", "spread", "eps"), [(0.0, 1.0, 1e-5), (1e4, 0.125, 1e-5), (0.0, 2.0**-9, 1e-5), (0.0, 2.0**40, 1e-3)]
+)
+def test_layer_norm_to_fifty_digits(offset, spread, eps):
+    """Plain, on a large offset, with a variance below eps, huge."""
+    x = offset + few_bits(3, (7,), spread)
+    exact = [mpmath.mpf(v) for v in x]
+    mean = mpmath.fsum(exact) / 7
+    variance = mpmath.fsum((v - mean) ** 2 for v in exact) / 7
+    expected = np.array([[float((v - mean) / mpmath.sqrt(variance + mpmath.mpf(eps))) for v in exact]])
+
+    error = sum_bound(7, "float64", offset) / float(mpmath.sqrt(variance + eps)) + sum_bound(2**4, "float64", 3.0)
+    got = layer_norm(x[None], NormParameters(np.ones(7), np.zeros(7)), eps)
+    assert_at_most(float(np.abs(got - expected).max()), error, "layer_norm")
+
+
+@pytest.mark.parametrize("x", [-6.0, -3.5, -2.0, -1.0, -0.0625, 0.0, 0.0625, 0.75, 1.0, 2.25, 4.0, 6.0])
+def test_activations_to_fifty_digits(x):
+    """GELU with erf from its series, its tanh approximation, and ReLU."""
+    exact = mpmath.mpf(x)
+    inner = mpmath.sqrt(2 / mpmath.pi) * (exact + mpmath.mpf("0.044715") * exact**3)
+
+    for got, expected in (
+        (gelu, exact / 2 * (1 + mpmath.erf(exact / mpmath.sqrt(2)))),
+        (gelu_tanh, exact / 2 * (1 + mpmath.tanh(inner))),
+        (relu, max(exact, mpmath.mpf(0))),
+    ):
+        assert_same(got(np.array([[x]])), np.array([[float(expected)]]), 8, got.__name__)
+    assert_same(np.array([math.erf(x / 2)]), np.array([erf_again(x / 2)]), 8, "erf")
+
+
+@pytest.mark.parametrize(("position", "d_model"), [(0, 2), (1, 4), (15, 512), (711, 2), (5000, 64)])
+def test_positional_encoding_to_fifty_digits(position, d_model):
+    """sin(p · 10000^(−2i/d)) and its cosine; the angle's rounding grows with the position."""
+    got = positional_encoding(np.array([float(position)]), d_model)[0]
+    for i in range(d_model // 2):
+        angle = position * mpmath.power(10000, mpmath.mpf(-2 * i) / d_model)
+        allowed = sum_bound(4, "float64", max(1.0, float(angle)))
+        assert_at_most(abs(got[2 * i] - float(mpmath.sin(angle))), allowed, f"PE[{position}, {2 * i}]")
+        assert_at_most(abs(got[2 * i + 1] - float(mpmath.cos(angle))), allowed, f"PE[{position}, {2 * i + 1}]")
+
+
+# torch in float64 -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_attention_norm_and_gelu_as_torch_has_them(seed):
+    """F.scaled_dot_product_attention, F.layer_norm and both F.gelu, in float64."""
+    Q, K, V = (few_bits(10 * seed + k + 2, shape, 4.0) for k, shape in enumerate(((5, 4), (7, 4), (7, 3))))
+    mask = np.random.default_rng(seed).random((5, 7)) < 0.7
+    mask[:, 0] = True
+    tensors = [torch.from_numpy(A)[None, None] for A in (Q, K, V)]
+    theirs = F.scaled_dot_product_attention(*tensors, attn_mask=torch.from_numpy(mask)[None, None])[0, 0].numpy()
+    assert_same(attention(Q, K, V, mask), theirs, 2**6, "attention")
+
+    gain, bias = few_bits(seed + 90, (7,)), few_bits(seed + 91, (7,))
+    X = few_bits(seed + 92, (5, 7), 8.0)
+    theirs = F.layer_norm(torch.from_numpy(X), (7,), torch.from_numpy(gain), torch.from_numpy(bias), 1e-5).numpy()
+    assert_same(layer_norm(X, NormParameters(gain, bias)), theirs, 2**6, "layer_norm")
+
+    assert_same(gelu(X), F.gelu(torch.from_numpy(X)).numpy(), 2**4, "gelu")
+    assert_same(gelu_tanh(X), F.gelu(torch.from_numpy(X), approximate="tanh").numpy(), 2**4, "gelu_tanh")
+
+
+def torch_attention(module: torch.nn.MultiheadAttention, p: Nested) -> None:
+    """Write our projections into torch's attention: one stacked matrix, transposed."""
+    with torch.no_grad():
+        module.in_proj_weight.copy_(torch.from_numpy(np.concatenate([p[name].T for name in ("W_Q", "W_K", "W_V")])))
+        module.in_proj_bias.copy_(torch.from_numpy(np.concatenate([p[name] for name in ("b_Q", "b_K", "b_V")])))
+        module.out_proj.weight.copy_(torch.from_numpy(p["W_O"].T.copy()))
+        module.out_proj.bias.copy_(torch.from_numpy(p["b_O"]))
+
+
+def torch_layer(module: torch.nn.Module, p: Nested) -> None:
+    """Write our layer into torch's."""
+    torch_attention(module.self_attn, p["self_attention"])
+    if "cross_attention" in p:
+        torch_attention(module.multihead_attn, p["cross_attention"])
+    with torch.no_grad():
+        for i in (name[-1] for name in p if name.startswith("norm")):
+            getattr(module, f"norm{i}").weight.copy_(torch.from_numpy(p[f"norm_{i}"]["gain"]))
+            getattr(module, f"norm{i}").bias.copy_(torch.from_numpy(p[f"norm_{i}"]["bias"]))
+        for i in "12":
+            getattr(module, f"linear{i}").weight.copy_(torch.from_numpy(p["feed_forward"][f"W_{i}"].T.copy()))
+            getattr(module, f"linear{i}").bias.copy_(torch.from_numpy(p["feed_forward"][f"b_{i}"]))
+
+
+def shaken(nested, rng: np.random.Generator):
+    """The same parameters, each moved at random: no bias is 0 and no gain 1."""
+    if isinstance(nested, dict):
+        return {key: shaken(item, rng) for key, item in nested.items()}
+    if isinstance(nested, (list, tuple)):
+        return [shaken(item, rng) for item in nested]
+    return None if nested is None else nested + rng.normal(0, 0.25, nested.shape)
+
+
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")  # torch's note that it takes its plain path
+@pytest.mark.parametrize(("norm", "activation"), list(product(NORMS, ACTIVATIONS[:2])))
+def test_the_stacks_are_those_of_torchs_transformer(norm, activation):
+    """nn.Transformer in float64 with the same weights: two layers a side, its final norms, padding, and its causal mask."""
+    d, h, d_ff, n, m = 12, 3, 20, 5, 7
+    rng = np.random.default_rng(42)
+    parameters = shaken(asdict(initialise(1, vocab=9, d_model=d, d_ff=d_ff, layers=2)), rng)
+    final = [{"gain": 1 + rng.normal(0, 0.25, d), "bias": rng.normal(0, 0.25, d)} for _ in range(2)]
+    p = transformer_parameters({**parameters, "encoder_norm": final[0], "decoder_norm": final[1]})
+    options = {"norm_first": norm == "pre", "activation": activation, "batch_first": True, "dtype": torch.float64, "dropout": 0.0}
+    module = torch.nn.Transformer(d, h, 2, 2, d_ff, **options)
+    for stack, layers, last in zip((module.encoder, module.decoder), ("encoder", "decoder"), final, strict=True):
+        for layer, weights in zip(stack.layers, parameters[layers], strict=True):
+            torch_layer(layer, weights)
+        with torch.no_grad():
+            stack.norm.weight.copy_(torch.from_numpy(last["gain"]))
+            stack.norm.bias.copy_(torch.from_numpy(last["bias"]))
+    source, target = rng.normal(size=(m, d)), rng.normal(size=(n, d))
+    real = np.array([True, True, False, True, True, False, True])
+
+    a = Architecture(h=h, norm=norm, activation=activation)
+    M = encoder(source, p.encoder, a, padding_mask(real, m), p.encoder_norm)
+    ours = decoder(target, M, p.decoder, a, None, padding_mask(real, n), p.decoder_norm)
+
+    hidden = torch.from_numpy(~real)[None]
+    theirs = module(
+        torch.from_numpy(source)[None],
+        torch.from_numpy(target)[None],
+        tgt_mask=torch.from_numpy(~causal_mask(n)),
+        src_key_padding_mask=hidden,
+        memory_key_padding_mask=hidden,
+    )
+    assert_same(ours, theirs[0].detach().numpy(), 2**10, "decoder output")
+
+
+# What it refuses, and what it promises of itself ----------------------------------------------------------------------
+
+
+def test_the_oracle_refuses_what_has_no_answer():
+    """Each a ValueError that says what was expected and what came, where nobody checks annotations either."""
+    p = initialise(1, vocab=3, d_model=4, d_ff=4, layers=1)
+    one, none = np.array([1]), np.array([], dtype=np.int64)
+    refused = {
+        "d_model: expected an even number": lambda: positional_encoding(np.arange(2.0), 3),
+        "h: expected a number of heads that divides 4 features, got 3": lambda: split_heads(np.zeros((2, 4)), 3),
+        "tokens: expected ids from 0 to 2 .*got 3": lambda: embedding(np.array([0, 3]), p.source_embedding),
+        "tokens: expected ids from 0 to 2 .*got -1": lambda: embedding(np.array([-1]), p.source_embedding),
+        "source: expected at least one word": lambda: transformer(none, one, p, Architecture(h=2)),
+        "target: expected at least one word": lambda: transformer(one, none, p, Architecture(h=2)),
+        "norm: expected 'post' or 'pre'": lambda: Architecture(norm="both"),  # type: ignore[arg-type]
+        "activation: expected": lambda: Architecture(activation="swish"),  # type: ignore[arg-type]
+        "h: expected at least one head": lambda: Architecture(h=0),
+        "vocab: expected at least 1": lambda: initialise(1, vocab=0),
+    }
+
+    for message, call in refused.items():
+        with shapes_unchecked(), pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_a_blind_word_gets_zeros():
+    """A row that may look nowhere has weights 0 and output 0, by declared convention."""
+    blind = np.array([[True, True], [False, False]])
+
+    assert np.array_equal(attention(np.ones((2, 3)), np.ones((2, 3)), np.ones((2, 5)), blind), [[1.0] * 5, [0.0] * 5])
+    assert np.array_equal(softmax(np.full((1, 3), -np.inf)), np.zeros((1, 3)))
+
+
+def test_probabilities_are_the_softmax_of_logits():
+    """`next_word` is softmax, row by row."""
+    logits = few_bits(5, (3, 4), 4.0)
+
+    assert_same(next_word(logits), np.array([softmax_again(list(row)) for row in logits]), 8, "next_word")
+
+
+def test_residual_norm_runs_its_sublayer_on_the_right_side():
+    """Post: the norm of x + f(x). Pre: x + f of the norm of x."""
+    X, p = few_bits(6, (3, 4), 2.0), NormParameters(few_bits(7, (4,)), few_bits(8, (4,)))
+
+    def twice(X: np.ndarray) -> np.ndarray:
+        return 2 * X
+
+    assert_same(residual_norm(X, twice, p), layer_norm_again(3 * X, p, 1e-5), 2**6, "post")
+    assert_same(residual_norm(X, twice, p, norm="pre"), X + 2 * layer_norm_again(X, p, 1e-5), 2**6, "pre")
+
+
+def test_tracing_changes_nothing():
+    """The logits are the same bits with a trace as without, and every traced matrix is float64."""
+    p = initialise(1, vocab=5, d_model=8, d_ff=6, layers=2)
+    words = np.array([1, 4, 2])
+    with Trace() as trace:
+        traced = transformer(words, words, p, Architecture(h=2))
+
+    assert np.array_equal(traced, transformer(words, words, p, Architecture(h=2)))
+    assert all(matrix.dtype == np.float64 for matrix in trace.values())
+    assert np.array_equal(trace["logits"], traced)
