@@ -4,5 +4,5 @@ from bench.face import measure
 
 
 def test_attention(benchmark, case):
-    """Attention, from 64 words on, on every peer."""
+    """Attention, from 64 tokens on, on every peer."""
     measure(benchmark, case)

@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 
 from properties.error_budget.budgets import budget
-from properties.inputs.parameters import few_bits
+from properties.inputs.parameters import dyadic
 
-SIZES = {"Hypothesis (3 x 8 words x 8 features)": (1, 3, 8, 8), "2 heads x 64 words x 16 features": (1, 2, 64, 16)}
+SIZES = {"Hypothesis (3 x 8 tokens x 8 features)": (1, 3, 8, 8), "2 heads x 64 tokens x 16 features": (1, 2, 64, 16)}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("size", SIZES)
 def test_budget(benchmark, size, dtype):
-    """At most 20 ms where axes are at most 8, and 0.2 s for 2 heads of 64 words: escalation apart."""
+    """At most 20 ms where axes are at most 8, and 0.2 s for 2 heads of 64 tokens: escalation apart."""
     seeds = count(2)
 
     def verdict() -> float:
         seed = next(seeds) * 3  # a case of its own each time: budgets are remembered
-        Q, K, V = (few_bits(seed + i, SIZES[size], 2.0) for i in range(3))
+        Q, K, V = (dyadic(seed + i, SIZES[size], 2.0) for i in range(3))
         allowed = budget("attention", Q, K, V, dtype=dtype)
         return allowed.score(allowed.exact * (1 + 2.0**-9 * (dtype == "bfloat16")), escalate=False).worst
 

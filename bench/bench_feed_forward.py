@@ -4,5 +4,5 @@ from bench.face import measure
 
 
 def test_feed_forward(benchmark, case):
-    """Two linear maps, word by word, on every peer."""
+    """Two linear maps, token by token, on every peer."""
     measure(benchmark, case)

@@ -4,5 +4,5 @@ from bench.face import measure
 
 
 def test_generation(benchmark, case):
-    """Greedy writing of 64 words, on every peer."""
+    """Greedy writing of 64 tokens, on every peer."""
     measure(benchmark, case)

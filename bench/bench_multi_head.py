@@ -4,5 +4,5 @@ from bench.face import measure
 
 
 def test_multi_head(benchmark, case):
-    """Projections and heads, looking at another sentence, on every peer."""
+    """Projections and heads, looking at another sequence, on every peer."""
     measure(benchmark, case)

@@ -75,7 +75,7 @@ def noise(device: str) -> tuple[Control, str]:
 
 
 def _warnings(device: str, load: dict[str, Any], control: Control) -> list[str]:
-    """What cannot be trusted here, one sentence each."""
+    """What cannot be trusted here, one sequence each."""
     margin = CPU_MARGIN if device == "cpu" else GPU_MARGIN
     found = []
     if load["pressure"] is not None and load["pressure"] > QUIET:

@@ -1,6 +1,6 @@
 """What a failure costs: the whole verification of an attention that fails everywhere beside that of the right one.
 
-Each is `veriformer verify` as a user starts it, with its starts, its candidate's processes and its counterexamples. Processor
+Each is `veriformer verify` as a user starts it, with its starts, its implementation's processes and its counterexamples. Processor
 time is compared, of all processes together: what neighbours take on the machine makes a run longer and not dearer.
 """
 

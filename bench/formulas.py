@@ -3,7 +3,7 @@
 `flops` counts matrix products only, 2 n m k for (n, k) @ (k, m), as `torch.utils.flop_counter` does (a test holds them together);
 a causal product counts in full. `elements` counts every number of inputs, weights and result once: what no implementation can
 avoid to read or write. Times itemsize it is the least traffic, so a share of the memory's speed made from it is a lower bound.
-Sizes are the paper's letters: b sentences, n words, m words of the source, h heads, d_model, d_ff, layers, vocab, length.
+Sizes are the paper's letters: b sequences, n tokens, m tokens of the source, h heads, d_model, d_ff, layers, vocab, length.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def attention_flops(s: Sizes) -> int:
 
 
 def multi_head_flops(s: Sizes) -> int:
-    """Queries and outputs of n words, keys and values of m words, and the heads between."""
+    """Queries and outputs of n tokens, keys and values of m tokens, and the heads between."""
     d = s["d_model"]
     heads = attention_flops({**s, "d_k": d // s["h"]})
     return s["b"] * (2 * linear(s["n"], d, d) + 2 * linear(s["m"], d, d)) + heads
@@ -53,12 +53,12 @@ def decoder_layer_flops(s: Sizes) -> int:
 
 
 def output_projection_flops(s: Sizes) -> int:
-    """From features to the dictionary."""
+    """From features to the vocabulary."""
     return linear(s["b"] * s["n"], s["d_model"], s["vocab"])
 
 
 def encoding_flops(s: Sizes) -> int:
-    """The whole encoder, on the m words of the source."""
+    """The whole encoder, on the m tokens of the source."""
     return s["layers"] * encoder_layer_flops({**s, "n": s["m"]})
 
 
@@ -68,10 +68,10 @@ def transformer_flops(s: Sizes) -> int:
 
 
 def generation_flops(s: Sizes) -> int:
-    """Encode once; then for each word one row through the decoder, keys and values of all earlier words being kept."""
+    """Encode once; then for each token one row through the decoder, keys and values of all earlier tokens being kept."""
     d, b, length = s["d_model"], s["b"], s["length"]
     source_keys = 2 * linear(b * s["m"], d, d)
-    word = 6 * linear(b, d, d) + 2 * linear(b, d, s["d_ff"])  # Q K V O of the words, Q O of the source
+    word = 6 * linear(b, d, d) + 2 * linear(b, d, s["d_ff"])  # Q K V O of the tokens, Q O of the source
     looks = sum(4 * b * d * (i + s["m"]) for i in range(1, length + 1))
     return encoding_flops(s) + s["layers"] * (source_keys + length * word + looks) + length * linear(b, d, s["vocab"])
 
@@ -110,7 +110,7 @@ def attention_elements(s: Sizes) -> int:
 
 
 def rows(s: Sizes) -> int:
-    """One matrix of n words' features, for every sentence."""
+    """One matrix of n tokens' features, for every sequence."""
     return s["b"] * s["n"] * s["d_model"]
 
 
@@ -180,7 +180,7 @@ def transformer_elements(s: Sizes) -> int:
 
 
 def generation_elements(s: Sizes) -> int:
-    """The encoder's weights once; the decoder's and the output matrix for every word: they outgrow the caches."""
+    """The encoder's weights once; the decoder's and the output matrix for every token: they outgrow the caches."""
     decoding = s["layers"] * decoder_layer_weights(s) + (s["d_model"] + 1) * s["vocab"]
     return words({**s, "n": s["length"]}) + s["layers"] * encoder_layer_weights(s) + s["length"] * decoding
 

@@ -1,7 +1,7 @@
 """No speed for a wrong result: outputs of the timed calls against the oracle's budget.
 
 Judged are the outputs of the first, a random and the last sample of each peer in each process. The oracle is slow, so of a
-large output one part is judged, drawn anew in each run: a sentence, a head, some rows, which the oracle computes from the part
+large output one part is judged, drawn anew in each run: a sequence, a head, some rows, which the oracle computes from the part
 of the input that alone may influence it. An output that is bit for bit one that was judged already needs no second judgement.
 """
 
@@ -44,7 +44,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Judged:
-    """Who computed the outputs: as much of a subject as a budget wants to know."""
+    """Who computed the outputs: as much of an implementation as a budget wants to know."""
 
     name: str
     dtype: str
@@ -67,21 +67,21 @@ def _everything(call: Call, _s: Sizes, _rng: np.random.Generator) -> Part:
 def _one_sentence(call: Call, s: Sizes, rng: np.random.Generator) -> Part:
     row = _at(int(rng.integers(s["b"])))
     asked = Call(tuple(array[row] for array in call.args), call.kwargs)
-    return Part(call, asked, (row,), f"sentence {row.start} of {s['b']}")
+    return Part(call, asked, (row,), f"sequence {row.start} of {s['b']}")
 
 
 def _some_words(call: Call, s: Sizes, rng: np.random.Generator) -> Part:
-    """For steps that treat every word by itself."""
+    """For steps that treat every token by itself."""
     row = _at(int(rng.integers(s["b"])))
     first = int(rng.integers(max(1, s["n"] - ROWS + 1)))
     words = slice(first, min(first + ROWS, s["n"]))
     asked = Call(tuple(array[row, words] for array in call.args), call.kwargs)
-    return Part(call, asked, (row, words), f"words {first}-{words.stop - 1} of sentence {row.start}")
+    return Part(call, asked, (row, words), f"tokens {first}-{words.stop - 1} of sequence {row.start}")
 
 
 def _one_head(call: Call, s: Sizes, rng: np.random.Generator) -> Part:
     row, head = _at(int(rng.integers(s["b"]))), _at(int(rng.integers(s["h"])))
-    return Part(call, Call((call.args[0][row, head],), {}), (row, head), f"sentence {row.start}, head {head.start}")
+    return Part(call, Call((call.args[0][row, head],), {}), (row, head), f"sequence {row.start}, head {head.start}")
 
 
 def _some_queries(call: Call, s: Sizes, rng: np.random.Generator) -> Part:
@@ -96,8 +96,8 @@ def _some_queries(call: Call, s: Sizes, rng: np.random.Generator) -> Part:
 def _first_words(call: Call, s: Sizes, rng: np.random.Generator) -> Part:
     row, words = _at(int(rng.integers(s["b"]))), slice(0, min(ROWS, s["n"]))
     source, target = call.args
-    asked = Call((source[row], target[row, words]), call.kwargs)  # later words have no influence: M3
-    return Part(call, asked, (row, words), f"words 0-{words.stop - 1} of sentence {row.start}")
+    asked = Call((source[row], target[row, words]), call.kwargs)  # later tokens have no influence: M3
+    return Part(call, asked, (row, words), f"tokens 0-{words.stop - 1} of sequence {row.start}")
 
 
 _PARTS: dict[str, Callable[[Call, Sizes, np.random.Generator], Part]] = {

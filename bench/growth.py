@@ -1,7 +1,7 @@
 """How cost grows with the length of a sequence: y ∝ n^e between neighbouring lengths, and fitted over a stated range.
 
 One global fit would lie: below some length fixed costs rule, and plain softmax attention then looks like n^1.7. So the local
-exponents are shown, and the fit says from where to where it holds: by default from 512 words on. Its interval is Student's over
+exponents are shown, and the fit says from where to where it holds: by default from 512 tokens on. Its interval is Student's over
 the processes for time; memory, which is the same each time, has none but shows its residual.
 """
 

@@ -13,8 +13,8 @@ import numpy as np
 from properties.inputs.parameters import Call, Nested
 
 Sizes = dict[str, int]
-START = 0  # of generation; its end word is none of the dictionary, so that every run writes the whole length
-SOFT = 0.25  # sublayers add little to a word, or an untrained model would write one word for ever
+BOS = 0  # of generation; its end token is none of the vocabulary, so that every run writes the whole length
+SOFT = 0.25  # sublayers add little to a token, or an untrained model would write one token for ever
 
 
 class Draw:
@@ -33,7 +33,7 @@ class Draw:
         return self.normal(rows, columns, scale=2.0 ** -round(np.log2(rows) / 2))
 
     def words(self, *shape: int, vocab: int) -> np.ndarray:
-        """Word ids, the start word not among them."""
+        """Token ids, the start token not among them."""
         return self.rng.integers(1, vocab, shape)
 
     def norm(self, d: int) -> Nested:
@@ -68,7 +68,7 @@ class Draw:
         return self.encoder_layer(s) | {"cross_attention": self.multi_head(d), "norm_3": self.norm(d)}
 
     def transformer(self, s: Sizes) -> Nested:
-        """A whole model; its output matrix is not tied: each word would be its own likeliest successor."""
+        """A whole model; its output matrix is not tied: each token would be its own likeliest successor."""
         d, vocab = s["d_model"], s["vocab"]
         return {
             "source_embedding": self.matrix(d, vocab).T.copy(),
@@ -109,17 +109,17 @@ def scores(draw: Draw, s: Sizes) -> tuple[Any, ...]:
 
 
 def target_words(draw: Draw, s: Sizes) -> tuple[Any, ...]:
-    """Word ids."""
+    """Token ids."""
     return (draw.words(s["b"], s["n"], vocab=s["vocab"]),)
 
 
 def source_words(draw: Draw, s: Sizes) -> tuple[Any, ...]:
-    """Word ids of the source."""
+    """Token ids of the source."""
     return (draw.words(s["b"], s["m"], vocab=s["vocab"]),)
 
 
 def source_and_target_words(draw: Draw, s: Sizes) -> tuple[Any, ...]:
-    """Word ids of both sides."""
+    """Token ids of both sides."""
     return *source_words(draw, s), *target_words(draw, s)
 
 
@@ -183,7 +183,7 @@ def model(draw: Draw, s: Sizes) -> Nested:
 
 def writing_model(draw: Draw, s: Sizes) -> Nested:
     """Of the whole, and how it is to write."""
-    return {**model(draw, s), "start": START, "end": s["vocab"], "length": s["length"]}
+    return {**model(draw, s), "bos": BOS, "eos": s["vocab"], "length": s["length"]}
 
 
 def variants(

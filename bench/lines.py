@@ -63,7 +63,7 @@ class Gate:
 
     def __post_init__(self) -> None:
         if self.share is not None:
-            object.__setattr__(self, "share", float(self.share))  # an infinite one is a word on disk
+            object.__setattr__(self, "share", float(self.share))  # an infinite one is a token on disk
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 HELD = {  # what a fresh process is given, unless the user's environment says otherwise
     # glibc gives a large array back to the system and fetches it anew page by page, or keeps it, as its heap happens to lie:
-    # PyTorch's attention of 512 words took 4 ms in one process and 10 ms in the next. So memory once fetched is kept, and
+    # PyTorch's attention of 512 tokens took 4 ms in one process and 10 ms in the next. So memory once fetched is kept, and
     # given back before another peer's turn (`bench.quiet`). Left to itself glibc always gives back 32 MiB and more, and that
-    # attention of 1024 words takes 40 ms instead of 16.
+    # attention of 1024 tokens takes 40 ms instead of 16.
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**60),
     # NumPy's OpenBLAS spins for a tenth of a second after a product, and every peer after the oracle would have to wait for it.
@@ -59,7 +59,7 @@ def between(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
 
 
 def throttled(device: str) -> str:
-    """Why a GPU runs below its clock now, in the driver's words; "" if it does not, or nobody can tell."""
+    """Why a GPU runs below its clock now, in the driver's tokens; "" if it does not, or nobody can tell."""
     if device == "cpu":
         return ""
     try:

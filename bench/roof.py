@@ -38,7 +38,7 @@ class Share(NamedTuple):
 
 
 def products(workload: Workload) -> list[Product]:
-    """The products (rows, inner, columns) that a workload is made of, of one sentence or one head where those are separate."""
+    """The products (rows, inner, columns) that a workload is made of, of one sequence or one head where those are separate."""
     s, step = workload.sizes, workload.step
     rows = s.get("b", 1) * (1 if step == "generation" else s.get("n", 1))
     heads = [(s["n"], s["d_k"], s["m"]), (s["n"], s["m"], s["d_k"])] if step == "attention" else []

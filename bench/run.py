@@ -240,7 +240,7 @@ class Run:
 def _size(group: Group) -> float:
     """What the first pass is ordered by, so that what it has no time for is as little as can be.
 
-    Writing counts as for a peer that keeps no keys and values: every word computes those before it anew.
+    Writing counts as for a peer that keeps no keys and values: every token computes those before it anew.
     """
     words = group.workload.sizes["length"] if group.workload.step == "generation" else 1
     return group.workload.flops * (words + 1) / 2 + group.workload.bytes(group.dtype)

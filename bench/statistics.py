@@ -78,7 +78,7 @@ def margin_of(device: str, control: Interval | None, stated: float | None = None
 
 
 def verdict(ratio: Interval, margin: float, *, trusted: bool = True) -> str:
-    """One of the five words for the interval of a ratio (`bench.lines.VERDICTS`)."""
+    """One of the five tokens for the interval of a ratio (`bench.lines.VERDICTS`)."""
     if ratio.low is None or ratio.high is None:
         return "unresolved"
     if not trusted:

@@ -1,6 +1,6 @@
 """What the suite itself costs: a call of the oracle and a budget for each step, and how many examples a second each claim judges.
 
-Sizes are those of the workloads' steps at the length of the article's sentence; claims run on the fast implementation in float32.
+Sizes are those of the workloads' steps at the length of the article's sequence; claims run on the fast implementation in float32.
 """
 
 import time
@@ -13,7 +13,7 @@ from bench.lines import Cost
 from bench.workloads import KINDS, PAPER, Workload
 from properties.claims import CLAIMS
 from properties.error_budget.budgets import COPIES, budget
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 from properties.implementations.oracle import ORACLES, oracle
 from properties.implementations.registry import built_in
 from properties.steps import STEPS
@@ -57,12 +57,12 @@ def _cost(piece: str, name: str, run: Callable[[int], Any], most: int = 1000) ->
         run(repeats)
         repeats += 1
     seconds = (time.perf_counter() - started) / repeats
-    note = "one sentence of 16 words, 512 features, 8 heads, one layer a side, 1000 words in the dictionary"
+    note = "one sequence of 16 tokens, 512 features, 8 heads, one layer a side, 1000 tokens in the vocabulary"
     return Cost(f"cost/{piece}/{name}", piece, name, seconds, 1 / seconds, repeats, note)
 
 
 def _of_claims(examples: int) -> Iterator[Cost]:
-    subject = Subject(built_in("optimized"), "float32")
+    impl = Impl(built_in("optimized"), "float32")
     of_claim: dict[str, list[Callable[..., object]]] = defaultdict(list)
     for step in dict.fromkeys(claim.step for claim in CLAIMS):
         for test in vars(import_module(f"properties.test_{step}")).values():
@@ -70,7 +70,7 @@ def _of_claims(examples: int) -> Iterator[Cost]:
             if prop and not prop.oracle_only and hasattr(test, "hypothesis"):
                 of_claim[prop.claim].append(test)
     for claim, tests in of_claim.items():
-        judgements = [run_property(test, subject, seed=0, examples=examples) for test in tests]
+        judgements = [run_property(test, impl, seed=0, examples=examples) for test in tests]
         seconds, drawn = sum(found.seconds for found in judgements), sum(found.generated for found in judgements)
         if drawn:
             yield Cost(f"cost/claim/{claim}", "claim", claim, seconds / drawn, drawn / seconds, drawn, "optimized, float32")

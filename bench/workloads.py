@@ -1,8 +1,8 @@
 """What is timed, as data: a step, its sizes, and where its inputs, its flops and its least traffic come from.
 
-Every step of the article alone; attention from 64 to 8192 words; the article's forward pass (one sentence of 16 words and 512
-features, 6 + 6 layers), a batch of 32 sentences of 128 words, greedy writing of 64 words for one sentence and for 32, and one
-step of training. The dictionary has 10,000 words.
+Every step of the article alone; attention from 64 to 8192 tokens; the article's forward pass (one sequence of 16 tokens and 512
+features, 6 + 6 layers), a batch of 32 sequences of 128 tokens, greedy writing of 64 tokens for one sequence and for 32, and one
+step of training. The dictionary has 10,000 tokens.
 """
 
 import difflib
@@ -116,7 +116,7 @@ class Workload:
 
     @property
     def tokens(self) -> int | None:
-        """The words one call works on, where words are what counts."""
+        """The tokens one call works on, where tokens are what counts."""
         if self.step == "generation":
             return self.sizes["b"] * self.sizes["length"]
         return self.sizes["b"] * self.sizes["n"] if self.step in {"transformer", "training"} else None

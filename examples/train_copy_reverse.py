@@ -1,9 +1,9 @@
-"""Train the fast implementation to copy sentences and to write them backwards, in less than a minute; then ask the oracle.
+"""Train the fast implementation to copy sequences and to write them backwards, in less than a minute; then ask the oracle.
 
     python examples/train_copy_reverse.py [--seed N] [--steps N] [--save FILE]
 
 The model has 44,000 parameters: two layers a side, 32 features, 4 heads, everything else as in the paper (post-norm, label
-smoothing, Adam with warm-up). It is asked 1000 sentences that it never saw. The oracle, given the same weights, writes 100 of
+smoothing, Adam with warm-up). It is asked 1000 sequences that it never saw. The oracle, given the same weights, writes 100 of
 them itself, and must write the same words. Exits 1 if it does not, or if fewer than 99 % of the 1000 are exactly right.
 """
 
@@ -20,7 +20,7 @@ from optimized.initialisation import initialise
 from optimized.parameters import Architecture, TransformerParameters, tensors
 from optimized.training import label_smoothed_loss, trainable
 from optimized.transformer import transformer
-from properties.copy_reverse import END, START, Sentences, Task, draw
+from properties.copy_reverse import EOS, BOS, Sentences, Task, draw
 from properties.implementations.weights import save, to_reference
 from reference.generation import generate as generate_step_by_step
 from reference.parameters import Architecture as ReferenceArchitecture
@@ -43,10 +43,10 @@ def batches(seed: int, steps: int) -> Iterator[Sentences]:
 
 
 def loss_on(batch: Sentences, parameters: TransformerParameters) -> torch.Tensor:
-    """How far the model's next words are from the right ones."""
-    source, source_real, given = (torch.from_numpy(X) for X in (batch.source, batch.source_real, batch.given))
-    logits = transformer(source, given, parameters, ARCHITECTURE, source_real)
-    return label_smoothed_loss(logits, torch.from_numpy(batch.target), torch.from_numpy(batch.target_real))
+    """How far the model's next tokens are from the right ones."""
+    source, source_mask, given = (torch.from_numpy(X) for X in (batch.source, batch.source_mask, batch.given))
+    logits = transformer(source, given, parameters, ARCHITECTURE, source_mask)
+    return label_smoothed_loss(logits, torch.from_numpy(batch.target), torch.from_numpy(batch.target_mask))
 
 
 def train(seed: int, steps: int) -> TransformerParameters:
@@ -67,18 +67,18 @@ def train(seed: int, steps: int) -> TransformerParameters:
 
 def write(asked: Sentences, parameters: TransformerParameters) -> np.ndarray:
     """What the model makes of these sources."""
-    source, real = torch.from_numpy(asked.source), torch.from_numpy(asked.source_real)
+    source, real = torch.from_numpy(asked.source), torch.from_numpy(asked.source_mask)
     length = asked.target.shape[1]
-    return generate(source, parameters, ARCHITECTURE, start=START, end=END, length=length, source_real=real).numpy()
+    return generate(source, parameters, ARCHITECTURE, bos=BOS, eos=EOS, length=length, source_mask=real).numpy()
 
 
 def oracle_agrees(asked: Sentences, written: np.ndarray, parameters: TransformerParameters) -> int:
-    """How many of these rows the oracle writes word for word like the fast implementation."""
+    """How many of these rows the oracle writes token by token like the fast implementation."""
     weights, architecture = to_reference(parameters), ReferenceArchitecture(h=ARCHITECTURE.h)
     agreeing = 0
-    for source, real, words in zip(asked.source, asked.source_real, written, strict=True):
-        own = generate_step_by_step(source, weights, architecture, start=START, end=END, length=len(words), source_real=real)
-        agreeing += np.array_equal(own, words[: len(own)]) and bool((words[len(own) :] == END).all())
+    for source, real, words in zip(asked.source, asked.source_mask, written, strict=True):
+        own = generate_step_by_step(source, weights, architecture, bos=BOS, eos=EOS, length=len(words), source_mask=real)
+        agreeing += np.array_equal(own, words[: len(own)]) and bool((words[len(own) :] == EOS).all())
     return agreeing
 
 
@@ -92,7 +92,7 @@ def main(arguments: list[str]) -> int:
 
     torch.set_num_threads(1)  # matrices this small gain nothing from more, and sums are taken in the same order everywhere
     begun = time.perf_counter()
-    print(f"seed {chosen.seed}, {chosen.steps} steps of {BATCH} sentences")
+    print(f"seed {chosen.seed}, {chosen.steps} steps of {BATCH} sequences")
     parameters = train(chosen.seed, chosen.steps)
     print(f"trained in {time.perf_counter() - begun:.0f} s")
 
@@ -101,7 +101,7 @@ def main(arguments: list[str]) -> int:
     assert not seen & asked.questions(), "asked what was taught"
     written = write(asked, parameters)
     right = int(asked.written_exactly(written).sum())
-    print(f"{right} of {ASKED} sentences it never saw are written exactly ({len(seen)} different ones were taught)")
+    print(f"{right} of {ASKED} sequences it never saw are written exactly ({len(seen)} different ones were taught)")
 
     agreeing = oracle_agrees(asked.first(ASKED_OF_THE_ORACLE), written[:ASKED_OF_THE_ORACLE], parameters)
     print(f"the oracle writes {agreeing} of {ASKED_OF_THE_ORACLE} alike")

@@ -6,12 +6,12 @@ a training framework.
 
 Legend of shapes, used in every signature:
 
-    ...      batch axes, usually one                        d_model  features of a word (512)
-    b        sentences of a batch, where there is just one   d_k      features of a query or key inside one head (64)
-    n        words of the sequence that asks (queries)      d_v      features of a value inside one head (64)
-    m        words of the sequence that answers (keys)      d_ff     hidden units of the feed-forward step (2048)
-    h        heads (8)                                      vocab    words of the dictionary
+    ...      batch axes, usually one                        d_model  features of a token (512)
+    b        sequences of a batch, where there is just one   d_k      features of a query or key inside one head (64)
+    n        tokens of the sequence that asks (queries)      d_v      features of a value inside one head (64)
+    m        tokens of the sequence that answers (keys)      d_ff     hidden units of the feed-forward step (2048)
+    h        heads (8)                                      vocab    tokens of the vocabulary
 
-A mask is boolean, True means *may look*, and it need only be broadcastable to (b, h, n, m). A query that may look nowhere
+A mask is boolean, True means *attend*, and it need only be broadcastable to (b, h, n, m). A query that is fully masked
 receives zeros.
 """

@@ -1,4 +1,4 @@
-"""Scaled dot-product attention: the only step where words exchange information.
+"""Scaled dot-product attention: the only step where tokens exchange information.
 
     Attention(Q, K, V) = softmax(Q Kᵀ / √d_k) V
 
@@ -28,9 +28,9 @@ def attention(
     mask: Bool[Tensor, "..."] | None = None,
     causal: bool = False,
 ) -> Float[Tensor, "... n d_v"]:
-    """All sentences and heads in one call, fused where the mask permits; `causal` adds the causal rule to `mask`.
+    """All sequences and heads in one call, fused where the mask permits; `causal` adds the causal rule to `mask`.
 
-    A query that may look nowhere receives zeros. Finite numbers behind a mask, however large, change no bit of the result.
+    A query that is fully masked receives zeros. Finite numbers behind a mask, however large, change no bit of the result.
     """
     empty = 0 in (*Q.shape, *K.shape, *V.shape)
     if causal and (empty or mask is not None or not _kernel_replaces_scores(Q, K, V)):
@@ -45,13 +45,13 @@ def attention(
 
 
 def _kernel_replaces_scores(Q: Tensor, K: Tensor, V: Tensor) -> bool:
-    """Whether torch has a fused kernel for these that puts −∞ in place of later words' scores (others add it)."""
+    """Whether torch has a fused kernel for these that puts −∞ in place of later tokens' scores (others add it)."""
     dense = all(X.dim() == 4 and X.stride(-1) == 1 for X in (Q, K, V))
     return Q.device.type == "cpu" and dense and Q.shape[:2] == K.shape[:2] == V.shape[:2] and K.shape[-1] == V.shape[-1]
 
 
 def _with_hidden_keys(Q: Tensor, K: Tensor, V: Tensor, mask: Tensor) -> Tensor:
-    """Fused, for a mask (…, 1, m): hidden keys are emptied, and who may look nowhere looks at values that are emptied as well."""
+    """Fused, for a mask (…, 1, m): hidden keys are emptied, and who is fully masked looks at values that are emptied as well."""
     blind = ~mask.any(dim=-1, keepdim=True)
     K = K.masked_fill(~mask.mT, 0.0)
     V = V.masked_fill(blind, 0.0)

@@ -1,7 +1,7 @@
-"""The K/V cache: what the decoder need not compute again while a batch of targets grows word by word.
+"""The K/V cache: what the decoder need not compute again while a batch of targets grows token by token.
 
-The keys and values of words already read are kept in memory allocated beforehand; those of the encoder's output are computed
-once. All rows of a cache have read the same number of words. The oracle has no such file: it recomputes everything.
+The keys and values of tokens already read are kept in memory allocated beforehand; those of the encoder's output are computed
+once. All rows of a cache have read the same number of tokens. The oracle has no such file: it recomputes everything.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from optimized.multi_head import KeysAndValues
 
 @dataclass
 class Cache:
-    """One entry per decoder layer: `own` (b, h, capacity, d_k), of which `length` words are in use, and `memory` (b, h, m, d_k)."""
+    """One entry per decoder layer: `own` (b, h, capacity, d_k), `length` tokens of it in use, and `memory` (b, h, m, d_k)."""
 
     own: list[KeysAndValues]
     memory: list[KeysAndValues]
@@ -23,17 +23,17 @@ class Cache:
     length: int = 0
 
     @classmethod
-    def of(cls, memory: list[KeysAndValues], source_real: Bool[Tensor, "b m"], capacity: int) -> "Cache":
-        """An empty cache with room for `capacity` words (more is made when needed)."""
+    def of(cls, memory: list[KeysAndValues], source_mask: Bool[Tensor, "b m"], capacity: int) -> "Cache":
+        """An empty cache with room for `capacity` tokens (more is made when needed)."""
 
         def room(offered: Tensor) -> Tensor:
             b, h, _, width = offered.shape
             return offered.new_empty(b, h, max(capacity, 1), width)
 
-        return cls([(room(K), room(V)) for K, V in memory], memory, source_real[:, None, None, :])
+        return cls([(room(K), room(V)) for K, V in memory], memory, source_mask[:, None, None, :])
 
     def keep(self, layer: int, new: KeysAndValues) -> KeysAndValues:
-        """Write what new words offer behind what is known in this layer, and give back all of it.
+        """Write what new tokens offer behind what is known in this layer, and give back all of it.
 
         `length` stays: it moves once for all layers, when the last has kept its part.
         """
@@ -45,9 +45,9 @@ class Cache:
         return K[..., :end, :], V[..., :end, :]
 
     def rollback(self, length: int) -> None:
-        """Forget all words but the first `length`. Raises ValueError for more words than there are."""
+        """Forget all tokens but the first `length`. Raises ValueError for more tokens than there are."""
         if not 0 <= length <= self.length:
-            raise ValueError(f"length: expected 0 to {self.length} (the words read so far), got {length}")
+            raise ValueError(f"length: expected 0 to {self.length} (the tokens read so far), got {length}")
         self.length = length
 
     def take(self, rows: Int[Tensor, " rows"]) -> None:
@@ -62,10 +62,10 @@ class Cache:
     def join(self, other: "Cache") -> None:
         """Take over the rows of `other` behind one's own. Raises ValueError unless both are as long and their sources as wide."""
         if other.length != self.length:
-            raise ValueError(f"other: expected a cache that has read {self.length} words, got one that has read {other.length}")
+            raise ValueError(f"other: expected a cache that has read {self.length} tokens, got one that has read {other.length}")
         widths = self.memory_mask.shape[-1], other.memory_mask.shape[-1]
         if widths[0] != widths[1]:
-            raise ValueError(f"other: expected sources filled up to {widths[0]} words, got {widths[1]}")
+            raise ValueError(f"other: expected sources filled up to {widths[0]} tokens, got {widths[1]}")
 
         def used(offered: Tensor) -> Tensor:
             return offered[..., : self.length, :]
@@ -83,7 +83,7 @@ class Cache:
         return other
 
     def _reserve(self, words: int) -> None:
-        """Make room for so many words, if there is not enough: at least twice as much as there was."""
+        """Make room for so many tokens, if there is not enough: at least twice as much as there was."""
         capacity = self.own[0][0].shape[-2]
         if words <= capacity:
             return

@@ -13,7 +13,7 @@ from torch import Tensor
 from optimized.cache import Cache
 from optimized.feed_forward import feed_forward
 from optimized.mask import causal_mask
-from optimized.multi_head import KeysAndValues, keys_and_values, look_at
+from optimized.multi_head import KeysAndValues, attend, keys_and_values
 from optimized.parameters import PAPER, Architecture, DecoderLayerParameters, NormParameters
 from optimized.residual_norm import layer_norm, residual_norm
 
@@ -28,20 +28,20 @@ def _layer(
     memory_mask: Tensor | None,
     causal: bool,
 ) -> Tensor:
-    """The three sublayers, with a cache or without: `past` says what the words of X may look back at."""
+    """The three sublayers, with a cache or without: `past` says what the tokens of X may attend back at."""
 
     def look_back(X: Tensor) -> Tensor:
-        return look_at(X, past(X), parameters.self_attention, architecture.h, mask, causal)
+        return attend(X, past(X), parameters.self_attention, architecture.h, mask, causal)
 
     def look_at_source(X: Tensor) -> Tensor:
-        return look_at(X, memory, parameters.cross_attention, architecture.h, memory_mask)
+        return attend(X, memory, parameters.cross_attention, architecture.h, memory_mask)
 
-    def think(X: Tensor) -> Tensor:
+    def ffn(X: Tensor) -> Tensor:
         return feed_forward(X, parameters.feed_forward, architecture.activation)
 
     X = residual_norm(X, look_back, parameters.norm_1, architecture.eps, architecture.norm)
     X = residual_norm(X, look_at_source, parameters.norm_2, architecture.eps, architecture.norm)
-    return residual_norm(X, think, parameters.norm_3, architecture.eps, architecture.norm)
+    return residual_norm(X, ffn, parameters.norm_3, architecture.eps, architecture.norm)
 
 
 def decoder_layer(
@@ -83,7 +83,7 @@ def continue_decoder(
     architecture: Architecture = PAPER,
     final_norm: NormParameters | None = None,
 ) -> Float[Tensor, "b n d_model"]:
-    """Only the n new words are computed; what they look back at comes from `cache`, which remembers them too afterwards."""
+    """Only the n new tokens are computed; what they look back at comes from `cache`, which remembers them too afterwards."""
     n, known = X.shape[-2], cache.length
     mask = causal_mask(known + n, device=X.device)[known:] if known and n > 1 else None
     for i, layer in enumerate(layers):

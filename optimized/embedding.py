@@ -1,4 +1,4 @@
-"""Embedding: each word becomes a row of features.
+"""Embedding: each token becomes a row of features.
 
     X_t = √d_model · table[token_t]
 
@@ -17,13 +17,15 @@ def embedding(
     table: Float[Tensor, "vocab d_model"],
     scale: bool = True,
 ) -> Float[Tensor, "... n d_model"]:
-    """A whole batch is looked up at once: the same word gets the same row wherever it stands.
+    """A whole batch is looked up at once: the same token gets the same row wherever it stands.
 
     Raises ValueError for a token outside 0 … vocab − 1.
     """
     vocab, d_model = table.shape
     outside = (tokens < 0) | (tokens >= vocab)
     if outside.any():
-        raise ValueError(f"tokens: expected ids from 0 to {vocab - 1} (the dictionary has {vocab} words), got {tokens[outside][0]}")
+        raise ValueError(
+            f"tokens: expected ids from 0 to {vocab - 1} (the vocabulary has {vocab} tokens), got {tokens[outside][0]}"
+        )
     rows = F.embedding(tokens, table)
     return rows * math.sqrt(d_model) if scale else rows

@@ -20,16 +20,16 @@ def encoder_layer(
     architecture: Architecture = PAPER,
     mask: Bool[Tensor, "..."] | None = None,
 ) -> Float[Tensor, "... n d_model"]:
-    """Whole batches, under a mask of their own each: every word looks where it may, then thinks for itself."""
+    """Whole batches, under a mask of their own each: every token looks where it may, then thinks for itself."""
 
     def attend(X: Tensor) -> Tensor:
         return multi_head(X, X, parameters.self_attention, architecture.h, mask)
 
-    def think(X: Tensor) -> Tensor:
+    def ffn(X: Tensor) -> Tensor:
         return feed_forward(X, parameters.feed_forward, architecture.activation)
 
     X = residual_norm(X, attend, parameters.norm_1, architecture.eps, architecture.norm)
-    return residual_norm(X, think, parameters.norm_2, architecture.eps, architecture.norm)
+    return residual_norm(X, ffn, parameters.norm_2, architecture.eps, architecture.norm)
 
 
 def encoder(

@@ -1,4 +1,4 @@
-"""Feed-forward: the step where every feature of a word can influence every other; each word by itself.
+"""Feed-forward: the step where every feature of a token can influence every other; each token by itself.
 
     FFN(x) = max(0, x W_1 + b_1) W_2 + b_2
 

@@ -1,6 +1,6 @@
-"""Generation: take the likeliest next word, append it, go round again.
+"""Generation: take the likeliest next token, append it, go round again.
 
-Greedy decoding with a K/V cache: each word is computed once. Beam search and sampling are not here, but a `Writer` has what
+Greedy decoding with a K/V cache: each token is computed once. Beam search and sampling are not here, but a `Writer` has what
 they would need: its rows can be taken back, copied and reordered.
 """
 
@@ -14,14 +14,14 @@ from optimized.embedding import embedding
 from optimized.multi_head import keys_and_values
 from optimized.parameters import PAPER, Architecture, TransformerParameters
 from optimized.positional_encoding import add_positions
-from optimized.transformer import encode, score_words
+from optimized.transformer import encode, project_to_vocab
 
 
 class Writer:
-    """A batch of targets in the making: it reads words, remembers what it read, and scores the word that follows.
+    """A batch of targets in the making: it reads tokens, remembers what it read, and scores the token that follows.
 
-    Every row has its own source and all rows have read `length` words. The answers are those of
-    `optimized.transformer.transformer` on the words of each row so far, but for rounding. No gradients: writing is not training.
+    Every row has its own source and all rows have read `length` tokens. The answers are those of
+    `optimized.transformer.transformer` on the tokens of each row so far, but for rounding. No gradients: writing is not training.
     """
 
     def __init__(
@@ -29,42 +29,42 @@ class Writer:
         source: Int[Tensor, "b m"],
         parameters: TransformerParameters,
         architecture: Architecture = PAPER,
-        source_real: Bool[Tensor, "b m"] | None = None,
+        source_mask: Bool[Tensor, "b m"] | None = None,
         capacity: int = 64,
     ) -> None:
         self.parameters, self.architecture, self.capacity = parameters, architecture, capacity
-        self.reset(source, source_real)
+        self.reset(source, source_mask)
 
     @property
     def length(self) -> int:
-        """How many words every row has read."""
+        """How many tokens every row has read."""
         return self.cache.length
 
     @torch.no_grad()
-    def reset(self, source: Int[Tensor, "b m"], source_real: Bool[Tensor, "b m"] | None = None) -> None:
+    def reset(self, source: Int[Tensor, "b m"], source_mask: Bool[Tensor, "b m"] | None = None) -> None:
         """Start anew with other sources, as many and as wide as they may be."""
-        M = encode(source, self.parameters, self.architecture, source_real)
+        M = encode(source, self.parameters, self.architecture, source_mask)
         memory = [keys_and_values(M, layer.cross_attention, self.architecture.h) for layer in self.parameters.decoder]
-        real = torch.ones_like(source, dtype=torch.bool) if source_real is None else source_real
+        real = torch.ones_like(source, dtype=torch.bool) if source_mask is None else source_mask
         self.cache = Cache.of(memory, real, self.capacity)
 
     @torch.no_grad()
     def prefill(self, words: Int[Tensor, "b n"]) -> Float[Tensor, "b n vocab"]:
-        """Read n words more in every row at once, and score the word after each of them."""
+        """Read n tokens more in every row at once, and score the token after each of them."""
         if words.shape[-1] == 0:
-            raise ValueError("words: expected at least one word, got an empty sequence")
+            raise ValueError("tokens: expected at least one token, got an empty sequence")
         if len(words) != len(self.cache.memory_mask):
-            raise ValueError(f"words: expected a row for each of {len(self.cache.memory_mask)} sources, got {len(words)}")
+            raise ValueError(f"tokens: expected a row for each of {len(self.cache.memory_mask)} sources, got {len(words)}")
         X = add_positions(embedding(words, self.parameters.target_embedding, self.architecture.scale_embedding), self.length)
         X = continue_decoder(X, self.cache, self.parameters.decoder, self.architecture, self.parameters.decoder_norm)
-        return score_words(X, self.parameters)
+        return project_to_vocab(X, self.parameters)
 
     def step(self, words: Int[Tensor, " b"]) -> Float[Tensor, "b vocab"]:
-        """Read one word more in every row, and score the word after it."""
+        """Read one token more in every row, and score the token after it."""
         return self.prefill(words[:, None])[:, 0]
 
     def rollback(self, length: int) -> None:
-        """Forget all words but the first `length` of every row."""
+        """Forget all tokens but the first `length` of every row."""
         self.cache.rollback(length)
 
     def reorder(self, rows: Int[Tensor, " rows"]) -> None:
@@ -77,7 +77,7 @@ class Writer:
         self.cache.take(all_rows[~torch.isin(all_rows, rows)])
 
     def join(self, other: "Writer") -> None:
-        """Take over the rows of `other`, as many words long and with sources as wide, behind one's own."""
+        """Take over the rows of `other`, as many tokens long and with sources as wide, behind one's own."""
         self.cache.join(other.cache)
 
     def copy(self) -> "Writer":
@@ -94,23 +94,23 @@ def generate(
     parameters: TransformerParameters,
     architecture: Architecture = PAPER,
     *,
-    start: int,
-    end: int,
+    bos: int,
+    eos: int,
     length: int,
-    source_real: Bool[Tensor, "b m"] | None = None,
+    source_mask: Bool[Tensor, "b m"] | None = None,
 ) -> Int[Tensor, "b length"]:
-    """All rows at once, with a cache: up to `length` words after `start`; a row that has written `end` is filled up with it.
+    """All rows at once, with a cache: up to `length` tokens after `start`; a row that has written `end` is filled up with it.
 
-    Of equal logits the first word wins.
+    Of equal logits the first token wins.
     """
-    writer = Writer(source, parameters, architecture, source_real, capacity=length)
-    written = torch.full((len(source), length), end, device=source.device)
-    words = torch.full((len(source),), start, device=source.device)
+    writer = Writer(source, parameters, architecture, source_mask, capacity=length)
+    written = torch.full((len(source), length), eos, device=source.device)
+    words = torch.full((len(source),), bos, device=source.device)
     going = torch.ones(len(source), dtype=torch.bool, device=source.device)
     for i in range(length):
-        words = torch.where(going, writer.step(words).argmax(dim=-1), end)
+        words = torch.where(going, writer.step(words).argmax(dim=-1), eos)
         written[:, i] = words
-        going = going & (words != end)
+        going = going & (words != eos)
         if not going.any():
             break
     return written

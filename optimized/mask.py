@@ -1,6 +1,6 @@
-"""Masks: what a word may look at. True means *may look*.
+"""Masks: what a token may attend to. True means *attend*.
 
-    scores_ij ← scores_ij where word i may look at word j, −∞ elsewhere
+    scores_ij ← scores_ij where token i may attend to token j, −∞ elsewhere
 
 Vaswani et al. (2017), section 3.2.3.
 """
@@ -11,13 +11,13 @@ from torch import Tensor
 
 
 def causal_mask(n: int, m: int | None = None, device: torch.device | str | None = None) -> Bool[Tensor, "n m"]:
-    """Made on the device where it is used. Word i sees itself and what came before; both sequences begin at the same word."""
+    """Made on the device where it is used. Word i sees itself and what came before; both sequences begin at the same token."""
     m = n if m is None else m
     return torch.arange(m, device=device) <= torch.arange(n, device=device)[:, None]
 
 
 def padding_mask(real: Bool[Tensor, "b m"], n: int = 1) -> Bool[Tensor, "b 1 n m"]:
-    """One row of the mask stands for all heads and all n words, without a copy: they may look at the `real` words alone."""
+    """One row of the mask stands for all heads and all n tokens, without a copy: they may attend to the `real` tokens alone."""
     return real[:, None, None, :].expand(-1, 1, n, -1)
 
 

@@ -17,7 +17,7 @@ KeysAndValues = tuple[Float[Tensor, "... h m d_k"], Float[Tensor, "... h m d_v"]
 
 
 def split_heads(X: Float[Tensor, "... n d_model"], h: int) -> Float[Tensor, "... h n d_k"]:
-    """A view, no loop: the heads become an axis in front of the words; head i is columns d_k·i … d_k·(i+1) − 1.
+    """A view, no loop: the heads become an axis in front of the tokens; head i is columns d_k·i … d_k·(i+1) − 1.
 
     Raises ValueError when h does not divide the number of features.
     """
@@ -40,13 +40,13 @@ def linear(
 
 
 def keys_and_values(M: Float[Tensor, "... m d_model"], parameters: MultiHeadParameters, h: int) -> KeysAndValues:
-    """What the words of M offer to be looked at by: the part of the step that a cache can keep."""
+    """What the tokens of M offer to be looked at by: the part of the step that a cache can keep."""
     K = split_heads(linear(M, parameters.W_K, parameters.b_K), h)
     V = split_heads(linear(M, parameters.W_V, parameters.b_V), h)
     return K, V
 
 
-def look_at(
+def attend(
     X: Float[Tensor, "... n d_model"],
     offered: KeysAndValues,
     parameters: MultiHeadParameters,
@@ -54,7 +54,7 @@ def look_at(
     masks: Bool[Tensor, "..."] | None = None,
     causal: bool = False,
 ) -> Float[Tensor, "... n d_model"]:
-    """The rest of the step: the words of X ask, and what the heads found is mixed."""
+    """The rest of the step: the tokens of X ask, and what the heads found is mixed."""
     Q = split_heads(linear(X, parameters.W_Q, parameters.b_Q), h)
     heads = attention(Q, *offered, masks, causal)
     return linear(concat_heads(heads), parameters.W_O, parameters.b_O)
@@ -69,4 +69,4 @@ def multi_head(
     causal: bool = False,
 ) -> Float[Tensor, "... n d_model"]:
     """One matrix product projects for all heads, one call attends for all; `masks` may differ from head to head."""
-    return look_at(X, keys_and_values(M, parameters, h), parameters, h, masks, causal)
+    return attend(X, keys_and_values(M, parameters, h), parameters, h, masks, causal)

@@ -1,4 +1,4 @@
-"""Positional encoding: where a word stands, as sines and cosines of its position.
+"""Positional encoding: where a token stands, as sines and cosines of its position.
 
     PE[p, 2i]   = sin(p · ω_i)
     PE[p, 2i+1] = cos(p · ω_i)        ω_i = 10000^(−2i / d_model)
@@ -26,7 +26,7 @@ def positional_encoding(
 
 
 def add_positions(X: Float[Tensor, "... n d_model"], first: int = 0) -> Float[Tensor, "... n d_model"]:
-    """One encoding serves the whole batch, and X may be the words from place `first` on, as generation reads them."""
+    """One encoding serves the whole batch, and X may be the tokens from place `first` on, as generation reads them."""
     n, d_model = X.shape[-2:]
     positions = torch.arange(first, first + n, device=X.device)
     return X + positional_encoding(positions, d_model, X.dtype)

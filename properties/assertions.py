@@ -10,24 +10,24 @@ import numpy as np
 from properties.error_budget.budgets import COPIES, budget
 from properties.implementations.contract import in_force
 from properties.implementations.conventions import posed
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 from properties.implementations.oracle import oracle
 from properties.inputs.parameters import Call
 from properties.verdicts import ClaimBroken, record
 from reports.records import Verdict
 
 
-def assert_rounding_only(subject: Subject, step: str, got: np.ndarray, *args: Any, **kwargs: Any) -> None:
-    """`got` differs from the oracle's step(*args, **kwargs) by what rounding allows the subject, and by nothing else.
+def assert_rounding_only(impl: Impl, step: str, got: np.ndarray, *args: Any, **kwargs: Any) -> None:
+    """`got` differs from the oracle's step(*args, **kwargs) by what rounding allows the implementation, and by nothing else.
 
     Raises ClaimBroken, and records what was compared. An answer of the oracle's own that equals the oracle's is not counted.
     """
     if step in COPIES:
         assert_identical(got, oracle(step, *args, **kwargs), step)
         return
-    args = posed(step, args, subject.conventions)
-    allowed = budget(step, *args, contract=in_force(subject), **kwargs)
-    if subject.name == "reference" and np.array_equal(got, allowed.exact, equal_nan=True):
+    args = posed(step, args, impl.conventions)
+    allowed = budget(step, *args, contract=in_force(impl), **kwargs)
+    if impl.name == "reference" and np.array_equal(got, allowed.exact, equal_nan=True):
         record.current.with_itself += 1
         return
     score = allowed.score(got)
@@ -62,24 +62,24 @@ def assert_at_most(value: float, bound: float, what: str) -> None:
 
 
 def taught(call: Call, written: np.ndarray) -> Call:
-    """The call of `transformer` in which the target is what was written, word for word, behind the start word."""
-    source, source_real = call.args
-    start = np.full((len(written), 1), call.kwargs["start"])
-    choices = {name: value for name, value in call.kwargs.items() if name not in ("start", "end", "length")}
-    return Call((source, np.concatenate([start, written[:, :-1]], axis=1), source_real), choices)
+    """The call of `transformer` in which the target is what was written, token by token, behind the start token."""
+    source, source_mask = call.args
+    bos = np.full((len(written), 1), call.kwargs["bos"])
+    choices = {name: value for name, value in call.kwargs.items() if name not in ("bos", "eos", "length")}
+    return Call((source, np.concatenate([bos, written[:, :-1]], axis=1), source_mask), choices)
 
 
 def chosen(call: Call, written: np.ndarray) -> np.ndarray:
-    """Which of the written words were chosen: all up to and with a row's own end word. (b, length), True = chosen."""
-    ended = np.cumsum(written == call.kwargs["end"], axis=1)
-    return (ended == 0) | ((ended == 1) & (written == call.kwargs["end"]))
+    """Which of the written tokens were chosen: all up to and with a row's own end token. (b, length), True = chosen."""
+    ended = np.cumsum(written == call.kwargs["eos"], axis=1)
+    return (ended == 0) | ((ended == 1) & (written == call.kwargs["eos"]))
 
 
-def assert_greedy(subject: Any, call: Call, written: np.ndarray, logits: np.ndarray | None = None) -> None:
-    """Every chosen word has the largest of these logits (the oracle's, if none are given), or one that rounding can make largest.
+def assert_greedy(impl: Any, call: Call, written: np.ndarray, logits: np.ndarray | None = None) -> None:
+    """Every chosen token has the largest of these logits (the oracle's, if none are given), or one that rounding can make largest.
 
-    The model is taught the words written so far, so one word chosen by a hair does not condemn those that follow it. Where a
-    written word is not the winner, the nearest logits in which it is must lie within the budget of the true ones.
+    The model is taught the tokens written so far, so one token chosen by a hair does not condemn those that follow it. Where a
+    written token is not the winner, the nearest logits in which it is must lie within the budget of the true ones.
     """
     teaching = taught(call, written)
     logits = oracle("transformer", *teaching.args, **teaching.kwargs) if logits is None else logits
@@ -88,7 +88,7 @@ def assert_greedy(subject: Any, call: Call, written: np.ndarray, logits: np.ndar
     is_written = np.arange(logits.shape[-1]) == written[..., None]
     nearest = np.where(chosen(call, written)[..., None], np.where(is_written, tie, np.minimum(logits, tie)), logits)
 
-    assert_rounding_only(subject, "transformer", nearest, *teaching.args, **teaching.kwargs)
+    assert_rounding_only(impl, "transformer", nearest, *teaching.args, **teaching.kwargs)
 
 
 def _is_nan(values: np.ndarray) -> np.ndarray:

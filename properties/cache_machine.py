@@ -1,7 +1,7 @@
 """A machine that drives the K/V cache of any implementation, and knows what each answer must be.
 
-Its model is the oracle recomputing from scratch: a branch is a source, the words each row has read, and the logits that were
-answered for them. After every rule the program so far is played anew, on a new cache, and each branch asked two words more;
+Its model is the oracle recomputing from scratch: a branch is a source, the tokens each row has read, and the logits that were
+answered for them. After every rule the program so far is played anew, on a new cache, and each branch asked two tokens more;
 so every rule is judged at once, a failure comes with a program that stands for itself, and that program is made short by leaving
 operations out (`counterexample.cache_programs`): Hypothesis, which knows nothing of what they mean, took minutes and left more of
 them.
@@ -21,23 +21,23 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from properties.assertions import assert_identical, assert_rounding_only
 from properties.counterexample.cache_programs import Branch, Played, Program, followed, shorter
 from properties.implementations.cached import OPTIONAL
-from properties.implementations.impl import Subject
-from properties.inputs.parameters import SEEDS, Call, Nested, choices, few_bits, real_words, sentences, sizes
-from properties.verdicts import CandidateCrash, CandidateError, CandidateTimeout, ClaimBroken, record
+from properties.implementations.impl import Impl
+from properties.inputs.parameters import SEEDS, Call, Nested, choices, dyadic, real_words, sentences, sizes
+from properties.verdicts import ClaimBroken, ImplementationCrash, ImplementationError, ImplementationTimeout, record
 
-WRONG = (ClaimBroken, CandidateError, CandidateCrash, CandidateTimeout)
+WRONG = (ClaimBroken, ImplementationError, ImplementationCrash, ImplementationTimeout)
 
 BRANCHES = st.integers(0, 2)
 CHUNKS = st.integers(1, 3)
 CHANGES = (*OPTIONAL, "request")  # a second request is nothing that a cache could lack
-MOST_BRANCHES, MOST_ROWS, MOST_WORDS = 3, 4, 12  # the probe's words come on top
-TURNS = 2  # words that each branch is asked after a rule
+MOST_BRANCHES, MOST_ROWS, MOST_WORDS = 3, 4, 12  # the probe's tokens come on top
+TURNS = 2  # tokens that each branch is asked after a rule
 MOST_PLAYED, MOST_SECONDS = 500, 20.0  # of shorter programs that are tried in place of one that shows a fault
 
 
 @st.composite
 def cache_starts(draw: st.DrawFn) -> Call:
-    """A source and a whole model: one to three rows, one or two layers a side, source words that may not be real.
+    """A source and a whole model: one to three rows, one or two layers a side, source tokens that may not be real.
 
     All weights come from one seed, so that shrinking is about the program.
     """
@@ -53,7 +53,7 @@ def seeded_model(seed: int, d_model: int, d_ff: int, *, source_vocab: int, vocab
     rng = np.random.default_rng(seed)
 
     def some(*shape: int) -> np.ndarray:
-        return few_bits(int(rng.integers(2, 2**31)), shape)
+        return dyadic(int(rng.integers(2, 2**31)), shape)
 
     def heads() -> Nested:
         return {f"W_{k}": some(d_model, d_model) for k in "QKVO"} | {f"b_{k}": some(d_model) for k in "QKVO"}
@@ -86,18 +86,18 @@ class CacheMachine(RuleBasedStateMachine):
     runs must see many of their pairs.
     """
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, impl: Impl) -> None:
         super().__init__()
-        self.subject = subject
+        self.impl = impl
         self.program: Program = []
         self.touched: set[int] = set()  # the branches that the last rule changed
-        self.probes: dict[int, np.ndarray] = {}  # what every branch last answered to the words of the probe
+        self.probes: dict[int, np.ndarray] = {}  # what every branch last answered to the tokens of the probe
         self.changes: dict[str, Callable[[int, np.random.Generator], None]] = {name: getattr(self, f"_{name}") for name in CHANGES}
 
     @initialize(start=cache_starts(), k=st.sampled_from((2, 6, 3, 4, 9, 1)), seed=SEEDS)
     def start(self, start: Call, k: int, seed: int) -> None:
-        """A cache over these sources, of this model, which reads its first words."""
-        self.cache = CacheOf(self.subject, start.kwargs)
+        """A cache over these sources, of this model, which reads its first tokens."""
+        self.cache = CacheOf(self.impl, start.kwargs)
         self.source, self.real = start.args
         self.branches = self.cache.unread(self.source, self.real)
         offered = self.cache.played(self.source, self.real, [])["operations"]
@@ -109,7 +109,7 @@ class CacheMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(branch.words.shape[1] + 3 <= MOST_WORDS for branch in self.branches))
     @rule(branch=BRANCHES, k=CHUNKS, seed=SEEDS, at_once=st.booleans())
     def read(self, branch: int, k: int, seed: int, at_once: bool) -> None:
-        """Read k words more: a prompt in chunks, or step by step."""
+        """Read k tokens more: a prompt in chunks, or step by step."""
         which = chosen(branch, [i for i, each in enumerate(self.branches) if each.words.shape[1] + 3 <= MOST_WORDS])
         words = self.some_words(np.random.default_rng(seed) if seed else None, len(self.branches[which].words), k)
         for part in [words] if at_once else [words[:, i] for i in range(k)]:
@@ -138,7 +138,7 @@ class CacheMachine(RuleBasedStateMachine):
         return [name for name in self.changes if not senseless.get(name)]
 
     def _rollback(self, which: int, rng: np.random.Generator) -> None:
-        """Forget the last word, or several of them, or all."""
+        """Forget the last token, or several of them, or all."""
         n = self.branches[which].words.shape[1]
         self.do(which, "rollback", int(rng.choice([n - 1, rng.integers(0, n), 0], p=[0.4, 0.5, 0.1])))
 
@@ -152,7 +152,7 @@ class CacheMachine(RuleBasedStateMachine):
         self.do(which, "leave", rng.integers(0, len(self.branches[which].words), 1))
 
     def _join(self, which: int, rng: np.random.Generator) -> None:
-        """A row with a source of its own, which has read as many words elsewhere, comes in."""
+        """A row with a source of its own, which has read as many tokens elsewhere, comes in."""
         old = self.branches[which]
         source, real = self.some_source(rng, 1, old.source.shape[1])
         self.do(which, "join", source, real, self.some_words(rng, 1, old.words.shape[1]))
@@ -183,9 +183,9 @@ class CacheMachine(RuleBasedStateMachine):
 
     @invariant()
     def what_is_answered_is_the_whole_models(self) -> None:
-        """In every branch, two words more are answered as they must be: see the three laws below, each called by its name.
+        """In every branch, two tokens more are answered as they must be: see the three laws below, each called by its name.
 
-        The branches take turns, each with words of its own as far as the dictionary goes: what one writes must not be what
+        The branches take turns, each with tokens of its own as far as the vocabulary goes: what one writes must not be what
         another reads.
         """
         order = sorted(range(len(self.branches)), key=lambda which: which not in self.touched)
@@ -193,37 +193,37 @@ class CacheMachine(RuleBasedStateMachine):
         program = [*self.program, *asked]
         branches = self.cache.after(self.source, self.real, program)
         for i, which in enumerate(order, start=1):
-            with showing(program[: len(program) - len(order) + i]):  # as far as this branch's last word
+            with showing(program[: len(program) - len(order) + i]):  # as far as this branch's last token
                 more = branches[which].logits[:, -TURNS:]
                 if which in self.touched:
                     self.cache.answers_are_the_whole_models(branches[which])
                 else:
-                    assert_identical(more, self.probes[which], f"words more in branch {which}, which nothing was done to")
+                    assert_identical(more, self.probes[which], f"tokens more in branch {which}, which nothing was done to")
                 self.probes[which] = more
         self.touched.clear()
 
     def probe(self, which: int, turn: int) -> np.ndarray:
-        """The word that all rows of a branch are asked when it is its turn."""
+        """The token that all rows of a branch are asked when it is its turn."""
         return np.full(len(self.branches[which].words), (1 + which + turn) % self.cache.vocab)
 
     # ---- what is drawn ----
 
     def some_words(self, rng: np.random.Generator | None, b: int, k: int) -> np.ndarray:
-        """Words of the target's dictionary; None gives the first, repeated."""
+        """Tokens of the target's dictionary; None gives the first, repeated."""
         return np.zeros((b, k), dtype=np.int64) if rng is None else rng.integers(0, self.cache.vocab, (b, k))
 
     def some_source(self, rng: np.random.Generator, b: int, m: int) -> tuple[np.ndarray, np.ndarray]:
-        """Other sentences to read, the first word of each real."""
+        """Other sequences to read, the first token of each real."""
         source, real = rng.integers(0, self.cache.source_vocab, (b, m)), rng.random((b, m)) < 0.7
         real[:, 0] = True
         return source, real
 
 
 class CacheOf:
-    """The caches of one model, as the subject makes them, and what their answers must be."""
+    """The caches of one model, as the implementation makes them, and what their answers must be."""
 
-    def __init__(self, subject: Subject, model: dict[str, Any]) -> None:
-        self.subject, self.model = subject, model
+    def __init__(self, impl: Impl, model: dict[str, Any]) -> None:
+        self.impl, self.model = impl, model
         self.source_vocab, self.vocab = (len(model["parameters"][f"{side}_embedding"]) for side in ("source", "target"))
 
     def unread(self, source: np.ndarray, real: np.ndarray | None) -> list[Branch]:
@@ -233,12 +233,12 @@ class CacheOf:
     def played(self, source: np.ndarray, real: np.ndarray | None, program: Program) -> dict[str, Any]:
         """What the implementation answers to a program; what is wrong with it carries the program."""
         with showing(program):
-            return self.subject.kv_cache(source, real, program=program, **self.model)
+            return self.impl.kv_cache(source, real, program=program, **self.model)
 
     def after(self, source: np.ndarray, real: np.ndarray | None, program: Program) -> list[Branch]:
         """The branches after a program, with what was answered on the way.
 
-        Raises CandidateError unless there is a row of logits for each word read, ClaimBroken for a length that is another.
+        Raises ImplementationError unless there is a row of logits for each token read, ClaimBroken for a length that is another.
         """
         results, branches = self.played(source, real, program)["results"], self.unread(source, real)
         for place, (operation, (logits, length)) in enumerate(zip(program, results, strict=True), start=1):
@@ -255,13 +255,13 @@ class CacheOf:
         expected = (*operands[-1].shape, self.vocab)
         if logits is None or logits.shape != expected:
             got = "none" if logits is None else logits.shape
-            raise CandidateError(f"{self.subject.name}.kv_cache.{name}: expected logits of shape {expected}, got {got}")
+            raise ImplementationError(f"{self.impl.name}.kv_cache.{name}: expected logits of shape {expected}, got {got}")
         return logits.reshape(len(operands[-1]), -1, self.vocab)
 
     def answers_are_the_whole_models(self, branch: Branch) -> None:
-        """The logits answered for all the words a branch has read are those of the whole model on these words, but for rounding."""
+        """The logits for all tokens a branch has read are those of the whole model on these tokens, but for rounding."""
         teaching = (branch.source, branch.words, branch.real)
-        assert_rounding_only(self.subject, "transformer", branch.logits, *teaching, **self.model)
+        assert_rounding_only(self.impl, "transformer", branch.logits, *teaching, **self.model)
 
     def judge(self, source: np.ndarray, real: np.ndarray | None, program: Program) -> None:
         """Raise what is wrong with the branch that a program's last operation is about."""
@@ -306,7 +306,7 @@ class CacheOf:
 
 
 def length_is_the_number_of_words_read(length: int | None, words: int) -> None:
-    """A cache that tells its length tells how many words it has read."""
+    """A cache that tells its length tells how many tokens it has read."""
     if length is not None:
         assert_identical(np.array(length), np.array(words), "length of the cache")
 

@@ -336,7 +336,7 @@ def claim(
     dtypes: Sequence[str] | None = None,
     shrinks: bool = False,
 ) -> Callable[[Test], Test]:
-    """Mark a test as a property of claim `identifier`: it takes a `subject` and runs on each one that offers all of `needs`."""
+    """Mark a test as a property of claim `identifier`: it takes a `impl` and runs on each one that offers all of `needs`."""
 
     def mark(test: Test) -> Test:
         steps = (needs,) if isinstance(needs, str) else tuple(needs)

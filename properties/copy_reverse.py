@@ -1,9 +1,9 @@
-"""A task small enough to be learned in less than a minute: copy a sentence, or write it backwards.
+"""A task small enough to be learned in less than a minute: copy a sequence, or write it backwards.
 
     source  [COPY]    w_1 … w_k        target  w_1 … w_k END END …
     source  [REVERSE] w_1 … w_k        target  w_k … w_1 END END …
 
-Every eighth sentence, chosen by a checksum of its words, is held out: no seed draws it for training, so what is asked of a
+Every eighth sequence, chosen by a checksum of its tokens, is held out: no seed draws it for training, so what is asked of a
 trained model it has never seen, neither to copy nor to reverse.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from properties.implementations.weights import as_float64, load, mapped
 
-END, START, COPY, REVERSE = range(4)
+EOS, BOS, COPY, REVERSE = range(4)
 FIRST_WORD = 4
 TRAINED = Path(__file__).with_name("data") / "copy_reverse.safetensors"
 """The weights that `examples/train_copy_reverse.py` ends with."""
@@ -25,63 +25,63 @@ TRAINED = Path(__file__).with_name("data") / "copy_reverse.safetensors"
 
 @dataclass(frozen=True)
 class Task:
-    """How many words there are to write sentences with, and how many a sentence has at most."""
+    """How many tokens there are to write sequences with, and how many a sequence has at most."""
 
     words: int = 8
     longest: int = 8
 
     @property
     def vocab(self) -> int:
-        """The words, and the four that say what to do and where a sentence begins and ends."""
+        """The tokens, and the four that say what to do and where a sequence begins and ends."""
         return FIRST_WORD + self.words
 
 
 @dataclass(frozen=True)
 class Sentences:
-    """A batch to train or to ask with; all rows are filled up to the longest sentence the task has."""
+    """A batch to train or to ask with; all rows are filled up to the longest sequence the task has."""
 
     source: np.ndarray  # (b, 1 + longest)
-    source_real: np.ndarray  # (b, 1 + longest), False where a row is only filled up
+    source_mask: np.ndarray  # (b, 1 + longest), False where a row is only filled up
     target: np.ndarray  # (b, longest + 1): what is to be written, END and nothing else behind it
 
     @property
     def given(self) -> np.ndarray:
-        """What the decoder reads while it is taught: START, and the target one word later."""
-        return np.concatenate([np.full((len(self.target), 1), START), self.target[:, :-1]], axis=1)
+        """What the decoder reads while it is taught: START, and the target one token later."""
+        return np.concatenate([np.full((len(self.target), 1), BOS), self.target[:, :-1]], axis=1)
 
     @property
-    def target_real(self) -> np.ndarray:
-        """Which words of the target are to be learned: all up to and with the first END."""
-        return (np.cumsum(self.target == END, axis=1) == 0) | (self.given != END) & (self.target == END)
+    def target_mask(self) -> np.ndarray:
+        """Which tokens of the target are to be learned: all up to and with the first END."""
+        return (np.cumsum(self.target == EOS, axis=1) == 0) | (self.given != EOS) & (self.target == EOS)
 
     @property
     def lengths(self) -> np.ndarray:
-        """How many words each sentence has."""
-        return self.source_real.sum(axis=1) - 1
+        """How many tokens each sequence has."""
+        return self.source_mask.sum(axis=1) - 1
 
     def written_exactly(self, written: np.ndarray) -> np.ndarray:
-        """(b,) True where every word of the row is the right one."""
+        """(b,) True where every token of the row is the right one."""
         return (written == self.target).all(axis=1)
 
     def first(self, rows: int) -> "Sentences":
         """The first so many rows."""
-        return Sentences(self.source[:rows], self.source_real[:rows], self.target[:rows])
+        return Sentences(self.source[:rows], self.source_mask[:rows], self.target[:rows])
 
     def questions(self) -> set[bytes]:
         """Each row's source, comparable: two batches are disjoint when these sets are."""
-        return {row.tobytes() for row in np.where(self.source_real, self.source, -1)}
+        return {row.tobytes() for row in np.where(self.source_mask, self.source, -1)}
 
 
 def is_held_out(sentence: np.ndarray) -> bool:
-    """Whether this sentence is kept from training."""
+    """Whether this sequence is kept from training."""
     return zlib.crc32(sentence.astype(np.uint8).tobytes()) % 8 == 0
 
 
 def draw(task: Task, count: int, rng: np.random.Generator, *, held_out: bool = False, length: int | None = None) -> Sentences:
-    """Sentences for training, or held out ones; of lengths from 1 to the longest, or all of the same `length`."""
+    """Sequences for training, or held out ones; of lengths from 1 to the longest, or all of the same `length`."""
     shape = (count, max(task.longest, length or 0) + 1)
-    source, target = np.zeros(shape, dtype=np.int64), np.full(shape, END)
-    source_real = np.zeros(shape, dtype=bool)
+    source, target = np.zeros(shape, dtype=np.int64), np.full(shape, EOS)
+    source_mask = np.zeros(shape, dtype=bool)
     row = 0
     while row < count:
         k = rng.integers(1, task.longest + 1) if length is None else length
@@ -90,10 +90,10 @@ def draw(task: Task, count: int, rng: np.random.Generator, *, held_out: bool = F
             continue
         order = rng.choice((COPY, REVERSE))
         source[row, 0], source[row, 1 : k + 1] = order, sentence
-        source_real[row, : k + 1] = True
+        source_mask[row, : k + 1] = True
         target[row, :k] = sentence if order == COPY else sentence[::-1]
         row += 1
-    return Sentences(source, source_real, target)
+    return Sentences(source, source_mask, target)
 
 
 @cache

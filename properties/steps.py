@@ -34,7 +34,7 @@ _ROWS = [
     Step("positional_encoding", "positional_encoding", "n, d_model, *, dtype", "(n, d_model)"),
     Step("attention", "attention", "Q (b, h, n, d_k), K (b, h, m, d_k), V (b, h, m, d_v), mask=None", "(b, h, n, d_v)"),
     Step("softmax", "softmax", "scores (..., n, m)", "(..., n, m)"),
-    Step("mask", "mask", "n, m", "(n, m) bool, True = may look", "bool"),
+    Step("mask", "mask", "n, m", "(n, m) bool, True = attend", "bool"),
     Step("split_heads", "multi_head", "X (b, n, d_model), h", "(b, h, n, d_k)"),
     Step("concat_heads", "multi_head", "heads (b, h, n, d_k)", "(b, n, d_model)"),
     Step(
@@ -65,7 +65,7 @@ _ROWS = [
     Step(
         "transformer",
         "transformer",
-        f"source (b, m), target (b, n), source_real=None, target_real=None, *, parameters, {CHOICES}, scale_embedding=True",
+        f"source (b, m), target (b, n), source_mask=None, target_mask=None, *, parameters, {CHOICES}, scale_embedding=True",
         "(b, n, vocab) logits",
     ),
     Step(
@@ -78,14 +78,14 @@ _ROWS = [
     Step(
         "generation",
         "generation",
-        f"source (b, m), source_real=None, *, parameters, start, end, length, {CHOICES}, scale_embedding=True",
+        f"source (b, m), source_mask=None, *, parameters, bos, eos, length, {CHOICES}, scale_embedding=True",
         "(b, length) int64, filled with `end` after a row's end",
         "int",
     ),
     Step(
         "kv_cache",
         "generation",
-        f"source (b, m), source_real=None, *, parameters, {CHOICES}, scale_embedding=True",
+        f"source (b, m), source_mask=None, *, parameters, {CHOICES}, scale_embedding=True",
         "a cache: see properties.implementations.cached",
         "nested",
     ),

@@ -7,22 +7,22 @@ from pathlib import Path
 from properties.claims import claim
 from properties.counterexample.corpus import Stored, in_dtype, stored
 from properties.counterexample.find import answers, seen
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 from properties.verdicts import ClaimBroken, record
 
 
 def asking_again(identifier: str, steps: tuple[str, ...], cases: Sequence[Stored]) -> Callable[..., None]:
     """The property that none of these counterexamples of a claim shows a fault any more."""
 
-    def test(subject: Subject) -> None:
+    def test(impl: Impl) -> None:
         """Calls that once showed a fault are answered within the budget."""
         for case in cases:
-            calls, refused = in_dtype(subject, case.calls), record.current.refused
-            if found := seen(subject, calls):
+            calls, refused = in_dtype(impl, case.calls), record.current.refused
+            if found := seen(impl, calls):
                 raise found.error or ClaimBroken(f"{case.id} shows again ({found.kind})")
             if record.current.refused > refused:
                 continue
-            record.compared(sum(answer.exact.size for answer in answers(subject, calls[-1]) or ()) or 1)  # 1: that it answers
+            record.compared(sum(answer.exact.size for answer in answers(impl, calls[-1]) or ()) or 1)  # 1: that it answers
 
     test.__name__ = test.__qualname__ = f"test_what_once_broke_{identifier}_in_{'_and_'.join(steps)}_holds"
     return claim(identifier, needs=steps)(test)

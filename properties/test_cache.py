@@ -1,4 +1,4 @@
-"""The K/V cache: whatever is done to it, it answers what the whole model would, recomputed from the words of each row."""
+"""The K/V cache: whatever is done to it, it answers what the whole model would, recomputed from the tokens of each row."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,7 +17,7 @@ from properties.claims import claim
 from properties.counterexample.cache_programs import BRANCHING, Played, Program, fitted, followed
 
 SEED, VOCAB = 11, 6
-SOURCE = np.array([[1, 5, 2, 6], [4, 0, 3, 3], [2, 2, 6, 1]])  # three sentences that agree in no place
+SOURCE = np.array([[1, 5, 2, 6], [4, 0, 3, 3], [2, 2, 6, 1]])  # three sequences that agree in no place
 REAL = np.array([[True, True, True, True], [True, True, False, True], [True, True, True, False]])
 WORDS = np.array([[1, 4], [2, 0], [5, 3]])
 OPERANDS = {
@@ -31,7 +31,7 @@ OPERANDS = {
     "copy": (),
     "request": (SOURCE[[1, 2, 0]], REAL[[1, 2, 0]]),
 }
-"""Of each operation, for three rows that have read two words; fitted to the rows that there are."""
+"""Of each operation, for three rows that have read two tokens; fitted to the rows that there are."""
 
 RULES = 6  # the most rules one example has, the start among them
 
@@ -42,9 +42,9 @@ playing = get_state_machine_test(MACHINE.get, settings=settings(stateful_step_co
 
 @claim("G1", needs="kv_cache", shrinks=True)
 @given(data=st.data())
-def test_a_cache_answers_as_the_whole_model(subject, data):
+def test_a_cache_answers_as_the_whole_model(impl, data):
     """Prompts in chunks, steps, rollback, rows that reorder, leave and join, copies, reuse, a second request: never noticed."""
-    MACHINE.set(machine := CacheMachine(subject))
+    MACHINE.set(machine := CacheMachine(impl))
     try:
         playing.hypothesis.inner_test(data)  # drawn from this property's data, so from its seed
     except WRONG as broken:
@@ -53,10 +53,10 @@ def test_a_cache_answers_as_the_whole_model(subject, data):
 
 
 @claim("G1", needs="kv_cache", shrinks=True)
-def test_every_two_operations_on_a_cache(subject):
-    """Each operation behind each other one, where every row has words of its own: all branches read on as the whole model does."""
+def test_every_two_operations_on_a_cache(impl):
+    """Each operation behind each other one, where every row has tokens of its own: all branches read on as the whole model does."""
     model = seeded_model(SEED, 4, 6, source_vocab=7, vocab=VOCAB, layers=2)
-    cache = CacheOf(subject, {"parameters": {**model, "encoder": model["encoder"][:1]}, "h": 2})
+    cache = CacheOf(impl, {"parameters": {**model, "encoder": model["encoder"][:1]}, "h": 2})
     offered = ("prefill", "step", "request", *cache.played(SOURCE, REAL, [])["operations"])
     try:
         for program in (each for pair in product(offered, repeat=2) for each in programs(*pair)):
@@ -75,10 +75,10 @@ def programs(first: str, second: str) -> Iterator[Program]:
 
 
 def assert_reads_on(cache: CacheOf, program: Program) -> None:
-    """After the program two words more in every branch, turn by turn, are answered as they must be."""
+    """After the program two tokens more in every branch, turn by turn, are answered as they must be."""
     planned = reduce(lambda branches, operation: followed(branches, operation, None), program, cache.unread(SOURCE, REAL))
     rows = [np.arange(len(branch.words)) for branch in planned]
     more = [[which, "step", (rows[which] + which + turn) % VOCAB] for turn in range(TURNS) for which in range(len(planned))]
     for which, branch in enumerate(cache.after(SOURCE, REAL, [*program, *more]), start=1):
-        with showing([*program, *more][: len(program) + len(more) - len(planned) + which]):  # as far as this branch's last word
+        with showing([*program, *more][: len(program) + len(more) - len(planned) + which]):  # as far as this branch's last token
             cache.answers_are_the_whole_models(branch)

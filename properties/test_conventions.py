@@ -13,15 +13,15 @@ from properties.assertions import assert_rounding_only
 from properties.claims import claim
 from properties.implementations.convention_probes import PROBES, settle, shown
 from properties.implementations.conventions import CHOICES, CONVENTIONS, OURS, Conventions, causal
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 from properties.inputs.attention import attention_calls, scores
 from properties.verdicts import ClaimBroken, ConventionMismatch, record
 
 
-def assert_followed(subject: Subject, name: str, step: str) -> None:
+def assert_followed(impl: Impl, name: str, step: str) -> None:
     """The step shows the declared choice, or any where none is declared. Raises ConventionMismatch where it shows another."""
-    declared = subject.adapter.conventions or Conventions()
-    found, got = shown(subject.under(replace(subject.conventions, **{name: None})), name, step)
+    declared = impl.adapter.conventions or Conventions()
+    found, got = shown(impl.under(replace(impl.conventions, **{name: None})), name, step)
     if found is None:
         raise ClaimBroken(f"{name}: none of {', '.join(CHOICES[name])} answers the probe with {got:.6g}", got=got)
     choice = getattr(declared, name)
@@ -33,76 +33,76 @@ def assert_followed(subject: Subject, name: str, step: str) -> None:
 
 
 @claim("M2", needs="attention")
-def test_what_true_in_a_mask_means_is_as_declared(subject):
-    """True = may look, True = hidden, 1 = may look, or numbers to be added."""
-    assert_followed(subject, "mask_polarity", "attention")
+def test_what_true_in_a_mask_means_is_as_declared(impl):
+    """True = attend, True = hidden, 1 = may attend, or numbers to be added."""
+    assert_followed(impl, "mask_polarity", "attention")
 
 
 @claim("M2", needs="multi_head")
-def test_what_true_in_a_mask_of_many_heads_means_is_as_declared(subject):
+def test_what_true_in_a_mask_of_many_heads_means_is_as_declared(impl):
     """The same for an implementation of whole multi-head attention."""
-    assert_followed(subject, "mask_polarity", "multi_head")
+    assert_followed(impl, "mask_polarity", "multi_head")
 
 
 @claim("M2", needs="attention")
-def test_what_a_query_gets_that_may_look_nowhere_is_as_declared(subject):
+def test_what_a_query_gets_that_may_look_nowhere_is_as_declared(impl):
     """Zeros, NaN or the mean of the values."""
-    assert_followed(subject, "blind_row", "attention")
+    assert_followed(impl, "fully_masked_row", "attention")
 
 
 @claim("M3", needs="attention")
-def test_whether_nan_behind_a_mask_leaks_is_as_declared(subject):
+def test_whether_nan_behind_a_mask_leaks_is_as_declared(impl):
     """0·NaN is NaN nearly everywhere; an implementation that blocks it may say so, and is then held to it."""
-    assert_followed(subject, "non_finite_behind_mask", "attention")
+    assert_followed(impl, "non_finite_behind_mask", "attention")
 
 
 @claim("M3", needs="attention")
-def test_whether_nan_in_a_masked_key_leaks_is_as_declared(subject):
+def test_whether_nan_in_a_masked_key_leaks_is_as_declared(impl):
     """Where −∞ is put in place of a masked score nothing of its key arrives; where −∞ is added to it, NaN does."""
-    assert_followed(subject, "non_finite_masked_key", "attention")
+    assert_followed(impl, "non_finite_masked_key", "attention")
 
 
 @claim("M1", needs="mask")
-def test_where_a_causal_mask_begins_is_as_declared(subject):
-    """With n ≠ m the two sequences begin at the same word (top-left) or end at the same word (bottom-right)."""
-    assert_followed(subject, "causal_alignment", "mask")
+def test_where_a_causal_mask_begins_is_as_declared(impl):
+    """With n ≠ m the two sequences begin at the same token (top-left) or end at the same token (bottom-right)."""
+    assert_followed(impl, "causal_alignment", "mask")
 
 
 @claim("A5", needs="softmax")
-def test_what_becomes_of_a_row_of_minus_infinity_is_as_declared(subject):
+def test_what_becomes_of_a_row_of_minus_infinity_is_as_declared(impl):
     """Zeros, NaN, or the same weight for all."""
-    assert_followed(subject, "blind_softmax", "softmax")
+    assert_followed(impl, "fully_masked_softmax", "softmax")
 
 
 @claim("R2", needs="layer_norm")
-def test_where_eps_stands_is_as_declared(subject):
+def test_where_eps_stands_is_as_declared(impl):
     """Under the root with the variance, or added to the root."""
-    assert_followed(subject, "eps", "layer_norm")
+    assert_followed(impl, "eps", "layer_norm")
 
 
 @claim("PE1", needs="positional_encoding")
-def test_how_sines_and_cosines_are_laid_out_is_as_declared(subject):
+def test_how_sines_and_cosines_are_laid_out_is_as_declared(impl):
     """In turn, or all sines before all cosines."""
-    assert_followed(subject, "layout", "positional_encoding")
+    assert_followed(impl, "layout", "positional_encoding")
 
 
 @claim("E1", needs="embedding")
-def test_what_becomes_of_a_token_outside_of_the_vocabulary_is_as_declared(subject):
+def test_what_becomes_of_a_token_outside_of_the_vocabulary_is_as_declared(impl):
     """It is refused, −1 is the last row, or some row is returned."""
-    assert_followed(subject, "out_of_range_token", "embedding")
+    assert_followed(impl, "out_of_range_token", "embedding")
 
 
 @claim("PE1", needs="positional_encoding")
-def test_what_becomes_of_an_odd_number_of_features_is_as_declared(subject):
+def test_what_becomes_of_an_odd_number_of_features_is_as_declared(impl):
     """It is refused, or an encoding is returned in which a sine or a cosine is left over."""
-    assert_followed(subject, "odd_d_model", "positional_encoding")
+    assert_followed(impl, "odd_d_model", "positional_encoding")
 
 
 def subnormal_numbers(identifier: str, step: str) -> Callable[..., None]:
     """The property that `step` keeps subnormal numbers, unless it is declared, or left open, that they may be flushed to 0."""
 
-    def test(subject: Subject) -> None:
-        assert_followed(subject, "subnormals", step)
+    def test(impl: Impl) -> None:
+        assert_followed(impl, "subnormals", step)
 
     test.__name__ = test.__qualname__ = f"test_whether_{step}_keeps_subnormal_numbers"
     test.__doc__ = f"Subnormal numbers in an argument, on the way and in the result of {step} are kept, or flushed to 0."
@@ -136,7 +136,7 @@ class Configurable:
 
     def softmax(self, scores: np.ndarray) -> np.ndarray:
         """Weights, whatever becomes of a row of −∞."""
-        return self._flushed(self._weights(scores, self.follows.blind_softmax))
+        return self._flushed(self._weights(scores, self.follows.fully_masked_softmax))
 
     def _flushed(self, X: np.ndarray) -> np.ndarray:
         """Without subnormal numbers, where they are flushed."""
@@ -158,7 +158,7 @@ class Configurable:
         if mask is not None:
             leaks = np.isnan(scores) if self.follows.non_finite_masked_key == "leaks" else False
             scores = np.where(self._may_look(mask) | leaks, scores, -np.inf)
-        weights = self._flushed(self._weights(scores, self.follows.blind_row))
+        weights = self._flushed(self._weights(scores, self.follows.fully_masked_row))
         return self._flushed(weights @ (np.nan_to_num(V) if self.follows.non_finite_behind_mask == "blocked" else V))
 
     def _may_look(self, mask: np.ndarray) -> np.ndarray:
@@ -174,7 +174,7 @@ class Configurable:
                 return mask ^ (polarity == "hidden")
 
     def mask(self, n: int, m: int) -> np.ndarray:
-        """Top-left or bottom-right, True for *may look* unless masks say what is hidden."""
+        """Top-left or bottom-right, True for *attend* unless masks say what is hidden."""
         return causal(n, m, self.follows) ^ (self.follows.mask_polarity == "hidden")
 
     def layer_norm(self, X: np.ndarray, *, gain: np.ndarray, bias: np.ndarray, eps: float = 1e-5) -> np.ndarray:
@@ -201,7 +201,15 @@ class Configurable:
         return self._flushed(self._flushed(table[tokens]) * (np.sqrt(table.shape[1]) if scale else 1.0))
 
 
-TOGETHER = ("mask_polarity", "causal_alignment", "blind_row", "blind_softmax", "eps", "layout", "non_finite_behind_mask")
+TOGETHER = (
+    "mask_polarity",
+    "causal_alignment",
+    "fully_masked_row",
+    "fully_masked_softmax",
+    "eps",
+    "layout",
+    "non_finite_behind_mask",
+)
 OF_TOGETHER, OF_OTHERS = (
     list(product(*(choices for name, choices in CHOICES.items() if (name in TOGETHER) is together))) for together in (True, False)
 )
@@ -216,17 +224,17 @@ def test_every_combination_of_conventions_is_identified_exactly():
     nothing = Conventions(**dict.fromkeys(CHOICES))
 
     for follows in EVERY_COMBINATION:
-        assert settle(Subject(Configurable(follows), "float64"), nothing) == (follows, frozenset(CHOICES), ())
+        assert settle(Impl(Configurable(follows), "float64"), nothing) == (follows, frozenset(CHOICES), ())
 
 
 def test_the_polarity_of_masks_is_what_the_signature_says_unless_it_is_left_open():
-    """A bare callable is held to True = may look: an inverted mask is a fault and not a finding."""
+    """A bare callable is held to True = attend: an inverted mask is a fault and not a finding."""
     inverted = replace(OURS, mask_polarity="hidden")
-    subject = Subject(Configurable(inverted), "float64")
+    impl = Impl(Configurable(inverted), "float64")
 
-    assert subject.conventions.mask_polarity == "may_look"
-    with pytest.raises(ConventionMismatch, match="mask_polarity: declared may_look, but the probe shows hidden"):
-        assert_followed(subject, "mask_polarity", "attention")
+    assert impl.conventions.mask_polarity == "true_attends"
+    with pytest.raises(ConventionMismatch, match="mask_polarity: declared true_attends, but the probe shows hidden"):
+        assert_followed(impl, "mask_polarity", "attention")
 
 
 def test_who_reads_masks_of_several_forms_is_held_to_the_one_declared():
@@ -234,9 +242,9 @@ def test_who_reads_masks_of_several_forms_is_held_to_the_one_declared():
     liberal = Configurable(OURS)
     liberal._may_look = lambda mask: np.isfinite(mask) if mask.dtype == float else mask == 1  # type: ignore[method-assign]
 
-    for declared in ("may_look", "integer", "additive"):
+    for declared in ("true_attends", "integer", "additive"):
         liberal.conventions = replace(OURS, mask_polarity=declared)
-        assert_followed(Subject(liberal, "float64"), "mask_polarity", "attention")
+        assert_followed(Impl(liberal, "float64"), "mask_polarity", "attention")
 
 
 @pytest.mark.parametrize("name", list(CHOICES))
@@ -244,14 +252,14 @@ def test_a_wrong_declaration_is_a_mismatch(name):
     """Whichever convention it is that is declared wrongly, and whatever is declared in its place."""
     for step, right, wrong in product(PROBES[name].steps, CHOICES[name], CHOICES[name]):
         follows, declares = replace(OURS, **{name: right}), replace(OURS, **{name: wrong})
-        subject = Subject(Configurable(follows, declares), "float64")
-        if not subject.offers(step):
+        impl = Impl(Configurable(follows, declares), "float64")
+        if not impl.offers(step):
             continue
         if right == wrong or wrong == CONVENTIONS[name].allows:
-            assert_followed(subject, name, step)
+            assert_followed(impl, name, step)
         else:
             with pytest.raises(ConventionMismatch, match=f"{name}: declared {wrong}, but the probe shows {right}"):
-                assert_followed(subject, name, step)
+                assert_followed(impl, name, step)
 
 
 def test_who_wraps_below_and_computes_beyond_does_not_wrap():
@@ -259,18 +267,18 @@ def test_who_wraps_below_and_computes_beyond_does_not_wrap():
     clamping = Configurable(OURS)
     clamping.embedding = lambda tokens, *, table, scale=True: table[tokens.clip(None, len(table) - 1)]  # type: ignore[method-assign]
 
-    found, _ = shown(Subject(clamping, "float64"), "out_of_range_token", "embedding")
+    found, _ = shown(Impl(clamping, "float64"), "out_of_range_token", "embedding")
 
     assert found == "computed"
 
 
 def test_an_answer_that_fits_no_convention_is_a_fault():
-    """An attention that gives a blind row something of its own follows none of the choices."""
+    """An attention that gives a fully masked row something of its own follows none of the choices."""
     strange = Configurable(OURS, OURS)
     strange.attention = lambda Q, K, V, mask=None: np.full((*Q.shape[:-1], V.shape[-1]), 7.0)  # type: ignore[method-assign]
 
-    with pytest.raises(ClaimBroken, match="blind_row: none of zeros, nan, mean answers the probe with 7"):
-        assert_followed(Subject(strange, "float64"), "blind_row", "attention")
+    with pytest.raises(ClaimBroken, match="fully_masked_row: none of zeros, nan, mean answers the probe with 7"):
+        assert_followed(Impl(strange, "float64"), "fully_masked_row", "attention")
 
 
 def test_a_choice_that_does_not_exist_is_refused():
@@ -281,12 +289,12 @@ def test_a_choice_that_does_not_exist_is_refused():
 
 @given(st.sampled_from(EVERY_COMBINATION), attention_calls(masked=True, blind=True), scores())
 def test_an_implementation_of_any_conventions_agrees_with_the_oracle(follows, call, rows):
-    """Asked in its own terms and its answers translated, it is judged as one of ours: masks, blind rows, layout, eps."""
-    subject = Subject(Configurable(follows, follows), "float64")
+    """Asked in its own terms and its answers translated, it is judged as one of ours: masks, fully masked rows, layout, eps."""
+    impl = Impl(Configurable(follows, follows), "float64")
     X, norm = call.args[2][:, 0], {"gain": np.ones(call.args[2].shape[-1]), "bias": np.ones(call.args[2].shape[-1]), "eps": 0.25}
     blind = np.where(np.arange(rows.shape[-2])[:, None] == 0, -np.inf, rows)
 
-    assert_rounding_only(subject, "attention", subject.attention(*call.args), *call.args)
-    assert_rounding_only(subject, "softmax", subject.softmax(blind), blind)
-    assert_rounding_only(subject, "layer_norm", subject.layer_norm(X, **norm), X, **norm)
-    assert_rounding_only(subject, "positional_encoding", subject.positional_encoding(5, 6), 5, 6)
+    assert_rounding_only(impl, "attention", impl.attention(*call.args), *call.args)
+    assert_rounding_only(impl, "softmax", impl.softmax(blind), blind)
+    assert_rounding_only(impl, "layer_norm", impl.layer_norm(X, **norm), X, **norm)
+    assert_rounding_only(impl, "positional_encoding", impl.positional_encoding(5, 6), 5, 6)

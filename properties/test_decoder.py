@@ -13,8 +13,8 @@ from properties.inputs.parameters import (
     decoder_calls,
     decoder_layer_calls,
     decoder_layer_weights,
+    dyadic,
     features,
-    few_bits,
     huge,
     masks,
     sizes,
@@ -24,98 +24,98 @@ from properties.inputs.parameters import (
 
 @claim("L3", needs="decoder_layer")
 @given(decoder_layer_calls())
-def test_decoder_layer_agrees_with_the_oracle(subject, call):
+def test_decoder_layer_agrees_with_the_oracle(impl, call):
     """Three sublayers, each with its add & norm, under the causal mask and any further one: rounding is the only difference."""
-    got = subject.decoder_layer(*call.args, **call.kwargs)
+    got = impl.decoder_layer(*call.args, **call.kwargs)
 
-    assert_rounding_only(subject, "decoder_layer", got, *call.args, **call.kwargs)
+    assert_rounding_only(impl, "decoder_layer", got, *call.args, **call.kwargs)
 
 
 @claim("C3", needs="decoder")
 @given(decoder_calls())
-def test_decoder_agrees_with_the_oracle(subject, call):
+def test_decoder_agrees_with_the_oracle(impl, call):
     """N layers in a row that all read the same memory, and the final norm if there is one."""
-    got = subject.decoder(*call.args, **call.kwargs)
+    got = impl.decoder(*call.args, **call.kwargs)
 
-    assert_rounding_only(subject, "decoder", got, *call.args, **call.kwargs)
+    assert_rounding_only(impl, "decoder", got, *call.args, **call.kwargs)
 
 
 @claim("L3", needs=("decoder", "decoder_layer"))
 @given(decoder_layer_calls())
-def test_a_decoder_of_one_layer_is_that_layer(subject, call):
+def test_a_decoder_of_one_layer_is_that_layer(impl, call):
     """A stack of one, without a final norm, is judged as the layer it holds."""
     layer_alone = {name: value for name, value in call.kwargs.items() if name != "layer"}
 
-    got = subject.decoder(*call.args, layers=[call.kwargs["layer"]], **layer_alone)
+    got = impl.decoder(*call.args, layers=[call.kwargs["layer"]], **layer_alone)
 
-    assert_rounding_only(subject, "decoder_layer", got, *call.args, **call.kwargs)
+    assert_rounding_only(impl, "decoder_layer", got, *call.args, **call.kwargs)
 
 
 @claim("M3", needs="decoder_layer")
 @given(decoder_layer_calls(), st.integers(0, 4), SEEDS)
-def test_no_future_word_influences_a_decoder_layer(subject, call, i, seed):
-    """Whatever finite numbers stand behind word i, words 0 … i come out bit-identical; masks on top of it or not."""
+def test_no_future_word_influences_a_decoder_layer(impl, call, i, seed):
+    """Whatever finite numbers stand behind token i, tokens 0 … i come out bit-identical; masks on top of it or not."""
     X, *others = call.args
     i %= X.shape[1]
     junk = X.copy()
-    junk[:, i + 1 :] = few_bits(2 + seed, X[:, i + 1 :].shape, huge(subject.dtype))
+    junk[:, i + 1 :] = dyadic(2 + seed, X[:, i + 1 :].shape, huge(impl.dtype))
 
-    before, after = (subject.decoder_layer(words, *others, **call.kwargs) for words in (X, junk))
+    before, after = (impl.decoder_layer(words, *others, **call.kwargs) for words in (X, junk))
 
-    assert_identical(after[:, : i + 1], before[:, : i + 1], f"words up to {i}, after later ones changed")
+    assert_identical(after[:, : i + 1], before[:, : i + 1], f"tokens up to {i}, after later ones changed")
 
 
 @claim("L3", needs="decoder_layer")
 @given(decoder_layer_calls(), SEEDS)
-def test_the_past_moves_a_decoder_layer_as_the_oracle_predicts(subject, call, seed):
-    """The first word is everybody's past: changed, it changes the answer, and the new answer is judged like the old one."""
+def test_the_past_moves_a_decoder_layer_as_the_oracle_predicts(impl, call, seed):
+    """The first token is everybody's past: changed, it changes the answer, and the new answer is judged like the old one."""
     X, *others = call.args
     changed = X.copy()
-    changed[:, 0] = few_bits(2 + seed, X[:, 0].shape, 2.0)
+    changed[:, 0] = dyadic(2 + seed, X[:, 0].shape, 2.0)
 
     for words in (X, changed):
-        got = subject.decoder_layer(words, *others, **call.kwargs)
-        assert_rounding_only(subject, "decoder_layer", got, words, *others, **call.kwargs)
+        got = impl.decoder_layer(words, *others, **call.kwargs)
+        assert_rounding_only(impl, "decoder_layer", got, words, *others, **call.kwargs)
 
 
 @claim("C1", needs="decoder_layer")
 @given(decoder_layer_calls(), SEEDS)
-def test_the_memory_gives_keys_and_values_of_any_length(subject, call, seed):
+def test_the_memory_gives_keys_and_values_of_any_length(impl, call, seed):
     """The output has the decoder's n rows however long the memory is, and follows when the memory becomes another one."""
     X, M, mask, _ = call.args
     b, m, d_model = M.shape
 
-    for memory in (few_bits(2 + seed, (b, m + 2, d_model), 2.0), M[:, :1]):
-        got = subject.decoder_layer(X, memory, mask, **call.kwargs)
-        assert_rounding_only(subject, "decoder_layer", got, X, memory, mask, **call.kwargs)
+    for memory in (dyadic(2 + seed, (b, m + 2, d_model), 2.0), M[:, :1]):
+        got = impl.decoder_layer(X, memory, mask, **call.kwargs)
+        assert_rounding_only(impl, "decoder_layer", got, X, memory, mask, **call.kwargs)
 
 
 @claim("C2", needs="decoder_layer")
 @given(decoder_layer_calls(), SEEDS)
-def test_a_decoder_layer_reads_the_memory_as_a_set(subject, call, seed):
-    """Reordering the memory's words, with the columns of their mask, changes nothing but rounding."""
+def test_a_decoder_layer_reads_the_memory_as_a_set(impl, call, seed):
+    """Reordering the memory's tokens, with the columns of their mask, changes nothing but rounding."""
     X, M, mask, memory_mask = call.args
     order = np.random.default_rng(seed).permutation(M.shape[1])
     memory_mask = None if memory_mask is None else memory_mask[..., order]
 
-    got = subject.decoder_layer(X, M[:, order], mask, memory_mask, **call.kwargs)
+    got = impl.decoder_layer(X, M[:, order], mask, memory_mask, **call.kwargs)
 
-    assert_rounding_only(subject, "decoder_layer", got, *call.args, **call.kwargs)
+    assert_rounding_only(impl, "decoder_layer", got, *call.args, **call.kwargs)
 
 
 @claim("C2", needs="decoder_layer")
 @given(st.data(), decoder_layer_calls(), SEEDS)
-def test_hidden_words_of_the_memory_do_not_reach_a_decoder_layer(subject, data, call, seed):
+def test_hidden_words_of_the_memory_do_not_reach_a_decoder_layer(impl, data, call, seed):
     """Whatever finite numbers stand in a word of the memory that is hidden, the answer is the same to the last bit."""
     X, M, mask, _ = call.args
     b, m, _ = M.shape
     memory_mask = data.draw(masks((b, 1, 1, m)))
     hidden = ~memory_mask[:, 0, 0, :, None]
-    junk = np.where(hidden, few_bits(2 + seed, M.shape, huge(subject.dtype)), M)
+    junk = np.where(hidden, dyadic(2 + seed, M.shape, huge(impl.dtype)), M)
 
-    before, after = (subject.decoder_layer(X, memory, mask, memory_mask, **call.kwargs) for memory in (M, junk))
+    before, after = (impl.decoder_layer(X, memory, mask, memory_mask, **call.kwargs) for memory in (M, junk))
 
-    assert_identical(after, before, "output after hidden words of the memory changed")
+    assert_identical(after, before, "output after hidden tokens of the memory changed")
 
 
 @st.composite
@@ -132,42 +132,42 @@ def calls_where_one_layer_reads(draw: st.DrawFn) -> tuple[Call, int]:
 
 @claim("C3", needs="decoder")
 @given(calls_where_one_layer_reads(), SEEDS)
-def test_every_layer_reads_the_final_memory_itself(subject, drawn, seed):
-    """Whichever layer listens, it follows a change of the memory as the oracle predicts: no layer reads another's words for it."""
+def test_every_layer_reads_the_final_memory_itself(impl, drawn, seed):
+    """Whichever layer listens, it follows a change of the memory as the oracle predicts: no layer reads another's tokens for it."""
     call, _reader = drawn
     X, M = call.args
 
-    for memory in (M, few_bits(2 + seed, M.shape, 2.0)):
-        got = subject.decoder(X, memory, **call.kwargs)
-        assert_rounding_only(subject, "decoder", got, X, memory, **call.kwargs)
+    for memory in (M, dyadic(2 + seed, M.shape, 2.0)):
+        got = impl.decoder(X, memory, **call.kwargs)
+        assert_rounding_only(impl, "decoder", got, X, memory, **call.kwargs)
 
 
 @claim("D1", needs="transformer")
 @given(transformer_calls(padded=False, tied=False), SEEDS)
-def test_the_target_has_a_table_of_its_own(subject, call, seed):
-    """Other meanings for words the source does not use, or for target words not written, change no bit of the answer."""
+def test_the_target_has_a_table_of_its_own(impl, call, seed):
+    """Other meanings for tokens the source does not use, or for target tokens not written, change no bit of the answer."""
     source, target, *_ = call.args
     parameters = dict(call.kwargs["parameters"])
     for name, words in (("source_embedding", source), ("target_embedding", target)):
         table = parameters[name].copy()
         absent = np.setdiff1d(np.arange(len(table)), words)
-        table[absent] = few_bits(2 + seed, table[absent].shape, 2.0)
+        table[absent] = dyadic(2 + seed, table[absent].shape, 2.0)
         parameters[name] = table
 
-    before = subject.transformer(source, target, **call.kwargs)
-    after = subject.transformer(source, target, **call.but(parameters=parameters).kwargs)
+    before = impl.transformer(source, target, **call.kwargs)
+    after = impl.transformer(source, target, **call.but(parameters=parameters).kwargs)
 
-    assert_identical(after, before, "logits after words that do not occur changed their meaning")
+    assert_identical(after, before, "logits after tokens that do not occur changed their meaning")
 
 
 @claim("D1", needs="transformer")
 @given(transformer_calls(padded=False, tied=False), SEEDS)
-def test_the_target_is_embedded_by_the_same_rule(subject, call, seed):
-    """New meanings for the target's words move the logits as the oracle predicts, √d_model and positions included."""
+def test_the_target_is_embedded_by_the_same_rule(impl, call, seed):
+    """New meanings for the target's tokens move the logits as the oracle predicts, √d_model and positions included."""
     parameters = dict(call.kwargs["parameters"])
-    parameters["target_embedding"] = few_bits(2 + seed, parameters["target_embedding"].shape)
+    parameters["target_embedding"] = dyadic(2 + seed, parameters["target_embedding"].shape)
     changed = call.but(parameters=parameters)
 
-    got = subject.transformer(*changed.args, **changed.kwargs)
+    got = impl.transformer(*changed.args, **changed.kwargs)
 
-    assert_rounding_only(subject, "transformer", got, *changed.args, **changed.kwargs)
+    assert_rounding_only(impl, "transformer", got, *changed.args, **changed.kwargs)

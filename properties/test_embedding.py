@@ -1,4 +1,4 @@
-"""Embedding: each word becomes a row of features, the same one wherever it stands."""
+"""Embedding: each token becomes a row of features, the same one wherever it stands."""
 
 import numpy as np
 from hypothesis import given
@@ -7,30 +7,30 @@ from hypothesis import strategies as st
 from properties.assertions import assert_identical, assert_rounding_only
 from properties.claims import claim
 from properties.inputs.attention import embeddings
-from properties.inputs.parameters import SEEDS, few_bits
+from properties.inputs.parameters import SEEDS, dyadic
 
 ROOTED = (1, 4, 16, 64)  # widths whose root is a power of two, so that √d_model · x needs no rounding
 
 
 @claim("E1", needs="embedding")
 @given(embeddings(), st.booleans())
-def test_embedding_agrees_with_the_oracle(subject, call, scale):
-    """A row of d_model features for each word, scaled or not, differs from the oracle by rounding alone."""
-    got = subject.embedding(*call.args, **call.kwargs, scale=scale)
+def test_embedding_agrees_with_the_oracle(impl, call, scale):
+    """A row of d_model features for each token, scaled or not, differs from the oracle by rounding alone."""
+    got = impl.embedding(*call.args, **call.kwargs, scale=scale)
 
-    assert_rounding_only(subject, "embedding", got, *call.args, **call.kwargs, scale=scale)
+    assert_rounding_only(impl, "embedding", got, *call.args, **call.kwargs, scale=scale)
 
 
 @claim("E1", needs="embedding")
 @given(embeddings(), st.booleans())
-def test_a_token_outside_of_the_vocabulary_is_met_as_declared(subject, call, below):
+def test_a_token_outside_of_the_vocabulary_is_met_as_declared(impl, call, below):
     """An id below 0 or beyond the last row is refused, or −1 is the last row, or some row is returned; no other row notices."""
     (tokens,), table = call.args, call.kwargs["table"]
     outside = tokens.copy()
     outside[-1, -1] = -1 if below else len(table)
-    choice = subject.conventions.out_of_range_token
+    choice = impl.conventions.out_of_range_token
 
-    refused = subject.refuses("embedding", outside, table=table)
+    refused = impl.refuses("embedding", outside, table=table)
 
     if choice == "refused" or (choice == "wraps" and not below):
         assert_identical(np.array(refused), np.array(True), f"refusal of token {outside[-1, -1]} of {len(table)}")
@@ -38,7 +38,7 @@ def test_a_token_outside_of_the_vocabulary_is_met_as_declared(subject, call, bel
     if choice == "wraps" or not refused:
         meant = tokens.copy()
         meant[-1, -1] = len(table) - 1
-        got, expected = subject.embedding(outside, table=table), subject.embedding(meant, table=table)
+        got, expected = impl.embedding(outside, table=table), impl.embedding(meant, table=table)
         same = np.ones(tokens.shape, dtype=bool)
         same[-1, -1] = choice == "wraps"
         assert_identical(got[same], expected[same], f"rows beside, and the row of, token {outside[-1, -1]}")
@@ -46,52 +46,52 @@ def test_a_token_outside_of_the_vocabulary_is_met_as_declared(subject, call, bel
 
 @claim("E2", needs="embedding")
 @given(embeddings(repeat=True), SEEDS)
-def test_a_word_means_the_same_wherever_it_stands(subject, call, seed):
-    """Words in another order give their rows in that order, and a word that is repeated gives one row twice, bit for bit."""
+def test_a_word_means_the_same_wherever_it_stands(impl, call, seed):
+    """Tokens in another order give their rows in that order, and a token that is repeated gives one row twice, bit for bit."""
     (tokens,), table = call.args, call.kwargs["table"]
     order = np.random.default_rng(seed).permutation(tokens.shape[1])
 
-    got = subject.embedding(tokens, table=table)
+    got = impl.embedding(tokens, table=table)
 
-    assert_identical(got[:, -1], got[:, 0], "row of a repeated word")
-    assert_identical(subject.embedding(tokens[:, order], table=table), got[:, order], "rows of reordered words")
+    assert_identical(got[:, -1], got[:, 0], "row of a repeated token")
+    assert_identical(impl.embedding(tokens[:, order], table=table), got[:, order], "rows of reordered tokens")
 
 
 @claim("E2", needs="embedding")
 @given(embeddings(repeat=True), SEEDS)
-def test_only_a_words_own_entry_counts(subject, call, seed):
-    """New meanings for all other words leave a word's rows bit-identical; a new meaning for itself shows in each of them."""
+def test_only_a_words_own_entry_counts(impl, call, seed):
+    """New meanings for all other tokens leave a token's rows bit-identical; a new meaning for itself shows in each of them."""
     (tokens,), table = call.args, call.kwargs["table"]
     word = tokens[0, 0]
     others, own = table.copy(), table.copy()
-    others[np.arange(len(table)) != word] = few_bits(2 + seed, table.shape)[np.arange(len(table)) != word]
+    others[np.arange(len(table)) != word] = dyadic(2 + seed, table.shape)[np.arange(len(table)) != word]
     own[word] += 1.0
 
-    before, without, within = (subject.embedding(tokens, table=values, scale=False) for values in (table, others, own))
+    before, without, within = (impl.embedding(tokens, table=values, scale=False) for values in (table, others, own))
 
-    assert_identical(without[tokens == word], before[tokens == word], "rows of a word after other words changed")
+    assert_identical(without[tokens == word], before[tokens == word], "rows of a token after other tokens changed")
     assert_identical(
-        within[tokens == word], np.repeat(own[None, word], (tokens == word).sum(), axis=0), "rows of a word that changed"
+        within[tokens == word], np.repeat(own[None, word], (tokens == word).sum(), axis=0), "rows of a token that changed"
     )
-    assert_identical(within[tokens != word], before[tokens != word], "rows of the words that did not change")
+    assert_identical(within[tokens != word], before[tokens != word], "rows of the tokens that did not change")
 
 
 @claim("E4", needs="embedding")
 @given(embeddings(widths=ROOTED))
-def test_the_factor_is_the_root_of_the_width_and_on_unless_switched_off(subject, call):
+def test_the_factor_is_the_root_of_the_width_and_on_unless_switched_off(impl, call):
     """Where √d_model is a power of two the row comes out as exactly √d_model times the table's; switched off, as the table's."""
     (tokens,), table = call.args, call.kwargs["table"]
     scaled = table[tokens] * np.sqrt(table.shape[1])
 
-    assert_identical(subject.embedding(tokens, table=table), scaled, "embedding unless said otherwise")
-    assert_identical(subject.embedding(tokens, table=table, scale=True), scaled, "embedding with scale=True")
-    assert_identical(subject.embedding(tokens, table=table, scale=False), table[tokens], "embedding with scale=False")
+    assert_identical(impl.embedding(tokens, table=table), scaled, "embedding unless said otherwise")
+    assert_identical(impl.embedding(tokens, table=table, scale=True), scaled, "embedding with scale=True")
+    assert_identical(impl.embedding(tokens, table=table, scale=False), table[tokens], "embedding with scale=False")
 
 
 @claim("E4", needs="embedding")
 @given(embeddings())
-def test_the_factor_is_the_same_for_every_feature(subject, call):
+def test_the_factor_is_the_same_for_every_feature(impl, call):
     """Where √d_model is irrational, each entry is √d_model times the table's, to rounding."""
-    got = subject.embedding(*call.args, **call.kwargs)
+    got = impl.embedding(*call.args, **call.kwargs)
 
-    assert_rounding_only(subject, "embedding", got, *call.args, **call.kwargs, scale=True)
+    assert_rounding_only(impl, "embedding", got, *call.args, **call.kwargs, scale=True)

@@ -1,6 +1,6 @@
-"""Axes of length 0: the last batch of a shard holds no sentence, a query may find no key to look at.
+"""Axes of length 0: the last batch of a shard holds no sequence, a query may find no key to look at.
 
-The answer has the shape that follows from the others, and what a row without keys gets is what a row gets that may look nowhere. An
+The answer has the shape that follows from the others, and what a row without keys gets is what a row gets that is fully masked. An
 implementation may refuse such a question in an exception of its own; what it may not do is to answer it wrongly.
 """
 
@@ -11,24 +11,24 @@ import numpy as np
 from properties.assertions import assert_identical, assert_rounding_only
 from properties.cache_machine import seeded_model
 from properties.claims import claim
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 from properties.implementations.oracle import oracle
 from properties.inputs.attention import labels
-from properties.inputs.parameters import Call, few_bits
+from properties.inputs.parameters import Call, dyadic
 from properties.verdicts import record
 
 D, H, VOCAB = 4, 2, 5
 MODEL = seeded_model(7, D, 6, source_vocab=VOCAB, vocab=VOCAB, layers=2)
 ENCODER, DECODER = MODEL["encoder"][0], MODEL["decoder"][0]
-WORDS = few_bits(3, (2, 3, D))
-MEMORY = few_bits(4, (2, 5, D))
+WORDS = dyadic(3, (2, 3, D))
+MEMORY = dyadic(4, (2, 5, D))
 IDS = np.arange(6).reshape(2, 3) % VOCAB
 
 NO_SENTENCE, NO_WORD, NO_KEY = WORDS[:0], WORDS[:, :0], MEMORY[:, :0]
 CALLS: dict[str, list[Call]] = {
     "softmax": [Call((np.zeros(shape),), {}) for shape in ((0, 3), (2, 0), (2, 0, 3), (0, 0))],
     "attention": [
-        Call((few_bits(5, (b, h, n, d_k)), few_bits(6, (b, h, m, d_k)), labels(b, h, m, d_v), mask), {})
+        Call((dyadic(5, (b, h, n, d_k)), dyadic(6, (b, h, m, d_k)), labels(b, h, m, d_v), mask), {})
         for b, h, n, m, d_k, d_v in ((2, 3, 0, 4, 6, 5), (2, 3, 4, 0, 6, 5), (0, 2, 3, 4, 6, 5), (2, 3, 4, 1, 6, 0))
         for mask in (None, np.ones((n, m), dtype=bool), np.ones((b, 1, 1, m), dtype=bool))
     ],
@@ -47,19 +47,19 @@ CALLS: dict[str, list[Call]] = {
 def nothing_in(identifier: str, step: str) -> Callable[..., None]:
     """The property that `step` answers questions about nothing rightly, or not at all."""
 
-    def test(subject: Subject) -> None:
+    def test(impl: Impl) -> None:
         for call in CALLS[step]:
-            if subject.refuses(step, *call.args, **call.kwargs):
+            if impl.refuses(step, *call.args, **call.kwargs):
                 record.refused()
                 continue
-            got, exact = subject.call(step, *call.args, **call.kwargs), oracle(step, *call.args, **call.kwargs)
+            got, exact = impl.call(step, *call.args, **call.kwargs), oracle(step, *call.args, **call.kwargs)
             assert_identical(
                 np.array(got.shape), np.array(exact.shape), f"shape of the answer to {[np.shape(X) for X in call.args]}"
             )
-            assert_rounding_only(subject, step, got, *call.args, **call.kwargs)
+            assert_rounding_only(impl, step, got, *call.args, **call.kwargs)
 
     test.__name__ = test.__qualname__ = f"test_{step}_of_nothing"
-    test.__doc__ = f"{step} of no sentences, no words or no keys is empty, or what is declared for a row that may look nowhere."
+    test.__doc__ = f"{step} of no sequences, no tokens or no keys is empty, or what is declared for a fully masked row."
     return claim(identifier, needs=step)(test)  # as @claim(…) would
 
 

@@ -8,131 +8,131 @@ from properties.assertions import assert_identical, assert_rounding_only
 from properties.cache_machine import seeded_model
 from properties.claims import claim
 from properties.implementations.oracle import oracle
-from properties.inputs.parameters import SEEDS, Call, encoder_calls, encoder_layer_calls, few_bits, huge, masks
+from properties.inputs.parameters import SEEDS, Call, dyadic, encoder_calls, encoder_layer_calls, huge, masks
 
 FILLED = Call(
-    (few_bits(5, (2, 3, 4), 2.0), np.array([[True, True, True], [True, True, False]])[:, None, None]),
+    (dyadic(5, (2, 3, 4), 2.0), np.array([[True, True, True], [True, True, False]])[:, None, None]),
     {"layers": seeded_model(11, 4, 6, source_vocab=2, vocab=2, layers=2)["encoder"], "final_norm": None, "h": 2},
 )
-"""What is most usual: two layers of two heads, sentences of two lengths."""
+"""What is most usual: two layers of two heads, sequences of two lengths."""
 
 
 @claim("L1", needs="encoder_layer")
 @given(encoder_layer_calls())
-def test_encoder_layer_agrees_with_the_oracle(subject, call):
+def test_encoder_layer_agrees_with_the_oracle(impl, call):
     """Attention, add & norm, feed-forward, add & norm, in this order (or norms first): rounding is the only difference."""
-    got = subject.encoder_layer(*call.args, **call.kwargs)
+    got = impl.encoder_layer(*call.args, **call.kwargs)
 
-    assert_rounding_only(subject, "encoder_layer", got, *call.args, **call.kwargs)
+    assert_rounding_only(impl, "encoder_layer", got, *call.args, **call.kwargs)
 
 
 @claim("L2", needs="encoder")
 @given(encoder_calls())
-def test_encoder_agrees_with_the_oracle(subject, call):
+def test_encoder_agrees_with_the_oracle(impl, call):
     """N layers in a row, each reading what the one before wrote, and the final norm if there is one."""
-    got = subject.encoder(*call.args, **call.kwargs)
+    got = impl.encoder(*call.args, **call.kwargs)
 
-    assert_rounding_only(subject, "encoder", got, *call.args, **call.kwargs)
+    assert_rounding_only(impl, "encoder", got, *call.args, **call.kwargs)
 
 
 @claim("L2", needs="encoder")
 @given(encoder_calls(padded=True))
-def test_words_that_count_are_encoded_as_the_oracle_does_among_words_that_fill_up(subject, call):
-    """Where some words only fill up the length, the others are judged; what becomes of the filling is another property's."""
+def test_words_that_count_are_encoded_as_the_oracle_does_among_words_that_fill_up(impl, call):
+    """Where some tokens only fill up the length, the others are judged; what becomes of the filling is another property's."""
     (X, mask), filling = call.args, ~call.args[1][:, 0, 0, :, None]
-    got = subject.encoder(X, mask, **call.kwargs)
+    got = impl.encoder(X, mask, **call.kwargs)
 
     judged = np.where(filling, oracle("encoder", X, mask, **call.kwargs), got)
-    assert_rounding_only(subject, "encoder", judged, X, mask, **call.kwargs)
+    assert_rounding_only(impl, "encoder", judged, X, mask, **call.kwargs)
 
 
 @claim("T3", needs="encoder")
 @example(FILLED, True)
 @given(encoder_calls(padded=True), st.booleans())
-def test_words_that_fill_up_may_be_blind_and_reach_nobody(subject, call, usual):
-    """The mask written as a square, in which filling words may look nowhere: whatever becomes of them, the others are judged."""
+def test_words_that_fill_up_may_be_blind_and_reach_nobody(impl, call, usual):
+    """The mask written as a square, in which padding tokens is fully masked: whatever becomes of them, the others are judged."""
     (X, columns), filling = call.args, ~call.args[1][:, 0, 0, :, None]
     square = columns & columns.swapaxes(-1, -2)
     if usual:  # what most models choose has code of its own in some libraries
         call = call.but(h=2 if X.shape[-1] % 2 == 0 else 1, norm="post", activation="relu")
-    got = subject.encoder(X, square, **call.kwargs)
+    got = impl.encoder(X, square, **call.kwargs)
 
     judged = np.where(filling, oracle("encoder", X, square, **call.kwargs), got)
-    assert_rounding_only(subject, "encoder", judged, X, square, **call.kwargs)
+    assert_rounding_only(impl, "encoder", judged, X, square, **call.kwargs)
 
 
 @claim("L2", needs="encoder")
 @given(encoder_calls(), st.integers(1, 2))
-def test_words_that_fill_up_are_encoded_like_any_others(subject, call, filling):
-    """Nobody looks at the last words, yet they look: their rows follow from the words that count like all rows."""
+def test_words_that_fill_up_are_encoded_like_any_others(impl, call, filling):
+    """Nobody looks at the last tokens, yet they look: their rows follow from the tokens that count like all rows."""
     (X, _), d_model = call.args, call.args[0].shape[-1]
     X = np.concatenate([X, X[:, :1].repeat(filling, axis=1)], axis=1)
     mask = (np.arange(X.shape[1]) < X.shape[1] - filling).reshape(1, 1, 1, -1).repeat(len(X), axis=0)
     choices = {"h": 2 if d_model % 2 == 0 else 1, "norm": "post", "activation": "relu"}
 
-    got = subject.encoder(X, mask, **call.but(**choices).kwargs)
+    got = impl.encoder(X, mask, **call.but(**choices).kwargs)
 
-    assert_rounding_only(subject, "encoder", got, X, mask, **call.but(**choices).kwargs)
+    assert_rounding_only(impl, "encoder", got, X, mask, **call.but(**choices).kwargs)
 
 
 @claim("L2", needs=("encoder", "encoder_layer"))
 @given(encoder_layer_calls())
-def test_an_encoder_of_one_layer_is_that_layer(subject, call):
+def test_an_encoder_of_one_layer_is_that_layer(impl, call):
     """A stack of one, without a final norm, is judged as the layer it holds."""
     layer_alone = {name: value for name, value in call.kwargs.items() if name != "layer"}
 
-    got = subject.encoder(*call.args, layers=[call.kwargs["layer"]], **layer_alone)
+    got = impl.encoder(*call.args, layers=[call.kwargs["layer"]], **layer_alone)
 
-    assert_rounding_only(subject, "encoder_layer", got, *call.args, **call.kwargs)
+    assert_rounding_only(impl, "encoder_layer", got, *call.args, **call.kwargs)
 
 
 @claim("L1", needs="encoder_layer")
 @given(st.data(), encoder_layer_calls(masked=False), SEEDS)
-def test_words_nobody_may_look_at_have_no_influence(subject, data, call, seed):
-    """Filling words hidden from all others can hold anything finite: the words that count stay bit-identical."""
+def test_words_nobody_may_look_at_have_no_influence(impl, data, call, seed):
+    """Padding tokens hidden from all others can hold anything finite: the tokens that count stay bit-identical."""
     X, _ = call.args
     b, n, _ = X.shape
     mask = data.draw(masks((b, 1, 1, n)))
     hidden = ~mask[:, 0, 0]
-    junk = np.where(hidden[..., None], few_bits(2 + seed, X.shape, huge(subject.dtype)), X)
+    junk = np.where(hidden[..., None], dyadic(2 + seed, X.shape, huge(impl.dtype)), X)
 
-    before, after = (subject.encoder_layer(words, mask, **call.kwargs) for words in (X, junk))
+    before, after = (impl.encoder_layer(words, mask, **call.kwargs) for words in (X, junk))
 
-    assert_identical(after[~hidden], before[~hidden], "words that count, after the filling words changed")
+    assert_identical(after[~hidden], before[~hidden], "tokens that count, after the padding tokens changed")
 
 
 @claim("L1", needs="encoder_layer")
 @given(encoder_layer_calls(masked=False), st.integers(0, 4), SEEDS)
-def test_every_word_moves_every_other_as_the_oracle_predicts(subject, call, i, seed):
-    """Without a mask all words see a changed word: both answers are judged, one after the other, by the same implementation."""
+def test_every_word_moves_every_other_as_the_oracle_predicts(impl, call, i, seed):
+    """Without a mask all tokens see a changed token: both answers are judged, one after the other, by the same implementation."""
     X, _ = call.args
     changed = X.copy()
-    changed[:, i % X.shape[1]] = few_bits(2 + seed, X[:, 0].shape, 2.0)
+    changed[:, i % X.shape[1]] = dyadic(2 + seed, X[:, 0].shape, 2.0)
 
     for words in (X, changed):
-        got = subject.encoder_layer(words, **call.kwargs)
-        assert_rounding_only(subject, "encoder_layer", got, words, **call.kwargs)
+        got = impl.encoder_layer(words, **call.kwargs)
+        assert_rounding_only(impl, "encoder_layer", got, words, **call.kwargs)
 
 
 @claim("L1", needs="encoder_layer")
 @given(encoder_layer_calls(masked=False), SEEDS)
-def test_without_positions_a_layer_has_no_order(subject, call, seed):
-    """Words in another order come out in that order."""
+def test_without_positions_a_layer_has_no_order(impl, call, seed):
+    """Tokens in another order come out in that order."""
     X, _ = call.args
     order = np.random.default_rng(seed).permutation(X.shape[1])
 
-    got = subject.encoder_layer(X[:, order], **call.kwargs)
+    got = impl.encoder_layer(X[:, order], **call.kwargs)
 
-    assert_rounding_only(subject, "encoder_layer", got[:, np.argsort(order)], X, **call.kwargs)
+    assert_rounding_only(impl, "encoder_layer", got[:, np.argsort(order)], X, **call.kwargs)
 
 
 @claim("T3", needs="encoder_layer")
 @given(encoder_layer_calls(masked=False))
-def test_a_sentence_is_encoded_alike_alone_and_in_company(subject, call):
-    """Each sentence of a batch, run alone, is judged as the same sentence; the batch in reverse order comes out reversed."""
+def test_a_sentence_is_encoded_alike_alone_and_in_company(impl, call):
+    """Each sequence of a batch, run alone, is judged as the same sequence; the batch in reverse order comes out reversed."""
     X, _ = call.args
 
-    backwards = subject.encoder_layer(np.flip(X, 0).copy(), **call.kwargs)
-    assert_rounding_only(subject, "encoder_layer", backwards[::-1], X, **call.kwargs)
-    alone = [subject.encoder_layer(X[i : i + 1], **call.kwargs) for i in range(len(X))]
-    assert_rounding_only(subject, "encoder_layer", np.concatenate(alone), X, **call.kwargs)
+    backwards = impl.encoder_layer(np.flip(X, 0).copy(), **call.kwargs)
+    assert_rounding_only(impl, "encoder_layer", backwards[::-1], X, **call.kwargs)
+    alone = [impl.encoder_layer(X[i : i + 1], **call.kwargs) for i in range(len(X))]
+    assert_rounding_only(impl, "encoder_layer", np.concatenate(alone), X, **call.kwargs)

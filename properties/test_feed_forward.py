@@ -1,4 +1,4 @@
-"""Feed-forward: two linear maps with a bend between them, where a word's features meet, and words do not."""
+"""Feed-forward: two linear maps with a bend between them, where a token's features meet, and tokens do not."""
 
 import numpy as np
 from hypothesis import given
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from properties.assertions import assert_identical, assert_rounding_only
 from properties.claims import claim
 from properties.implementations.oracle import oracle
-from properties.inputs.parameters import ACTIVATIONS, SEEDS, Call, feed_forward_calls, few_bits, huge, sizes
+from properties.inputs.parameters import ACTIVATIONS, SEEDS, Call, dyadic, feed_forward_calls, huge, sizes
 
 
 @st.composite
@@ -26,32 +26,32 @@ def exact_calls(draw: st.DrawFn) -> Call:
 
 @claim("F1", needs="feed_forward")
 @given(feed_forward_calls())
-def test_feed_forward_agrees_with_the_oracle(subject, call):
+def test_feed_forward_agrees_with_the_oracle(impl, call):
     """Both maps, both biases and each activation differ from the oracle by rounding alone."""
-    got = subject.feed_forward(*call.args, **call.kwargs)
+    got = impl.feed_forward(*call.args, **call.kwargs)
 
-    assert_rounding_only(subject, "feed_forward", got, *call.args, **call.kwargs)
+    assert_rounding_only(impl, "feed_forward", got, *call.args, **call.kwargs)
 
 
 @claim("F1", needs="feed_forward")
 @given(exact_calls())
-def test_small_integers_come_out_exactly(subject, call):
+def test_small_integers_come_out_exactly(impl, call):
     """ReLU of integers needs no rounding: equality is bit for bit at any dtype and in any order of summation."""
-    got = subject.feed_forward(*call.args, **call.kwargs)
+    got = impl.feed_forward(*call.args, **call.kwargs)
 
     assert_identical(got, oracle("feed_forward", *call.args, **call.kwargs), "feed_forward on small integers")
 
 
 @claim("F1", needs="feed_forward")
 @given(exact_calls(), st.integers(0, 3))
-def test_every_feature_influences_every_other_through_a_live_unit(subject, call, feature):
-    """One more of any feature moves every feature of that word where a hidden unit is active, and none where all are dead."""
+def test_every_feature_influences_every_other_through_a_live_unit(impl, call, feature):
+    """One more of any feature moves every feature of that token where a hidden unit is active, and none where all are dead."""
     (X,) = call.args
     more = X.copy()
     more[..., feature % X.shape[-1]] += 1.0
     alive = (more @ call.kwargs["W_1"] + call.kwargs["b_1"] > 0).any(axis=-1)  # active at least after the step
 
-    change = subject.feed_forward(more, **call.kwargs) - subject.feed_forward(X, **call.kwargs)
+    change = impl.feed_forward(more, **call.kwargs) - impl.feed_forward(X, **call.kwargs)
 
     everywhere = np.broadcast_to(alive[..., None], change.shape)
     assert_identical((change > 0).astype(np.float64), everywhere.astype(np.float64), "features that moved")
@@ -61,53 +61,53 @@ def test_every_feature_influences_every_other_through_a_live_unit(subject, call,
 
 @claim("F1", needs="feed_forward")
 @given(exact_calls())
-def test_dead_units_say_nothing(subject, call):
-    """Where every hidden unit is dead the output is b_2, whatever the word is: the Jacobian is 0."""
+def test_dead_units_say_nothing(impl, call):
+    """Where every hidden unit is dead the output is b_2, whatever the token is: the Jacobian is 0."""
     dead = call.but(b_1=np.full_like(call.kwargs["b_1"], -128.0))
 
-    got = subject.feed_forward(*dead.args, **dead.kwargs)
+    got = impl.feed_forward(*dead.args, **dead.kwargs)
 
     assert_identical(got, np.broadcast_to(call.kwargs["b_2"], got.shape), "feed_forward of dead units")
 
 
 @claim("F1", needs="feed_forward")
 @given(st.sampled_from(ACTIVATIONS), SEEDS, st.integers(0, 5))
-def test_the_bend_itself_agrees_with_the_oracle(subject, activation, seed, exponent):
+def test_the_bend_itself_agrees_with_the_oracle(impl, activation, seed, exponent):
     """With identities for both maps the step is the activation alone: judged from the tails to the bend, on both sides."""
     eye, nothing = np.eye(8), np.zeros(8)
-    X = few_bits(2 + seed, (1, 4, 8), 2.0 ** (exponent - 2))
+    X = dyadic(2 + seed, (1, 4, 8), 2.0 ** (exponent - 2))
     identity = {"W_1": eye, "b_1": nothing, "W_2": eye, "b_2": nothing, "activation": activation}
 
-    assert_rounding_only(subject, "feed_forward", subject.feed_forward(X, **identity), X, **identity)
+    assert_rounding_only(impl, "feed_forward", impl.feed_forward(X, **identity), X, **identity)
 
 
 @claim("F2", needs="feed_forward")
 @given(feed_forward_calls(), st.integers(0, 4), SEEDS)
-def test_every_word_is_treated_by_itself(subject, call, i, seed):
-    """Changing a word, however much, leaves every other word bit-identical, and moves itself as the oracle predicts."""
+def test_every_word_is_treated_by_itself(impl, call, i, seed):
+    """Changing a token, however much, leaves every other token bit-identical, and moves itself as the oracle predicts."""
     (X,) = call.args
     i %= X.shape[1]
     others = np.delete(np.arange(X.shape[1]), i)
     junk, changed = X.copy(), X.copy()
-    junk[:, i] = few_bits(2 + seed, X[:, i].shape, huge(subject.dtype))
-    changed[:, i] = few_bits(3 + seed, X[:, i].shape, 2.0)
+    junk[:, i] = dyadic(2 + seed, X[:, i].shape, huge(impl.dtype))
+    changed[:, i] = dyadic(3 + seed, X[:, i].shape, 2.0)
 
-    before = subject.feed_forward(X, **call.kwargs)
+    before = impl.feed_forward(X, **call.kwargs)
 
-    with_junk = subject.feed_forward(junk, **call.kwargs)
-    assert_identical(with_junk[:, others], before[:, others], f"words other than {i}")
-    after = subject.feed_forward(changed, **call.kwargs)
-    assert_identical(after[:, others], before[:, others], f"words other than {i}")
-    assert_rounding_only(subject, "feed_forward", after, changed, **call.kwargs)
+    with_junk = impl.feed_forward(junk, **call.kwargs)
+    assert_identical(with_junk[:, others], before[:, others], f"tokens other than {i}")
+    after = impl.feed_forward(changed, **call.kwargs)
+    assert_identical(after[:, others], before[:, others], f"tokens other than {i}")
+    assert_rounding_only(impl, "feed_forward", after, changed, **call.kwargs)
 
 
 @claim("F2", needs="feed_forward")
 @given(feed_forward_calls(), SEEDS)
-def test_words_in_another_order_come_out_in_that_order(subject, call, seed):
-    """Reordering the words reorders the result: the same maps serve every place."""
+def test_words_in_another_order_come_out_in_that_order(impl, call, seed):
+    """Reordering the tokens reorders the result: the same maps serve every place."""
     (X,) = call.args
     order = np.random.default_rng(seed).permutation(X.shape[1])
 
-    got = subject.feed_forward(X[:, order], **call.kwargs)
+    got = impl.feed_forward(X[:, order], **call.kwargs)
 
-    assert_rounding_only(subject, "feed_forward", got[:, np.argsort(order)], X, **call.kwargs)
+    assert_rounding_only(impl, "feed_forward", got[:, np.argsort(order)], X, **call.kwargs)

@@ -10,7 +10,7 @@ import numpy as np
 
 from properties.assertions import assert_identical
 from properties.claims import claim
-from properties.inputs.parameters import Call, Nested, few_bits
+from properties.inputs.parameters import Call, Nested, dyadic
 from properties.test_residual_norm import silenced
 from properties.test_sizes import MANY, TINY, at_the_edges, ids, model
 from properties.test_transformer import PRECISE, assert_gradients_say_how_the_oracle_moves, named
@@ -98,14 +98,14 @@ def sums_by(tokens: np.ndarray, rows: np.ndarray, vocab: int) -> np.ndarray:
 
 
 @claim("T2", needs="gradients")
-def test_gradients_of_many_rows_are_exact_sums(subject):
+def test_gradients_of_many_rows_are_exact_sums(impl):
     """Biases, embeddings, values and the output matrix get the sum over all rows, bit for bit, however many there are.
 
     33, 65, 129 and 1025 rows and the edges of blocks: as many sequences, as many tokens of one, and both.
     """
     for b, n in (*((rows, 1) for rows in ROWS), *((1, rows) for rows in ROWS), *BATCHES):
         call = exact_call(b, n)
-        gradients = named(subject.gradients(*call.args, **call.kwargs))
+        gradients = named(impl.gradients(*call.args, **call.kwargs))
         for name, exact in exact_gradients(call).items():
             assert_identical(gradients[name], exact, f"gradient of {name} by {b} × {n} tokens")
 
@@ -124,7 +124,7 @@ def large_calls() -> Iterator[Call]:
 
 def _call(parameters: Nested, b: int, n: int, m: int, h: int = 2) -> Call:
     vocab = len(parameters["target_embedding"])
-    direction = few_bits(SEED + b, (b, n, vocab))
+    direction = dyadic(SEED + b, (b, n, vocab))
     return Call(
         (ids(vocab, b, m), ids(vocab, b, n)), {"parameters": parameters, "h": h, "activation": "gelu", "direction": direction}
     )
@@ -143,11 +143,11 @@ def at_the_ends(array: np.ndarray) -> np.ndarray:
 
 
 @claim("T2", needs=("transformer", "gradients"), dtypes=PRECISE)
-def test_gradients_at_every_size_say_how_the_oracle_moves(subject):
+def test_gradients_at_every_size_say_how_the_oracle_moves(impl):
     """Along directions of all parameters, and of the last rows and columns alone, ⟨gradient, direction⟩ is the oracle's slope."""
     for large in large_calls():
         weights = named(large.kwargs["parameters"])
-        everywhere = {name: few_bits(2 + i, array.shape) for i, (name, array) in enumerate(weights.items())}
+        everywhere = {name: dyadic(2 + i, array.shape) for i, (name, array) in enumerate(weights.items())}
         ends = {name: at_the_ends(array) * everywhere[name] for name, array in weights.items()}
         for call in (large, of_the_last_row(large)):
-            assert_gradients_say_how_the_oracle_moves(subject, call, everywhere, ends)
+            assert_gradients_say_how_the_oracle_moves(impl, call, everywhere, ends)

@@ -19,17 +19,17 @@ from properties.cache_machine import seeded_model
 from properties.claims import claim
 from properties.counterexample.minimise import leaves, replaced
 from properties.implementations.calls import Asked
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 from properties.implementations.layouts import BESIDE, CONTIGUOUS, LAYOUTS, REFILLED, of
 from properties.inputs.attention import attention_calls, scores
 from properties.inputs.parameters import (
     SEEDS,
     Call,
     decoder_layer_calls,
+    dyadic,
     encoder_layer_calls,
     features,
     feed_forward_calls,
-    few_bits,
     multi_head_calls,
     norm_weights,
     transformer_calls,
@@ -80,12 +80,12 @@ def projection_calls(draw: st.DrawFn) -> Call:
 def any_layout(identifier: str, step: str, calls: st.SearchStrategy[Call]) -> Callable[..., None]:
     """The property that `step` answers alike in whichever layout it is asked."""
 
-    def test(subject: Subject, call: Call, layout: str, seed: int) -> None:
+    def test(impl: Impl, call: Call, layout: str, seed: int) -> None:
         call = equal_where_expanded(step, call, layout, seed)
 
-        got = subject.reading(layout).call(step, *call.args, **call.kwargs)
+        got = impl.reading(layout).call(step, *call.args, **call.kwargs)
 
-        assert_rounding_only(subject, step, got, *call.args, **call.kwargs)
+        assert_rounding_only(impl, step, got, *call.args, **call.kwargs)
 
     test.__name__ = test.__qualname__ = f"test_{step}_reads_every_layout"
     test.__doc__ = f"{step} answers within the budget, however its arrays lie and whatever they held before, and writes nowhere."
@@ -110,7 +110,7 @@ test_transformer_reads_every_layout = any_layout("T1", "transformer", transforme
 
 def some(seed: int, *shape: int) -> np.ndarray:
     """Numbers of a few bits."""
-    return few_bits(2 + seed, shape)
+    return dyadic(2 + seed, shape)
 
 
 def like_shaped(step: str) -> Call:
@@ -142,13 +142,13 @@ def like_shaped(step: str) -> Call:
 def any_pair_of_layouts(identifier: str, step: str) -> Callable[..., None]:
     """The property that `step` reads every array as that array lies, and not as another one does."""
 
-    def test(subject: Subject) -> None:
+    def test(impl: Impl) -> None:
         call, judged = like_shaped(step), set()
         for layout in OF_THE_SAME_NUMBERS:
             with suppress(UnsatisfiedAssumption):  # it does not take such arrays, and that was counted
-                got = subject.reading(layout).call(step, *call.args, **call.kwargs)
+                got = impl.reading(layout).call(step, *call.args, **call.kwargs)
                 if got.tobytes() not in judged:
-                    assert_rounding_only(subject, step, got, *call.args, **call.kwargs)
+                    assert_rounding_only(impl, step, got, *call.args, **call.kwargs)
                     judged.add(got.tobytes())
 
     test.__name__ = test.__qualname__ = f"test_{step}_reads_each_array_in_its_own_layout"

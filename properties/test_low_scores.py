@@ -16,7 +16,7 @@ from hypothesis.errors import UnsatisfiedAssumption
 from properties.assertions import assert_at_most, assert_identical
 from properties.claims import claim
 from properties.error_budget.budgets import sum_bound
-from properties.implementations.impl import DTYPES, Subject
+from properties.implementations.impl import DTYPES, Impl
 from properties.inputs.parameters import BIASES, Call, Nested
 
 EXACT = 2.0**30  # up to here exponentials to base 2 of x·c − m·c, rounded once, are finite: the answer is judged, too
@@ -41,27 +41,25 @@ LEVELS = np.array([1.0, 0.0, -1.0])  # of the keys: the visible one scores as lo
 
 
 @claim("M2", needs="attention")
-def test_hidden_keys_have_no_weight_however_low_the_visible_one_scores(subject):
+def test_hidden_keys_have_no_weight_however_low_the_visible_one_scores(impl):
     """Down to the lowest score of the dtype, the hidden values leave no trace; and the visible one is what comes out."""
-    for low in lowest(subject.dtype):
+    for low in lowest(impl.dtype):
         q, k = factors(low)
         Q, K = np.full((1, 1, 1, 1), -q), (k * LEVELS)[None, None, :, None]
-        before, after = (
-            subject.attention(Q, K, np.array(V)[None, None, :, None], SEES[None]) for V in ((1, 1, 2.0), (1, 64, 128.0))
-        )
+        before, after = (impl.attention(Q, K, np.array(V)[None, None, :, None], SEES[None]) for V in ((1, 1, 2.0), (1, 64, 128.0)))
 
-        if low <= EXACT and low < torch.finfo(DTYPES[subject.dtype]).max / 2:
+        if low <= EXACT and low < torch.finfo(DTYPES[impl.dtype]).max / 2:
             off = float(max(abs(before - 1).max(), abs(after - 1).max()))
-            assert_at_most(off, sum_bound(3, subject.dtype, 1.0), f"|attention to one value of 1 − 1| at a score of {-low:.5g}")
+            assert_at_most(off, sum_bound(3, impl.dtype, 1.0), f"|attention to one value of 1 − 1| at a score of {-low:.5g}")
         assert_identical(after, before, f"attention to one key of score {-low:.5g}, after hidden values changed")
 
 
 @claim("A5", needs="softmax")
-def test_minus_infinity_has_no_weight_however_low_the_other_scores_are(subject):
+def test_minus_infinity_has_no_weight_however_low_the_other_scores_are(impl):
     """A score of −∞ is below every other one, the lowest number of the dtype included."""
-    for low in lowest(subject.dtype):
-        if low <= torch.finfo(DTYPES[subject.dtype]).max:
-            P = subject.softmax(np.array([[-low, -np.inf, -np.inf]]))
+    for low in lowest(impl.dtype):
+        if low <= torch.finfo(DTYPES[impl.dtype]).max:
+            P = impl.softmax(np.array([[-low, -np.inf, -np.inf]]))
 
             hidden = np.where(np.isnan(P), 0.0, P)[0, 1:]
             assert_identical(hidden, np.zeros(2), f"weights of −∞ beside a score of {-low:.5g}")
@@ -71,16 +69,16 @@ def test_minus_infinity_has_no_weight_however_low_the_other_scores_are(subject):
 
 H = D_MODEL = 4
 PLAIN = {"gain": np.ones(D_MODEL), "bias": np.zeros(D_MODEL)}
-SCORING_LOW = {"gain": np.array([0.0, 1, 1, 1]), "bias": np.eye(D_MODEL)[0]}  # of the memory: every word of it is one to be seen
+SCORING_LOW = {"gain": np.array([0.0, 1, 1, 1]), "bias": np.eye(D_MODEL)[0]}  # of the memory: every token of it is one to be seen
 
 
 def words(value: float) -> np.ndarray:
-    """Three words: their first feature is how they score, the second what they say, which is up to `value` in the last two."""
+    """Three tokens: their first feature is how they score, the second what they say, which is up to `value` in the last two."""
     return np.pad(np.array([LEVELS, [1.0, value, 2 * value]]).T, ((0, 0), (0, D_MODEL - 2)))[None]
 
 
 def heads(low: float) -> Nested:
-    """Heads of one feature, all of which score words by their first feature and pass the second one on."""
+    """Heads of one feature, all of which score tokens by their first feature and pass the second one on."""
     q, k = factors(low)
     first, second = np.eye(D_MODEL)[:2, :, None] * np.ones(H)
     return {"W_Q": -q * first, "W_K": k * first, "W_V": second, "W_O": np.diag([1.0, -1, 2, 0]), **dict.fromkeys(BIASES)}
@@ -95,23 +93,23 @@ def layer(low: float, *attentions: str, last_norm: Nested = PLAIN) -> Nested:
 
 
 def of_heads(low: float, value: float) -> Call:
-    """One word looks at three."""
+    """One token looks at three."""
     return Call((words(1.0)[:, :1], words(value), SEES[None]), {"h": H, **heads(low)})
 
 
 def of_an_encoder_layer(low: float, value: float) -> Call:
-    """Two words of three fill up the length."""
+    """Two tokens of three fill up the length."""
     return Call((words(value), SEES[None, None, None]), {"h": H, "layer": layer(low, "self_attention")})
 
 
 def of_a_decoder_layer(low: float, value: float) -> Call:
-    """Two words lie ahead of the first, and two words of the memory fill up its length."""
+    """Two tokens lie ahead of the first, and two tokens of the memory fill up its length."""
     masks = None, SEES[None, None, None]
     return Call((words(value), words(value), *masks), {"h": H, "layer": layer(low, "self_attention", "cross_attention")})
 
 
 def of_a_transformer(low: float, value: float) -> Call:
-    """The same, from word ids on: the first word of the dictionary is seen, the others are not."""
+    """The same, from token ids on: the first token of the vocabulary is seen, the others are not."""
     table = np.array([[1.0, 0, 0, 0], [-1.5, 4, 0, 0], [-1.5, -4, 0, 0]])
     ids = np.array([[0, 1, 1]] if value == 1 else [[0, 2, 2]])
     parameters = {
@@ -128,18 +126,18 @@ def of_a_transformer(low: float, value: float) -> Call:
 
 
 def hidden_words_have_no_weight(identifier: str, step: str, asked: Callable[[float, float], Call]) -> Callable[..., None]:
-    """The property that the first word of `step` does not change with what hidden words say, however low it scores itself."""
+    """The property that the first token of `step` does not change with what hidden tokens say, however low it scores itself."""
 
-    def test(subject: Subject) -> None:
-        for low in lowest(subject.dtype):
+    def test(impl: Impl) -> None:
+        for low in lowest(impl.dtype):
             with suppress(UnsatisfiedAssumption):  # it does not take such arguments, and that was counted
                 before, after = (
-                    subject.call(step, *call.args, **call.kwargs) for call in (asked(low, value) for value in (1.0, 64.0))
+                    impl.call(step, *call.args, **call.kwargs) for call in (asked(low, value) for value in (1.0, 64.0))
                 )
-                assert_identical(after[:, 0], before[:, 0], f"{step} at scores of {-low:.5g}, after hidden words changed")
+                assert_identical(after[:, 0], before[:, 0], f"{step} at scores of {-low:.5g}, after hidden tokens changed")
 
     test.__name__ = test.__qualname__ = f"test_{step}_gives_hidden_words_no_weight_at_the_lowest_scores"
-    test.__doc__ = f"{step}: down to the lowest score of the dtype, words that are hidden leave no trace in the first word."
+    test.__doc__ = f"{step}: down to the lowest score of the dtype, tokens that are hidden leave no trace in the first token."
     return claim(identifier, needs=step)(test)  # as @claim(…) would
 
 

@@ -15,7 +15,7 @@ from hypothesis.errors import UnsatisfiedAssumption
 from properties.assertions import assert_identical
 from properties.claims import claim
 from properties.implementations.conventions import posed
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 from properties.implementations.oracle import oracle
 from properties.inputs.attention import full, labels
 from properties.inputs.parameters import BIASES
@@ -51,7 +51,7 @@ def small_masks(sizes: Sizes, shape: tuple[int, ...], rng: np.random.Generator) 
     return [rng.permutation(np.arange(np.prod(shape)) % 2 == 0).reshape(shape)]
 
 
-def assert_every_shape_is_read(subject: Subject, axes: range) -> None:
+def assert_every_shape_is_read(impl: Impl, axes: range) -> None:
     """Attention under masks of so many axes gives each query what it sees, bit for bit; of no key, what is declared."""
     rng = np.random.default_rng(SEED)
     for sizes in SMALL:
@@ -59,20 +59,20 @@ def assert_every_shape_is_read(subject: Subject, axes: range) -> None:
         Q, K, V = np.zeros((b, h, n, 1)), np.ones((b, h, m, 1)), 4 * (labels(b, h, m, 2) % 31)
         for mask in [mask for shape in broadcastable(sizes) if len(shape) in axes for mask in small_masks(sizes, shape, rng)]:
             with suppress(UnsatisfiedAssumption):  # it does not take such a mask, and that was counted
-                exact = oracle("attention", *posed("attention", (Q, K, V, mask), subject.conventions))
-                assert_identical(subject.attention(Q, K, V, mask), exact, f"attention under a mask of shape {mask.shape}")
+                exact = oracle("attention", *posed("attention", (Q, K, V, mask), impl.conventions))
+                assert_identical(impl.attention(Q, K, V, mask), exact, f"attention under a mask of shape {mask.shape}")
 
 
 @claim("M2", needs="attention")
-def test_a_mask_of_every_broadcastable_shape_means_what_it_broadcasts_to(subject):
+def test_a_mask_of_every_broadcastable_shape_means_what_it_broadcasts_to(impl):
     """Of two, three or four axes, each whole or 1, the last one too: a query sees what the mask says."""
-    assert_every_shape_is_read(subject, range(2, 5))
+    assert_every_shape_is_read(impl, range(2, 5))
 
 
 @claim("M2", needs="attention")
-def test_a_mask_of_fewer_than_two_axes_means_what_it_broadcasts_to(subject):
+def test_a_mask_of_fewer_than_two_axes_means_what_it_broadcasts_to(impl):
     """One truth value for each key, or one for all, with an axis or without."""
-    assert_every_shape_is_read(subject, range(2))
+    assert_every_shape_is_read(impl, range(2))
 
 
 def large_masks(sizes: Sizes) -> Iterator[tuple[np.ndarray, int]]:
@@ -85,19 +85,19 @@ def large_masks(sizes: Sizes) -> Iterator[tuple[np.ndarray, int]]:
 
 
 @claim("M2", needs="attention")
-def test_large_masks_that_differ_by_sequence_and_head(subject):
+def test_large_masks_that_differ_by_sequence_and_head(impl):
     """Each query of a long and wide batch sees the keys that its own row of its own mask names, and no others."""
     for sizes in LARGE:
         b, h, n, m = sizes
         Q, K, V = np.zeros((b, h, n, 1)), np.ones((b, h, m, 1)), np.random.default_rng(SEED).integers(0, 2, (b, h, m, 8)) * 1.0
         for mask, count in large_masks(sizes):
             with suppress(UnsatisfiedAssumption):
-                got = subject.attention(Q, K, V, mask)
+                got = impl.attention(Q, K, V, mask)
                 assert_identical(got, full(mask, *sizes) @ V / count, f"attention under a mask of shape {mask.shape}")
 
 
 @claim("M2", needs="multi_head")
-def test_large_masks_of_many_heads(subject):
+def test_large_masks_of_many_heads(impl):
     """The same of whole multi-head attention without weights: each head's features are averaged under that head's mask."""
     b, h, n, m = LARGE[0]
     X, M = np.zeros((b, n, 8 * h)), np.random.default_rng(SEED).integers(0, 2, (b, m, 8 * h)) * 1.0
@@ -105,7 +105,7 @@ def test_large_masks_of_many_heads(subject):
     heads = M.reshape(b, m, h, 8).swapaxes(1, 2)
     for mask, count in large_masks(LARGE[0]):
         with suppress(UnsatisfiedAssumption):
-            got = subject.multi_head(X, M, mask, h=h, **weights)
+            got = impl.multi_head(X, M, mask, h=h, **weights)
             exact = (full(mask, b, h, n, m) @ heads / count).swapaxes(1, 2).reshape(b, n, 8 * h)
             assert_identical(got, exact, f"multi_head under a mask of shape {mask.shape}")
 
@@ -134,25 +134,25 @@ def assert_right_or_leaked(got: np.ndarray, exact: np.ndarray, open_rows: np.nda
 
 
 @claim("M3", needs="attention")
-def test_nan_and_infinity_in_masked_keys_and_values_are_blocked_or_leak_as_declared(subject):
+def test_nan_and_infinity_in_masked_keys_and_values_are_blocked_or_leak_as_declared(impl):
     """Rows that do not attend to the key get what the others say, or NaN where it leaks; under masks of every shape."""
     for sizes in POISONED:
         b, h, n, m = sizes
         Q, K, V, j = np.ones((b, h, n, 1)), np.zeros((b, h, m, 1)), 4 * (labels(b, h, m, 2) % 31), m // 2
         for (mask, number), in_keys in product(zip(masks_of_a_key(sizes, j), cycle(NUMBERS)), (True, False)):
             poisoned = [np.where(np.arange(m)[:, None] == j, number, X) if X is (K if in_keys else V) else X for X in (K, V)]
-            conventions = subject.conventions
+            conventions = impl.conventions
             leaks = conventions.non_finite_masked_key if in_keys else conventions.non_finite_behind_mask
             with suppress(UnsatisfiedAssumption):
-                got = subject.attention(Q, *poisoned, mask)
+                got = impl.attention(Q, *poisoned, mask)
                 what = f"attention beside {number} in a masked {'key' if in_keys else 'value'}, mask of shape {mask.shape}"
                 attended = full(mask, *sizes)
                 assert_right_or_leaked(got, attended @ V, attended[..., j, None], leaks, what)
 
 
 @claim("M3", needs="multi_head")
-def test_nan_and_infinity_in_masked_words_are_blocked_or_leak_as_declared(subject):
-    """A masked word of the memory is a key and a value; nobody attends to it, and where either leaks a row may be NaN."""
+def test_nan_and_infinity_in_masked_words_are_blocked_or_leak_as_declared(impl):
+    """A masked token of the memory is a key and a value; nobody attends to it, and where either leaks a row may be NaN."""
     for sizes in POISONED:
         b, h, n, m = sizes
         X, M, j = np.ones((b, n, 2 * h)), 4 * (labels(b, m, 2 * h) % 31), m // 2
@@ -160,7 +160,7 @@ def test_nan_and_infinity_in_masked_words_are_blocked_or_leak_as_declared(subjec
         heads = M.reshape(b, m, h, 2).swapaxes(1, 2)
         for mask, number in zip(islice(masks_of_a_key(sizes, j), 0, None, 2), cycle(NUMBERS)):
             with suppress(UnsatisfiedAssumption):
-                got = subject.multi_head(X, np.where(np.arange(m)[:, None] == j, number, M), mask, h=h, **weights)
+                got = impl.multi_head(X, np.where(np.arange(m)[:, None] == j, number, M), mask, h=h, **weights)
                 exact = (full(mask, b, h, n, m) @ heads).swapaxes(1, 2).reshape(b, n, 2 * h)
-                what = f"multi_head beside {number} in a masked word, mask of shape {mask.shape}"
-                assert_right_or_leaked(got, exact, np.zeros(1, dtype=bool), subject.conventions.non_finite_behind_mask, what)
+                what = f"multi_head beside {number} in a masked token, mask of shape {mask.shape}"
+                assert_right_or_leaked(got, exact, np.zeros(1, dtype=bool), impl.conventions.non_finite_behind_mask, what)

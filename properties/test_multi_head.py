@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from properties.assertions import assert_identical, assert_rounding_only
 from properties.claims import claim
 from properties.implementations.oracle import oracle
-from properties.inputs.parameters import BIASES, SEEDS, Call, features, few_bits, huge, masks, multi_head_calls, sizes
+from properties.inputs.parameters import BIASES, SEEDS, Call, dyadic, features, huge, masks, multi_head_calls, sizes
 
 NO_BIAS = dict.fromkeys(BIASES)
 
@@ -25,7 +25,7 @@ def with_output_matrix(call: Call, W_O: np.ndarray) -> Call:
 
 @st.composite
 def exact_calls(draw: st.DrawFn) -> Call:
-    """Small integers, and masks that leave each word of each head one word to look at: every sum is exact in every dtype."""
+    """Small integers, and masks that leave each token of each head one token to look at: every sum is exact in every dtype."""
     b, n, m, h, d_model, _ = draw(sizes())
     rng = np.random.default_rng(draw(SEEDS))
 
@@ -46,19 +46,19 @@ def matrices_in_heads(draw: st.DrawFn) -> tuple[np.ndarray, int]:
 
 @claim("H1", needs=("split_heads", "concat_heads"))
 @given(matrices_in_heads())
-def test_split_then_concatenate_gives_the_matrix_back(subject, drawn):
+def test_split_then_concatenate_gives_the_matrix_back(impl, drawn):
     """Cutting the features into heads and putting them side by side again changes no bit."""
     X, h = drawn
 
-    assert_identical(subject.concat_heads(subject.split_heads(X, h)), X, "concat_heads(split_heads(X, h))")
+    assert_identical(impl.concat_heads(impl.split_heads(X, h)), X, "concat_heads(split_heads(X, h))")
 
 
 @claim("H1", needs="split_heads")
 @given(matrices_in_heads())
-def test_head_i_is_its_own_slice_of_columns(subject, drawn):
+def test_head_i_is_its_own_slice_of_columns(impl, drawn):
     """Head i holds columns d_k·i … d_k·(i+1) − 1 of its own batch row, bit for bit."""
     X, h = drawn
-    heads = subject.split_heads(X, h)
+    heads = impl.split_heads(X, h)
 
     for i in range(h):
         assert_identical(heads[:, i], X[..., columns(h, X.shape[-1], i)], f"head {i} of {h}")
@@ -66,47 +66,47 @@ def test_head_i_is_its_own_slice_of_columns(subject, drawn):
 
 @claim("H1", needs="concat_heads")
 @given(matrices_in_heads())
-def test_concatenated_heads_stand_in_order(subject, drawn):
+def test_concatenated_heads_stand_in_order(impl, drawn):
     """Given each head's slice, concatenating puts head 0 first."""
     X, h = drawn
     heads = np.stack([X[..., columns(h, X.shape[-1], i)] for i in range(h)], axis=1)
 
-    assert_identical(subject.concat_heads(heads), X, "concat_heads(heads)")
+    assert_identical(impl.concat_heads(heads), X, "concat_heads(heads)")
 
 
 @claim("H3", needs="multi_head")
 @given(multi_head_calls())
-def test_heads_agree_with_the_oracle(subject, call):
+def test_heads_agree_with_the_oracle(impl, call):
     """Projections, heads, concatenation and W_O together differ from the oracle by rounding alone, under any mask."""
-    got = subject.multi_head(*call.args, **call.kwargs)
+    got = impl.multi_head(*call.args, **call.kwargs)
 
-    assert_rounding_only(subject, "multi_head", got, *call.args, **call.kwargs)
+    assert_rounding_only(impl, "multi_head", got, *call.args, **call.kwargs)
 
 
 @claim("H3", needs="multi_head")
 @given(exact_calls())
-def test_one_visible_word_passes_its_values_on_exactly(subject, call):
-    """Where a word of a head sees one word, its weight is 1, and (M W_V + b_V) W_O + b_O in small integers has no rounding."""
-    got = subject.multi_head(*call.args, **call.kwargs)
+def test_one_visible_word_passes_its_values_on_exactly(impl, call):
+    """Where a token of a head sees one token, its weight is 1, and (M W_V + b_V) W_O + b_O in small integers has no rounding."""
+    got = impl.multi_head(*call.args, **call.kwargs)
 
     assert_identical(got, oracle("multi_head", *call.args, **call.kwargs), "multi_head on small integers")
 
 
 @claim("H3", needs="multi_head")
 @given(multi_head_calls())
-def test_the_output_matrix_mixes_the_heads(subject, call):
+def test_the_output_matrix_mixes_the_heads(impl, call):
     """With W_O = 0 nothing of the heads is left: the output is b_O in every row."""
-    b_O = few_bits(7, call.kwargs["W_O"].shape[1:])
+    b_O = dyadic(7, call.kwargs["W_O"].shape[1:])
     silent = call.but(W_O=np.zeros_like(call.kwargs["W_O"]), b_O=b_O)
 
-    got = subject.multi_head(*silent.args, **silent.kwargs)
+    got = impl.multi_head(*silent.args, **silent.kwargs)
 
     assert_identical(got, np.broadcast_to(b_O, got.shape), "multi_head with W_O = 0")
 
 
 @claim("H2", needs="multi_head")
 @given(multi_head_calls(), st.integers(0, 3), SEEDS)
-def test_a_heads_weights_change_that_heads_columns_alone(subject, call, i, seed):
+def test_a_heads_weights_change_that_heads_columns_alone(impl, call, i, seed):
     """Before the output matrix, new W_Q, W_K, W_V and biases for head i leave every other head's columns bit-identical."""
     h, d_model = call.kwargs["h"], call.args[0].shape[-1]
     i, own = i % h, columns(h, d_model, i % h)
@@ -116,20 +116,20 @@ def test_a_heads_weights_change_that_heads_columns_alone(subject, call, i, seed)
         weights = call.kwargs[name]
         if weights is not None:
             others[name] = weights.copy()
-            others[name][..., own] = few_bits(2 + seed, weights[..., own].shape)
+            others[name][..., own] = dyadic(2 + seed, weights[..., own].shape)
     after = before.but(**others)
 
-    first, second = subject.multi_head(*before.args, **before.kwargs), subject.multi_head(*after.args, **after.kwargs)
+    first, second = impl.multi_head(*before.args, **before.kwargs), impl.multi_head(*after.args, **after.kwargs)
 
     for j in set(range(h)) - {i}:
         other = columns(h, d_model, j)
         assert_identical(second[..., other], first[..., other], f"columns of head {j} after a change of head {i}")
-    assert_rounding_only(subject, "multi_head", second, *after.args, **after.kwargs)
+    assert_rounding_only(impl, "multi_head", second, *after.args, **after.kwargs)
 
 
 @claim("H4", needs="multi_head")
 @given(multi_head_calls(), SEEDS)
-def test_one_head_is_plain_attention_and_an_output_matrix(subject, call, seed):
+def test_one_head_is_plain_attention_and_an_output_matrix(impl, call, seed):
     """h = 1 without projections is attention itself; W_O then reorders its features, as the permutation drawn here says."""
     X, M, mask = call.args
     d_model = X.shape[-1]
@@ -137,38 +137,38 @@ def test_one_head_is_plain_attention_and_an_output_matrix(subject, call, seed):
     eye = np.eye(d_model)
     mask = None if mask is None else mask if mask.ndim == 2 else mask[:, :1]
 
-    got = subject.multi_head(X, M, mask, h=1, W_Q=eye, W_K=eye, W_V=eye, W_O=eye[:, order], **NO_BIAS)
+    got = impl.multi_head(X, M, mask, h=1, W_Q=eye, W_K=eye, W_V=eye, W_O=eye[:, order], **NO_BIAS)
 
     before_order = got[..., np.argsort(order)]
-    assert_rounding_only(subject, "attention", before_order[:, None], X[:, None], M[:, None], M[:, None], mask)
+    assert_rounding_only(impl, "attention", before_order[:, None], X[:, None], M[:, None], M[:, None], mask)
 
 
 @claim("H5", needs="multi_head")
 @given(multi_head_calls(masked=False), SEEDS)
-def test_block_diagonal_weights_are_the_articles_small_matrices_per_slice(subject, call, seed):
+def test_block_diagonal_weights_are_the_articles_small_matrices_per_slice(impl, call, seed):
     """Cutting the features first, with a small W_Q, W_K, W_V for each slice, is multi-head attention with block-diagonal ones."""
     X, M, _ = call.args
     h, d_model = call.kwargs["h"], X.shape[-1]
     d_k = d_model // h
-    small = {name: few_bits(2 + seed + k, (h, d_k, d_k)) for k, name in enumerate(("W_Q", "W_K", "W_V"))}
+    small = {name: dyadic(2 + seed + k, (h, d_k, d_k)) for k, name in enumerate(("W_Q", "W_K", "W_V"))}
     large = {name: np.zeros((d_model, d_model)) for name in small}
     for name, i in [(name, i) for name in small for i in range(h)]:
         own = columns(h, d_model, i)
         large[name][own, own] = small[name][i]
 
-    got = subject.multi_head(X, M, h=h, **large, W_O=np.eye(d_model), **NO_BIAS)
+    got = impl.multi_head(X, M, h=h, **large, W_O=np.eye(d_model), **NO_BIAS)
 
     for i in range(h):
         own = columns(h, d_model, i)
         slices = {name: blocks[i] for name, blocks in small.items()}
         slice_alone = {"h": 1, **slices, "W_O": np.eye(d_k), **NO_BIAS}
-        assert_rounding_only(subject, "multi_head", got[..., own], X[..., own], M[..., own], **slice_alone)
+        assert_rounding_only(impl, "multi_head", got[..., own], X[..., own], M[..., own], **slice_alone)
 
 
 @claim("H5", needs="multi_head")
 @given(exact_calls(), st.integers(0, 3), st.integers(0, 11))
-def test_the_papers_heads_each_see_every_feature(subject, call, i, feature):
-    """With full W_V any feature of a word moves the columns of any head, by what W_V says; with block-diagonal W_V it cannot."""
+def test_the_papers_heads_each_see_every_feature(impl, call, i, feature):
+    """With full W_V any feature of a token moves the columns of any head, by what W_V says; with block-diagonal W_V it cannot."""
     X, M, only = call.args
     h, d_model = call.kwargs["h"], X.shape[-1]
     feature, own = feature % d_model, columns(h, d_model, i % h)
@@ -176,21 +176,21 @@ def test_the_papers_heads_each_see_every_feature(subject, call, i, feature):
     moved = M.copy()
     moved[..., feature] += 1.0
 
-    before = subject.multi_head(*seen.args, **seen.kwargs)
-    after = subject.multi_head(X, moved, only, **seen.kwargs)
+    before = impl.multi_head(*seen.args, **seen.kwargs)
+    after = impl.multi_head(X, moved, only, **seen.kwargs)
 
     assert_identical(after[..., own] - before[..., own], np.ones_like(before[..., own]), f"change of head {i % h}")
 
     blocks = np.kron(np.eye(h), np.ones((d_model // h, d_model // h)))
     sliced = seen.but(W_V=blocks, W_Q=np.eye(d_model), W_K=np.eye(d_model), b_Q=None, b_K=None)
-    change = subject.multi_head(X, moved, only, **sliced.kwargs) - subject.multi_head(*sliced.args, **sliced.kwargs)
+    change = impl.multi_head(X, moved, only, **sliced.kwargs) - impl.multi_head(*sliced.args, **sliced.kwargs)
     expected = np.broadcast_to(blocks[feature], change.shape)
     assert_identical(change, expected, f"change by feature {feature} under block-diagonal weights")
 
 
 @claim("H6", needs="multi_head")
 @given(multi_head_calls(), SEEDS)
-def test_the_order_of_the_heads_means_nothing(subject, call, seed):
+def test_the_order_of_the_heads_means_nothing(impl, call, seed):
     """Heads reordered together with W_O's row blocks (and with their masks) give the same output, to rounding."""
     X, M, mask = call.args
     h, d_model = call.kwargs["h"], X.shape[-1]
@@ -202,63 +202,63 @@ def test_the_order_of_the_heads_means_nothing(subject, call, seed):
         reordered[name] = None if weights is None else weights[..., order]
     per_head = mask is not None and mask.ndim == 4 and mask.shape[1] == h
 
-    got = subject.multi_head(X, M, mask[:, heads] if per_head else mask, **reordered)
+    got = impl.multi_head(X, M, mask[:, heads] if per_head else mask, **reordered)
 
-    assert_rounding_only(subject, "multi_head", got, *call.args, **call.kwargs)
+    assert_rounding_only(impl, "multi_head", got, *call.args, **call.kwargs)
 
 
 @claim("C1", needs="multi_head")
 @given(multi_head_calls(masked=False), SEEDS)
-def test_queries_give_the_rows_and_memory_gives_the_content(subject, call, seed):
+def test_queries_give_the_rows_and_memory_gives_the_content(impl, call, seed):
     """The output has X's rows whatever M's length is, and follows when M is another one of another length."""
     X, M, _ = call.args
-    longer = np.concatenate([M, few_bits(2 + seed, M.shape, 2.0), M[:, :1]], axis=1)
+    longer = np.concatenate([M, dyadic(2 + seed, M.shape, 2.0), M[:, :1]], axis=1)
 
     for memory in (M, longer):
-        got = subject.multi_head(X, memory, **call.kwargs)
-        assert_rounding_only(subject, "multi_head", got, X, memory, **call.kwargs)
+        got = impl.multi_head(X, memory, **call.kwargs)
+        assert_rounding_only(impl, "multi_head", got, X, memory, **call.kwargs)
 
 
 @claim("C2", needs="multi_head")
 @given(multi_head_calls(), SEEDS)
-def test_memory_is_read_as_a_set(subject, call, seed):
-    """Reordering M's words, with the columns of the mask, changes nothing but rounding."""
+def test_memory_is_read_as_a_set(impl, call, seed):
+    """Reordering M's tokens, with the columns of the mask, changes nothing but rounding."""
     X, M, mask = call.args
     order = np.random.default_rng(seed).permutation(M.shape[1])
 
-    got = subject.multi_head(X, M[:, order], None if mask is None else mask[..., order], **call.kwargs)
+    got = impl.multi_head(X, M[:, order], None if mask is None else mask[..., order], **call.kwargs)
 
-    assert_rounding_only(subject, "multi_head", got, *call.args, **call.kwargs)
+    assert_rounding_only(impl, "multi_head", got, *call.args, **call.kwargs)
 
 
 @claim("C2", needs="multi_head")
 @given(st.data(), multi_head_calls(masked=False), SEEDS)
-def test_hidden_words_of_the_memory_have_no_influence(subject, data, call, seed):
-    """Whatever finite numbers stand in a word that nobody may look at, the answer is the same to the last bit."""
+def test_hidden_words_of_the_memory_have_no_influence(impl, data, call, seed):
+    """Whatever finite numbers stand in a word that nobody may attend to, the answer is the same to the last bit."""
     X, M, _ = call.args
     b, m, _ = M.shape
     mask = data.draw(masks((b, 1, 1, m)))
     hidden = np.broadcast_to(~mask[:, 0, 0, :, None], M.shape)
-    junk = np.where(hidden, few_bits(2 + seed, M.shape, huge(subject.dtype)), M)
+    junk = np.where(hidden, dyadic(2 + seed, M.shape, huge(impl.dtype)), M)
 
-    before = subject.multi_head(X, M, mask, **call.kwargs)
+    before = impl.multi_head(X, M, mask, **call.kwargs)
 
-    assert_identical(subject.multi_head(X, junk, mask, **call.kwargs), before, "output after hidden words changed")
+    assert_identical(impl.multi_head(X, junk, mask, **call.kwargs), before, "output after hidden tokens changed")
 
 
 @claim("H3", needs="multi_head")
 @given(multi_head_calls(), st.integers(0, 4), SEEDS)
-def test_words_that_ask_do_not_see_each_other(subject, call, i, seed):
+def test_words_that_ask_do_not_see_each_other(impl, call, i, seed):
     """Changing one row of X leaves every other row of the output bit-identical, and moves its own as the oracle predicts."""
     X, M, mask = call.args
     i %= X.shape[1]
     changed = X.copy()
-    changed[:, i] = few_bits(2 + seed, X[:, i].shape, 2.0)
+    changed[:, i] = dyadic(2 + seed, X[:, i].shape, 2.0)
     others = np.delete(np.arange(X.shape[1]), i)
-    # A sentence that looks at itself, in one of the two calls, may be computed by other code, which rounds in its own way.
+    # A sequence that looks at itself, in one of the two calls, may be computed by other code, which rounds in its own way.
     assume(not any(np.array_equal(rows, M) for rows in (X, changed)))
 
-    before, after = (subject.multi_head(rows, M, mask, **call.kwargs) for rows in (X, changed))
+    before, after = (impl.multi_head(rows, M, mask, **call.kwargs) for rows in (X, changed))
 
     assert_identical(after[:, others], before[:, others], f"rows other than {i}")
-    assert_rounding_only(subject, "multi_head", after, changed, M, mask, **call.kwargs)
+    assert_rounding_only(impl, "multi_head", after, changed, M, mask, **call.kwargs)

@@ -62,20 +62,20 @@ def combined(choice: dict[str, Any], seed: int) -> Call:
 
 
 @claim("T1", needs="transformer")
-def test_options_are_right_together(subject):
+def test_options_are_right_together(impl):
     """Every two options of norm, activation, scale, heads, biases, tying, filling, depth and layout meet: rounding alone."""
     for seed, choice in enumerate(choices_of_all()):
         call = combined(choice, seed)
 
-        got = subject.reading(choice["layout"]).transformer(*call.args, **call.kwargs)
+        got = impl.reading(choice["layout"]).transformer(*call.args, **call.kwargs)
 
-        assert_rounding_only(subject, "transformer", got, *call.args, **call.kwargs)
+        assert_rounding_only(impl, "transformer", got, *call.args, **call.kwargs)
 
 
 @claim("G1", needs="kv_cache")
 @given(cache_starts(), st.lists(st.integers(1, 3), min_size=1, max_size=3), SEEDS)
-def test_a_prompt_in_chunks_is_the_prompt_at_once(subject, start, chunks, seed):
-    """Read at once, in any chunks, or word by word, a prompt is scored alike at every word of it."""
+def test_a_prompt_in_chunks_is_the_prompt_at_once(impl, start, chunks, seed):
+    """Read at once, in any chunks, or token by token, a prompt is scored alike at every token of it."""
     source, real = start.args
     vocab = len(start.kwargs["parameters"]["target_embedding"])
     words = np.random.default_rng(seed).integers(0, vocab, (len(source), sum(chunks)))
@@ -87,29 +87,29 @@ def test_a_prompt_in_chunks_is_the_prompt_at_once(subject, start, chunks, seed):
     ]
 
     for program in programs:
-        results = subject.kv_cache(source, real, program=program, **start.kwargs)["results"]
+        results = impl.kv_cache(source, real, program=program, **start.kwargs)["results"]
         logits = np.concatenate([rows.reshape(len(source), -1, vocab) for rows, _ in results], axis=1)
-        assert_rounding_only(subject, "transformer", logits, source, words, real, **start.kwargs)
+        assert_rounding_only(impl, "transformer", logits, source, words, real, **start.kwargs)
 
 
 @claim("G1", needs=("kv_cache", "transformer"))
 @given(cache_starts(), st.integers(1, 4), SEEDS)
-def test_a_cache_leaves_the_model_as_it_was(subject, start, k, seed):
+def test_a_cache_leaves_the_model_as_it_was(impl, start, k, seed):
     """The whole model answers alike before a cache of it has been used and after: nothing of the cache is left in it."""
     source, real = start.args
     vocab = len(start.kwargs["parameters"]["target_embedding"])
     words, others = np.random.default_rng(seed).integers(0, vocab, (2, len(source), k))
 
     for _ in range(2):
-        got = subject.transformer(source, words, real, **start.kwargs)
-        assert_rounding_only(subject, "transformer", got, source, words, real, **start.kwargs)
-        subject.kv_cache(source, real, program=[[0, "prefill", others]], **start.kwargs)
+        got = impl.transformer(source, words, real, **start.kwargs)
+        assert_rounding_only(impl, "transformer", got, source, words, real, **start.kwargs)
+        impl.kv_cache(source, real, program=[[0, "prefill", others]], **start.kwargs)
 
 
 @claim("A6", needs="attention")
 @given(attention_calls())
-def test_attention_answers_alike_alone_and_in_company(subject, call):
-    """Each sentence and head asked by itself, as a batch of one, is judged as in the batch."""
+def test_attention_answers_alike_alone_and_in_company(impl, call):
+    """Each sequence and head asked by itself, as a batch of one, is judged as in the batch."""
     Q, K, V, mask = call.args
     b, h, n, m = *Q.shape[:3], K.shape[2]
     full = None if mask is None else np.broadcast_to(mask, (b, h, n, m)).copy()
@@ -118,28 +118,28 @@ def test_attention_answers_alike_alone_and_in_company(subject, call):
     for i in range(b):
         for j in range(h):
             one = (slice(i, i + 1), slice(j, j + 1))
-            got[one] = subject.attention(Q[one], K[one], V[one], None if full is None else full[one])
+            got[one] = impl.attention(Q[one], K[one], V[one], None if full is None else full[one])
 
-    assert_rounding_only(subject, "attention", got, *call.args)
+    assert_rounding_only(impl, "attention", got, *call.args)
 
 
 @claim("H3", needs="multi_head")
 @given(multi_head_calls(masked=False))
-def test_heads_answer_alike_alone_and_in_company(subject, call):
-    """Each sentence of a batch by itself."""
+def test_heads_answer_alike_alone_and_in_company(impl, call):
+    """Each sequence of a batch by itself."""
     X, M, _ = call.args
 
-    got = np.concatenate([subject.multi_head(X[i : i + 1], M[i : i + 1], None, **call.kwargs) for i in range(len(X))])
+    got = np.concatenate([impl.multi_head(X[i : i + 1], M[i : i + 1], None, **call.kwargs) for i in range(len(X))])
 
-    assert_rounding_only(subject, "multi_head", got, *call.args, **call.kwargs)
+    assert_rounding_only(impl, "multi_head", got, *call.args, **call.kwargs)
 
 
 @claim("L1", needs="encoder_layer")
 @given(encoder_layer_calls(masked=False))
-def test_an_encoder_layer_answers_alike_alone_and_in_company(subject, call):
-    """Each sentence of a batch by itself."""
+def test_an_encoder_layer_answers_alike_alone_and_in_company(impl, call):
+    """Each sequence of a batch by itself."""
     X = call.args[0]
 
-    got = np.concatenate([subject.encoder_layer(X[i : i + 1], None, **call.kwargs) for i in range(len(X))])
+    got = np.concatenate([impl.encoder_layer(X[i : i + 1], None, **call.kwargs) for i in range(len(X))])
 
-    assert_rounding_only(subject, "encoder_layer", got, *call.args, **call.kwargs)
+    assert_rounding_only(impl, "encoder_layer", got, *call.args, **call.kwargs)

@@ -1,4 +1,4 @@
-"""Positional encoding: where a word stands, as sines and cosines of its position."""
+"""Positional encoding: where a token stands, as sines and cosines of its position."""
 
 import numpy as np
 from hypothesis import given
@@ -16,10 +16,10 @@ LENGTHS = st.integers(1, 20) | st.sampled_from((64, 65, 257, 600))
 WIDTHS = st.integers(1, 12).map(lambda pairs: 2 * pairs) | st.sampled_from((64, 512))
 
 
-def rounding(subject, n: int) -> float:
+def rounding(impl, n: int) -> float:
     """How far an encoding of places up to n may be from the exact one: an angle in float32, and the result in the dtype."""
-    angles = "float64" if subject.dtype == "float64" else "float32"
-    return sum_bound(4, angles, max(n, 1)) + sum_bound(1, subject, 1.0)
+    angles = "float64" if impl.dtype == "float64" else "float32"
+    return sum_bound(4, angles, max(n, 1)) + sum_bound(1, impl, 1.0)
 
 
 def frequencies(d_model: int) -> np.ndarray:
@@ -27,24 +27,24 @@ def frequencies(d_model: int) -> np.ndarray:
     return 10000.0 ** (-np.arange(0, d_model, 2) / d_model)
 
 
-def sines_and_cosines(subject, n: int, d_model: int) -> tuple[np.ndarray, np.ndarray]:
+def sines_and_cosines(impl, n: int, d_model: int) -> tuple[np.ndarray, np.ndarray]:
     """The implementation's sines (n, d_model/2) and its cosines."""
-    PE = subject.positional_encoding(n, d_model)
+    PE = impl.positional_encoding(n, d_model)
     return PE[:, 0::2], PE[:, 1::2]
 
 
 @claim("PE1", needs="positional_encoding")
 @given(LENGTHS, WIDTHS)
-def test_encoding_agrees_with_the_oracle(subject, n, d_model):
+def test_encoding_agrees_with_the_oracle(impl, n, d_model):
     """The sine and cosine of p·ω of each place differ from the oracle by rounding alone."""
-    assert_rounding_only(subject, "positional_encoding", subject.positional_encoding(n, d_model), n, d_model)
+    assert_rounding_only(impl, "positional_encoding", impl.positional_encoding(n, d_model), n, d_model)
 
 
 @claim("PE1", needs="positional_encoding")
 @given(WIDTHS)
-def test_the_first_place_is_sine_and_cosine_of_nothing(subject, d_model):
+def test_the_first_place_is_sine_and_cosine_of_nothing(impl, d_model):
     """Sin 0 = 0 and cos 0 = 1 need no rounding: the first row is exact in every dtype."""
-    sines, cosines = sines_and_cosines(subject, 1, d_model)
+    sines, cosines = sines_and_cosines(impl, 1, d_model)
 
     assert_identical(sines, np.zeros_like(sines), "sines of place 0")
     assert_identical(cosines, np.ones_like(cosines), "cosines of place 0")
@@ -52,61 +52,61 @@ def test_the_first_place_is_sine_and_cosine_of_nothing(subject, d_model):
 
 @claim("PE1", needs="positional_encoding")
 @given(LENGTHS, WIDTHS)
-def test_a_longer_sequence_begins_with_the_same_places(subject, n, d_model):
+def test_a_longer_sequence_begins_with_the_same_places(impl, n, d_model):
     """A place's encoding does not depend on how many places are asked for (to the rounding of a vectorised sine)."""
-    longer = subject.positional_encoding(n + 3, d_model)
+    longer = impl.positional_encoding(n + 3, d_model)
 
-    assert_rounding_only(subject, "positional_encoding", longer[:n], n, d_model)
+    assert_rounding_only(impl, "positional_encoding", longer[:n], n, d_model)
 
 
 @claim("PE1", needs="positional_encoding")
 @given(st.integers(1, 5), st.integers(0, 8).map(lambda half: 2 * half + 1))
-def test_an_odd_number_of_features_is_met_as_declared(subject, n, d_model):
+def test_an_odd_number_of_features_is_met_as_declared(impl, n, d_model):
     """Features come in pairs of a sine and a cosine: an odd number is refused, or one of a pair is left over."""
-    if subject.conventions.odd_d_model == "refused":
-        refused = subject.refuses("positional_encoding", n, d_model)
+    if impl.conventions.odd_d_model == "refused":
+        refused = impl.refuses("positional_encoding", n, d_model)
         assert_identical(np.array(refused), np.array(True), f"refusal of d_model = {d_model}")
         return
 
-    PE = subject.positional_encoding(n, d_model)
+    PE = impl.positional_encoding(n, d_model)
 
     assert_at_most(np.abs(PE).max(), 1.0, "max |PE|")
     assert_identical(np.isin(PE[0], (0.0, 1.0)), np.full(d_model, True), "sines and cosines of place 0, which are 0 and 1")
 
 
 @claim("PE2", needs="positional_encoding")
-def test_values_do_not_stay_below_one(subject):
+def test_values_do_not_stay_below_one(impl):
     """Refuted: "every value lies strictly between −1 and 1". The cosine of place 0 is 1."""
     cases = st.tuples(st.integers(1, 16), st.integers(1, 8).map(lambda pairs: 2 * pairs))
     n, d_model = smallest_counterexample(
-        cases, lambda case: subject.positional_encoding(*case).max() >= 1, "a value that is not below 1"
+        cases, lambda case: impl.positional_encoding(*case).max() >= 1, "a value that is not below 1"
     )
 
-    p, j = np.argwhere(subject.positional_encoding(n, d_model) >= 1)[0]
+    p, j = np.argwhere(impl.positional_encoding(n, d_model) >= 1)[0]
     record.counterexample(f"PE[{p}, {j}] = 1 at d_model = {d_model}")
 
 
 @claim("PE2", needs="positional_encoding")
 @given(LENGTHS, WIDTHS)
-def test_values_lie_between_minus_one_and_one(subject, n, d_model):
+def test_values_lie_between_minus_one_and_one(impl, n, d_model):
     """Corrected: −1 ≤ PE ≤ 1, with no rounding beyond."""
-    assert_at_most(np.abs(subject.positional_encoding(n, d_model)).max(), 1.0, "max |PE|")
+    assert_at_most(np.abs(impl.positional_encoding(n, d_model)).max(), 1.0, "max |PE|")
 
 
 @claim("PE3", needs="positional_encoding")
 @given(st.integers(1, 40), st.integers(1, 40), WIDTHS)
-def test_a_step_moves_a_feature_by_at_most_its_frequency(subject, n, step, d_model):
+def test_a_step_moves_a_feature_by_at_most_its_frequency(impl, n, step, d_model):
     """|PE[p+δ] − PE[p]| ≤ δ·ω for whole δ, to rounding."""
-    limit = step * frequencies(d_model) + 2 * rounding(subject, n + step)
+    limit = step * frequencies(d_model) + 2 * rounding(impl, n + step)
 
-    for waves in sines_and_cosines(subject, n + step, d_model):
+    for waves in sines_and_cosines(impl, n + step, d_model):
         moved = np.abs(waves[step:] - waves[:-step])
         assert_at_most((moved - limit).max(), 0.0, f"|PE[p+{step}] − PE[p]| − {step}·ω")
 
 
 @claim("PE3", oracle_only=True)
 @given(st.floats(0, 100), st.floats(2.0**-20, 4), WIDTHS)
-def test_however_small_the_step_the_encoding_is_continuous(subject, place, step, d_model):
+def test_however_small_the_step_the_encoding_is_continuous(impl, place, step, d_model):
     """The same for real places and steps, where the oracle takes them."""
     here, there = positional_encoding(np.array([place, place + step]), d_model)
     limit = np.repeat((place + step - place) * frequencies(d_model), 2)
@@ -115,101 +115,101 @@ def test_however_small_the_step_the_encoding_is_continuous(subject, place, step,
 
 
 @claim("PE4", needs="positional_encoding", dtypes=("bfloat16", "float16"))
-def test_two_places_look_alike_in_few_features_and_few_bits(subject):
+def test_two_places_look_alike_in_few_features_and_few_bits(impl):
     """Refuted: "no two positions look alike". With two features of few bits two places have the same row."""
 
     def alike(n: int) -> bool:
-        return len(np.unique(subject.positional_encoding(n, 2), axis=0)) < n
+        return len(np.unique(impl.positional_encoding(n, 2), axis=0)) < n
 
     n = smallest_counterexample(st.integers(1, 4096), alike, "two places with the same row")
 
-    PE = subject.positional_encoding(n, 2)
+    PE = impl.positional_encoding(n, 2)
     first = int(np.flatnonzero((PE[-1] == PE).all(axis=1))[0])
-    record.counterexample(f"PE[{first}] = PE[{n - 1}] = {PE[-1].tolist()} at d_model = 2 in {subject.dtype}")
+    record.counterexample(f"PE[{first}] = PE[{n - 1}] = {PE[-1].tolist()} at d_model = 2 in {impl.dtype}")
 
 
 @claim("PE4", needs="positional_encoding")
 @given(st.sampled_from((2, 16, 258, 700, 1030)))
-def test_no_two_places_look_alike_in_512_features(subject, n):
+def test_no_two_places_look_alike_in_512_features(impl, n):
     """Corrected: at d_model = 512 all rows differ, in every dtype; places counted in bfloat16 would meet at 256 and 257."""
-    rows = np.unique(subject.positional_encoding(n, 512), axis=0)
+    rows = np.unique(impl.positional_encoding(n, 512), axis=0)
 
     assert_at_most(n - len(rows), 0, "rows that are there twice")
 
 
 @claim("PE5", needs="positional_encoding")
-def test_two_features_look_alike_where_there_is_one_place(subject):
+def test_two_features_look_alike_where_there_is_one_place(impl):
     """Refuted: "no two features look alike". Place 0 alone says 0 for every sine and 1 for every cosine."""
     cases = st.tuples(st.integers(1, 16), st.integers(1, 8).map(lambda pairs: 2 * pairs))
 
     def alike(case: tuple[int, int]) -> bool:
-        return len(np.unique(subject.positional_encoding(*case), axis=1).T) < case[1]
+        return len(np.unique(impl.positional_encoding(*case), axis=1).T) < case[1]
 
     n, d_model = smallest_counterexample(cases, alike, "two equal columns")
 
     record.counterexample(
-        f"at n = {n}, d_model = {d_model} only {len(np.unique(subject.positional_encoding(n, d_model), axis=1).T)} columns differ"
+        f"at n = {n}, d_model = {d_model} only {len(np.unique(impl.positional_encoding(n, d_model), axis=1).T)} columns differ"
     )
 
 
 @claim("PE5", needs="positional_encoding", dtypes=("bfloat16", "float16"))
-def test_features_look_alike_in_the_articles_own_matrix(subject):
+def test_features_look_alike_in_the_articles_own_matrix(impl):
     """Refuted by rounding, too: slow waves of the 16×512 matrix become the same column."""
-    different = len(np.unique(subject.positional_encoding(16, 512), axis=1).T)
+    different = len(np.unique(impl.positional_encoding(16, 512), axis=1).T)
 
     assert_at_most(different, 511, "different columns of 16×512")
-    record.counterexample(f"of the 512 columns at n = 16 only {different} differ in {subject.dtype}")
+    record.counterexample(f"of the 512 columns at n = 16 only {different} differ in {impl.dtype}")
 
 
 @claim("PE5", needs="positional_encoding", dtypes=("float64",))
 @given(st.integers(2, 20), WIDTHS)
-def test_from_two_places_on_no_two_features_look_alike(subject, n, d_model):
+def test_from_two_places_on_no_two_features_look_alike(impl, n, d_model):
     """Corrected: where rounding does not interfere, n ≥ 2 places tell all features apart."""
-    columns = np.unique(subject.positional_encoding(n, d_model), axis=1).T
+    columns = np.unique(impl.positional_encoding(n, d_model), axis=1).T
 
     assert_at_most(d_model - len(columns), 0, "columns that are there twice")
 
 
 @claim("PE6", needs="positional_encoding")
 @given(st.integers(1, 40), WIDTHS)
-def test_the_product_of_two_places_depends_on_their_distance_alone(subject, n, d_model):
+def test_the_product_of_two_places_depends_on_their_distance_alone(impl, n, d_model):
     """⟨PE[p], PE[q]⟩ = Σ cos((p − q)·ω), to rounding."""
-    PE = subject.positional_encoding(n, d_model)
+    PE = impl.positional_encoding(n, d_model)
     distance = np.arange(n)[:, None] - np.arange(n)
     by_distance = np.cos(distance[..., None] * frequencies(d_model)).sum(axis=-1)
 
-    allowed = d_model * 2 * rounding(subject, n)  # each of d_model products is off by at most two roundings
+    allowed = d_model * 2 * rounding(impl, n)  # each of d_model products is off by at most two roundings
     assert_at_most(np.abs(PE @ PE.T - by_distance).max(), allowed, "|⟨PE[p], PE[q]⟩ − Σ cos((p − q)·ω)|")
 
 
 @claim("PE6", needs="positional_encoding")
 @given(st.integers(1, 20), st.integers(0, 20), WIDTHS)
-def test_one_rotation_leads_from_every_place_to_the_one_k_further(subject, n, k, d_model):
+def test_one_rotation_leads_from_every_place_to_the_one_k_further(impl, n, k, d_model):
     """PE[p+k] = R_k·PE[p]: each pair turned by the angle that PE[k] itself holds, whatever p is; to rounding."""
-    sines, cosines = sines_and_cosines(subject, n + k, d_model)
+    sines, cosines = sines_and_cosines(impl, n + k, d_model)
     sin_k, cos_k = sines[k], cosines[k]
     turned = sines[:n] * cos_k + cosines[:n] * sin_k, cosines[:n] * cos_k - sines[:n] * sin_k
 
     for name, waves, rotated in zip(("sine", "cosine"), (sines, cosines), turned, strict=True):
-        assert_at_most(np.abs(waves[k:] - rotated).max(), 5 * rounding(subject, n + k), f"|PE[p+{k}] − R·PE[p]| of a {name}")
+        assert_at_most(np.abs(waves[k:] - rotated).max(), 5 * rounding(impl, n + k), f"|PE[p+{k}] − R·PE[p]| of a {name}")
 
 
 @claim("PE7", needs="positional_encoding")
 @given(LENGTHS, WIDTHS)
-def test_the_encoding_of_every_place_is_equally_long(subject, n, d_model):
+def test_the_encoding_of_every_place_is_equally_long(impl, n, d_model):
     """Corrected: ‖PE[p]‖² = d_model/2 at every place, to rounding, while the whole number p grows without limit."""
-    squares = (subject.positional_encoding(n, d_model) ** 2).sum(axis=1)
+    squares = (impl.positional_encoding(n, d_model) ** 2).sum(axis=1)
 
-    assert_at_most(np.abs(squares - d_model / 2).max(), 2 * d_model * rounding(subject, n), "|‖PE[p]‖² − d_model/2|")
+    assert_at_most(np.abs(squares - d_model / 2).max(), 2 * d_model * rounding(impl, n), "|‖PE[p]‖² − d_model/2|")
 
 
 @claim("PE7", needs=("embedding", "positional_encoding"))
-def test_sines_swamp_an_embedding_that_is_not_scaled(subject):
-    """Refuted: "sines do not swamp small embeddings". A word of norm 1 is shorter than its place's encoding, unless scaled."""
+def test_sines_swamp_an_embedding_that_is_not_scaled(impl):
+    """Refuted: "sines do not swamp small embeddings". A token of norm 1 is shorter than its place's encoding, unless scaled."""
 
     def norms(d_model: int, *, scale: bool) -> tuple[float, float]:
-        word = subject.embedding(np.array([[0]]), table=np.eye(1, d_model), scale=scale)
-        return float(np.linalg.norm(word)), float(np.linalg.norm(subject.positional_encoding(1, d_model)))
+        word = impl.embedding(np.array([[0]]), table=np.eye(1, d_model), scale=scale)
+        return float(np.linalg.norm(word)), float(np.linalg.norm(impl.positional_encoding(1, d_model)))
 
     def swamped(d_model: int, *, scale: bool) -> bool:
         word, place = norms(d_model, scale=scale)
@@ -217,40 +217,40 @@ def test_sines_swamp_an_embedding_that_is_not_scaled(subject):
 
     widths = st.integers(1, 256).map(lambda pairs: 2 * pairs)
     d_model = smallest_counterexample(
-        widths, lambda d_model: swamped(d_model, scale=False), "an encoding longer than a word of norm 1"
+        widths, lambda d_model: swamped(d_model, scale=False), "an encoding longer than a token of norm 1"
     )
     word, place = norms(512, scale=False)
     record.counterexample(f"from d_model = {d_model} on the encoding is the longer one; at 512 it is {place:g} against {word:g}")
 
-    for d_model in (4, 64, 512):  # what holds: times √d_model the word is longer by √2
+    for d_model in (4, 64, 512):  # what holds: times √d_model the token is longer by √2
         assert_identical(
-            np.array(swamped(d_model, scale=True)), np.array(False), f"a scaled word is swamped at d_model = {d_model}"
+            np.array(swamped(d_model, scale=True)), np.array(False), f"a scaled token is swamped at d_model = {d_model}"
         )
 
 
 @claim("E3", needs=("embedding", "positional_encoding"))
 @given(embeddings(widths=(2, 4, 8, 16), repeat=True), st.booleans())
-def test_a_repeated_word_differs_from_place_to_place(subject, call, scale):
-    """The sum of embedding and encoding has the embedding's shape, and rows of the same word that differ."""
-    words = subject.embedding(*call.args, **call.kwargs, scale=scale)
-    X = subject.representable(words + subject.positional_encoding(*words.shape[1:]))
+def test_a_repeated_word_differs_from_place_to_place(impl, call, scale):
+    """The sum of embedding and encoding has the embedding's shape, and rows of the same token that differ."""
+    words = impl.embedding(*call.args, **call.kwargs, scale=scale)
+    X = impl.representable(words + impl.positional_encoding(*words.shape[1:]))
 
     assert_identical(np.array(X.shape), np.array(words.shape), "shape of the input matrix")
-    assert_identical(words[:, -1], words[:, 0], "embedding of a repeated word")
-    assert_at_most(-np.abs(X[:, -1] - X[:, 0]).max(axis=-1).min(), -rounding(subject, 8), "−difference of two places of one word")
+    assert_identical(words[:, -1], words[:, 0], "embedding of a repeated token")
+    assert_at_most(-np.abs(X[:, -1] - X[:, 0]).max(axis=-1).min(), -rounding(impl, 8), "−difference of two places of one token")
 
 
 @claim("E3", needs=("embedding", "positional_encoding"))
-def test_a_large_feature_swallows_the_place(subject):
-    """Its limit: once a feature is so large that its spacing exceeds the sine, two places of a word give the same number."""
+def test_a_large_feature_swallows_the_place(impl):
+    """Its limit: once a feature is so large that its spacing exceeds the sine, two places of a token give the same number."""
 
     def inputs(exponent: int) -> np.ndarray:
-        words = subject.embedding(np.array([[0, 0, 0]]), table=np.full((1, 2), 2.0**exponent), scale=False)
-        return subject.representable(words + subject.positional_encoding(3, 2))[0]
+        words = impl.embedding(np.array([[0, 0, 0]]), table=np.full((1, 2), 2.0**exponent), scale=False)
+        return impl.representable(words + impl.positional_encoding(3, 2))[0]
 
-    most = 15 if subject.dtype == "float16" else 64
+    most = 15 if impl.dtype == "float16" else 64
     exponent = smallest_counterexample(
         st.integers(0, most), lambda exponent: bool((inputs(exponent)[1] == inputs(exponent)[2]).any()), "two equal numbers"
     )
 
-    record.counterexample(f"2^{exponent} + PE[1] and 2^{exponent} + PE[2] have a feature in common in {subject.dtype}")
+    record.counterexample(f"2^{exponent} + PE[1] and 2^{exponent} + PE[2] have a feature in common in {impl.dtype}")

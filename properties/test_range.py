@@ -18,7 +18,7 @@ import numpy as np
 from properties.assertions import assert_rounding_only
 from properties.cache_machine import CacheOf
 from properties.claims import claim
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 from properties.inputs.parameters import BIASES, Call, Nested
 
 NO_BIAS = dict.fromkeys(BIASES)
@@ -125,9 +125,9 @@ def _transformer(_: float) -> Iterator[Call]:
 def nothing_overflows(identifier: str, step: str, calls: Callable[[float], Iterator[Call]]) -> Callable[..., None]:
     """The property that `step` answers such calls within the budget."""
 
-    def test(subject: Subject) -> None:
-        for call in calls(unit(subject.dtype)):
-            assert_rounding_only(subject, step, subject.call(step, *call.args, **call.kwargs), *call.args, **call.kwargs)
+    def test(impl: Impl) -> None:
+        for call in calls(unit(impl.dtype)):
+            assert_rounding_only(impl, step, impl.call(step, *call.args, **call.kwargs), *call.args, **call.kwargs)
 
     test.__name__ = test.__qualname__ = f"test_nothing_overflows_inside_{step}"
     test.__doc__ = f"Where the arguments, the scaled scores and the result of {step} fit into the dtype, rounding alone is seen."
@@ -155,8 +155,8 @@ for _step, (_identifier, _calls) in CALLS.items():
 
 
 @claim("G1", needs="kv_cache")
-def test_nothing_overflows_inside_a_cache(subject):
+def test_nothing_overflows_inside_a_cache(impl):
     """A cache of the same model scores a token as the whole model does."""
-    cache = CacheOf(subject, {"parameters": whole_model(), "h": 1})
+    cache = CacheOf(impl, {"parameters": whole_model(), "h": 1})
 
     cache.judge(np.array([[0]]), None, [[0, "step", np.array([1])]])

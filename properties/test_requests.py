@@ -13,16 +13,16 @@ import numpy as np
 from properties.assertions import assert_greedy, assert_rounding_only
 from properties.cache_machine import seeded_model
 from properties.claims import claim
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 from properties.implementations.layouts import ASKED_BEFORE
-from properties.inputs.parameters import Call, few_bits
+from properties.inputs.parameters import Call, dyadic
 
 D_MODEL, SEED = 4, 11
 SOURCE = np.array([[1, 5, 2, 6], [4, 0, 3, 3]])
 TARGET = np.array([[1, 4, 2], [2, 0, 5]])
 REAL, TARGET_REAL = np.array([[True] * 4, [True, True, False, False]]), np.array([[True, True, False], [True] * 3])
 MODEL = {"parameters": seeded_model(SEED, D_MODEL, 6, source_vocab=7, vocab=6, layers=1), "h": 2}
-X, M = few_bits(5, (2, 3, D_MODEL), 2.0), few_bits(6, (2, 4, D_MODEL), 2.0)
+X, M = dyadic(5, (2, 3, D_MODEL), 2.0), dyadic(6, (2, 4, D_MODEL), 2.0)
 MASK = np.eye(3, dtype=bool) | np.array([[[False, False, True], [True, False, False], [False, True, False]]] * 2)[:, None]
 MASK[1] = MASK[1].swapaxes(-1, -2)  # each token attends to itself and to one other, to another one in each sequence
 MEMORY_MASK = REAL[:, None, None]
@@ -43,10 +43,10 @@ def second_request(step: str) -> Callable[..., None]:
     """The property that `step` answers a second request as if it were the first."""
     identifier, call = CALLS[step]
 
-    def test(subject: Subject) -> None:
-        got = subject.reading(ASKED_BEFORE).call(step, *call.args, **call.kwargs)
+    def test(impl: Impl) -> None:
+        got = impl.reading(ASKED_BEFORE).call(step, *call.args, **call.kwargs)
 
-        assert_rounding_only(subject, step, got, *call.args, **call.kwargs)
+        assert_rounding_only(impl, step, got, *call.args, **call.kwargs)
 
     test.__name__ = test.__qualname__ = f"test_{step}_answers_a_second_request"
     test.__doc__ = f"{step} asked again with the same parameters, for other inputs of the same shape: rounding alone."
@@ -62,8 +62,8 @@ test_transformer_answers_a_second_request = second_request("transformer")
 
 
 @claim("G1", needs="generation")
-def test_generation_answers_a_second_request_of_the_same_shape(subject):
+def test_generation_answers_a_second_request_of_the_same_shape(impl):
     """Other sources of the same shape, with other padding, are continued by their own likeliest tokens."""
-    call = Call((SOURCE, REAL), {**MODEL, "start": 1, "end": 0, "length": 4})
+    call = Call((SOURCE, REAL), {**MODEL, "bos": 1, "eos": 0, "length": 4})
 
-    assert_greedy(subject, call, subject.reading(ASKED_BEFORE).generation(*call.args, **call.kwargs))
+    assert_greedy(impl, call, impl.reading(ASKED_BEFORE).generation(*call.args, **call.kwargs))

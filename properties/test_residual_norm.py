@@ -12,9 +12,9 @@ from properties.inputs.parameters import (
     Call,
     choices,
     decoder_layer_weights,
+    dyadic,
     encoder_layer_weights,
     features,
-    few_bits,
     norm_weights,
     sizes,
     weights,
@@ -62,36 +62,36 @@ def plain(d: int) -> dict[str, np.ndarray]:
 
 @claim("R2", needs="layer_norm")
 @given(rows_for_a_norm().flatmap(lambda X: st.tuples(st.just(X), norms(X))))
-def test_norm_agrees_with_the_oracle(subject, drawn):
+def test_norm_agrees_with_the_oracle(impl, drawn):
     """LayerNorm differs from the oracle by rounding alone, on rows of every size and with any gain, bias and eps."""
     X, norm = drawn
-    X = subject.representable(X)
+    X = impl.representable(X)
 
-    assert_rounding_only(subject, "layer_norm", subject.layer_norm(X, **norm), X, **norm)
+    assert_rounding_only(impl, "layer_norm", impl.layer_norm(X, **norm), X, **norm)
 
 
 @claim("R1", needs="residual_norm")
 @given(rows_for_a_norm(kinds=("plain", "tiny", "constant", "eps")).flatmap(lambda X: st.tuples(st.just(X), norms(X))), SEEDS)
-def test_add_and_norm_agrees_with_the_oracle(subject, drawn, seed):
+def test_add_and_norm_agrees_with_the_oracle(impl, drawn, seed):
     """LayerNorm(X + Y) differs from the oracle by rounding alone, and does not care which of the two came in."""
     X, norm = drawn
-    Y = few_bits(seed, X.shape, 2.0)
-    got = subject.residual_norm(X, Y, **norm)
+    Y = dyadic(seed, X.shape, 2.0)
+    got = impl.residual_norm(X, Y, **norm)
 
-    assert_rounding_only(subject, "residual_norm", got, X, Y, **norm)
-    assert_identical(subject.residual_norm(Y, X, **norm), got, "residual_norm(Y, X)")
+    assert_rounding_only(impl, "residual_norm", got, X, Y, **norm)
+    assert_identical(impl.residual_norm(Y, X, **norm), got, "residual_norm(Y, X)")
 
 
 @claim("R1", needs="residual_norm")
 @given(rows_for_a_norm().flatmap(lambda X: st.tuples(st.just(X), norms(X))))
-def test_a_silent_sublayer_leaves_its_input(subject, drawn):
+def test_a_silent_sublayer_leaves_its_input(impl, drawn):
     """Where the sublayer says nothing the sum is X unchanged, so that add & norm is the norm of X alone."""
     X, norm = drawn
-    X = subject.representable(X)
+    X = impl.representable(X)
 
-    got = subject.residual_norm(X, np.zeros_like(X), **norm)
+    got = impl.residual_norm(X, np.zeros_like(X), **norm)
 
-    assert_rounding_only(subject, "layer_norm", got, X, **norm)
+    assert_rounding_only(impl, "layer_norm", got, X, **norm)
 
 
 def silenced(layer: dict, *sublayers: str) -> dict:
@@ -118,16 +118,16 @@ def silent_layers(draw: st.DrawFn, of_decoder: bool) -> Call:
 
 @claim("R1", needs="encoder_layer")
 @given(silent_layers(of_decoder=False))
-def test_a_silent_encoder_layer_hands_its_words_through(subject, call):
+def test_a_silent_encoder_layer_hands_its_words_through(impl, call):
     """With norms before the sublayers and sublayers that answer 0, the residual path alone is left: X, bit for bit."""
-    assert_identical(subject.encoder_layer(*call.args, **call.kwargs), call.args[0], "encoder layer of silent sublayers")
+    assert_identical(impl.encoder_layer(*call.args, **call.kwargs), call.args[0], "encoder layer of silent sublayers")
 
 
 @claim("R1", needs="decoder_layer")
 @given(silent_layers(of_decoder=True))
-def test_a_silent_decoder_layer_hands_its_words_through(subject, call):
+def test_a_silent_decoder_layer_hands_its_words_through(impl, call):
     """The same for the decoder's three sublayers."""
-    assert_identical(subject.decoder_layer(*call.args, **call.kwargs), call.args[0], "decoder layer of silent sublayers")
+    assert_identical(impl.decoder_layer(*call.args, **call.kwargs), call.args[0], "decoder layer of silent sublayers")
 
 
 @st.composite
@@ -139,11 +139,11 @@ def uneven_rows(draw: st.DrawFn) -> np.ndarray:
 
 
 @claim("R2", needs="layer_norm")
-def test_a_norm_does_not_keep_values_below_one(subject):
+def test_a_norm_does_not_keep_values_below_one(impl):
     """Refuted: "the norm makes sure that nothing is above 1". The smallest row found whose norm is above 1 is reported."""
 
     def normalised(X: np.ndarray) -> np.ndarray:
-        return subject.layer_norm(X, **plain(X.shape[-1]))
+        return impl.layer_norm(X, **plain(X.shape[-1]))
 
     rows = (
         st.integers(2, 6)
@@ -157,11 +157,11 @@ def test_a_norm_does_not_keep_values_below_one(subject):
 
 @claim("R2", needs="layer_norm")
 @given(uneven_rows())
-def test_one_is_the_floor_of_a_norms_maximum_and_the_root_of_d_minus_one_its_ceiling(subject, X):
+def test_one_is_the_floor_of_a_norms_maximum_and_the_root_of_d_minus_one_its_ceiling(impl, X):
     """Corrected: with eps → 0 the mean square is 1, so 1 ≤ max|y| ≤ √(d − 1) for every row that is not constant."""
     d = X.shape[-1]
-    y = subject.layer_norm(X, **plain(d), eps=NO_EPS)[0, 0]
-    rounding = sum_bound(d, subject, np.sqrt(d))
+    y = impl.layer_norm(X, **plain(d), eps=NO_EPS)[0, 0]
+    rounding = sum_bound(d, impl, np.sqrt(d))
 
     assert_at_most(1 - np.abs(y).max(), rounding, "1 − max|y|")
     assert_at_most(np.abs(y).max() - np.sqrt(d - 1), rounding, "max|y| − √(d − 1)")
@@ -171,65 +171,65 @@ def test_one_is_the_floor_of_a_norms_maximum_and_the_root_of_d_minus_one_its_cei
 
 @claim("R2", needs="layer_norm")
 @given(st.integers(2, 64), st.integers(0, 63), st.integers(-3, 6), st.sampled_from((1.0, -1.0)))
-def test_a_one_hot_row_attains_the_ceiling(subject, d, place, exponent, sign):
+def test_a_one_hot_row_attains_the_ceiling(impl, d, place, exponent, sign):
     """A row with a single number, however large, comes out with √(d − 1) in that place and −1/√(d − 1) in the others."""
     X = np.zeros((1, 1, d))
     X[..., place % d] = sign * 2.0**exponent
     expected = np.full(d, -sign / np.sqrt(d - 1))
     expected[place % d] = sign * np.sqrt(d - 1)
 
-    y = subject.layer_norm(X, **plain(d), eps=NO_EPS)
+    y = impl.layer_norm(X, **plain(d), eps=NO_EPS)
 
-    assert_rounding_only(subject, "layer_norm", y, X, **plain(d), eps=NO_EPS)
-    assert_at_most(np.abs(y[0, 0] - expected).max(), sum_bound(d, subject, np.sqrt(d)), "distance to the ceiling")
+    assert_rounding_only(impl, "layer_norm", y, X, **plain(d), eps=NO_EPS)
+    assert_at_most(np.abs(y[0, 0] - expected).max(), sum_bound(d, impl, np.sqrt(d)), "distance to the ceiling")
 
 
 @claim("R2", needs="layer_norm")
 @given(st.integers(1, 32), SEEDS, st.integers(-3, 6))
-def test_a_row_of_plus_and_minus_one_attains_the_floor(subject, half, seed, exponent):
+def test_a_row_of_plus_and_minus_one_attains_the_floor(impl, half, seed, exponent):
     """Half +a and half −a comes out as +1 and −1: nothing above 1, and nothing below it either."""
     signs = np.random.default_rng(seed).permutation(np.repeat([1.0, -1.0], half))
     X = (signs * 2.0**exponent)[None, None]
 
-    y = subject.layer_norm(X, **plain(2 * half), eps=NO_EPS)
+    y = impl.layer_norm(X, **plain(2 * half), eps=NO_EPS)
 
-    assert_at_most(np.abs(y[0, 0] - signs).max(), sum_bound(2 * half, subject, 1.0), "distance to the floor")
+    assert_at_most(np.abs(y[0, 0] - signs).max(), sum_bound(2 * half, impl, 1.0), "distance to the floor")
 
 
 @claim("R2", needs="layer_norm")
 @given(st.integers(2, 12), st.sampled_from((0.0, 1.0, -3.0, 96.0)), SEEDS)
-def test_a_constant_row_becomes_the_bias(subject, d, value, seed):
+def test_a_constant_row_becomes_the_bias(impl, d, value, seed):
     """Nothing is left of a row without differences: its norm is the bias (eps keeps 0/√0 away)."""
-    bias = few_bits(seed, (d,))
+    bias = dyadic(seed, (d,))
 
-    got = subject.layer_norm(np.full((1, 1, d), value), gain=np.ones(d), bias=bias)
+    got = impl.layer_norm(np.full((1, 1, d), value), gain=np.ones(d), bias=bias)
 
-    assert_rounding_only(subject, "layer_norm", got, np.full((1, 1, d), value), gain=np.ones(d), bias=bias)
+    assert_rounding_only(impl, "layer_norm", got, np.full((1, 1, d), value), gain=np.ones(d), bias=bias)
     assert np.isfinite(got).all()
 
 
 @claim("R2", needs="layer_norm")
 @given(uneven_rows(), st.integers(-2, 4))
-def test_the_norm_does_not_see_a_rows_scale(subject, X, exponent):
+def test_the_norm_does_not_see_a_rows_scale(impl, X, exponent):
     """With eps → 0, LayerNorm(a·x) = LayerNorm(x) for a > 0."""
     norm = {**plain(X.shape[-1]), "eps": NO_EPS}
 
-    got = subject.layer_norm(X * 2.0**exponent, **norm)
+    got = impl.layer_norm(X * 2.0**exponent, **norm)
 
-    assert_rounding_only(subject, "layer_norm", got, X, **norm)
+    assert_rounding_only(impl, "layer_norm", got, X, **norm)
 
 
 @claim("R2", needs="layer_norm")
 @given(rows_for_a_norm(kinds=("plain", "constant")).flatmap(lambda X: st.tuples(st.just(X), norms(X))), st.integers(0, 4), SEEDS)
-def test_every_row_is_normed_by_itself(subject, drawn, i, seed):
+def test_every_row_is_normed_by_itself(impl, drawn, i, seed):
     """Changing one row leaves every other row of the result bit-identical, and moves its own as the oracle predicts."""
     X, norm = drawn
     i %= X.shape[1]
     changed = X.copy()
-    changed[:, i] = few_bits(2 + seed, X[:, i].shape, 2.0**6)
+    changed[:, i] = dyadic(2 + seed, X[:, i].shape, 2.0**6)
     others = np.delete(np.arange(X.shape[1]), i)
 
-    before, after = subject.layer_norm(X, **norm), subject.layer_norm(changed, **norm)
+    before, after = impl.layer_norm(X, **norm), impl.layer_norm(changed, **norm)
 
     assert_identical(after[:, others], before[:, others], f"rows other than {i}")
-    assert_rounding_only(subject, "layer_norm", after, changed, **norm)
+    assert_rounding_only(impl, "layer_norm", after, changed, **norm)

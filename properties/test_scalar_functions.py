@@ -35,51 +35,51 @@ def of_one_unit(activation: str) -> dict:
 
 
 @claim("A9", needs="softmax")
-def test_softmax_is_right_at_every_difference_of_two_scores(subject):
+def test_softmax_is_right_at_every_difference_of_two_scores(impl):
     """Scores x and 0, for every x: only the exponential is left, from where it vanishes to where it takes all."""
-    x = every_number(subject.dtype)
+    x = every_number(impl.dtype)
     scores = np.stack([x, np.zeros_like(x)], axis=1)
 
-    assert_rounding_only(subject, "softmax", subject.softmax(scores), scores)
+    assert_rounding_only(impl, "softmax", impl.softmax(scores), scores)
 
 
 @claim("A9", needs="softmax")
-def test_softmax_meets_what_is_no_number(subject):
+def test_softmax_meets_what_is_no_number(impl):
     """A score of −∞ gets nothing; NaN, or +∞, for which there is no answer, makes the row NaN."""
     scores = np.array([[-np.inf, 0.0], [np.nan, 0.0], [np.inf, 0.0]])
 
-    assert_identical(subject.softmax(scores), np.array([[0.0, 1.0], [np.nan, np.nan], [np.nan, np.nan]]), "softmax of no number")
+    assert_identical(impl.softmax(scores), np.array([[0.0, 1.0], [np.nan, np.nan], [np.nan, np.nan]]), "softmax of no number")
 
 
 @claim("F2", needs="feed_forward")
-def test_relu_is_exact_at_every_number(subject):
+def test_relu_is_exact_at_every_number(impl):
     """max(0, x) rounds nothing: bit for bit, NaN stays NaN and an infinity goes where its sign says."""
-    x = np.concatenate([every_number(subject.dtype), [np.nan, np.inf, -np.inf]])
+    x = np.concatenate([every_number(impl.dtype), [np.nan, np.inf, -np.inf]])
 
-    got = subject.feed_forward(x[None, :, None], **of_one_unit("relu"))[0, :, 0]
+    got = impl.feed_forward(x[None, :, None], **of_one_unit("relu"))[0, :, 0]
 
-    if subject.conventions.subnormals == "flushed":
-        got = np.where((np.abs(x) < FORMATS[subject.dtype].smallest_normal) & (got == 0), np.maximum(x, 0.0), got)
+    if impl.conventions.subnormals == "flushed":
+        got = np.where((np.abs(x) < FORMATS[impl.dtype].smallest_normal) & (got == 0), np.maximum(x, 0.0), got)
     assert_identical(got, np.maximum(x, 0.0), "ReLU")
 
 
 @claim("F2", needs="feed_forward")
 @pytest.mark.parametrize("activation", ["gelu", "gelu_tanh"])
-def test_gelu_is_right_at_every_number(subject, activation):
+def test_gelu_is_right_at_every_number(impl, activation):
     """Both forms, from the tail where nothing is left to where x itself is."""
-    x = every_number(subject.dtype)
+    x = every_number(impl.dtype)
     X = x[np.abs(x) <= LARGEST_DOUBLED][None, :, None]
 
-    got = subject.feed_forward(X, **of_one_unit(activation))
+    got = impl.feed_forward(X, **of_one_unit(activation))
 
-    assert_rounding_only(subject, "feed_forward", got, X, **of_one_unit(activation))
+    assert_rounding_only(impl, "feed_forward", got, X, **of_one_unit(activation))
 
 
 @claim("F2", needs="feed_forward")
 @pytest.mark.parametrize("activation", ["gelu", "gelu_tanh"])
-def test_gelu_meets_what_is_no_number(subject, activation):
+def test_gelu_meets_what_is_no_number(impl, activation):
     """NaN stays NaN, and no infinity becomes a number but 0."""
-    got = subject.feed_forward(np.array([[[np.nan], [np.inf], [-np.inf]]]), **of_one_unit(activation))[0, :, 0]
+    got = impl.feed_forward(np.array([[[np.nan], [np.inf], [-np.inf]]]), **of_one_unit(activation))[0, :, 0]
 
     assert_identical(np.isnan(got[0]), np.array(True), "GELU of NaN")
     assert_identical(np.isfinite(got[1]), np.array(False), "GELU of +∞ is a number")
@@ -87,20 +87,20 @@ def test_gelu_meets_what_is_no_number(subject, activation):
 
 
 @claim("R2", needs="layer_norm")
-def test_the_root_in_a_norm_is_right_at_every_number(subject):
+def test_the_root_in_a_norm_is_right_at_every_number(impl):
     """Rows (x, −x) have mean 0 and variance x²: what is left is x/√(x² + eps), from where eps rules to where it vanishes."""
-    x = every_number(subject.dtype)
+    x = every_number(impl.dtype)
     x = x[np.abs(x) < LARGEST_SQUARED]
     X, norm = np.stack([x, -x], axis=1)[None], {"gain": np.ones(2), "bias": np.zeros(2)}
 
-    assert_rounding_only(subject, "layer_norm", subject.layer_norm(X, **norm), X, **norm)
+    assert_rounding_only(impl, "layer_norm", impl.layer_norm(X, **norm), X, **norm)
 
 
 @claim("R2", needs="layer_norm")
-def test_a_norm_meets_what_is_no_number(subject):
+def test_a_norm_meets_what_is_no_number(impl):
     """A row with NaN or an infinity in it has neither mean nor variance."""
     X = np.array([[[np.nan, 1.0], [np.inf, -np.inf], [np.inf, 1.0]]])
 
-    got = subject.layer_norm(X, gain=np.ones(2), bias=np.zeros(2))
+    got = impl.layer_norm(X, gain=np.ones(2), bias=np.zeros(2))
 
     assert_identical(np.isnan(got).all(axis=-1), np.array([[True, True, True]]), "rows that are NaN")

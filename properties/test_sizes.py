@@ -1,6 +1,6 @@
 """Sizes that small examples do not have: the article's own, more than that on every axis, and lengths at the edges of blocks.
 
-Examples are drawn small, so that many are seen and a failure is short. What is right only up to 16 words, 64 features or 8 heads,
+Examples are drawn small, so that many are seen and a failure is short. What is right only up to 16 tokens, 64 features or 8 heads,
 for ids that fit into a byte or in a buffer of 128 places would get through all of them, and fail on the article's own example.
 """
 
@@ -15,20 +15,20 @@ from properties.assertions import assert_greedy, assert_identical, assert_roundi
 from properties.cache_machine import CacheOf, seeded_model
 from properties.claims import claim
 from properties.implementations.conventions import causal
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 from properties.inputs.attention import labels
-from properties.inputs.parameters import Call, Nested, few_bits
+from properties.inputs.parameters import Call, Nested, dyadic
 
 WORDS, D_MODEL, H, D_FF, VOCAB = 16, 512, 8, 2048, 10_000  # of the article
-MANY = 17  # sentences, heads or layers: more than anybody unrolls
-LONG = 130  # words: more than a block of 128
+MANY = 17  # sequences, heads or layers: more than anybody unrolls
+LONG = 130  # tokens: more than a block of 128
 EDGES = (8, 16, 32, 64, 128, 256, 512)  # of blocks and pages
 HEADS = (32, 64, 80, 96, 128, 256)  # widths that kernels are made for
-TINY, SEED = 4, 11  # features, where words, sentences, heads or layers are what is many
+TINY, SEED = 4, 11  # features, where tokens, sequences, heads or layers are what is many
 
 
 def at_the_edges(up_to: int) -> list[int]:
-    """The lengths of a whole number of blocks, and one word more or less."""
+    """The lengths of a whole number of blocks, and one token more or less."""
     return [edge + k for edge in EDGES if edge <= up_to for k in (-1, 0, 1)]
 
 
@@ -52,18 +52,18 @@ def _divided(nested: Nested, by: float) -> Nested:
 
 def some(*shape: int) -> np.ndarray:
     """Features, other for each shape."""
-    return few_bits(SEED + sum(shape), shape)
+    return dyadic(SEED + sum(shape), shape)
 
 
 def ids(vocab: int, *shape: int) -> np.ndarray:
-    """Words of a dictionary, the last one among them."""
+    """Tokens of a dictionary, the last one among them."""
     words = np.random.default_rng(SEED).integers(0, vocab, shape)
     words.flat[-1] = vocab - 1
     return words
 
 
 def seen(*shape: int) -> np.ndarray:
-    """A mask of this shape: each row sees the first word, and about half of the others."""
+    """A mask of this shape: each row sees the first token, and about half of the others."""
     mask = np.random.default_rng(SEED + sum(shape)).random(shape) < 0.5
     mask[..., 0] = True
     return mask
@@ -159,10 +159,10 @@ def _transformer() -> Iterator[Call]:
 def at_every_size(identifier: str, step: str, calls: Callable[[], Iterable[Call]]) -> Callable[..., None]:
     """The property that `step` answers large questions within the budget."""
 
-    def test(subject: Subject) -> None:
+    def test(impl: Impl) -> None:
         for call in calls():
             with suppress(UnsatisfiedAssumption):  # it does not take such arguments, and that was counted
-                assert_rounding_only(subject, step, subject.call(step, *call.args, **call.kwargs), *call.args, **call.kwargs)
+                assert_rounding_only(impl, step, impl.call(step, *call.args, **call.kwargs), *call.args, **call.kwargs)
 
     test.__name__ = test.__qualname__ = f"test_{step}_at_every_size"
     test.__doc__ = f"{step} at the article's size, at more on every axis, and at the edges of blocks: rounding alone."
@@ -187,24 +187,24 @@ test_transformer_at_every_size = at_every_size("T1", "transformer", _transformer
 
 
 @claim("H1", needs=("split_heads", "concat_heads"))
-def test_many_heads_are_split_and_joined(subject):
+def test_many_heads_are_split_and_joined(impl):
     """The article's 8 heads of 64, and 32 heads of a long batch: whatever is split comes back as it was."""
     for X, h in ((some(1, WORDS, D_MODEL), H), (some(MANY, LONG, 64), 32)):
-        heads = subject.split_heads(X, h)
+        heads = impl.split_heads(X, h)
 
         assert_identical(heads, np.stack(np.split(X, h, axis=-1), axis=1), "heads")
-        assert_identical(subject.concat_heads(heads), X, "heads side by side again")
+        assert_identical(impl.concat_heads(heads), X, "heads side by side again")
 
 
 @claim("M1", needs="mask")
-def test_the_mask_of_a_long_text_is_lower_triangular(subject):
-    """1025 words, and more keys than queries."""
+def test_the_mask_of_a_long_text_is_lower_triangular(impl):
+    """1025 tokens, and more keys than queries."""
     for n, m in ((1025, 1025), (3, 2050), *((n, n) for n in at_the_edges(512))):
-        assert_identical(subject.mask(n, m), causal(n, m, subject.conventions), f"mask of {n}×{m}")
+        assert_identical(impl.mask(n, m), causal(n, m, impl.conventions), f"mask of {n}×{m}")
 
 
 @claim("A2", needs="attention")
-def test_every_key_is_read_by_the_query_that_points_at_it(subject):
+def test_every_key_is_read_by_the_query_that_points_at_it(impl):
     """At every edge of a block, with a causal mask and without: query i is the direction of key i and reads its label, bit for bit.
 
     A key is written in ±1, ten digits of its number. No two agree in all, so 2^11 of a direction leave exp(−1295) to the next one,
@@ -214,25 +214,25 @@ def test_every_key_is_read_by_the_query_that_points_at_it(subject):
         K = np.where(np.arange(m)[:, None] >> np.arange(10) & 1, 1.0, -1.0)[None, None]
         V = labels(1, 1, m, 2)
         for mask in (None, np.tri(m, dtype=bool)):
-            assert_identical(subject.attention(K * 2.0**11, K, V, mask), V, f"labels of {m} keys")
+            assert_identical(impl.attention(K * 2.0**11, K, V, mask), V, f"labels of {m} keys")
 
 
 @claim("G1", needs="generation")
-def test_a_long_text_is_written_as_it_would_be_scored(subject):
-    """66 words for 17 sources of 131, none of which ends: every word is the likeliest."""
+def test_a_long_text_is_written_as_it_would_be_scored(impl):
+    """66 tokens for 17 sources of 131, none of which ends: every token is the likeliest."""
     parameters = model(TINY, 6, 7, 1)
     never = {**parameters, "b_out": np.where(np.arange(7) == 6, -64.0, parameters["b_out"])}
-    call = Call((ids(7, MANY, LONG + 1), None), {"parameters": never, "h": 2, "start": 1, "end": 6, "length": 66})
+    call = Call((ids(7, MANY, LONG + 1), None), {"parameters": never, "h": 2, "bos": 1, "eos": 6, "length": 66})
 
     with suppress(UnsatisfiedAssumption):
-        assert_greedy(subject, call, subject.generation(*call.args, **call.kwargs))
+        assert_greedy(impl, call, impl.generation(*call.args, **call.kwargs))
 
 
 @claim("G1", needs="kv_cache")
-def test_a_cache_holds_a_long_text(subject):
-    """Words are read up to an edge of a page, over it, and forgotten back to it: the cache is never noticed."""
+def test_a_cache_holds_a_long_text(impl):
+    """Tokens are read up to an edge of a page, over it, and forgotten back to it: the cache is never noticed."""
     source = ids(7, 2, 5)
-    cache = CacheOf(subject, {"parameters": model(TINY, 6, 7, 1), "h": 2})
+    cache = CacheOf(impl, {"parameters": model(TINY, 6, 7, 1), "h": 2})
     can_forget = "rollback" in cache.played(source, None, [])["operations"]
     word = [0, "step", ids(7, 2)]
     for edge in (16, 32, 64, 128):

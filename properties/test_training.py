@@ -1,7 +1,7 @@
-"""Learning: claim T2's second half, that a small model learns to copy and to reverse a sentence.
+"""Learning: claim T2's second half, that a small model learns to copy and to reverse a sequence.
 
 Twice: an implementation's own gradients teach a tiny model from random weights; and a model that was trained beforehand
-(`examples/train_copy_reverse.py`) is run on every implementation, with sentences that it never saw.
+(`examples/train_copy_reverse.py`) is run on every implementation, with sequences that it never saw.
 """
 
 from functools import cache
@@ -11,7 +11,7 @@ import numpy as np
 
 from properties.assertions import assert_at_most, assert_identical
 from properties.claims import claim
-from properties.copy_reverse import END, START, Sentences, Task, draw, trained
+from properties.copy_reverse import EOS, BOS, Sentences, Task, draw, trained
 from properties.error_budget.budgets import sum_bound
 from properties.implementations.oracle import oracle
 from properties.implementations.weights import mapped, nested
@@ -19,70 +19,70 @@ from properties.inputs.parameters import Nested
 from reference.initialisation import initialise
 
 ASKED = 100
-WRONG = 0.01  # the share of sentences a trained model may get wrong
+WRONG = 0.01  # the share of sequences a trained model may get wrong
 
-TINY = Task(words=5, longest=3)  # 155 sentences; an eighth of them is held out
+TINY = Task(words=5, longest=3)  # 155 sequences; an eighth of them is held out
 SEED, STEPS, BATCH, SMOOTHING = 0, 350, 64, 0.1
 PEAK, WARM_UP, MEAN, SQUARES = 1e-2, 20, 0.9, 0.98  # Adam (Kingma & Ba 2015) with the paper's second decay
 
 
 @cache
 def asked() -> Sentences:
-    """Sentences that the trained model never saw."""
+    """Sequences that the trained model never saw."""
     return draw(Task(), ASKED, np.random.default_rng(2), held_out=True)
 
 
 def written_by(write: Any, parameters: Nested, sentences: Sentences, *, padded: bool = True, **choices: Any) -> np.ndarray:
-    """What a step `generation` makes of these sources; it is told which words only fill them up, unless they are not `padded`."""
+    """What a step `generation` makes of these sources; it is told which tokens only fill them up, unless they are not `padded`."""
     length = sentences.target.shape[1]
-    arguments = {"parameters": parameters, "start": START, "end": END, "length": length, **choices}
-    return write(sentences.source, sentences.source_real if padded else None, **arguments)
+    arguments = {"parameters": parameters, "bos": BOS, "eos": EOS, "length": length, **choices}
+    return write(sentences.source, sentences.source_mask if padded else None, **arguments)
 
 
 @cache
 def written_by_the_oracle() -> np.ndarray:
-    """The oracle recomputes everything for every word: once is enough."""
+    """The oracle recomputes everything for every token: once is enough."""
     parameters, choices = trained()
     return written_by(lambda *args, **kwargs: oracle("generation", *args, **kwargs), parameters, asked(), **choices)
 
 
 @cache
 def smallest_lead() -> tuple[float, float]:
-    """By how much the best logit leads, at the least, wherever a word of the answers is chosen; and the largest logit."""
+    """By how much the best logit leads, at the least, wherever a token of the answers is chosen; and the largest logit."""
     parameters, choices = trained()
-    real = asked().target_real
-    logits = oracle("transformer", asked().source, asked().given, asked().source_real, parameters=parameters, **choices)[real]
+    real = asked().target_mask
+    logits = oracle("transformer", asked().source, asked().given, asked().source_mask, parameters=parameters, **choices)[real]
     best = np.sort(logits, axis=-1)
     return float((best[:, -1] - best[:, -2]).min()), float(np.abs(logits).max())
 
 
 @claim("T2", needs="generation")
-def test_a_trained_model_copies_and_reverses_what_it_never_saw(subject):
-    """With the trained weights, rounded to the dtype, at least 99 % of the held-out sentences are written exactly right.
+def test_a_trained_model_copies_and_reverses_what_it_never_saw(impl):
+    """With the trained weights, rounded to the dtype, at least 99 % of the held-out sequences are written exactly right.
 
-    In float64 and float32 no lead is within a thousand roundings of a tie, so there the words are the oracle's, all of them.
+    In float64 and float32 no lead is within a thousand roundings of a tie, so there the tokens are the oracle's, all of them.
     """
     parameters, choices = trained()
 
-    written = written_by(subject.generation, mapped(subject.representable, parameters), asked(), **choices)
+    written = written_by(impl.generation, mapped(impl.representable, parameters), asked(), **choices)
 
-    assert_at_most(1 - asked().written_exactly(written).mean(), WRONG, "share of sentences not written exactly")
-    if subject.dtype in ("float64", "float32") and subject.name != "reference":
+    assert_at_most(1 - asked().written_exactly(written).mean(), WRONG, "share of sequences not written exactly")
+    if impl.dtype in ("float64", "float32") and impl.name != "reference":
         lead, largest = smallest_lead()
-        assert_at_most(sum_bound(1000, subject, largest), lead, "rounding, as against the smallest lead")
-        assert_identical(written, written_by_the_oracle(), "words written")
+        assert_at_most(sum_bound(1000, impl, largest), lead, "rounding, as against the smallest lead")
+        assert_identical(written, written_by_the_oracle(), "tokens written")
 
 
 # Learning with an implementation's own gradients ----------------------------------------------------------------------
 
 
 def direction_of(logits: np.ndarray, batch: Sentences) -> np.ndarray:
-    """The gradient of the label-smoothed loss (section 5.4) by the logits: softmax(logits) − q, over the words that count."""
+    """The gradient of the label-smoothed loss (section 5.4) by the logits: softmax(logits) − q, over the tokens that count."""
     q = np.full(logits.shape, SMOOTHING / logits.shape[-1])
     np.put_along_axis(q, batch.target[..., None], 1 - SMOOTHING + SMOOTHING / logits.shape[-1], axis=-1)
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     p = exponentials / exponentials.sum(axis=-1, keepdims=True)
-    return (p - q) * batch.target_real[..., None] / batch.target_real.sum()
+    return (p - q) * batch.target_mask[..., None] / batch.target_mask.sum()
 
 
 class Adam:
@@ -110,24 +110,24 @@ def improved(weights: Any, gradients: Any, states: dict[str, Adam], rate: float,
 
 
 @claim("T2", needs=("transformer", "gradients", "generation"), dtypes=("float32",))
-def test_a_small_model_learns_to_copy_and_to_reverse(subject):
-    """From random weights, by nothing but the implementation's own gradients: every held-out sentence is written right.
+def test_a_small_model_learns_to_copy_and_to_reverse(impl):
+    """From random weights, by nothing but the implementation's own gradients: every held-out sequence is written right.
 
     The matrices are random at first (a third of the answers at most is right) and are learned.
     """
     rng = np.random.default_rng(SEED)
     weights = nested(initialise(SEED, vocab=TINY.vocab, d_model=16, d_ff=32, layers=1))
     never_seen, states = draw(TINY, 40, rng, held_out=True), {}
-    untaught = written_by(subject.generation, mapped(subject.representable, weights), never_seen, padded=False, h=2)
+    untaught = written_by(impl.generation, mapped(impl.representable, weights), never_seen, padded=False, h=2)
 
     for step in range(STEPS):
         batch = draw(TINY, BATCH, rng)
-        rounded = {"parameters": mapped(subject.representable, weights), "h": 2}
-        logits = subject.transformer(batch.source, batch.given, **rounded)
-        direction = subject.representable(direction_of(logits, batch))
-        gradients = subject.gradients(batch.source, batch.given, **rounded, direction=direction)
+        rounded = {"parameters": mapped(impl.representable, weights), "h": 2}
+        logits = impl.transformer(batch.source, batch.given, **rounded)
+        direction = impl.representable(direction_of(logits, batch))
+        gradients = impl.gradients(batch.source, batch.given, **rounded, direction=direction)
         weights = improved(weights, gradients, states, PEAK * min((step + 1) / WARM_UP, 1, 2 * (STEPS - step) / STEPS))
 
-    written = written_by(subject.generation, mapped(subject.representable, weights), never_seen, padded=False, h=2)
+    written = written_by(impl.generation, mapped(impl.representable, weights), never_seen, padded=False, h=2)
     assert_at_most(never_seen.written_exactly(untaught).mean(), 1 / 3, "share written exactly before learning")
     assert_at_most(1 - never_seen.written_exactly(written).mean(), WRONG, "share not written exactly after learning")

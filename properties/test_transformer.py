@@ -10,124 +10,124 @@ from hypothesis import strategies as st
 from properties.assertions import assert_at_most, assert_identical, assert_rounding_only
 from properties.claims import claim
 from properties.error_budget.budgets import sum_bound
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 from properties.implementations.oracle import oracle
-from properties.inputs.parameters import SEEDS, Call, Nested, few_bits, masks, sentences, transformer_calls
+from properties.inputs.parameters import SEEDS, Call, Nested, dyadic, masks, sentences, transformer_calls
 from properties.verdicts import ClaimBroken, record
 
 
 def vocabularies(call: Call) -> tuple[int, int]:
-    """How many words the source's and the target's dictionary have."""
+    """How many tokens the source's and the target's dictionary have."""
     parameters = call.kwargs["parameters"]
     return len(parameters["source_embedding"]), len(parameters["target_embedding"])
 
 
 @claim("T1", needs="transformer")
 @given(transformer_calls(most_layers=2))
-def test_transformer_agrees_with_the_oracle(subject, call):
-    """From two sequences of word ids to logits (n, vocab): every choice, padding, tied or not; rounding is the only difference."""
-    got = subject.transformer(*call.args, **call.kwargs)
+def test_transformer_agrees_with_the_oracle(impl, call):
+    """From two sequences of token ids to logits (n, vocab): every choice, padding, tied or not; rounding is the only difference."""
+    got = impl.transformer(*call.args, **call.kwargs)
 
-    assert_rounding_only(subject, "transformer", got, *call.args, **call.kwargs)
+    assert_rounding_only(impl, "transformer", got, *call.args, **call.kwargs)
 
 
 @claim("T1", needs="transformer")
 @given(transformer_calls(padded=False), SEEDS)
-def test_the_source_moves_the_target_as_the_oracle_predicts(subject, call, seed):
+def test_the_source_moves_the_target_as_the_oracle_predicts(impl, call, seed):
     """Another source gives other logits, and the first source asked again gives the first answer, bit for bit."""
     source, target, *_ = call.args
     other = np.random.default_rng(seed).integers(0, vocabularies(call)[0], source.shape)
 
-    first = subject.transformer(source, target, **call.kwargs)
-    assert_rounding_only(subject, "transformer", subject.transformer(other, target, **call.kwargs), other, target, **call.kwargs)
-    assert_identical(subject.transformer(source, target, **call.kwargs), first, "the same question asked again")
+    first = impl.transformer(source, target, **call.kwargs)
+    assert_rounding_only(impl, "transformer", impl.transformer(other, target, **call.kwargs), other, target, **call.kwargs)
+    assert_identical(impl.transformer(source, target, **call.kwargs), first, "the same question asked again")
 
 
 @claim("T1", needs="transformer")
 @given(transformer_calls(padded=False, tied=True))
-def test_a_tied_output_matrix_is_the_target_embedding_turned(subject, call):
+def test_a_tied_output_matrix_is_the_target_embedding_turned(impl, call):
     """Tied, the output matrix is target_embeddingᵀ: handed over explicitly it gives the same logits."""
     parameters = call.kwargs["parameters"]
     untied = call.but(parameters={**parameters, "W_out": parameters["target_embedding"].T.copy()})
 
-    got = subject.transformer(*untied.args, **untied.kwargs)
+    got = impl.transformer(*untied.args, **untied.kwargs)
 
-    assert_rounding_only(subject, "transformer", got, *call.args, **call.kwargs)
+    assert_rounding_only(impl, "transformer", got, *call.args, **call.kwargs)
 
 
 @claim("O2", needs="transformer")
 @given(transformer_calls(), st.integers(0, 3), SEEDS)
-def test_a_row_knows_only_its_own_and_earlier_target_words(subject, call, i, seed):
-    """Row i scores word i + 1 from target words 0 … i: other later words leave rows 0 … i bit-identical."""
+def test_a_row_knows_only_its_own_and_earlier_target_words(impl, call, i, seed):
+    """Row i scores token i + 1 from target tokens 0 … i: other later tokens leave rows 0 … i bit-identical."""
     source, target, *real = call.args
     i %= target.shape[1]
     other = target.copy()
     other[:, i + 1 :] = np.random.default_rng(seed).integers(0, vocabularies(call)[1], other[:, i + 1 :].shape)
 
-    before, after = (subject.transformer(source, words, *real, **call.kwargs) for words in (target, other))
+    before, after = (impl.transformer(source, words, *real, **call.kwargs) for words in (target, other))
 
-    assert_identical(after[:, : i + 1], before[:, : i + 1], f"rows up to {i}, after later words changed")
+    assert_identical(after[:, : i + 1], before[:, : i + 1], f"rows up to {i}, after later tokens changed")
 
 
 @claim("O2", needs="transformer")
 @given(transformer_calls(padded=False), SEEDS)
-def test_a_row_knows_all_its_earlier_target_words(subject, call, seed):
-    """Another first word moves every row as the oracle predicts."""
+def test_a_row_knows_all_its_earlier_target_words(impl, call, seed):
+    """Another first token moves every row as the oracle predicts."""
     source, target, *_ = call.args
     other = target.copy()
     other[:, 0] = np.random.default_rng(seed).integers(0, vocabularies(call)[1], len(other))
 
-    got = subject.transformer(source, other, **call.kwargs)
+    got = impl.transformer(source, other, **call.kwargs)
 
-    assert_rounding_only(subject, "transformer", got, source, other, **call.kwargs)
+    assert_rounding_only(impl, "transformer", got, source, other, **call.kwargs)
 
 
 @claim("T3", needs="transformer")
 @given(transformer_calls(padded=False))
-def test_a_sentence_is_answered_alike_alone_and_in_company(subject, call):
-    """Each sentence of a batch, run alone or with its companions in another order, is judged as the same sentence."""
+def test_a_sentence_is_answered_alike_alone_and_in_company(impl, call):
+    """Each sequence of a batch, run alone or with its companions in another order, is judged as the same sequence."""
     source, target, *_ = call.args
 
-    alone = [subject.transformer(source[i : i + 1], target[i : i + 1], **call.kwargs) for i in range(len(source))]
-    assert_rounding_only(subject, "transformer", np.concatenate(alone), source, target, **call.kwargs)
-    backwards = subject.transformer(np.flip(source, 0).copy(), np.flip(target, 0).copy(), **call.kwargs)
-    assert_rounding_only(subject, "transformer", backwards[::-1], source, target, **call.kwargs)
+    alone = [impl.transformer(source[i : i + 1], target[i : i + 1], **call.kwargs) for i in range(len(source))]
+    assert_rounding_only(impl, "transformer", np.concatenate(alone), source, target, **call.kwargs)
+    backwards = impl.transformer(np.flip(source, 0).copy(), np.flip(target, 0).copy(), **call.kwargs)
+    assert_rounding_only(impl, "transformer", backwards[::-1], source, target, **call.kwargs)
 
 
 @claim("T3", needs="transformer")
 @given(st.data(), transformer_calls(padded=False), st.integers(0, 3), st.integers(0, 3))
-def test_a_sentence_is_answered_alike_however_far_it_is_filled_up(subject, data, call, more_source, more_target):
-    """Filled up to a greater length with any words that are not real, the real rows are judged as without the filling."""
+def test_a_sentence_is_answered_alike_however_far_it_is_filled_up(impl, data, call, more_source, more_target):
+    """Filled up to a greater length with any tokens that are not real, the real rows are judged as without the filling."""
     source, target, *_ = call.args
     source_vocab, vocab = vocabularies(call)
     (b, m), n = source.shape, target.shape[1]
     filled_source = np.concatenate([source, data.draw(sentences(b, more_source, source_vocab))], axis=1)
     filled_target = np.concatenate([target, data.draw(sentences(b, more_target, vocab))], axis=1)
     real = (np.arange(m + more_source) < m, np.arange(n + more_target) < n)
-    source_real, target_real = (np.repeat(row[None], b, axis=0) for row in real)
+    source_mask, target_mask = (np.repeat(row[None], b, axis=0) for row in real)
 
-    got = subject.transformer(filled_source, filled_target, source_real, target_real, **call.kwargs)
+    got = impl.transformer(filled_source, filled_target, source_mask, target_mask, **call.kwargs)
 
-    assert_rounding_only(subject, "transformer", got[:, :n], source, target, **call.kwargs)
+    assert_rounding_only(impl, "transformer", got[:, :n], source, target, **call.kwargs)
 
 
 @claim("T3", needs="transformer")
 @given(st.data(), transformer_calls(padded=False), SEEDS)
-def test_filling_words_have_no_influence(subject, data, call, seed):
-    """Which word fills up the length makes no difference: the rows of real words are bit-identical."""
+def test_filling_words_have_no_influence(impl, data, call, seed):
+    """Which token fills up the length makes no difference: the rows of real tokens are bit-identical."""
     source, target, *_ = call.args
     rng = np.random.default_rng(seed)
-    source_real, target_real = data.draw(masks(source.shape)), data.draw(masks(target.shape))
-    target_real[:, 0] = True  # the start word; a first word that is none would leave the row nothing to look at
+    source_mask, target_mask = data.draw(masks(source.shape)), data.draw(masks(target.shape))
+    target_mask[:, 0] = True  # the start token; a first token that is none would leave the row nothing to look at
     other = [
         np.where(real, words, rng.integers(0, vocab, words.shape))
-        for words, real, vocab in zip((source, target), (source_real, target_real), vocabularies(call), strict=True)
+        for words, real, vocab in zip((source, target), (source_mask, target_mask), vocabularies(call), strict=True)
     ]
 
-    before = subject.transformer(source, target, source_real, target_real, **call.kwargs)
-    after = subject.transformer(*other, source_real, target_real, **call.kwargs)
+    before = impl.transformer(source, target, source_mask, target_mask, **call.kwargs)
+    after = impl.transformer(*other, source_mask, target_mask, **call.kwargs)
 
-    assert_identical(after[target_real], before[target_real], "rows of real words after the filling changed")
+    assert_identical(after[target_mask], before[target_mask], "rows of real tokens after the filling changed")
 
 
 # Gradients: claim T2 --------------------------------------------------------------------------------------------------
@@ -147,10 +147,10 @@ def named(nested: Any, path: str = "") -> dict[str, np.ndarray]:
 
 @st.composite
 def generic_calls(draw: st.DrawFn, *, source_words: int = 3, may_be_tied: bool = False, may_be_level: bool = False) -> Call:
-    """A model none of whose numbers is special: two words more in each dictionary than occur, smooth activation, no padding.
+    """A model none of whose numbers is special: two tokens more in each dictionary than occur, smooth activation, no padding.
 
-    A tied one learns its table from both ends, so that no word of it is absent. If it may be level, the first word of a
-    sentence may have equal features once its position is added: a row without variance, where a norm has no root to divide by.
+    A tied one learns its table from both ends, so that no token of it is absent. If it may be level, the first token of a
+    sequence may have equal features once its position is added: a row without variance, where a norm has no root to divide by.
     """
     rng = np.random.default_rng(draw(st.integers(2, 2**16)))
     h, d_model, d_ff, b, n = draw(st.sampled_from((1, 2))), 4, draw(st.integers(3, 6)), 2, 3
@@ -188,9 +188,9 @@ def generic_calls(draw: st.DrawFn, *, source_words: int = 3, may_be_tied: bool =
     return Call((source, target), {"parameters": parameters, **choices, "direction": some(b, n, 5)})
 
 
-def rounding_of(gradients: dict[str, np.ndarray], subject: Subject) -> float:
+def rounding_of(gradients: dict[str, np.ndarray], impl: Impl) -> float:
     """How far from 0 a gradient may be that is 0 over the reals: a long sum of terms as large as the largest gradient."""
-    return sum_bound(2**10, subject, max(np.abs(g).max() for g in gradients.values()))
+    return sum_bound(2**10, impl, max(np.abs(g).max() for g in gradients.values()))
 
 
 def unreachable(name: str, call: Call) -> bool:
@@ -203,25 +203,25 @@ def unreachable(name: str, call: Call) -> bool:
 
 @claim("T2", needs=("transformer", "gradients"), dtypes=PRECISE)
 @given(generic_calls())
-def test_key_biases_and_absent_words_learn_nothing(subject, call):
+def test_key_biases_and_absent_words_learn_nothing(impl, call):
     """Refuted: "all the matrices can be learned". A key bias shifts all scores of a row alike, so its gradient is 0."""
-    gradients = named(subject.gradients(*call.args, **call.kwargs))
-    rounding = rounding_of(gradients, subject)
+    gradients = named(impl.gradients(*call.args, **call.kwargs))
+    rounding = rounding_of(gradients, impl)
 
     for name in (name for name in gradients if name.endswith("b_K")):
         assert_at_most(np.abs(gradients[name]).max(), rounding, f"gradient of {name}")
         record.counterexample(f"{name} has gradient 0 (largest found {np.abs(gradients[name]).max():.1e}): it cannot be learned")
     for name, words in (("source_embedding", call.args[0]), ("target_embedding", call.args[1])):
         absent = np.setdiff1d(np.arange(len(gradients[name])), words)
-        assert_identical(gradients[name][absent], np.zeros_like(gradients[name][absent]), f"{name} of absent words")
+        assert_identical(gradients[name][absent], np.zeros_like(gradients[name][absent]), f"{name} of absent tokens")
 
 
 @claim("T2", needs=("transformer", "gradients"), dtypes=PRECISE)
 @given(generic_calls(source_words=1))
-def test_queries_and_keys_learn_nothing_from_a_single_key(subject, call):
-    """Refuted again where the source is one word: its weight is 1 whatever W_Q and W_K say."""
-    gradients = named(subject.gradients(*call.args, **call.kwargs))
-    rounding = rounding_of(gradients, subject)
+def test_queries_and_keys_learn_nothing_from_a_single_key(impl, call):
+    """Refuted again where the source is one token: its weight is 1 whatever W_Q and W_K say."""
+    gradients = named(impl.gradients(*call.args, **call.kwargs))
+    rounding = rounding_of(gradients, impl)
 
     for name in (name for name in gradients if unreachable(name, call)):
         assert_at_most(np.abs(gradients[name]).max(), rounding, f"gradient of {name}")
@@ -229,7 +229,7 @@ def test_queries_and_keys_learn_nothing_from_a_single_key(subject, call):
 
 @claim("T2", needs=("transformer", "gradients"), dtypes=PRECISE)
 @given(generic_calls())
-def test_dead_units_learn_nothing(subject, call):
+def test_dead_units_learn_nothing(impl, call):
     """Refuted once more: the weights into and out of a ReLU that is never active get a gradient of exactly 0."""
     encoder = call.kwargs["parameters"]["encoder"][0]
     b_1 = encoder["feed_forward"]["b_1"].copy()
@@ -237,7 +237,7 @@ def test_dead_units_learn_nothing(subject, call):
     layer = {**encoder, "feed_forward": {**encoder["feed_forward"], "b_1": b_1}}
     dead = call.but(parameters={**call.kwargs["parameters"], "encoder": [layer]}, activation="relu")
 
-    got = named(subject.gradients(*dead.args, **dead.kwargs))
+    got = named(impl.gradients(*dead.args, **dead.kwargs))
 
     of_the_unit = np.concatenate([got[f"encoder.0.feed_forward.{name}"].T[0].ravel() for name in ("W_1", "b_1")])
     assert_identical(of_the_unit, np.zeros_like(of_the_unit), "gradients into the dead unit")
@@ -247,9 +247,9 @@ def test_dead_units_learn_nothing(subject, call):
 
 @claim("T2", needs=("transformer", "gradients"), dtypes=PRECISE)
 @given(generic_calls())
-def test_every_other_parameter_is_reached(subject, call):
-    """Corrected: every parameter but these exceptions gets a gradient that is not 0; so does each word that occurs."""
-    gradients = named(subject.gradients(*call.args, **call.kwargs))
+def test_every_other_parameter_is_reached(impl, call):
+    """Corrected: every parameter but these exceptions gets a gradient that is not 0; so does each token that occurs."""
+    gradients = named(impl.gradients(*call.args, **call.kwargs))
     rounding = rounding_of(gradients, "float64")  # a missing gradient is exactly 0
     missing = set(named(call.kwargs["parameters"])) - set(gradients)
     if missing:
@@ -280,10 +280,10 @@ def slope(loss: Callable[[float], float], rounding: float) -> tuple[float, float
     return best, best_off
 
 
-def assert_gradients_say_how_the_oracle_moves(subject, call: Call, *steps: dict[str, np.ndarray]) -> None:
+def assert_gradients_say_how_the_oracle_moves(impl, call: Call, *steps: dict[str, np.ndarray]) -> None:
     """Along each step of the parameters, ⟨gradient, step⟩ is the slope that the oracle's own logits have there."""
     direction, choices = call.kwargs["direction"], {k: v for k, v in call.kwargs.items() if k not in ("direction", "parameters")}
-    gradients = named(subject.gradients(*call.args, **call.kwargs))
+    gradients = named(impl.gradients(*call.args, **call.kwargs))
 
     def moved(nested: Any, step: dict[str, np.ndarray], path: str, t: float) -> Any:
         if isinstance(nested, dict):
@@ -301,15 +301,15 @@ def assert_gradients_say_how_the_oracle_moves(subject, call: Call, *steps: dict[
         exact, off = slope(loss, sum_bound(2**10, "float64", np.abs(direction).sum()))
         got = sum(float((gradients[name] * step[name]).sum()) for name in step)
         size = sum(float(np.abs(gradients[name] * step[name]).sum()) for name in step)
-        allowed = off + sum_bound(2**10, subject.dtype, size)
+        allowed = off + sum_bound(2**10, impl.dtype, size)
         assert_at_most(abs(got - exact), allowed, f"|⟨gradient, direction⟩ − slope| for targets of shape {call.args[1].shape}")
 
 
 @claim("T2", needs=("transformer", "gradients"), dtypes=PRECISE)
 @given(generic_calls(may_be_tied=True, may_be_level=True), SEEDS)
-def test_gradients_say_how_the_oracle_moves(subject, call, seed):
+def test_gradients_say_how_the_oracle_moves(impl, call, seed):
     """Along any direction of the parameters, ⟨gradient, direction⟩ is the slope that the oracle's own logits have there."""
     weights = named(call.kwargs["parameters"])
-    step = {name: few_bits(2 + seed + i, array.shape) for i, (name, array) in enumerate(weights.items())}
+    step = {name: dyadic(2 + seed + i, array.shape) for i, (name, array) in enumerate(weights.items())}
 
-    assert_gradients_say_how_the_oracle_moves(subject, call, step)
+    assert_gradients_say_how_the_oracle_moves(impl, call, step)

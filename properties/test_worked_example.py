@@ -41,7 +41,7 @@ def expected_shapes() -> dict[str, tuple[int, int]]:
 
 
 def test_the_sentence_has_sixteen_words_of_which_one_stands_twice():
-    """As in the article: 16 words, and a word that repeats."""
+    """As in the article: 16 tokens, and a token that repeats."""
     words, _ = run()
     twice = [word for word, times in Counter(words).items() if times > 1]
 
@@ -52,7 +52,7 @@ def test_the_sentence_has_sixteen_words_of_which_one_stands_twice():
 
 
 def test_every_matrix_has_the_articles_shape(trace):
-    """16×512 for words, 16×16 for what words think of each other, 8 times 16×64 for heads; nothing missing, nothing besides."""
+    """16×512 for tokens, 16×16 for what tokens think of each other, 8 times 16×64 for heads; nothing missing, nothing besides."""
     assert {name: matrix.shape for name, matrix in trace.items()} == expected_shapes()
 
 
@@ -68,8 +68,8 @@ def test_every_matrix_is_described(trace):
 
 
 @claim("E2", oracle_only=True)
-def test_the_repeated_word_means_the_same_in_both_places(subject, trace):
-    """Before positions are added, the two rows of the repeated word are the same, and no other two are."""
+def test_the_repeated_word_means_the_same_in_both_places(impl, trace):
+    """Before positions are added, the two rows of the repeated token are the same, and no other two are."""
     rows = [trace["source.embedding"][i] for i, word in enumerate(SENTENCE.split()) if word == "the"]
 
     assert_identical(rows[1], rows[0], "embedding of the second 'the'")
@@ -77,7 +77,7 @@ def test_the_repeated_word_means_the_same_in_both_places(subject, trace):
 
 
 @claim("E3", oracle_only=True)
-def test_the_repeated_word_differs_from_place_to_place(subject, trace):
+def test_the_repeated_word_differs_from_place_to_place(impl, trace):
     """After positions are added all 16 rows differ, and the input is the sum of its two parts."""
     parts = trace["source.embedding"] + trace["source.positional_encoding"]
 
@@ -86,25 +86,25 @@ def test_the_repeated_word_differs_from_place_to_place(subject, trace):
 
 
 @claim("M1", oracle_only=True)
-def test_the_decoders_weights_are_lower_triangular(subject, trace):
-    """In every head of the masked attention each weight on a later word is exactly 0; in the encoder none is."""
+def test_the_decoders_weights_are_lower_triangular(impl, trace):
+    """In every head of the masked attention each weight on a later token is exactly 0; in the encoder none is."""
     for i in range(H):
         ahead = np.triu(trace[f"decoder.0.self_attention.head.{i}.weights"], k=1)
-        assert_identical(ahead, np.zeros((N, N)), f"weights of head {i} on later words")
+        assert_identical(ahead, np.zeros((N, N)), f"weights of head {i} on later tokens")
         assert trace[f"encoder.0.self_attention.head.{i}.weights"].min() > 0
 
 
 @claim("A5", oracle_only=True)
-def test_all_weights_and_probabilities_sum_to_one(subject, trace):
-    """In every attention of every head, and over the dictionary."""
+def test_all_weights_and_probabilities_sum_to_one(impl, trace):
+    """In every attention of every head, and over the vocabulary."""
     for name, matrix in trace.items():
         if name.endswith(("weights", "probabilities")):
             assert_at_most(np.abs(matrix.sum(axis=-1) - 1).max(), sum_bound(N, "float64", 1.0), f"|row sum − 1| of {name}")
 
 
 @claim("C3", oracle_only=True)
-def test_cross_attention_reads_the_encoders_last_matrix(subject):
-    """K and V of every decoder layer come from what the encoder's last norm wrote, Q from the decoder's own words."""
+def test_cross_attention_reads_the_encoders_last_matrix(impl):
+    """K and V of every decoder layer come from what the encoder's last norm wrote, Q from the decoder's own tokens."""
     _, two_layers = run(layers=2)
     memory = two_layers["encoder.1.add_norm_2.norm"]
 

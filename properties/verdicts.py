@@ -35,15 +35,15 @@ class ConventionMismatch(AssertionError):
     """The implementation follows another convention than it declares."""
 
 
-class CandidateError(Exception):
+class ImplementationError(Exception):
     """The implementation raised, changed its input, or returned something of the wrong type, shape or dtype: verdict ERROR."""
 
 
-class CandidateTimeout(Exception):
+class ImplementationTimeout(Exception):
     """The implementation did not answer within the time allowed for one call."""
 
 
-class CandidateCrash(Exception):
+class ImplementationCrash(Exception):
     """The implementation's process died: of a signal, `os._exit`, or exhausted memory."""
 
 
@@ -64,7 +64,7 @@ class Record:
     refusals: list[str] = field(default_factory=list)  # in its own words, each once
     with_itself: int = 0  # answers of the oracle's own that equal the oracle's: not counted as compared
     compared: int = 0  # components of results that were held against something
-    unjudged: int = 0  # components no honest computation can be held to (overflow of a simulated run)
+    unjudged: int = 0  # components no correct computation can be held to (overflow of a simulated run)
     mostly_unjudged: int = 0  # cases with more than 1 % of their components unjudged
     share: float = 0.0  # the largest error seen, as a share of the budget
     suspects: list[str] = field(default_factory=list)

@@ -1,6 +1,6 @@
-"""The article's example, matrix by matrix: 16 words, 512 features, 8 heads of 64.
+"""The article's example, matrix by matrix: 16 tokens, 512 features, 8 heads of 64.
 
-A sentence of 16 words in which one word stands twice, and 16 words of its translation so far. The weights are random (a seed,
+A sequence of 16 tokens in which one token stands twice, and 16 tokens of its translation so far. The weights are random (a seed,
 nothing learned): what each matrix *is* can be seen, what the model thinks of cats cannot.
 """
 
@@ -22,28 +22,28 @@ SEED = 2017
 D_MODEL, H, D_FF = 512, 8, 2048
 
 DESCRIPTIONS = {
-    "embedding": "the meaning of each word: a row a word, a column a feature",
-    "positional_encoding": "the place of each word, as sines and cosines",
+    "embedding": "the meaning of each token: a row a token, a column a feature",
+    "positional_encoding": "the place of each token, as sines and cosines",
     "input": "meaning plus place: the input matrix",
-    "Q": "what each word asks, all heads side by side",
-    "K": "what each word answers to, all heads side by side",
-    "V": "what each word has to say, all heads side by side",
-    "products": "each word's question times each word's key: Q·Kᵀ",
+    "Q": "what each token asks, all heads side by side",
+    "K": "what each token answers to, all heads side by side",
+    "V": "what each token has to say, all heads side by side",
+    "products": "each token's question times each token's key: Q·Kᵀ",
     "scores": "the products divided by √64",
-    "masked_scores": "−∞ in place of what a word may not look at",
+    "masked_scores": "−∞ in place of what a token may not look at",
     "weights": "softmax of the scores: each row sums to 1",
-    "context": "each word's weighted average of the values",
+    "context": "each token's weighted average of the values",
     "concat": "the 8 heads side by side again",
     "self_attention.output": "the heads mixed by W_O",
     "cross_attention.output": "the heads mixed by W_O",
     "residual": "what came in added to what came out",
     "norm": "every row brought to mean 0 and mean square 1, then gain and bias",
     "final_norm": "the norm after the last layer",
-    "preactivation": "each word's features mixed into 2048 hidden units",
+    "preactivation": "each token's features mixed into 2048 hidden units",
     "hidden": "the units below 0 cut off",
     "feed_forward.output": "the hidden units mixed back into 512 features",
-    "logits": "a score for every word of the dictionary",
-    "probabilities": "softmax of the logits: the distribution of the next word",
+    "logits": "a score for every token of the vocabulary",
+    "probabilities": "softmax of the logits: the distribution of the next token",
 }
 """What a matrix is, by the end of its name (the longest that fits)."""
 
@@ -52,7 +52,7 @@ ATTENTIONS = {"self_attention": "self-attention", "cross_attention": "cross-atte
 
 
 def dictionary(*texts: str) -> dict[str, int]:
-    """Every word of the texts with its number, in the order of appearance."""
+    """Every token of the texts with its number, in the order of appearance."""
     words = dict.fromkeys(word for text in texts for word in text.split())
     return {word: number for number, word in enumerate(words)}
 
@@ -64,7 +64,7 @@ def parameters(layers: int = 1) -> TransformerParameters:
 
 
 def run(layers: int = 1) -> tuple[Sequence[str], Trace]:
-    """The sentence's words, and every matrix on the way from them to the next word of the translation."""
+    """The sequence's tokens, and every matrix on the way from them to the next token of the translation."""
     source_words, target_words = dictionary(SENTENCE), dictionary(TRANSLATION, STILL_TO_COME)
     source = np.array([source_words[word] for word in SENTENCE.split()])
     target = np.array([target_words[word] for word in TRANSLATION.split()])

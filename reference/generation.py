@@ -16,18 +16,18 @@ def generate(
     parameters: TransformerParameters,
     architecture: Architecture = PAPER,
     *,
-    start: int,
-    end: int,
+    bos: int,
+    eos: int,
     length: int,
-    source_real: Bool[np.ndarray, " m"] | None = None,
+    source_mask: Bool[np.ndarray, " m"] | None = None,
 ) -> Int[np.ndarray, " words"]:
     """Write up to `length` words after `start`; stop after the word `end`. Of equal logits the first word wins."""
-    M = encode(source, parameters, architecture, source_real)
-    target = np.array([start])
+    M = encode(source, parameters, architecture, source_mask)
+    target = np.array([bos])
     while len(target) <= length:
-        logits = decode(target, M, parameters, architecture, source_real)
+        logits = decode(target, M, parameters, architecture, source_mask)
         word = int(np.argmax(logits[-1]))
         target = np.append(target, word)
-        if word == end:
+        if word == eos:
             break
     return target[1:]

@@ -20,9 +20,9 @@ def encode(
     source: Int[np.ndarray, " m"],
     parameters: TransformerParameters,
     architecture: Architecture = PAPER,
-    source_real: Bool[np.ndarray, " m"] | None = None,
+    source_mask: Bool[np.ndarray, " m"] | None = None,
 ) -> Float64[np.ndarray, "m d_model"]:
-    """Read the source: embed, add positions, run the encoder. `source_real` is False for words that only fill up the length.
+    """Read the source: embed, add positions, run the encoder. `source_mask` is False for words that only fill up the length.
 
     Raises ValueError for an empty source: there would be nothing for cross-attention to look at.
     """
@@ -30,7 +30,7 @@ def encode(
         raise ValueError("source: expected at least one word, got an empty sequence")
     with inside("source"):
         X = add_positions(embedding(source, parameters.source_embedding, architecture.scale_embedding))
-    mask = None if source_real is None else padding_mask(source_real, len(source))
+    mask = None if source_mask is None else padding_mask(source_mask, len(source))
     return encoder(X, parameters.encoder, architecture, mask, parameters.encoder_norm)
 
 
@@ -39,8 +39,8 @@ def decode(
     M: Float64[np.ndarray, "m d_model"],
     parameters: TransformerParameters,
     architecture: Architecture = PAPER,
-    source_real: Bool[np.ndarray, " m"] | None = None,
-    target_real: Bool[np.ndarray, " n"] | None = None,
+    source_mask: Bool[np.ndarray, " m"] | None = None,
+    target_mask: Bool[np.ndarray, " n"] | None = None,
 ) -> Float64[np.ndarray, "n vocab"]:
     """Score the word after each target word, given the encoder's output M. Raises ValueError for an empty target."""
     n = len(target)
@@ -48,8 +48,8 @@ def decode(
         raise ValueError("target: expected at least one word (the start word), got an empty sequence")
     with inside("target"):
         X = add_positions(embedding(target, parameters.target_embedding, architecture.scale_embedding))
-    mask = None if target_real is None else padding_mask(target_real, n)
-    memory_mask = None if source_real is None else padding_mask(source_real, n)
+    mask = None if target_mask is None else padding_mask(target_mask, n)
+    memory_mask = None if source_mask is None else padding_mask(source_mask, n)
     X = decoder(X, M, parameters.decoder, architecture, mask, memory_mask, parameters.decoder_norm)
     W_out = parameters.target_embedding.T if parameters.W_out is None else parameters.W_out
     return output_projection(X, W_out, parameters.b_out)
@@ -60,9 +60,9 @@ def transformer(
     target: Int[np.ndarray, " n"],
     parameters: TransformerParameters,
     architecture: Architecture = PAPER,
-    source_real: Bool[np.ndarray, " m"] | None = None,
-    target_real: Bool[np.ndarray, " n"] | None = None,
+    source_mask: Bool[np.ndarray, " m"] | None = None,
+    target_mask: Bool[np.ndarray, " n"] | None = None,
 ) -> Float64[np.ndarray, "n vocab"]:
     """From two sequences of word ids to logits: (m,), (n,) → (n, vocab)."""
-    M = encode(source, parameters, architecture, source_real)
-    return decode(target, M, parameters, architecture, source_real, target_real)
+    M = encode(source, parameters, architecture, source_mask)
+    return decode(target, M, parameters, architecture, source_mask, target_mask)

@@ -29,7 +29,7 @@ class Alike:
 
     @property
     def differing(self) -> list[str]:
-        """In a sentence each, where PyTorch does otherwise."""
+        """In a sequence each, where PyTorch does otherwise."""
         return [
             f"{each.what}: {each.meaning} (torch: {each.torch}; {each.name}={each.choice}, {each.how})"
             for each in self.choices

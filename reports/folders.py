@@ -2,7 +2,7 @@
 
 manifest.json       what was planned, the claims' texts, which conventions were followed, the machine and the versions
 verify.jsonl        one line a verdict            bench.jsonl     one line a timed cell
-score.json          the detection score           calibration.json   false alarms and faults seen, per rule of comparison
+score.json          the detection score           calibration.json   false positives and faults seen, per rule of comparison
 """
 
 import json
@@ -16,7 +16,7 @@ from reports import records
 from reports.records import RANK, SCHEMA, Check, Follows, RecordError, VerdictRecord
 
 EXTRAS: dict[str, dict[str, type]] = {  # other files of a run folder, and what a report needs of each
-    "score": {"seeds": list, "entries": list, "classes": list, "by_seed": list, "usual": dict, "honest": dict, "claims": dict},
+    "score": {"seeds": list, "entries": list, "classes": list, "by_seed": list, "usual": dict, "correct": dict, "claims": dict},
     "calibration": {},
     "plan": {"planned": list, "bench_planned": list},
 }

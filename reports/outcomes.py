@@ -1,4 +1,4 @@
-"""The vocabulary of a verdict: how each outcome is drawn, said and ranked. Never by colour alone: each has its glyph and word."""
+"""The vocabulary of a verdict: how each outcome is drawn, said and ranked. Never by colour alone: each has its glyph and token."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -51,11 +51,11 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Plot:
-    """One figure: its SVG, and the words for who does not see it."""
+    """One figure: its SVG, and the tokens for who does not see it."""
 
     name: str
     title: str
-    description: str  # the conclusion, in a sentence
+    description: str  # the conclusion, in a sequence
     svg: str
 
 

@@ -1,4 +1,4 @@
-"""How far the verification itself can be believed: what it catches of re-created real bugs, and how often it flags honest code."""
+"""How far the verification itself can be believed: what it catches of re-created real bugs, and how often it flags correct code."""
 
 from collections import Counter
 from typing import Any
@@ -41,7 +41,7 @@ def detection(score: Line) -> Line:
         "missed": sorted(entry["id"] for entry in score["entries"] if entry["status"] == "missed"),
         "components": components(score),
         "entries": entries(score).to_dict("records"),
-        "honest": score["honest"],
+        "correct": score["correct"],
         "idle": score["claims"].get("never caught anything", []),
         "out_of_scope": score.get("out_of_scope", {}),
     }
@@ -63,7 +63,7 @@ def components(score: Line) -> list[Line]:
 
 
 def entries(score: Line) -> Table:
-    """One row an entry of the bank: how it ended, which claim saw it first, after how much, and whether a usual check sees it."""
+    """One row an entry of the catalogue: how it ended, which claim saw it first, after how much, and what a baseline check says."""
     rows = []
     for entry in score["entries"]:
         found = [search for search in entry["searches"] if search["caught"]]
@@ -81,13 +81,13 @@ def entries(score: Line) -> Table:
 
 
 def calibration(found: Line) -> list[Line]:
-    """Three tables: false alarms on honest code, named faults seen, the smallest fault that shows; ours beside other rules."""
+    """Three tables: false positives on correct code, named faults seen, the smallest fault that shows; ours beside other rules."""
     by_dtype = {dtype: told for dtype, told in found.items() if isinstance(told, dict)}
     alarms, seen, visible = [], [], []
     for dtype, told in by_dtype.items():
         for kind in ("steps", "modules"):
             if kind in told:
-                counts = {rule: _rate(count, told[kind]["checks"]) for rule, count in told[kind]["false alarms"].items()}
+                counts = {rule: _rate(count, told[kind]["checks"]) for rule, count in told[kind]["false positives"].items()}
                 alarms.append({"dtype": dtype, "of": f"{words.count(told[kind]['checks'])} {kind}", **counts})
         if "named" in told:
             counts = {rule: words.count(count) for rule, count in told["named"]["seen"].items()}
@@ -96,7 +96,7 @@ def calibration(found: Line) -> list[Line]:
         if "graded" in told:
             visible.append({"dtype": dtype, **{rule: f"2^−{power:.1f}" for rule, power in told["graded"]["mean exponent"].items()}})
     named = {
-        "False alarms on honest code": alarms,
+        "False positives on correct code": alarms,
         "Named faults seen": seen,
         "Smallest relative fault that shows, on average": visible,
     }

@@ -79,7 +79,7 @@ Dtype = Literal["float64", "float32", "bfloat16", "float16"]
 class Check(Struct, frozen=True, forbid_unknown_fields=True):
     """What a verdict is about, and what is planned: a property on an implementation, at a dtype, on a device."""
 
-    claim: Annotated[str, Meta(pattern="^[A-Z]+[0-9]+$", description="a claim's id; the manifest has its sentence and formula")]
+    claim: Annotated[str, Meta(pattern="^[A-Z]+[0-9]+$", description="a claim's id; the manifest has its sequence and formula")]
     name: Annotated[str, Meta(min_length=1, description="the test function, with its own parameters")] = msgspec.field(
         name="property"
     )
@@ -96,7 +96,7 @@ class VerdictRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     schema: Literal[1] = SCHEMA
     kind: Literal["verdict"] = "verdict"
-    claim: Annotated[str, Meta(pattern="^[A-Z]+[0-9]+$", description="a claim's id; the manifest has its sentence and formula")]
+    claim: Annotated[str, Meta(pattern="^[A-Z]+[0-9]+$", description="a claim's id; the manifest has its sequence and formula")]
     name: Annotated[str, Meta(min_length=1, description="the test function, with its own parameters")] = msgspec.field(
         name="property"
     )
@@ -122,7 +122,7 @@ class VerdictRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     filtered: Annotated[int, Meta(ge=0, description="examples that were drawn and rejected")] = 0
     refused: Annotated[int, Meta(ge=0, description="examples the implementation does not take (its NotImplementedError)")] = 0
     compared: Annotated[int, Meta(ge=0, description="components of results that were held against something")] = 0
-    unjudged: Annotated[int, Meta(ge=0, description="components no honest computation can be held to")] = 0
+    unjudged: Annotated[int, Meta(ge=0, description="components no correct computation can be held to")] = 0
     suspects: list[str] = msgspec.field(default_factory=list)
     seconds: Extended = 0.0
     suite_error: Annotated[

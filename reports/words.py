@@ -44,7 +44,7 @@ def count(value: Any) -> str:
 
 
 def spoken(field: str) -> str:
-    """The name of a field as a word: "allocated bytes"."""
+    """The name of a field as a token: "allocated bytes"."""
     return field.replace("_", " ")
 
 

@@ -20,7 +20,7 @@ CLAIMS = [
         "id": "M3",
         "step": "mask",
         "kind": "law",
-        "statement": "No future word can influence a word.",
+        "statement": "No future token can influence a token.",
         "formula": "X'[:j] = X[:j] ⇒ out'[:j] = out[:j], bit for bit",
         "expectation": "holds",
     },
@@ -224,7 +224,7 @@ def score(missed: str = "") -> dict[str, Any]:
         "classes": [{"component": each["component"], "class": each["class"], "status": each["status"]} for each in entries],
         "by_seed": [{"seed": 1, "caught": caught, "of": 3, "missed": [missed]}, {"seed": 0, "caught": 3, "of": 3, "missed": []}],
         "usual": {"assert_close": [1, 3], "twice_the_baseline": [0, 0]},
-        "honest": {"variants": 4, "checks": 120, "flagged": {}},
+        "correct": {"variants": 4, "checks": 120, "flagged": {}},
         "claims": {"caught first": ["A5"], "caught later": {}, "never caught anything": ["M3"]},
         "out_of_scope": {"paged-cache": "no pages here"},
     }
@@ -232,9 +232,9 @@ def score(missed: str = "") -> dict[str, Any]:
 
 def calibration() -> dict[str, Any]:
     """A calibration.json of one dtype."""
-    honest = {"checks": 30_000, "false alarms": {"ours": 0, "assert_close": 1650}}
+    correct = {"checks": 30_000, "false positives": {"ours": 0, "assert_close": 1650}}
     named = {"faults": 22, "seen": {"ours": 21, "assert_close": 15}, "unseen by ours": ["head × 1.001"]}
-    return {"float32": {"steps": honest, "named": named, "graded": {"mean exponent": {"ours": 19.5, "assert_close": 9.9}}}}
+    return {"float32": {"steps": correct, "named": named, "graded": {"mean exponent": {"ours": 19.5, "assert_close": 9.9}}}}
 
 
 def everything(folder: Path) -> Path:

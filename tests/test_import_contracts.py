@@ -15,7 +15,7 @@ pytest.importorskip("importlinter", reason="the linters are the extra `lint`")
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory) -> Path:
-    """The rooms and the contracts, without history or runs."""
+    """The packages and the contracts, without history or runs."""
     root = tmp_path_factory.mktemp("copy")
     for room in ROOMS:
         shutil.copytree(ROOT / room, root / room, ignore=shutil.ignore_patterns("__pycache__"))
@@ -24,7 +24,7 @@ def copy(tmp_path_factory) -> Path:
 
 
 def lint(root: Path) -> subprocess.CompletedProcess:
-    """What import-linter says of the rooms below `root`."""
+    """What import-linter says of the packages below `root`."""
     command = [
         sys.executable,
         "-P",
@@ -38,7 +38,7 @@ def lint(root: Path) -> subprocess.CompletedProcess:
 
 
 def test_the_contracts_hold(copy):
-    """As the rooms stand."""
+    """As the packages stand."""
     said = lint(copy)
 
     assert said.returncode == 0, said.stdout + said.stderr
@@ -53,7 +53,7 @@ def test_the_contracts_hold(copy):
         ("reference", "import properties.claims", "reference is not allowed to import properties"),
         (
             "properties/inputs",
-            "import properties.evaluation.detection.bank",
+            "import properties.evaluation.detection.catalogue",
             "properties.inputs is not allowed to import properties.evaluation",
         ),
         (

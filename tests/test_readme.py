@@ -86,7 +86,7 @@ def test_its_calibration_is_the_committed_one():
     """Every figure of the table, dtype by dtype."""
     found = list(committed("calibration").values())
 
-    for kind, row in (("steps", "honest results of single steps"), ("modules", "honest results of whole modules")):
+    for kind, row in (("steps", "correct results of single steps"), ("modules", "correct results of whole modules")):
         assert figures(row) == [f"{of[kind]['false alarms']['ours']} of {of[kind]['checks']:,}" for of in found]
     for rival, row in (
         ("assert_close", "`assert_close` on the same steps"),
@@ -131,7 +131,7 @@ def test_its_verification_is_the_committed_run(monkeypatch):
 
 
 def test_its_speeds_are_those_of_the_committed_run():
-    """Each cell of the table: the ratio and its interval, or the word for what cannot be said."""
+    """Each cell of the table: the ratio and its interval, or the token for what cannot be said."""
     compared = {line["id"]: line for line in lines.read(RUN) if line["what"] == "comparison"}
     head, _, *rows = README.split("<!-- speeds -->\n")[1].split("\n\n")[0].splitlines()
     workloads = re.findall(r"`([\w.]+)`", head)

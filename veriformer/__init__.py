@@ -3,7 +3,7 @@
     from veriformer import verify
     verify("my_kernels:flash", step="attention", dtype="bfloat16")
 
-Importing this package imports none of our rooms: a user's project may have a `bench` or `properties` of its own.
+Importing this package imports none of our packages: a user's project may have a `bench` or `properties` of its own.
 """
 
 from typing import TYPE_CHECKING, Any

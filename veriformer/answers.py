@@ -1,6 +1,6 @@
-"""The bank of answers put through `veriformer verify`, and what is wrong with what was said of them.
+"""The catalogue of answers put through `veriformer verify`, and what is wrong with what was said of them.
 
-Every answer at every time is a candidate of its own, and a run takes a hundred of them: to start pytest and import torch costs more
+Every answer at every time is an implementation of its own, and a run takes a hundred of them: starting pytest costs more
 than to verify one.
 """
 
@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, NoReturn
 
 from jsonschema import Draft202012Validator
 
-from properties.evaluation.answers import bank
-from properties.implementations.impl import Subject
+from properties.evaluation.answers import catalogue
+from properties.implementations.impl import Impl
 from properties.verdict.judge import Judgement, run_property
 from properties.verdict.listing import claim_of, properties
 from reports import records
@@ -22,7 +22,7 @@ from veriformer import engine
 from veriformer.isolation.in_process import InProcess
 from veriformer.results import Results
 
-FOLDER = Path(bank.__file__).parent  # a candidate is named from here
+FOLDER = Path(catalogue.__file__).parent  # an implementation is named from here
 CHEAP, BUSY = (
     ("A8", 3),
     ("A2", 5),
@@ -39,17 +39,17 @@ class Case(NamedTuple):
     @property
     def target(self) -> str:
         """How a user names it, in FOLDER."""
-        return f"{Path(bank.__file__).name}:{self.answer}__{self.when}"
+        return f"{Path(catalogue.__file__).name}:{self.answer}__{self.when}"
 
     @property
-    def row(self) -> bank.Row:
+    def row(self) -> catalogue.Row:
         """What it is, and what it deserves."""
-        return bank.ROWS[self.answer]
+        return catalogue.ROWS[self.answer]
 
 
 def cases(when: str) -> list[Case]:
     """All answers that are given then."""
-    return [Case(answer, when) for answer in bank.ROWS]
+    return [Case(answer, when) for answer in catalogue.ROWS]
 
 
 def request(when: str, run: Path, seed: int = 0) -> engine.Request:
@@ -77,16 +77,16 @@ def measured(when: str, seed: int) -> dict[str, Any]:
 
 
 def in_this_process(case: Case, seed: int = 0) -> dict[str, Judgement]:
-    """What is said of the same candidate as an object that no other process can import: by property of its claim."""
+    """What is said of the same implementation as an object that no other process can import: by property of its claim."""
     claim, examples = ASKED[case.when]
-    adapter = InProcess(case.target, getattr(bank, f"{case.answer}__{case.when}"), None, None)
-    subject = Subject(adapter, "float32")
+    adapter = InProcess(case.target, getattr(catalogue, f"{case.answer}__{case.when}"), None, None)
+    impl = Impl(adapter, "float32")
     asked = [test for test in properties() if claim_of(test) == claim]
-    return {test.__name__: run_property(test, subject, seed=seed, examples=examples) for test in asked}
+    return {test.__name__: run_property(test, impl, seed=seed, examples=examples) for test in asked}
 
 
 def of(results: Results, case: Case) -> Results:
-    """What a run says of one candidate alone."""
+    """What a run says of one implementation alone."""
     target = case.target
     return Results(
         results.folder,
@@ -97,12 +97,12 @@ def of(results: Results, case: Case) -> Results:
 
 
 def exit_code(case: Case) -> Exit:
-    """What a run of this candidate alone should come to."""
+    """What a run of this implementation alone should come to."""
     return Exit.GOOD if case.row.verdict == Verdict.PASS else Exit.BROKEN
 
 
 def shortcomings(results: Results, case: Case) -> list[str]:
-    """What is wrong with the verdicts on one candidate: each must be PASS or what its answer deserves, and one must say so."""
+    """What is wrong with the verdicts on one implementation: each must be PASS or what its answer deserves, and one must say so."""
     deserved, words = case.row.verdict.split(), case.row.words
     said = any(each.verdict in deserved and words in each.message for each in results.findings)
     strange = [each for each in results.findings if each.verdict not in (*deserved, Verdict.PASS) or each.suite_error]

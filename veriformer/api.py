@@ -17,11 +17,16 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from veriformer import rooms, settings
+from veriformer import packages, settings
 from veriformer.findings import Follows, VerdictRecord, follows, verdict_record
 from veriformer.settings import Refused
 
-GUARD = (sys.executable, "-I", "-S", str(rooms.ROOT / "properties" / "subprocesses.py"))  # by its path: it is in one of our rooms
+GUARD = (
+    sys.executable,
+    "-I",
+    "-S",
+    str(packages.ROOT / "properties" / "subprocesses.py"),
+)  # by its path: it is in one of our packages
 
 
 class Verdicts(list[VerdictRecord]):
@@ -139,7 +144,7 @@ def _by_command(place: Place, asked: dict[str, Any], run: Path) -> Verdicts:
 def _here(thing: Any, asked: dict[str, Any], run: Path) -> Verdicts:
     """In this process, which may itself be in the midst of a pytest run."""
     name = str(getattr(thing, "__qualname__", type(thing).__qualname__)).replace(",", "")
-    if mistake := rooms.mistaken():
+    if mistake := packages.mistaken():
         raise Refused(f"{name}: no other process could import it, and in this one {mistake}; give it a name in a module")
     from veriformer import engine, options
     from veriformer.isolation.in_process import InProcess

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from veriformer import rooms, settings
+from veriformer import packages, settings
 
 COMMANDS = {
     "verify": ("veriformer.commands.verify", "Verify an implementation, claim by claim."),
@@ -24,8 +24,8 @@ COMMANDS = {
     "run": ("veriformer.commands.run", "Do one machine's part of a plan."),
     "merge": ("veriformer.commands.merge", "Join the run folders of several shards into one."),
     "doctor": ("veriformer.commands.doctor", "Say what this machine has, and what cannot be trusted on it."),
-    "budget": ("veriformer.commands.budget", "Say how far an honest computation may stray from the oracle."),
-    "calibrate": ("veriformer.commands.calibrate", "Measure false alarms and the smallest visible fault of every budget."),
+    "budget": ("veriformer.commands.budget", "Say how far a correct computation may stray from the oracle."),
+    "calibrate": ("veriformer.commands.calibrate", "Measure false positives and the smallest visible fault of every budget."),
     "localize": ("veriformer.commands.localize", "Find the first step at which an implementation goes wrong."),
     "score": ("veriformer.commands.score", "Count which of the re-created real bugs the properties catch."),
     "repro": ("veriformer.commands.repro", "Replay a counterexample."),
@@ -75,7 +75,7 @@ class Commands(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run. A process of its own, what is not called with arguments of a test's, ends with all that it starts."""
-        if args or "args" in kwargs or rooms.mistaken():
+        if args or "args" in kwargs or packages.mistaken():
             return super().main(*args, **kwargs)
         from properties.run.subprocesses import guarded
 
@@ -86,5 +86,5 @@ class Commands(click.Group):
 @click.version_option(version("veriformer"), prog_name="veriformer")
 def main() -> None:
     """Is this Transformer right, where does it go wrong, and what does it cost?"""
-    if mistake := rooms.mistaken():
+    if mistake := packages.mistaken():
         raise settings.Refused(mistake)

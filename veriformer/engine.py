@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from properties.run.subprocesses import started
-from veriformer.rooms import ROOT
+from veriformer.packages import ROOT
 
 PLUGINS = ("veriformer", "hypothesispytest")
 PROFILES = ("quick", "ci", "nightly")

@@ -1,7 +1,7 @@
-"""A sample of the bank of faults, found as a user's own file would be: through `veriformer verify`, in processes of their own.
+"""A sample of the catalogue of faults, found as a user's own file would be: through `veriformer verify`, in processes of their own.
 
 The detection score looks for a fault in our own process, property after property, until one breaks. Here the same claim is verified
-on a file that holds the fault, with the same seed and number of examples: the same property must break, and none on its right twin.
+on a file that holds the fault, with the same seed and number of examples: the same property must break, and none on its base.
 """
 
 import tempfile
@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from properties.evaluation.detection.bank import BANK, entry
+from properties.evaluation.detection.catalogue import CATALOGUE, entry
 from properties.evaluation.detection.fault import Fault
 from properties.implementations.conventions import OURS
 from veriformer import engine
@@ -23,7 +23,7 @@ Line = dict[str, Any]
 def sample(searches: Iterable[Line], seed: int) -> dict[str, dict[str, str]]:
     """Of every class of faults the first entry that was caught with this seed: claim → ids, each with the property that did."""
     caught = {line["id"]: line for line in searches if line["kind"] == "search" and line["seed"] == seed and line["caught"]}
-    first = {fault.fault_class: fault.id for fault in reversed(BANK) if fault.id in caught}
+    first = {fault.fault_class: fault.id for fault in reversed(CATALOGUE) if fault.id in caught}
     chosen: dict[str, dict[str, str]] = defaultdict(dict)
     for identifier in sorted(first.values()):
         chosen[caught[identifier]["claim"]][identifier] = caught[identifier]["property"]
@@ -31,7 +31,7 @@ def sample(searches: Iterable[Line], seed: int) -> dict[str, dict[str, str]]:
 
 
 def verified(claim: str, identifiers: dict[str, str], seed: int, examples: int | None) -> Line:
-    """Verify one claim on these faults and their right twins: which are caught by the same property, which twins are flagged."""
+    """Verify one claim on these faults and their bases: which are caught by the same property, which bases are flagged."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         targets = {(each, wrong): _written(entry(each), folder, wrong=wrong) for each in identifiers for wrong in (True, False)}

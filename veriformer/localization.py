@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from properties.implementations import hugging_face_weights
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 from properties.implementations.weights import as_float64, from_torch, mapped, nested
-from properties.localize.hooks import Names, listen, names_of
+from properties.localize.hooks import Names, names_of, record_intermediates
 from properties.localize.localize import Case, Finding, explained
 from properties.localize.localize import localize as judged
 from properties.localize.step_by_step import chained
@@ -33,14 +33,14 @@ def localize(
 ) -> Finding:
     """Run `model` once and say at which step, layer, head and row it first leaves its budget; falsy where it does.
 
-    inputs        what the model is called with; none: random features for `torch.nn.Transformer`, random words for BART and Marian
+    inputs        what the model is called with; none: random features for `torch.nn.Transformer`, random tokens for BART and Marian
     parameters    what it was meant to compute with: nested dicts, or either column's dataclasses. None: its own state
     architecture  heads, norm, activation, eps; None: read from the model
     names         where its matrices are heard: {"encoder.0.self_attention.output": "my.module"}; None: of a known kind
     call          runs the model once, where `model(*inputs)` does not do
-    row           the sentence of the batch that is looked at
+    row           the sequence of the batch that is looked at
 
-    Raises ValueError for a model of an unknown kind without names and parameters, and for taps that do not fit the oracle.
+    Raises ValueError for a model of an unknown kind without names and parameters, and for intermediates that do not fit the oracle.
     """
     names = names_of(model) if names is None else names
     if parameters is None:
@@ -51,17 +51,17 @@ def localize(
     dtype = torch.float32 if first is None else first.dtype
     batch_first = getattr(model, "batch_first", True)
     call = call or _default_call(model, inputs, dtype, seed)
-    taps = listen(model, call, names, row=row, batch_axis=0 if batch_first else 1)
+    intermediates = record_intermediates(model, call, names, row=row, batch_axis=0 if batch_first else 1)
     case, options = Case(parameters, architecture), {"contract": contract}
-    finding = judged(case, taps, dtype=str(dtype).removeprefix("torch."), **options)
-    return explained(finding, case, taps, misloaded_hypotheses, **options)
+    finding = judged(case, intermediates, dtype=str(dtype).removeprefix("torch."), **options)
+    return explained(finding, case, intermediates, misloaded_hypotheses, **options)
 
 
-def localize_steps(subject: Subject, case: Case) -> Finding:
+def localize_steps(impl: Impl, case: Case) -> Finding:
     """The same for an implementation that offers single steps: a whole model is run from them."""
-    taps = chained(subject, case)
-    finding = judged(case, taps, dtype=subject.dtype)
-    return explained(finding, case, taps, misloaded_hypotheses)
+    intermediates = chained(impl, case)
+    finding = judged(case, intermediates, dtype=impl.dtype)
+    return explained(finding, case, intermediates, misloaded_hypotheses)
 
 
 def _own_parameters(model: nn.Module) -> Any:

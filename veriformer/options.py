@@ -147,7 +147,7 @@ def with_target(request: engine.Request) -> engine.Request:
     """
     from properties.conventions.declarations import must_make_sense
     from properties.implementations.registry import BUILT_IN, built_in
-    from veriformer.isolation.proxy import CandidateProxy, TargetError
+    from veriformer.isolation.proxy import ImplementationProxy, TargetError
 
     (name,) = request.targets
     if name in BUILT_IN:
@@ -156,7 +156,7 @@ def with_target(request: engine.Request) -> engine.Request:
         adapter = built_in(name)
     else:
         try:
-            with CandidateProxy(name, request.step, request.arrays, request.device, request.max_time) as adapter:
+            with ImplementationProxy(name, request.step, request.arrays, request.device, request.max_time) as adapter:
                 pass
         except TargetError as error:
             hint = "" if ":" in name else f"{nearest(name, BUILT_IN)} (built in: {', '.join(BUILT_IN)})"

@@ -19,7 +19,7 @@ import pytest
 if TYPE_CHECKING:
     from properties.claims import Property
     from properties.implementations.convention_probes import Settled
-    from properties.implementations.impl import Adapter, Subject
+    from properties.implementations.impl import Adapter, Impl
     from reports.records import Check, Follows
     from veriformer.replay import Failures
 
@@ -93,28 +93,28 @@ class Plan:
             from veriformer.isolation.in_process import InProcess
 
             return InProcess(name, self.callables[name], self.step, self.arrays)
-        from veriformer.isolation.proxy import CandidateProxy, TargetError
+        from veriformer.isolation.proxy import ImplementationProxy, TargetError
 
         try:
-            return CandidateProxy(name, self.step, self.arrays, self.devices[0], self.max_time)
+            return ImplementationProxy(name, self.step, self.arrays, self.devices[0], self.max_time)
         except TargetError as error:
             raise pytest.UsageError(str(error)) from error
 
-    def subject(self, cell: Cell) -> "Subject":
+    def impl(self, cell: Cell) -> "Impl":
         """The implementation of that column, with the conventions that it is held to."""
-        from properties.implementations.impl import Subject
+        from properties.implementations.impl import Impl
 
-        subject = Subject(self.adapter(cell.implementation), cell.dtype, cell.device)
-        return subject.under(self.settled(cell).conventions)
+        impl = Impl(self.adapter(cell.implementation), cell.dtype, cell.device)
+        return impl.under(self.settled(cell).conventions)
 
     def settled(self, cell: Cell) -> "Settled":
         """What the implementation declares, and for the rest what probes show: asked once."""
         from properties.implementations.convention_probes import settle
-        from properties.implementations.impl import Subject
+        from properties.implementations.impl import Impl
 
         if cell not in self._settled:
-            subject = Subject(self.adapter(cell.implementation), cell.dtype, cell.device)
-            self._settled[cell] = settle(subject, subject.adapter.conventions)
+            impl = Impl(self.adapter(cell.implementation), cell.dtype, cell.device)
+            self._settled[cell] = settle(impl, impl.adapter.conventions)
         return self._settled[cell]
 
     def unsteady(self, cell: Cell) -> Exception | None:
@@ -128,7 +128,7 @@ class Plan:
         """The same in words."""
         from properties.conventions.followed import followed
 
-        return followed(self.subject(cell), self.settled(cell))
+        return followed(self.impl(cell), self.settled(cell))
 
     def cells(self) -> Iterator[Cell]:
         """Every column that the implementations support; each dtype that was asked for must be."""
@@ -263,7 +263,7 @@ def _property(function: Any) -> "Property | None":
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give every property its subjects: each planned implementation at each of its dtypes."""
+    """Give every property its implementations: each planned implementation at each of its dtypes."""
     prop = _property(metafunc.function)
     if prop is None:
         return
@@ -272,7 +272,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if plan.claims:
         _check_claims(plan)
     cells = [] if plan.claims and prop.claim not in plan.claims else list(_cells_of(plan, prop))
-    metafunc.parametrize("subject", cells, ids=[str(cell) for cell in cells], indirect=True, scope="function")
+    metafunc.parametrize("impl", cells, ids=[str(cell) for cell in cells], indirect=True, scope="function")
 
 
 def _cells_of(plan: Plan, prop: "Property") -> Iterator[Cell]:
@@ -326,13 +326,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _is_empty_set(item: pytest.Item) -> bool:
     callspec = getattr(item, "callspec", None)
-    return callspec is not None and not isinstance(callspec.params.get("subject"), Cell)
+    return callspec is not None and not isinstance(callspec.params.get("impl"), Cell)
 
 
 @pytest.fixture
-def subject(request: pytest.FixtureRequest) -> "Subject":
+def impl(request: pytest.FixtureRequest) -> "Impl":
     """The implementation a property runs on."""
-    return request.config.stash[PLAN].subject(request.param)
+    return request.config.stash[PLAN].impl(request.param)
 
 
 # ---- run, judge, write down ----
@@ -349,12 +349,12 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     from reports.records import Verdict
     from veriformer import replay
 
-    subject: Any = pyfuncitem.funcargs["subject"]
+    impl: Any = pyfuncitem.funcargs["impl"]
     config, name = pyfuncitem.config, pyfuncitem.originalname
     plan, asked = config.stash[PLAN], _cell(pyfuncitem)
     arguments = {arg: pyfuncitem.funcargs[arg] for arg in pyfuncitem._fixtureinfo.argnames}  # noqa: SLF001 (as pytest's own hook)
-    if subject.offers(*prop.needs):
-        seed = seed_of(prop.claim, name, subject.dtype, plan.seed)
+    if impl.offers(*prop.needs):
+        seed = seed_of(prop.claim, name, impl.dtype, plan.seed)
         dtypes = {cell.dtype for cell in _cells_of(plan, prop) if asked and cell.implementation == asked.implementation}
         examples = config.option.examples or profiles.examples_in_each(len(dtypes))
         unsteady = plan.unsteady(asked) if asked else None
@@ -367,16 +367,16 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         def judged(*, small: bool) -> Judgement:
             shrinking = replay.SECONDS if small and not prop.shrinks else 0.0
             with drawing(pyfuncitem.obj, seed, examples, shrinking=shrinking):
-                return judge(test, prop, name, subject, small=small)
+                return judge(test, prop, name, impl, small=small)
 
         judgement = judged(small=False)
     else:
-        judgement = Judgement(Verdict.UNSUPPORTED, f"{subject.name} does not offer {', '.join(prop.needs)}")
+        judgement = Judgement(Verdict.UNSUPPORTED, f"{impl.name} does not offer {', '.join(prop.needs)}")
     pyfuncitem.stash[JUDGEMENT] = line = judgement.as_line()
     if judgement.error is not None and not judgement.suite_error:
         try:
             line |= {"refers": False} | replay.explained(
-                plan.failures, subject, prop.claim, name, judgement, lambda: judged(small=True)
+                plan.failures, impl, prop.claim, name, judgement, lambda: judged(small=True)
             )
         except Exception as error:  # the verdict stands all the same
             line["suite_error"] = f"its counterexample could not be made small: {suite_error(error) or error}"
@@ -426,7 +426,7 @@ def _line(item: pytest.Item, check: "Check", judged: dict[str, Any]) -> str:
 
 def _cell(item: pytest.Item) -> Cell | None:
     callspec = getattr(item, "callspec", None)
-    found = callspec.params.get("subject") if callspec is not None else None
+    found = callspec.params.get("impl") if callspec is not None else None
     return found if isinstance(found, Cell) else None
 
 

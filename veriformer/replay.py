@@ -13,7 +13,7 @@ from veriformer.isolation.processes import zygote
 
 if TYPE_CHECKING:
     from properties.counterexample.find import Counterexample
-    from properties.implementations.impl import Subject
+    from properties.implementations.impl import Impl
     from properties.verdict.judge import Judgement
 
 SECONDS, LEAST_SECONDS, LESS = 2.5, 0.3, 0.85  # to make the first counterexample small; each further one gets less
@@ -55,7 +55,7 @@ class Failures:
 
 
 def explained(
-    failures: Failures, subject: "Subject", claim: str, law: str, judgement: "Judgement", shrunk: Callable[[], "Judgement"]
+    failures: Failures, impl: "Impl", claim: str, law: str, judgement: "Judgement", shrunk: Callable[[], "Judgement"]
 ) -> dict[str, Any]:
     """What the verdict's line says besides what was judged. `shrunk` judges once more, with Hypothesis making the example small."""
     from properties.counterexample.failures import failure_of, is_large
@@ -64,7 +64,7 @@ def explained(
     from properties.counterexample.text import as_text
     from reports.records import Verdict
 
-    name, calls = failure_of(subject, judgement).id, judgement.calls
+    name, calls = failure_of(impl, judgement).id, judgement.calls
     line: dict[str, Any] = {"failure": name}
     large = bool(calls) and is_large(calls[-1])
     if failures.met(name) or not (large or failures.meet(name)):
@@ -73,11 +73,11 @@ def explained(
         return line  # there is nothing to be asked again
     if large:
         calls = tuple(corner for corner in corners(calls[-1]) if not is_large(corner))
-    found = smallest(subject, claim, law, calls, seconds=failures.seconds, name=name)
+    found = smallest(impl, claim, law, calls, seconds=failures.seconds, name=name)
     if found is not None and large and not failures.meet(name):
         return line | REFERENCE
     if found is not None:
-        return line | {"counterexample": as_text(found) + _script(failures, subject, found)}
+        return line | {"counterexample": as_text(found) + _script(failures, impl, found)}
     if large:
         return line | {"counterexample": f"a call of {judgement.calls[-1].step} with too many numbers to be written down"}
     smaller = shrunk()
@@ -85,13 +85,13 @@ def explained(
     return line | ({each: getattr(smaller, each) for each in told} if smaller.verdict is judgement.verdict else {})
 
 
-def _script(failures: Failures, subject: "Subject", found: "Counterexample") -> str:
+def _script(failures: Failures, impl: "Impl", found: "Counterexample") -> str:
     """A line that says how to see it again, where it is written down and a process of its own shows it."""
     from properties.counterexample.write import write
     from properties.implementations.registry import BUILT_IN
 
-    target = getattr(subject.adapter, "target", None)  # of a candidate in a process of its own
-    candidate = BUILT_IN.get(subject.name, target)
+    target = getattr(impl.adapter, "target", None)  # of an implementation in a process of its own
+    candidate = BUILT_IN.get(impl.name, target)
     if failures.folder is None or candidate is None:
         return ""
     path = write(failures.folder, found, candidate=candidate)

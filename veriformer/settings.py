@@ -16,7 +16,7 @@ class Refused(click.ClickException, ValueError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean …?` where a known word is close, else nothing."""
+    """`; did you mean …?` where a known token is close, else nothing."""
     by_lower_case = {name.lower(): name for name in known}
     close = get_close_matches(word.lower(), by_lower_case, n=1)
     return f"; did you mean {by_lower_case[close[0]]}?" if close else ""

@@ -1,7 +1,7 @@
 """CTranslate2 on the same weights: greedy writing, which is all that it gives away; it has no call for a step or for logits.
 
-It takes and gives words as strings: turning them into ids is part of its call, as it is for everybody who uses it. It insists on
-an end word, so that its dictionary has one word more than the others', with a logit that never wins.
+It takes and gives tokens as strings: turning them into ids is part of its call, as it is for everybody who uses it. It insists on
+an end token, so that its dictionary has one token more than the others', with a logit that never wins.
 """
 
 # A machine without CTranslate2 has nothing to look up.
@@ -34,7 +34,7 @@ class CTranslate2:
     name = "ctranslate2"
 
     def build(self, workload: Workload, calls: list[Call], dtype: str, device: str) -> Built:
-        """A translator that writes `length` words for each sentence. Raises NotOffered for another step, dtype or device."""
+        """A translator that writes `length` tokens for each sequence. Raises NotOffered for another step, dtype or device."""
         if workload.step != "generation" or dtype != "float32" or device != "cpu":
             raise NotOffered("ctranslate2 is timed in float32 on the CPU, on generation")
         given, length = calls[0].kwargs, calls[0].kwargs["length"]
@@ -56,8 +56,8 @@ def _write(translator: Any, options: dict[str, int], source: list[list[str]]) ->
 
 
 def _spec(given: Nested, words: int) -> Any:
-    """The model with places for so many words."""
-    parameters, start = given["parameters"], str(given["start"])
+    """The model with places for so many tokens."""
+    parameters, start = given["parameters"], str(given["bos"])
     layers = len(parameters["encoder"]), len(parameters["decoder"])
     spec: Any = TransformerSpec.from_config(layers, given["h"], pre_norm=False, activation=Activation.RELU)
     spec.register_source_vocabulary(_embedding(spec.encoder, spec.encoder.embeddings[0], parameters["source_embedding"], words))
@@ -79,7 +79,7 @@ def _spec(given: Nested, words: int) -> Any:
 
 
 def _embedding(stack: Any, spec: Any, table: np.ndarray, words: int) -> list[str]:
-    """The dictionary, end word included."""
+    """The dictionary, end token included."""
     spec.weight = np.pad(table, ((0, 1), (0, 0))).astype(np.float32)
     stack.position_encodings.encodings = oracle("positional_encoding", words, table.shape[1]).astype(np.float32)
     return [*map(str, range(len(table))), "</s>"]

@@ -74,18 +74,18 @@ def _whole(step: str, given: Nested, sizes: Sizes) -> Made:
     state |= {"lm_head.weight": parameters["W_out"].mT, "final_logits_bias": parameters["b_out"][None]}
     if step == "transformer":
         return model, state, lambda source, target: model(source, decoder_input_ids=target, use_cache=False).logits
-    start = given["start"]
+    start = given["bos"]
     greedy = transformers.GenerationConfig(max_new_tokens=given["length"], decoder_start_token_id=start, pad_token_id=start)
 
     def write(source: Tensor) -> Any:
-        # told that no word is a filling one, or it would take every start word in the source for one
+        # told that no token is a filling one, or it would take every start token in the source for one
         return model.generate(source, attention_mask=torch.ones_like(source), generation_config=greedy)[:, 1:]
 
     return model, state, write
 
 
 def _config(sizes: Sizes, words: int = 1) -> Any:
-    """Of a model of these sizes with places for so many words, and no word that would end it."""
+    """Of a model of these sizes with places for so many tokens, and no token that would end it."""
     both = {"attention_heads": sizes["h"], "ffn_dim": sizes["d_ff"], "layers": sizes["layers"]}
     options: dict[str, Any] = {f"{stack}_{size}": value for stack in ("encoder", "decoder") for size, value in both.items()}
     options |= {"d_model": sizes["d_model"], "vocab_size": sizes["vocab"], "max_position_embeddings": words}

@@ -46,11 +46,11 @@ class Reference:
         """The oracle's own arrays. Raises NotOffered for what would take minutes, and for learning, which it does not do."""
         if workload.step not in ORACLES:
             raise NotOffered(f"the oracle has no {workload.step}")
-        again = workload.sizes["length"] / 2 if workload.step == "generation" else 1  # it recomputes all words for each
+        again = workload.sizes["length"] / 2 if workload.step == "generation" else 1  # it recomputes all tokens for each
         if workload.flops * again > MOST_FLOPS:
             raise NotOffered("one call of the oracle would take minutes")
         call = partial(oracle, workload.step, **calls[0].kwargs)
-        return Built(call, [call.args for call in calls], "NumPy, one sentence and one head at a time", "float64")
+        return Built(call, [call.args for call in calls], "NumPy, one sequence and one head at a time", "float64")
 
 
 class Optimized:

@@ -163,7 +163,7 @@ class Whole(nn.Module):
         return self.core.encoder(self.embed(source, self.source))
 
     def decode(self, target: Tensor, memory: Tensor, last: int | None = None) -> Tensor:
-        """The logits after every target word, or after the `last` ones only."""
+        """The logits after every target token, or after the `last` ones only."""
         hidden = _hidden(target.shape[1], self.options["device"])
         X = self.core.decoder(self.embed(target, self.target), memory, tgt_mask=hidden, tgt_is_causal=True)
         return F.linear(X if last is None else X[:, -last:], self.W_out, self.b_out)
@@ -172,10 +172,10 @@ class Whole(nn.Module):
         """Logits."""
         return self.decode(target, self.encode(source))
 
-    def write(self, source: Tensor, *, start: int, length: int) -> Tensor:
-        """Greedy, the source read once; nn.Transformer keeps no keys and values, so that all words are computed for each."""
+    def write(self, source: Tensor, *, bos: int, length: int) -> Tensor:
+        """Greedy, the source read once; nn.Transformer keeps no keys and values, so that all tokens are computed for each."""
         memory = self.encode(source)
-        target = torch.full((len(source), 1), start, device=source.device)
+        target = torch.full((len(source), 1), bos, device=source.device)
         for _ in range(length):
             target = torch.cat([target, self.decode(target, memory, last=1)[:, -1].argmax(-1, keepdim=True)], dim=1)
         return target[:, 1:]
@@ -186,7 +186,7 @@ def _whole(step: str, given: Nested, dtype: str, device: str) -> Forward:
     if step == "training":
         return learn(model.train(), list(model.parameters()))
     model.eval().requires_grad_(requires_grad=False)
-    return model if step == "transformer" else partial(model.write, start=given["start"], length=given["length"])
+    return model if step == "transformer" else partial(model.write, bos=given["bos"], length=given["length"])
 
 
 def _positions(n: int, d_model: int) -> Tensor:

@@ -14,7 +14,7 @@ from optimized.training import label_smoothed_loss
 
 
 def learn(forward: Callable[..., Tensor], weights: list[Tensor]) -> Callable[..., Any]:
-    """A function of source and target words that learns to write the target shifted by one, and gives the logits it had."""
+    """A function of source and target tokens that learns to write the target shifted by one, and gives the logits it had."""
     adam = torch.optim.Adam(weights, lr=0.0, betas=(0.9, 0.98), eps=1e-9, fused=True)
 
     def step(source: Tensor, target: Tensor) -> Tensor:

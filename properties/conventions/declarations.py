@@ -2,7 +2,7 @@
 
 Each is a mapping, as a class says it of itself, or a text of `name=value` items, as on a command line:
 
-    conventions   blind_row=nan,subnormals=flushed,mask_polarity=open    (open: found out by a probe)
+    conventions   fully_masked_row=nan,subnormals=flushed,mask_polarity=open    (open: found out by a probe)
     contract      mode=fused,split_k=2            or, for one dtype, bfloat16.mode=fused,bfloat16.accuracies.exp=4
 
 What is declared here takes the place of what the implementation says of itself, item by item, and conventions that of `like`.
@@ -27,7 +27,7 @@ READ: dict[type, tuple[str, Callable[[str], Any]]] = {
     bool: ("true or false", lambda text: {"true": True, "false": False}[text.lower()]),
     int: ("a whole number", int),
     float: ("a number", float),
-    str: ("a word", str),
+    str: ("a token", str),
 }
 ACCURACIES = "accuracies"  # numbers by the name of a function
 KINDS: dict[str, type] = {

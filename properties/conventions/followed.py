@@ -8,31 +8,29 @@ from typing import Any, cast
 from properties.implementations.contract import Contract
 from properties.implementations.convention_probes import PROBES, Settled, found
 from properties.implementations.conventions import CONVENTIONS, OURS, Conventions
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 from properties.implementations.registry import built_in
 from reports.records import Choice, Follows
 
 PEER = "torch.sdpa"
 
 
-def followed(subject: Subject, settled: Settled) -> Follows:
-    """The conventions that a subject declares, or that its steps show; what it has no step for is left out."""
-    own = subject.adapter.conventions or Conventions()
+def followed(impl: Impl, settled: Settled) -> Follows:
+    """The conventions that an implementation declares, or that its steps show; what it has no step for is left out."""
+    own = impl.adapter.conventions or Conventions()
     choices = [
-        _choice(subject, name, getattr(settled.conventions, name), "found" if name in settled.found else "declared")
+        _choice(impl, name, getattr(settled.conventions, name), "found" if name in settled.found else "declared")
         for name in CONVENTIONS
-        if name in settled.found or (getattr(own, name) is not None and any(map(subject.offers, PROBES[name].steps)))
+        if name in settled.found or (getattr(own, name) is not None and any(map(impl.offers, PROBES[name].steps)))
     ]
-    return Follows(
-        subject.name, cast("Any", subject.dtype), subject.device, choices, _in_words(getattr(subject.adapter, "contract", None))
-    )
+    return Follows(impl.name, cast("Any", impl.dtype), impl.device, choices, _in_words(getattr(impl.adapter, "contract", None)))
 
 
-def _choice(subject: Subject, name: str, choice: str, how: Any) -> Choice:
+def _choice(impl: Impl, name: str, choice: str, how: Any) -> Choice:
     convention = CONVENTIONS[name]
     if name == "mask_polarity" and choice == OURS.mask_polarity:
         how = "signature"
-    seen = None if subject.name == PEER else of_torch(subject.dtype, subject.device, name)
+    seen = None if impl.name == PEER else of_torch(impl.dtype, impl.device, name)
     differs = seen not in (None, choice, convention.allows)
     return Choice(name, convention.what, choice, convention.choices[choice], how, convention.choices[seen] if seen else "", differs)
 
@@ -40,7 +38,7 @@ def _choice(subject: Subject, name: str, choice: str, how: Any) -> Choice:
 @cache
 def of_torch(dtype: str, device: str, name: str) -> str | None:
     """What PyTorch's own functions are seen to do, asked as any implementation is; None where they have no such step."""
-    return found(Subject(built_in(PEER), dtype, device).under(Conventions()), name)
+    return found(Impl(built_in(PEER), dtype, device).under(Conventions()), name)
 
 
 def _in_words(contract: Contract | Mapping[str, Any] | None) -> str:

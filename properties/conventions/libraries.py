@@ -26,10 +26,10 @@ _IEEE = "0·NaN is NaN (IEEE 754, 6.2), and the values are multiplied by weights
 
 LIBRARIES: dict[str, dict[str, Row]] = {
     "torch": {
-        "mask_polarity": Row("may_look", f"{_SDPA}: a value of True indicates that the element should take part in attention"),
+        "mask_polarity": Row("true_attends", f"{_SDPA}: a value of True indicates that the element should take part in attention"),
         "causal_alignment": Row("top_left", f"{_SDPA}: is_causal is the upper left causal bias"),
-        "blind_row": Row("zeros", "pytorch/pytorch, aten/src/ATen/native/transformers/attention.cpp, _safe_softmax"),
-        "blind_softmax": Row("nan", "docs.pytorch.org, torch.nn.functional.softmax: exp(x) / Σ exp(x), which is 0/0"),
+        "fully_masked_row": Row("zeros", "pytorch/pytorch, aten/src/ATen/native/transformers/attention.cpp, _safe_softmax"),
+        "fully_masked_softmax": Row("nan", "docs.pytorch.org, torch.nn.functional.softmax: exp(x) / Σ exp(x), which is 0/0"),
         "eps": Row("inside", "docs.pytorch.org, torch.nn.LayerNorm: the root of Var[x] + ε"),
         "non_finite_behind_mask": Row("leaks", _IEEE),
         "non_finite_masked_key": Row("leaks", f"{_SDPA}: attn_bias is added to the scores, and NaN plus −∞ is NaN"),
@@ -42,19 +42,19 @@ LIBRARIES: dict[str, dict[str, Row]] = {
         "out_of_range_token": Row("refused", "docs.pytorch.org, torch.nn.functional.embedding: IndexError on the CPU"),
     },
     "onnx": {
-        "mask_polarity": Row("may_look", f"{_ONNX}: True indicates that the element should take part in attention"),
+        "mask_polarity": Row("true_attends", f"{_ONNX}: True indicates that the element should take part in attention"),
         "causal_alignment": Row("top_left", f"{_ONNX}: without a cache the offset is 0, which is the lower-triangular mask"),
-        "blind_row": Row("zeros", f"{_ONNX}: a fully-masked query row produces a zero output row, not NaN"),
-        "blind_softmax": Row("nan", "onnx.ai/onnx/operators, Softmax: Exp(input) / ReduceSum(Exp(input)), which is 0/0"),
+        "fully_masked_row": Row("zeros", f"{_ONNX}: a fully-masked query row produces a zero output row, not NaN"),
+        "fully_masked_softmax": Row("nan", "onnx.ai/onnx/operators, Softmax: Exp(input) / ReduceSum(Exp(input)), which is 0/0"),
         "eps": Row("inside", "onnx.ai/onnx/operators, LayerNormalization: VarEps = Add(Var, epsilon)"),
         "non_finite_behind_mask": Row("leaks", _IEEE),
         "out_of_range_token": Row("wraps", "onnx.ai/onnx/operators, Gather: indices within [−s, s−1], an error otherwise"),
     },
     "jax": {
-        "mask_polarity": Row("may_look", f"{_JAX}: True indicates the element should take part in attention"),
+        "mask_polarity": Row("true_attends", f"{_JAX}: True indicates the element should take part in attention"),
         "causal_alignment": Row("top_left", "jax-ml/jax, jax/_src/nn/functions.py, _get_causal_mask: tril(ones((T, S)))"),
-        "blind_row": Row("mean", "jax-ml/jax, jax/_src/nn/functions.py, _get_large_negative: finite, so weights are equal"),
-        "blind_softmax": Row("nan", "docs.jax.dev, jax.nn.softmax: exp(x) / Σ exp(x), which is 0/0"),
+        "fully_masked_row": Row("mean", "jax-ml/jax, jax/_src/nn/functions.py, _get_large_negative: finite, so weights are equal"),
+        "fully_masked_softmax": Row("nan", "docs.jax.dev, jax.nn.softmax: exp(x) / Σ exp(x), which is 0/0"),
         "non_finite_behind_mask": Row("leaks", _IEEE),
         "subnormals": Row("flushed", "seen: jax 0.10.2 on the CPU, tests/properties/test_libraries.py"),
         "out_of_range_token": Row(
@@ -63,7 +63,7 @@ LIBRARIES: dict[str, dict[str, Row]] = {
     },
     "flash-attn": {
         "causal_alignment": Row("bottom_right", f"{_FLASH}: the causal mask is aligned to the bottom right corner (since 2.1)"),
-        "blind_row": Row("zeros", f"{_FLASH}: if the row of the mask is all zero, the output will be zero"),
+        "fully_masked_row": Row("zeros", f"{_FLASH}: if the row of the mask is all zero, the output will be zero"),
         "subnormals": Row("flushed", "Dao-AILab/flash-attention, setup.py: --use_fast_math, which implies -ftz=true"),
     },
     "mlx": {
@@ -72,7 +72,7 @@ LIBRARIES: dict[str, dict[str, Row]] = {
         "out_of_range_token": Row("computed", "ml-explore.github.io/mlx, Indexing Arrays: no bounds checking"),
     },
     "tensorrt": {
-        "mask_polarity": Row("may_look", f"{_TENSORRT}: True indicates that the corresponding position is allowed to attend"),
+        "mask_polarity": Row("true_attends", f"{_TENSORRT}: True indicates that the corresponding position is allowed to attend"),
         "causal_alignment": Row("top_left", f"{_TENSORRT}: kUPPER_LEFT where causal is true"),
     },
     "transformers": {

@@ -1,8 +1,8 @@
 """Programs of operations on a cache: what a model knows after one, and the shorter ones to try in its place.
 
 A program is what `properties.implementations.cached` says it is. An operation cannot simply be left out: those behind it were
-made for the rows and words that it left. So it is left out and they are fitted to what is there, once as they are, and with
-words, sources and orders drawn anew, since those of a small example are often alike and would hide the fault.
+made for the rows and tokens that it left. So it is left out and they are fitted to what is there, once as they are, and with
+tokens, sources and orders drawn anew, since those of a small example are often alike and would hide the fault.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,16 +18,16 @@ DRAWN_ANEW = 3  # times that a shorter program is tried with operands drawn anew
 
 @dataclass(frozen=True)
 class Branch:
-    """What the model knows of one cache: nothing but words, and what was answered for them."""
+    """What the model knows of one cache: nothing but tokens, and what was answered for them."""
 
     source: np.ndarray  # (b, m)
-    real: np.ndarray  # (b, m), False for source words that only fill up the length
+    real: np.ndarray  # (b, m), False for source tokens that only fill up the length
     words: np.ndarray  # (b, n)
     logits: np.ndarray  # (b, n, vocab), as answered by the implementation
 
     @classmethod
     def unread(cls, source: np.ndarray, real: np.ndarray | None, vocab: int) -> "Branch":
-        """A cache that has not read a word yet."""
+        """A cache that has not read a token yet."""
         b, real = len(source), np.ones(source.shape, dtype=bool) if real is None else real
         return cls(source, real, np.zeros((b, 0), dtype=np.int64), np.zeros((b, 0, vocab)))
 
@@ -39,7 +39,7 @@ class Branch:
         return replace(self, words=words_now, logits=logits_now)
 
     def first(self, length: int) -> "Branch":
-        """The branch when it had read `length` words."""
+        """The branch when it had read `length` tokens."""
         return replace(self, words=self.words[:, :length], logits=self.logits[:, :length])
 
     def rows(self, chosen: np.ndarray) -> "Branch":
@@ -91,7 +91,7 @@ class Played:
     program: Program
 
     def drawn(self, rng: np.random.Generator, source_vocab: int, vocab: int) -> "Played":
-        """The same operations with other words, sources and orders; rows that change places all do."""
+        """The same operations with other tokens, sources and orders; rows that change places all do."""
 
         def other(operation: list[Any]) -> list[Any]:
             which, name, *operands = operation
@@ -108,7 +108,7 @@ class Played:
 
 
 def shorter(played: Played, source_vocab: int, vocab: int) -> Iterator[Played]:
-    """Programs with an operation less, then with a row or a word less."""
+    """Programs with an operation less, then with a row or a token less."""
     for place in reversed(range(len(played.program))):
         fewer = fitted(replace(played, program=without(played.program, place)))
         if not fewer.program:
@@ -138,8 +138,8 @@ def without(program: Program, place: int) -> Program:
 
 
 def fitted(played: Played) -> Played:
-    """The program with operands cut or repeated to the rows and words there are, without what would then change nothing."""
-    shapes, program = [(*played.source.shape, 0)], []  # rows, width of the source and words of each branch
+    """The program with operands cut or repeated to the rows and tokens there are, without what would then change nothing."""
+    shapes, program = [(*played.source.shape, 0)], []  # rows, width of the source and tokens of each branch
     for which, name, *operands in played.program:
         b, m, n = shapes[which]
         given: list[Any] = operands

@@ -8,7 +8,7 @@ from pathlib import Path
 from properties.counterexample.minimise import leaves, replaced
 from properties.counterexample.write import calls_of
 from properties.implementations.calls import Asked
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 
 PLACE = "runs/*/counterexamples/*.json"
 
@@ -36,12 +36,12 @@ def stored(folder: Path) -> list[Stored]:
     return [found[name] for name in sorted(found)]
 
 
-def in_dtype(subject: Subject, calls: Sequence[Asked]) -> list[Asked]:
-    """The calls with their numbers rounded to the dtype the subject is asked in."""
+def in_dtype(impl: Impl, calls: Sequence[Asked]) -> list[Asked]:
+    """The calls with their numbers rounded to the dtype the implementation is asked in."""
     rounded = []
     for call in calls:
         for path, array in leaves(call):
             if array.dtype.kind == "f":
-                call = replaced(call, path, subject.representable(array))  # noqa: PLW2901 (one array after the other)
+                call = replaced(call, path, impl.representable(array))  # noqa: PLW2901 (one array after the other)
         rounded.append(call)
     return rounded

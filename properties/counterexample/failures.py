@@ -18,14 +18,14 @@ import numpy as np
 from properties.counterexample.find import FINITE, INFINITE, NAN, SURELY, WRONG, alone, as_name, seen
 from properties.counterexample.minimise import replaced, size
 from properties.implementations.calls import Asked
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 from properties.verdict.judge import Judgement, cause_of
-from properties.verdicts import CandidateCrash, CandidateError, CandidateTimeout
+from properties.verdicts import ImplementationCrash, ImplementationError, ImplementationTimeout
 from reports.records import Verdict
 
 LARGE = 100_000  # numbers; a call of more is not asked again to tell its failure, nor written down
 RAISED = re.compile(r" raised (\w+)")
-PLACE = re.compile(r"\(([^()]+:\d+ in [^()\s]+)\)")  # as the candidate's process tells it: `mine.py:12 in attention`
+PLACE = re.compile(r"\(([^()]+:\d+ in [^()\s]+)\)")  # as the implementation's process tells it: `mine.py:12 in attention`
 NUMBER = re.compile(r"-?\b(?:\d[\d.]*(?:e[+-]?\d+)?|nan|inf)\b", re.IGNORECASE)
 
 
@@ -47,27 +47,27 @@ class Failure:
         return "-".join([as_name(self.implementation.replace(".py:", ".")), *([self.step] if self.step else []), kind, digest])
 
 
-def failure_of(subject: Subject, judgement: Judgement) -> Failure:
+def failure_of(impl: Impl, judgement: Judgement) -> Failure:
     """The failure that a broken property is an instance of."""
     error, asked = cause_of(judgement.error), judgement.calls
 
     def failure(step: str, kind: str, about: str = "") -> Failure:
-        return Failure(subject.name, subject.device, step, kind, about)
+        return Failure(impl.name, impl.device, step, kind, about)
 
     step = asked[-1].step if asked else ""
-    if isinstance(error, (CandidateError, CandidateCrash, CandidateTimeout)):
-        return failure(step, *_raised(error, subject))
+    if isinstance(error, (ImplementationError, ImplementationCrash, ImplementationTimeout)):
+        return failure(step, *_raised(error, impl))
     if asked and is_large(asked[-1]):
         return failure(step, _category(judgement))
-    shown = alone(subject, asked) if judgement.verdict is Verdict.FAIL else None
+    shown = alone(impl, asked) if judgement.verdict is Verdict.FAIL else None
     if shown is None:
-        return failure(step, judgement.verdict.lower(), without_numbers(judgement.message, subject))
+        return failure(step, judgement.verdict.lower(), without_numbers(judgement.message, impl))
     (call,) = shown
-    found = seen(subject, shown, anew=False)
+    found = seen(impl, shown, anew=False)
     if found is not None and found.error is not None:
-        return failure(call.step, *_raised(found.error, subject))
-    kind = _kind(subject, call) or WRONG
-    return failure(call.step, kind, ", ".join(what for what, other in _simpler(call) if _kind(subject, other) != kind))
+        return failure(call.step, *_raised(found.error, impl))
+    kind = _kind(impl, call) or WRONG
+    return failure(call.step, kind, ", ".join(what for what, other in _simpler(call) if _kind(impl, other) != kind))
 
 
 def is_large(call: Asked) -> bool:
@@ -75,21 +75,21 @@ def is_large(call: Asked) -> bool:
     return size(call)[1] > LARGE
 
 
-def without_numbers(message: str, subject: Subject) -> str:
+def without_numbers(message: str, impl: Impl) -> str:
     """What a message says of any implementation, dtype and example."""
-    return NUMBER.sub("#", message.replace(subject.name, "it").replace(subject.dtype, "#"))
+    return NUMBER.sub("#", message.replace(impl.name, "it").replace(impl.dtype, "#"))
 
 
-def _raised(error: Exception, subject: Subject) -> tuple[str, str]:
+def _raised(error: Exception, impl: Impl) -> tuple[str, str]:
     """What an implementation did in place of answering, and where."""
     text = str(error)
-    if isinstance(error, CandidateTimeout):
+    if isinstance(error, ImplementationTimeout):
         return "timeout", ""  # a loop is interrupted at one line or another
     place = next(iter(PLACE.findall(text)[-1:]), "") or _place(error.__cause__)
-    if isinstance(error, CandidateCrash):
-        return "crash", place or text.partition("; its last output")[0].replace(subject.name, "it")
+    if isinstance(error, ImplementationCrash):
+        return "crash", place or text.partition("; its last output")[0].replace(impl.name, "it")
     raised = RAISED.search(text)
-    return (raised[1], place or without_numbers(text, subject)) if raised else ("error", without_numbers(text, subject))
+    return (raised[1], place or without_numbers(text, impl)) if raised else ("error", without_numbers(text, impl))
 
 
 def _place(error: BaseException | None) -> str:
@@ -106,8 +106,8 @@ def _category(judgement: Judgement) -> str:
     return NAN if np.isnan(got) else INFINITE if np.isinf(got) else WRONG if np.isfinite(expected) else FINITE
 
 
-def _kind(subject: Subject, call: Asked) -> str | None:
-    found = seen(subject, [call], anew=False)
+def _kind(impl: Impl, call: Asked) -> str | None:
+    found = seen(impl, [call], anew=False)
     return None if found is None else WRONG if found.kind == SURELY else found.kind
 
 

@@ -22,12 +22,12 @@ from properties.implementations.calls import Asked
 from properties.implementations.contract import in_force
 from properties.implementations.conventions import asked as as_they_want_it
 from properties.implementations.conventions import posed
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 from properties.implementations.layouts import ASKED_BEFORE, REFILLED
 from properties.implementations.oracle import ORACLES, oracle
 from properties.implementations.recomputed import Recomputed
 from properties.implementations.registry import built_in
-from properties.verdicts import CandidateCrash, CandidateError, CandidateTimeout
+from properties.verdicts import ImplementationCrash, ImplementationError, ImplementationTimeout
 
 WRONG = "wrong"  # an answer further from the oracle's than rounding allows
 SURELY = "wrong beyond the proven bound"
@@ -40,7 +40,7 @@ class Answer(NamedTuple):
 
     exact: np.ndarray
     allowed: np.ndarray  # by a budget
-    sure: np.ndarray  # by a budget and, where there is one, by the proven bound: no honest answer is further off
+    sure: np.ndarray  # by a budget and, where there is one, by the proven bound: no correct answer is further off
 
     def over(self, got: np.ndarray, allowed: np.ndarray) -> np.ndarray:
         """Which components are further from what is expected than that."""
@@ -49,7 +49,7 @@ class Answer(NamedTuple):
             return ~same & (allowed != np.inf) & ~(np.abs(got * 1.0 - self.exact * 1.0) <= allowed)
 
     def settles(self, got: np.ndarray) -> bool:
-        """Whether bounds from few trials are enough to judge: those beyond what the heaviest honest tails reach, or within all."""
+        """Whether bounds from few trials are enough to judge: those beyond what the heaviest correct tails reach, or within all."""
         if got.shape != self.exact.shape:
             return True
         near, far = self.over(got, self.allowed * (SUSPECT / FAIL)), self.over(got, self.sure * (HEAVIEST / FAIL))
@@ -57,7 +57,7 @@ class Answer(NamedTuple):
         return not near.any() or bool(far.any() and both_finite[near].all())
 
 
-HEAVIEST = 1e4  # deviations of few trials: an error that goes through a change of sign may honestly be of hundreds
+HEAVIEST = 1e4  # σ of few trials: an error that goes through a change of sign may by rounding alone be of hundreds
 Answers = list[Answer]
 
 
@@ -95,7 +95,7 @@ class Counterexample:
     @property
     def ends_its_process(self) -> bool:
         """Whether the implementation crashes or hangs, and the script with it."""
-        return self.fault.kind.startswith((CandidateCrash.__name__, CandidateTimeout.__name__))
+        return self.fault.kind.startswith((ImplementationCrash.__name__, ImplementationTimeout.__name__))
 
     @property
     def title(self) -> str:
@@ -116,32 +116,32 @@ def as_name(text: str) -> str:
 # ---- what is expected ----
 
 
-def answers(subject: Subject, asked: Asked, *, again: bool = True) -> Answers | None:
-    """What the subject must answer, and within which bounds; None where no single number can be held to one.
+def answers(impl: Impl, asked: Asked, *, again: bool = True) -> Answers | None:
+    """What the implementation must answer, and within which bounds; None where no single number can be held to one.
 
     Without `again` the bounds are from a budget's first trials, which are few: enough for what is far off or not off at all.
     """
     step, kwargs = asked.step, asked.kwargs
-    if step in ("attention", "multi_head") and _is_open(subject, asked):
+    if step in ("attention", "multi_head") and _is_open(impl, asked):
         return None
     if step == "kv_cache":
-        return _answers_of_a_cache(subject, asked, again=again)
-    args = posed(step, asked.args, subject.conventions)
+        return _answers_of_a_cache(impl, asked, again=again)
+    args = posed(step, asked.args, impl.conventions)
     if step == "generation":
-        return _written(subject, asked)
+        return _written(impl, asked)
     if step in COPIES:
         exact = oracle(step, *args, **kwargs)
         return [Answer(exact, *[np.zeros(exact.shape)] * 2)]
-    if step not in ORACLES or subject.conventions.eps == "outside":
+    if step not in ORACLES or impl.conventions.eps == "outside":
         return None
-    return [_allowed(subject, step, args, kwargs, again=again)]
+    return [_allowed(impl, step, args, kwargs, again=again)]
 
 
-def _is_open(subject: Subject, asked: Asked) -> bool:
+def _is_open(impl: Impl, asked: Asked) -> bool:
     """Whether more than one answer to NaN or ∞ is right: everywhere but in keys that are masked for all, where they are blocked."""
     if all(np.isfinite(X).all() for X in asked.args if X is not None):
         return False
-    if asked.step == "multi_head" or subject.conventions.non_finite_masked_key == "leaks":
+    if asked.step == "multi_head" or impl.conventions.non_finite_masked_key == "leaks":
         return True
     Q, K, V, *masks = asked.args
     mask = masks[0] if masks else None
@@ -149,8 +149,8 @@ def _is_open(subject: Subject, asked: Asked) -> bool:
     return not (np.isfinite(Q).all() and np.isfinite(V).all() and np.isfinite(K[attended]).all())
 
 
-def _allowed(subject: Subject, step: str, args: tuple[Any, ...], kwargs: dict[str, Any], *, again: bool = True) -> Answer:
-    first = budget(step, *args, contract=in_force(subject), **kwargs)
+def _allowed(impl: Impl, step: str, args: tuple[Any, ...], kwargs: dict[str, Any], *, again: bool = True) -> Answer:
+    first = budget(step, *args, contract=in_force(impl), **kwargs)
     derived = first.again(AGAIN) if again else first
     allowed = sure = FAIL * derived.scale
     if derived.bound is not None:
@@ -161,54 +161,54 @@ def _allowed(subject: Subject, step: str, args: tuple[Any, ...], kwargs: dict[st
     return Answer(np.asarray(derived.exact), *bounds)
 
 
-def _answers_of_a_cache(subject: Subject, asked: Asked, *, again: bool) -> Answers:
+def _answers_of_a_cache(impl: Impl, asked: Asked, *, again: bool) -> Answers:
     """Those of a cache that recomputes; the bounds are recomputed likewise."""
     both = []
     for which in range(len(Answer._fields)):
 
         def transformer(*args: Any, which: int = which, **kwargs: Any) -> np.ndarray:
-            return _allowed(subject, "transformer", args, kwargs, again=again)[which]
+            return _allowed(impl, "transformer", args, kwargs, again=again)[which]
 
         results = play(partial(Recomputed, transformer), *asked.args, **asked.kwargs)["results"]
         both.append([logits for logits, _ in results if logits is not None])
     return [Answer(*each) for each in zip(*both, strict=True)]
 
 
-def _written(subject: Subject, asked: Asked) -> Answers | None:
-    """The oracle's words, where each of them leads by more than rounding could make up for."""
-    model = {name: value for name, value in asked.kwargs.items() if name not in ("start", "end", "length")}
+def _written(impl: Impl, asked: Asked) -> Answers | None:
+    """The oracle's tokens, where each of them leads by more than rounding could make up for."""
+    model = {name: value for name, value in asked.kwargs.items() if name not in ("bos", "eos", "length")}
     words = oracle("generation", *asked.args, **asked.kwargs)
-    source, *source_real = asked.args
-    target = np.concatenate([np.full((len(words), 1), asked.kwargs["start"]), words[:, :-1]], axis=1)
-    logits, allowed, _ = _allowed(subject, "transformer", (source, target, *source_real), model)
+    source, *source_mask = asked.args
+    target = np.concatenate([np.full((len(words), 1), asked.kwargs["bos"]), words[:, :-1]], axis=1)
+    logits, allowed, _ = _allowed(impl, "transformer", (source, target, *source_mask), model)
     first, second = np.sort(logits, axis=-1)[..., -1], np.sort(logits, axis=-1)[..., -2]
     clear = first - second > 2 * allowed.max(axis=-1)
     return [Answer(words, *[np.zeros(words.shape)] * 2)] if clear.all() else None
 
 
-def fault(subject: Subject, calls: Sequence[Asked]) -> str | None:
+def fault(impl: Impl, calls: Sequence[Asked]) -> str | None:
     """The kind of fault that the last of these calls shows, or None; see `seen`."""
-    found = seen(subject, calls)
+    found = seen(impl, calls)
     return None if found is None else found.kind
 
 
-def seen(subject: Subject, calls: Sequence[Asked], *, anew: bool = True) -> Fault | None:
+def seen(impl: Impl, calls: Sequence[Asked], *, anew: bool = True) -> Fault | None:
     """The fault that the last of these calls shows, or None; the others come before it.
 
     The implementation begins `anew` where it can (`close`), so that only these calls can have led to what is seen.
     """
     *before, last = calls
     try:
-        expected = answers(subject, last, again=False)
+        expected = answers(impl, last, again=False)
     except (ValueError, TypeError, IndexError, KeyError, AttributeError):
         return None  # not a question that can be asked
     if anew:
-        getattr(subject.adapter, "close", lambda: None)()
+        getattr(impl.adapter, "close", lambda: None)()
     try:
         for call in before:
-            subject.reading(call.layout).call(call.step, *call.args, **call.kwargs)
-        got = subject.reading(last.layout).call(last.step, *last.args, **last.kwargs)
-    except (CandidateError, CandidateCrash, CandidateTimeout) as error:
+            impl.reading(call.layout).call(call.step, *call.args, **call.kwargs)
+        got = impl.reading(last.layout).call(last.step, *last.args, **last.kwargs)
+    except (ImplementationError, ImplementationCrash, ImplementationTimeout) as error:
         return Fault(f"{type(error).__name__} {str(error).split(' raised ')[-1].split(':')[0]}", str(error), error)
     except UnsatisfiedAssumption:  # it does not take these arguments
         return None
@@ -216,7 +216,7 @@ def seen(subject: Subject, calls: Sequence[Asked], *, anew: bool = True) -> Faul
         return None
     found = [logits for logits, _ in got["results"] if logits is not None] if last.step == "kv_cache" else [got]
     if not all(answer.settles(each) for each, answer in zip(found, expected, strict=True)):
-        expected = answers(subject, last) or []
+        expected = answers(impl, last) or []
     wrong = [shown for each, answer in zip(found, expected, strict=True) if (shown := _difference(answer, each)) is not None]
     return next((shown for shown in wrong if shown.kind != WRONG), wrong[0] if wrong else None)
 
@@ -247,7 +247,7 @@ def _difference(answer: Answer, got: np.ndarray) -> Fault | None:
 
 def innocent(asked: Asked, dtype: str) -> bool:
     """Whether the fast implementation does not show a fault by this call: what condemns it too condemns nobody."""
-    fast = Subject(built_in("optimized"), dtype)
+    fast = Impl(built_in("optimized"), dtype)
     return not fast.offers(asked.step) or fault(fast, [asked]) is None
 
 
@@ -255,7 +255,7 @@ def innocent(asked: Asked, dtype: str) -> bool:
 
 
 def smallest(
-    subject: Subject, claim: str, prop: str, calls: Sequence[Asked], *, seconds: float = SECONDS, name: str = ""
+    impl: Impl, claim: str, prop: str, calls: Sequence[Asked], *, seconds: float = SECONDS, name: str = ""
 ) -> Counterexample | None:
     """The smallest counterexample found in what a broken example asked; None where no answer alone is out of bounds.
 
@@ -264,45 +264,45 @@ def smallest(
     both.
     """
     for strictly in (False, True):
-        shown = _made_small(subject, calls, strictly=strictly, until=time.monotonic() + seconds / (1 + strictly))
-        fault = None if shown is None else seen(subject, shown)
-        if shown is not None and fault is not None and innocent(shown[-1], subject.dtype):
-            return _told(subject, claim, prop, shown, fault, name)
+        shown = _made_small(impl, calls, strictly=strictly, until=time.monotonic() + seconds / (1 + strictly))
+        fault = None if shown is None else seen(impl, shown)
+        if shown is not None and fault is not None and innocent(shown[-1], impl.dtype):
+            return _told(impl, claim, prop, shown, fault, name)
     return None
 
 
-def _made_small(subject: Subject, calls: Sequence[Asked], *, strictly: bool, until: float) -> tuple[Asked, ...] | None:
-    shown = _showing(subject, calls, until) if strictly else alone(subject, calls)
+def _made_small(impl: Impl, calls: Sequence[Asked], *, strictly: bool, until: float) -> tuple[Asked, ...] | None:
+    shown = _showing(impl, calls, until) if strictly else alone(impl, calls)
     if shown is None:
         return None
     *before, last = shown
-    found = seen(subject, shown, anew=strictly)
+    found = seen(impl, shown, anew=strictly)
 
     def shows(smaller: Asked) -> bool:
-        same = found is not None and (other := seen(subject, [*before, smaller], anew=strictly)) and other.kind == found.kind
-        return bool(same) and (not strictly or innocent(smaller, subject.dtype))
+        same = found is not None and (other := seen(impl, [*before, smaller], anew=strictly)) and other.kind == found.kind
+        return bool(same) and (not strictly or innocent(smaller, impl.dtype))
 
     return (*before, minimised(last, shows, seconds=until - time.monotonic()))
 
 
-def _told(subject: Subject, claim: str, prop: str, shown: tuple[Asked, ...], fault: Fault, name: str) -> Counterexample:
-    expected = [answers(subject, call) for call in shown]
+def _told(impl: Impl, claim: str, prop: str, shown: tuple[Asked, ...], fault: Fault, name: str) -> Counterexample:
+    expected = [answers(impl, call) for call in shown]
     given = tuple(
-        Asked(call.step, *as_they_want_it(call.step, call.args, call.kwargs, subject.conventions), call.layout) for call in shown
+        Asked(call.step, *as_they_want_it(call.step, call.args, call.kwargs, impl.conventions), call.layout) for call in shown
     )
-    found = [_as_they_say_it(subject, call, each) if each else [] for call, each in zip(shown, expected, strict=True)]
+    found = [_as_they_say_it(impl, call, each) if each else [] for call, each in zip(shown, expected, strict=True)]
     if fault.kind == SURELY:
         found = [[answer._replace(allowed=answer.sure) for answer in each] for each in found]
-    about = (claim, prop, subject.name, subject.dtype, subject.adapter.arrays)
+    about = (claim, prop, impl.name, impl.dtype, impl.adapter.arrays)
     return Counterexample(*about, shown, given, tuple(found), fault, name)
 
 
-def alone(subject: Subject, calls: Sequence[Asked]) -> tuple[Asked] | None:
+def alone(impl: Impl, calls: Sequence[Asked]) -> tuple[Asked] | None:
     """The last call that shows a fault by itself, the implementation being asked as it is by now."""
-    return next(((call,) for call in reversed(calls) if seen(subject, [call], anew=False) is not None), None)
+    return next(((call,) for call in reversed(calls) if seen(impl, [call], anew=False) is not None), None)
 
 
-def _showing(subject: Subject, calls: Sequence[Asked], until: float) -> tuple[Asked, ...] | None:
+def _showing(impl: Impl, calls: Sequence[Asked], until: float) -> tuple[Asked, ...] | None:
     """One call that shows the fault alone, or the fewest last ones that show it together; None where there is none by `until`.
 
     What was kept from a call of an earlier example is shown by one on arrays that held zeros when they were asked about before, or
@@ -314,23 +314,23 @@ def _showing(subject: Subject, calls: Sequence[Asked], until: float) -> tuple[As
     for shown in chain(together, again):
         if time.monotonic() > until:
             return None
-        if fault(subject, shown) is not None:
+        if fault(impl, shown) is not None:
             return shown
     return None
 
 
-def _as_they_say_it(subject: Subject, call: Asked, expected: Answers) -> Answers:
+def _as_they_say_it(impl: Impl, call: Asked, expected: Answers) -> Answers:
     """Our answers in the implementation's conventions, as it would give them."""
-    conventions = subject.conventions
+    conventions = impl.conventions
     (exact, *bounds), *more = expected
     match call.step:
         case "mask" if conventions.mask_polarity == "hidden":
             exact = ~exact
         case "positional_encoding" if conventions.layout == "halves":
             exact, *bounds = (np.concatenate([each[:, ::2], each[:, 1::2]], axis=1) for each in (exact, *bounds))
-        case "softmax" if conventions.blind_softmax == "nan":
+        case "softmax" if conventions.fully_masked_softmax == "nan":
             exact = np.where((call.args[0] == -np.inf).all(axis=-1, keepdims=True), np.nan, exact)
-        case "attention" if conventions.blind_row == "nan" and len(call.args) > 3 and call.args[3] is not None:
-            may_look = np.broadcast_to(call.args[3], (*call.args[0].shape[:-1], call.args[1].shape[-2]))
-            exact = np.where(may_look.any(axis=-1, keepdims=True), exact, np.nan)
+        case "attention" if conventions.fully_masked_row == "nan" and len(call.args) > 3 and call.args[3] is not None:
+            attends = np.broadcast_to(call.args[3], (*call.args[0].shape[:-1], call.args[1].shape[-2]))
+            exact = np.where(attends.any(axis=-1, keepdims=True), exact, np.nan)
     return [Answer(exact, *bounds), *more]

@@ -41,7 +41,7 @@ AXES: dict[str, dict[int | str, str]] = {
 """The axes of a step's arguments that can be cut, one letter each, counted from the last; a dot is one that cannot."""
 
 NUMBERS: dict[str, tuple[int | str, ...]] = {"mask": (0, 1), "positional_encoding": (0, 1), "generation": ("length",)}
-"""The arguments of a step that are numbers of rows, columns or words by themselves."""
+"""The arguments of a step that are numbers of rows, columns or tokens by themselves."""
 
 LEAVABLE = ("b_Q", "b_K", "b_V", "b_O", "b_out", "final_norm", "encoder_norm", "decoder_norm", "b")
 """Parameters that a step does without."""
@@ -139,7 +139,7 @@ def corners(asked: Asked) -> Iterator[Asked]:
 
 
 def _with_shorter_programs(asked: Asked) -> Iterator[Asked]:
-    """With fewer operations on a cache, and fewer words and rows in them."""
+    """With fewer operations on a cache, and fewer tokens and rows in them."""
     if asked.step == "kv_cache":
         vocabularies = (len(asked.kwargs["parameters"][f"{side}_embedding"]) for side in ("source", "target"))
         source, *real = asked.args
@@ -175,7 +175,7 @@ def _with_fewer_layers(asked: Asked) -> Iterator[Asked]:
 
 
 def _cut(asked: Asked) -> Iterator[Asked]:
-    """With an axis cut to half, or by one: rows, keys, heads, features, sentences."""
+    """With an axis cut to half, or by one: rows, keys, heads, features, sequences."""
     for letter in _letters(asked):
         length = _length(asked, letter)
         for gone in _pieces(length):
@@ -189,14 +189,14 @@ def _letters(asked: Asked) -> list[str]:
 
 
 def _with_smaller_numbers(asked: Asked) -> Iterator[Asked]:
-    """With a number of rows, columns or words that is 1, or less by half, by a quarter, …, by one."""
+    """With a number of rows, columns or tokens that is 1, or less by half, by a quarter, …, by one."""
     for path, number in _numbers(asked):
         halves = [number >> bits for bits in range(1, int(number).bit_length())]
         yield from (replaced(asked, path, number - less) for less in (number - 1, *halves) if less > 0)
 
 
 def _numbers(asked: Asked) -> list[tuple[tuple[str, int | str], int]]:
-    """The numbers of rows, columns or words among the arguments, each with the way to it."""
+    """The numbers of rows, columns or tokens among the arguments, each with the way to it."""
     places = NUMBERS.get(asked.step, ())
     found = [(("args", where), asked.args[where]) for where in places if isinstance(where, int) and where < len(asked.args)]
     return [*found, *((("kwargs", where), asked.kwargs[where]) for where in places if where in asked.kwargs)]

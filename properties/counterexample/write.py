@@ -1,4 +1,4 @@
-"""Counterexamples on disk: a script that stands alone, and its twin for programs.
+"""Counterexamples on disk: a script that stands alone, and its base for programs.
 
 counterexamples/<id>.py      exits with 1 on the fault and 0 once it is fixed; needs NumPy (or torch) and the implementation
 counterexamples/<id>.json    the same calls as data, numbers in hexadecimal
@@ -21,7 +21,7 @@ from properties.steps import STEPS
 
 
 def write(folder: Path, found: Counterexample, *, candidate: str | None = None, source: str | None = None) -> Path:
-    """Write the script and its twin in JSON. `candidate` is what the script runs on when nothing else is named.
+    """Write the script and its base in JSON. `candidate` is what the script runs on when nothing else is named.
 
     `source` is the text of an implementation that cannot be imported by a name (a re-created fault): it is put beside the script.
     """
@@ -47,7 +47,7 @@ def write(folder: Path, found: Counterexample, *, candidate: str | None = None, 
 
 
 def calls_of(path: Path) -> list[Asked]:
-    """The calls that a twin holds, in our own conventions."""
+    """The calls that a base holds, in our own conventions."""
     calls = from_data(json.loads(path.read_text(encoding="utf-8"))["calls"])
     return [Asked(call["step"], tuple(call["args"]), call["kwargs"], call["layout"]) for call in calls]
 

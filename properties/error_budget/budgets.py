@@ -1,10 +1,10 @@
-"""How far rounding may take an honest implementation: derived for every component of every result, never chosen.
+"""How far rounding may take a correct implementation: derived for every component of every result, never chosen.
 
-The oracle runs in float64 (exactly, for our purposes) and, on the rounding machine, sixteen times as the implementation's
-contract would have it round. How far those runs stray is the scale of each component; an error is judged in these deviations:
+The oracle runs in float64 (exactly, for our purposes) and, on the rounding simulator, sixteen times as the implementation's
+contract would have it round. How far those runs stray is the scale of each component; an error is judged in these σ:
 
     up to 6 passes; above, the case is judged again on 256 fresh trials, and 256 in which every rounding errs twice as much:
-    no further than these is honest, wherever they go beyond eight deviations (errors with heavy tails);
+    no further than these is correct, wherever they go beyond 8 σ (errors with heavy tails);
     then up to 8 is SUSPECT and above it FAIL. (Beyond 100 it is judged again only if 64 of each make it less than that.)
 
 On single steps there is a ceiling besides: an error above the proven bound (`rounding.worst_case`) fails whatever its score.
@@ -24,11 +24,11 @@ import numpy as np
 from properties.error_budget.scales import FAIL, Aggregate, aggregates, component_scale
 from properties.error_budget.simulate import BOUNDED, bound, simulate
 from properties.implementations.contract import Contract, envelope, in_force
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 from properties.steps import STEPS
 from reports.records import Verdict
 
-SUSPECT, HOPELESS = 6.0, 100.0  # deviations
+SUSPECT, ESCALATE_BELOW = 6.0, 100.0  # σ
 TRIALS, AGAIN, BRIEFLY = 16, 256, 64
 ROOM = 2**24  # components in the fresh trials of a contract: a large result is judged again on fewer, though never on fewer than 64
 COPIES = frozenset({"mask", "split_heads", "concat_heads"})  # steps that compute nothing: equal bit for bit
@@ -40,7 +40,7 @@ UNJUDGED = 100  # more than one component in so many unjudged, and a case proves
 class Score:
     """How far a result is from exact, measured by what rounding allows.
 
-    worst      the largest error, in deviations       kind   where it was seen: "component", "row, bias", "head, gain" …
+    worst      the largest error, in σ       kind   where it was seen: "component", "row, bias", "head, gain" …
     place      the index of that component or sum      share  of the budget used: above 1 the claim is broken
     """
 
@@ -69,20 +69,20 @@ class Score:
             return (
                 f"{where}: expected {self.expected}, got {self.got}, which rounding in {self.dtype} does not turn into one another"
             )
-        how = f"{self.worst:.3g} deviations" if self.kind != "bound" else "above the proven bound"
+        how = f"{self.worst:.3g} σ" if self.kind != "bound" else "above the proven bound"
         values = f"expected {self.expected!r}, got {self.got!r}"
         return f"{where}: {values}: {how}, {self.share:.3g} times what rounding in {self.dtype} allows"
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a step gives exactly, and the deviation of honest implementations from it, component by component."""
+    """What a step gives exactly, and the deviation of correct implementations from it, component by component."""
 
     step: str
     dtype: str
     exact: np.ndarray
     scale: np.ndarray
-    unjudged: np.ndarray  # True where a simulated honest run is not finite
+    unjudged: np.ndarray  # True where a simulated correct run is not finite
     categories: np.ndarray  # what the oracle gives where it is not finite itself; 0 elsewhere
     aggregates: Sequence[Aggregate] = field(repr=False)
     again: Callable[[int], "Budget"] = field(repr=False)  # from so many fresh trials, and as many doubled ones
@@ -107,11 +107,11 @@ class Budget:
         scores = self._worst(results, errors)
         if escalate:
             suspects = [i for i, score in enumerate(scores) if score.worst > SUSPECT]
-            briefly = self._again(BRIEFLY, results, [i for i in suspects if scores[i].worst > HOPELESS])
-            hopeful = [i for i in suspects if briefly.get(i, scores[i]).worst <= HOPELESS]
+            briefly = self._again(BRIEFLY, results, [i for i in suspects if scores[i].worst > ESCALATE_BELOW])
+            hopeful = [i for i in suspects if briefly.get(i, scores[i]).worst <= ESCALATE_BELOW]
             again = self._again(AGAIN, results, hopeful)
             scores = [again.get(i, score) for i, score in enumerate(scores)]
-        for i, score in enumerate(scores):  # two deviations are within any bound: the last rounding alone gives it u·|y|
+        for i, score in enumerate(scores):  # 2 σ are within any bound: the last rounding alone gives it u·|y|
             if score.worst > 2 and score.share <= 1:
                 scores[i] = self._under_the_ceiling(results[i], errors[i], score)
         for i, place in self._category_mismatches(results):
@@ -172,7 +172,7 @@ def budget(
     probes: Mapping[str, np.ndarray] | None = None,
     **kwargs: Any,
 ) -> Budget:
-    """How far an honest implementation may be from `step` of these arguments (float64, representable in the dtype).
+    """How far a correct implementation may be from `step` of these arguments (float64, representable in the dtype).
 
     `contract` says how it computes; several mean the larger scale of each; None is what an implementation in `dtype` is held to
     that declares nothing. `probes` are results of named faults: sums of errors along each of them are judged too.
@@ -219,7 +219,7 @@ def derived(
     ceiling: Callable[[], np.ndarray] | None = None,
     doubled: Sequence[np.ndarray] = (),
 ) -> Budget:
-    """The budget of a matrix from the errors of honest trials under each contract, (trials, *shape); `again` gives one of more.
+    """The budget of a matrix from the errors of correct trials under each contract, (trials, *shape); `again` gives one of more.
 
     `doubled` are the errors of trials in which every rounding errs twice as much.
     """
@@ -237,12 +237,12 @@ def derived(
     return Budget(step, contracts[0].dtype, exact, scale, unjudged, categories, sums, again, ceiling)
 
 
-def sum_bound(terms: int, who: Subject | str, scale: float) -> float:
+def sum_bound(terms: int, who: Impl | str, scale: float) -> float:
     """How far a sum of `terms` numbers may be off whose sizes add up to `scale`, in any order: (γₙ + 2u)·scale.
 
-    γₙ = n·u/(1 − n·u) for the n = terms + 4 operations (four around the sum) in what `who`, a subject or the name of a dtype,
-    accumulates in; each term, and the result, may have been stored in the dtype (u each). A contract may allow more: operands
-    that are cut, parts that are stored, and a term that is flushed to 0, as weight (of a number up to `scale`) or as it is.
+    γₙ = n·u/(1 − n·u) for the n = terms + 4 operations (four around the sum) in what `who`, an implementation or
+    the name of a dtype, accumulates in; each term, and the result, may have been stored in the dtype (u each). A contract may allow
+    more: operands that are cut, parts that are stored, and a term that is flushed to 0, as weight (of a number up to `scale`) or as it is.
     """
     contracts = envelope(who) if isinstance(who, str) else in_force(who)
     return max(_sum_bound(terms, contract, float(scale)) for contract in contracts)

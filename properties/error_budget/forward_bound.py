@@ -1,6 +1,6 @@
-"""The worst case: a bound of the error, carried along with every number and proven for every honest order of doing things.
+"""The worst case: a bound of the error, carried along with every number and proven for every correct order of doing things.
 
-Behind each exact number stands how far an honest one can be from it: the errors of the operands go through the operation
+Behind each exact number stands how far a correct one can be from it: the errors of the operands go through the operation
 exactly as they can at worst, and each rounding adds u times the number. A sum of n terms adds γₙ = n·u/(1 − n·u) times the sum
 of their sizes (Higham 2002, section 3.1), with four operations a term: an online softmax rescales what it has summed so far.
 """
@@ -81,7 +81,7 @@ class WorstCase:
             case "tanh" | "sin" | "cos":
                 error = errors[0] + kappa
             case _:
-                raise TypeError(f"the rounding machine does not know how {name} rounds")
+                raise TypeError(f"the rounding simulator does not know how {name} rounds")
         return self._rounded(exact, error)
 
     def matmul(self, A: Shadowed, B: Shadowed, exact: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Trials: the oracle run many times at once, each time rounding as one honest machine might.
+"""Trials: the oracle run many times at once, each time rounding as one correct machine might.
 
 Every result x becomes RN(x·t)/t, with one t for each operation and trial: t = 1 half of the time (the true grid, so that effects
 of the lattice survive), else a power 2^−U(0,1) (another grid of the same fineness). Equal numbers err alike, as they do in
@@ -14,7 +14,7 @@ grid. The deviation is a function of the sum's exact value, so equal sums err al
 matrix product do not: those that fill a vector and those left over are added up by different code, and a LayerNorm of what should
 be a constant row then makes 1/√eps times as much of it.
 
-Doubled trials round in the same way and err twice as much each time: R(x) = x + 2·(RN(x·t)/t − x). What one honest run in
+Doubled trials round in the same way and err twice as much each time: R(x) = x + 2·(RN(x·t)/t − x). What one correct run in
 thousands meets (a LayerNorm of two features that are nearly equal, and come out the other way round) is frequent among them. So is
 what only one in many thousands does: to store equal columns of a matrix product as neighbours, for the middle of two numbers lies
 between them. In a quarter of the doubled trials each number of a product moves by up to a half of its last place by itself, and
@@ -104,7 +104,7 @@ class Trials:
                     grid == 1.0, 0.0, self._deviating(exact, np.sqrt(operands[0].products) * np.abs(values[1]))
                 )
         else:
-            raise TypeError(f"the rounding machine does not know how {ufunc.__name__} rounds")
+            raise TypeError(f"the rounding simulator does not know how {ufunc.__name__} rounds")
         return self._rounded(result, self._grid(exact.ndim))
 
     def matmul(self, A: Shadowed, B: Shadowed, exact: np.ndarray) -> np.ndarray:

@@ -1,12 +1,12 @@
-"""From the errors of trials to scales: how large an honest error is, in each component and in sums of many.
+"""From the errors of trials to scales: how large a correct error is, in each component and in sums of many.
 
 A single component sees a fault that is large somewhere; a sum over a row, a column, a head or the whole sees one that is spread
 thin. The sums are the bias (of errors) and the gain (of errors along the result itself), and probes: errors along what a named
 fault would do.
 
 A standard deviation says nothing of a tail. Errors that go through a LayerNorm of nearly equal numbers have heavy ones: one
-honest run in thousands errs by more than eight deviations, and by hundreds where a difference changes its sign. So where trials
-are there in which every rounding errs twice as much, and the worst of them is beyond eight deviations, an honest error may be a
+correct run in thousands errs by more than 8 σ, and by hundreds where a difference changes its sign. So where trials
+are there in which every rounding errs twice as much, and the worst of them is beyond 8 σ, a correct error may be a
 quarter more than that. Where errors grow in proportion, as nearly everywhere, it is not, and changes nothing.
 """
 
@@ -19,8 +19,8 @@ import numpy as np
 from properties.error_budget.monte_carlo import SPREAD
 from properties.implementations.contract import Contract
 
-FAIL = 8.0  # deviations above which no implementation is honest
-FURTHER = 1.25  # times the worst of doubled trials, an honest error may be where these fail
+FAIL = 8.0  # σ above which no implementation is correct
+FURTHER = 1.25  # times the worst of doubled trials, a correct error may be where these fail
 PRIOR = 4  # trials that the pooled variance of a row and a column counts for
 SHARE_OF_OWN = 0.8  # less than √(16/(16 + PRIOR)): how much of a deviation is at least the component's own
 LATTICE = 0.25  # a sum's variance is at least this share of what the last rounding alone gives its terms
@@ -28,7 +28,7 @@ LATTICE = 0.25  # a sum's variance is at least this share of what the last round
 
 @dataclass(frozen=True)
 class Aggregate:
-    """One kind of sum: Σ weight · error / scale over `axes`, which honestly deviates by `deviation`."""
+    """One kind of sum: Σ weight · error / scale over `axes`, which by rounding alone deviates by `deviation`."""
 
     kind: str
     axes: tuple[int, ...]  # counted from the last, −1
@@ -36,7 +36,7 @@ class Aggregate:
     deviation: np.ndarray  # 0 where there is nothing to sum
 
     def score(self, z: np.ndarray) -> np.ndarray:
-        """The sums of the errors z (each in units of its component's scale), of one result or of many, in their deviations."""
+        """The sums of the errors z (each in units of its component's scale), of one result or of many, in their σ."""
         sums = np.abs((z * self.weight).sum(axis=self.axes, keepdims=True))
         return np.divide(sums, self.deviation, out=np.zeros_like(sums), where=self.deviation > 0)
 

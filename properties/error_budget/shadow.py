@@ -1,4 +1,4 @@
-"""The array that the oracle is handed: an exact float64 matrix, with a shadow that says how far honest ones stray from it.
+"""The array that the oracle is handed: an exact float64 matrix, with a shadow that says how far correct ones stray from it.
 
 To the oracle (and to its shape annotations) it is an ordinary matrix holding exact numbers. Behind every element stand one or
 several others, the *shadow*, an array with one more axis in front; what they mean is the machine's affair: trials of a rounding
@@ -53,7 +53,7 @@ class Machine(Protocol):
 class Shadowed(np.ndarray):
     """A float64 (or bool) matrix with a shadow.
 
-    Of where it comes from it remembers what an honest implementation may postpone or rearrange: the two operands of a difference
+    Of where it comes from it remembers what a correct implementation may postpone or rearrange: the two operands of a difference
     (x − m, so that (x − m)/s may be x/s − m/s), how many products were summed into it (a bias may be the first of them), and
     whether it comes out of a matrix product and was not stored since (equal numbers of it need not be stored as equal ones).
     """
@@ -134,7 +134,7 @@ class Shadowed(np.ndarray):
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if method != "__call__" or kwargs:
-            raise TypeError(f"the rounding machine does not know how {ufunc.__name__}.{method} rounds")
+            raise TypeError(f"the rounding simulator does not know how {ufunc.__name__}.{method} rounds")
         exact = np.asarray(ufunc(*(x.exact if isinstance(x, Shadowed) else x for x in inputs)))
         if exact.dtype == object:  # a Python function, made a ufunc by frompyfunc
             exact = exact.astype(np.float64)
@@ -150,7 +150,7 @@ class Shadowed(np.ndarray):
 
     def __array_function__(self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any) -> Any:
         if function not in FUNCTIONS:
-            raise TypeError(f"the rounding machine does not know what {function.__name__} does to a shadow")
+            raise TypeError(f"the rounding simulator does not know what {function.__name__} does to a shadow")
         return FUNCTIONS[function](self, *args, **kwargs)
 
 
@@ -220,7 +220,7 @@ class Storing(Trace):
 
 
 def shadowed(value: Any, machine: Machine) -> Any:
-    """Nested arguments of a step with every float64 array exact and in the dtype already; masks and word ids stay as they are."""
+    """Nested arguments of a step with every float64 array exact and in the dtype already; masks and token ids stay as they are."""
     if isinstance(value, dict):
         return {key: shadowed(item, machine) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""One step of the oracle on the rounding machine, from plain arrays to plain arrays."""
+"""One step of the oracle on the rounding simulator, from plain arrays to plain arrays."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -62,7 +62,7 @@ def errors_of(result: Shadowed, machine: Trials) -> list[np.ndarray]:
 
 
 def bound(step: str, args: tuple[Any, ...], kwargs: dict[str, Any], contracts: Sequence[Contract]) -> np.ndarray:
-    """No honest implementation of one of these contracts errs by more, in any component."""
+    """No correct implementation of one of these contracts errs by more, in any component."""
     bounds = [run_on(WorstCase(contract), step, args, kwargs).shadow[0] for contract in contracts]
     return np.maximum.reduce(bounds) * (2.0 if contracts[0].dtype == "float64" else 1.0)  # the oracle may err as much itself
 

@@ -1,9 +1,9 @@
-"""How often localisation names the right step: single-step faults planted in one of six layers, and honest models of twelve.
+"""How often localisation names the right step: single-step faults planted in one of six layers, and correct models of twelve.
 
     python -m properties.evaluation.localization [--seeds N]
 
 Each fault is planted in a `torch.nn.Transformer` of 6 + 6 layers, at one place of one layer; what must be named is the first
-matrix heard after that place. An honest model must come out as "no step over budget".
+matrix heard after that place. A correct model must come out as "no step over budget".
 """
 
 import argparse
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from properties.implementations.weights import as_float64, from_torch, mapped
-from properties.localize.hooks import listen, torch_names
+from properties.localize.hooks import record_intermediates, torch_names
 from properties.localize.localize import Case, Finding, localize
 from properties.run.parallel import in_parallel
 from properties.run.subprocesses import guarded
@@ -64,7 +64,7 @@ def _one_head(layer: Any) -> None:
 
 
 def _unmasked(layer: Any) -> None:
-    """The masked attention sees one word too many."""
+    """The masked attention sees one token too many."""
     attend = layer.self_attn.forward
 
     def forward(*args: Any, attn_mask: Tensor, **kwargs: Any) -> Any:
@@ -75,7 +75,7 @@ def _unmasked(layer: Any) -> None:
 
 
 def _lost_key(layer: Any) -> None:
-    """Cross-attention overlooks the last word of the source."""
+    """Cross-attention overlooks the last token of the source."""
     attend = layer.multihead_attn.forward
     layer.multihead_attn.forward = lambda X, K, V, **kwargs: attend(X, K[:, :-1], V[:, :-1], **kwargs)
 
@@ -123,12 +123,12 @@ def model(seed: int, dtype: torch.dtype, layers: int = LAYERS) -> nn.Transformer
 
 
 def found(made: nn.Transformer, parameters: dict[str, Any], seed: int, dtype: torch.dtype) -> Finding:
-    """What localisation says of this model, one sentence of random features through it."""
+    """What localisation says of this model, one sequence of random features through it."""
     generator = torch.Generator().manual_seed(seed)
     source, target = (torch.randn(1, words, D_MODEL, generator=generator).to(dtype) for words in (M, N))
     ahead = torch.triu(torch.ones(N, N, dtype=torch.bool), diagonal=1)
-    taps = listen(made, lambda: made(source, target, tgt_mask=ahead), torch_names(made))
-    return localize(Case(parameters, Architecture(h=H)), taps, dtype=str(dtype).removeprefix("torch."))
+    intermediates = record_intermediates(made, lambda: made(source, target, tgt_mask=ahead), torch_names(made))
+    return localize(Case(parameters, Architecture(h=H)), intermediates, dtype=str(dtype).removeprefix("torch."))
 
 
 def weights(made: nn.Transformer) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def weights(made: nn.Transformer) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Trial:
-    """One model, and what was to be named in it; "" for an honest one."""
+    """One model, and what was to be named in it; "" for a correct one."""
 
     fault: str
     dtype: str
@@ -152,7 +152,7 @@ class Trial:
 
 
 def trials(seeds: int) -> Iterator[Callable[[], Trial]]:
-    """Every fault at a layer that differs from seed to seed, and as many honest models, at each dtype."""
+    """Every fault at a layer that differs from seed to seed, and as many correct models, at each dtype."""
     for seed, dtype in product(range(seeds), DTYPES):
         yield lambda seed=seed, dtype=dtype: _honest(seed, dtype)
         for k, fault in enumerate(FAULTS):
@@ -184,7 +184,7 @@ def _alone(trial: Callable[[], Trial]) -> Trial:
 
 
 def main() -> None:
-    """Print, per dtype, how many faults were named rightly and how many honest models were left alone."""
+    """Print, per dtype, how many faults were named rightly and how many correct models were left alone."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--jobs", type=int, default=-1, help="processes; -1 is one for each core")
@@ -196,10 +196,10 @@ def main() -> None:
     made: list[Trial] = list(track(work, "localising", total=len(wanted)))
     for dtype in sorted({trial.dtype for trial in made}):
         own = [trial for trial in made if trial.dtype == dtype]
-        planted, honest = [t for t in own if t.expected], [t for t in own if not t.expected]
-        right, left = sum(t.is_right for t in planted), sum(t.is_right for t in honest)
+        planted, correct = [t for t in own if t.expected], [t for t in own if not t.expected]
+        right, left = sum(t.is_right for t in planted), sum(t.is_right for t in correct)
         share = f"{right} of {len(planted)} faults ({right / len(planted):.1%})"
-        print(f"{dtype}: right step named for {share}; no step for {left} of {len(honest)} honest models")
+        print(f"{dtype}: right step named for {share}; no step for {left} of {len(correct)} correct models")
         for trial in own:
             if not trial.is_right:
                 print(f"  {trial.fault}: expected {trial.expected or 'no step'}, named {trial.named or 'none'}")

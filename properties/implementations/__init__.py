@@ -1,1 +1,1 @@
-"""One file per implementation, all behind one face (`subject.Adapter`); `registry` knows them by name."""
+"""One file per implementation, all behind one face (`impl.Adapter`); `registry` knows them by name."""

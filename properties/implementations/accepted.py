@@ -1,9 +1,9 @@
-"""What of an answer is accepted: arrays of the promised kind and dtype; of anything else, one sentence that says what came."""
+"""What of an answer is accepted: arrays of the promised kind and dtype; of anything else, one sequence that says what came."""
 
 from typing import Any
 
 from properties.steps import STEPS
-from properties.verdicts import CandidateError
+from properties.verdicts import ImplementationError
 
 KINDS = {"torch": ("tensor", "torch.Tensor"), "numpy": ("array", "numpy.ndarray")}
 
@@ -14,7 +14,7 @@ def promised(step: str, dtype: str) -> str:
 
 
 def accepted(answer: dict[str, Any], step: str, arrays: str, dtype: str, label: str) -> Any:
-    """The values of an answer as `returned.described` gives it, checked but for their shape. Raises CandidateError."""
+    """The values of an answer as `returned.described` gives it, checked but for their shape. Raises ImplementationError."""
     if step in STEPS and STEPS[step].kind == "nested":
         match answer["kind"]:
             case "none":
@@ -27,7 +27,7 @@ def accepted(answer: dict[str, Any], step: str, arrays: str, dtype: str, label: 
     kind, type_name = KINDS[arrays]
     expected = promised(step, dtype)
     if answer["kind"] != kind:
-        raise CandidateError(f"{label}: expected a {type_name} of dtype {expected}, got {answer['type']}")
+        raise ImplementationError(f"{label}: expected a {type_name} of dtype {expected}, got {answer['type']}")
     if answer["dtype"] != expected or answer["values"] is None:
-        raise CandidateError(f"{label}: expected a result of dtype {expected}, got {answer['dtype']}")
+        raise ImplementationError(f"{label}: expected a result of dtype {expected}, got {answer['dtype']}")
     return answer["values"]

@@ -1,16 +1,16 @@
 """The K/V cache of an implementation: what it must answer, and how a program of operations is played on it.
 
-An implementation that writes word by word offers the step `kv_cache`: a method that takes a source and a model and gives a
+An implementation that writes token by token offers the step `kv_cache`: a method that takes a source and a model and gives a
 `Cache`. Nobody compares what a cache holds; what counts is the logits it answers, which must be those of the same
-implementation's whole model, recomputed from the words of each row so far.
+implementation's whole model, recomputed from the tokens of each row so far.
 
-A program is plain data, so that it crosses into a candidate's process as one call, and prints as it is:
+A program is plain data, so that it crosses into an implementation's process as one call, and prints as it is:
 
-    [[0, "prefill", words], [0, "copy"], [1, "step", words], [0, "rollback", 2], …]
+    [[0, "prefill", tokens], [0, "copy"], [1, "step", tokens], [0, "rollback", 2], …]
 
 The first entry names the branch: 0 is the cache that was started, each `copy` and each `request` adds one. A `request` is a
 second cache of the same model, for a source of its own, while the first is still in use. This file stands alone (standard library
-only): a candidate's process, which imports none of our rooms, loads it by its path.
+only): an implementation's process, which imports none of our packages, loads it by its path.
 """
 
 from collections.abc import Callable
@@ -21,25 +21,25 @@ OPTIONAL = ("rollback", "reorder", "leave", "join", "reset", "copy")
 
 
 class Cache(Protocol):
-    """What `kv_cache(source (b, m), source_real (b, m) or None, *, parameters, h, norm, activation, eps, scale_embedding)` gives.
+    """What `kv_cache(source (b, m), source_mask (b, m) or None, *, parameters, h, norm, activation, eps, scale_embedding)` gives.
 
-    Arrays are of the implementation's own kind: word ids and rows int64, logits of the dtype of its parameters. All rows of a
-    cache have read the same number of words. Only `prefill` and `step` are required.
+    Arrays are of the implementation's own kind: token ids and rows int64, logits of the dtype of its parameters. All rows of a
+    cache have read the same number of tokens. Only `prefill` and `step` are required.
     """
 
     length: int
-    """How many words each row has read: 0 at first. Optional."""
+    """How many tokens each row has read: 0 at first. Optional."""
 
     def prefill(self, words: Any) -> Any:
-        """Read k ≥ 1 more words in every row, (b, k); return the logits after each of them, (b, k, vocab)."""
+        """Read k ≥ 1 more tokens in every row, (b, k); return the logits after each of them, (b, k, vocab)."""
         ...
 
     def step(self, words: Any) -> Any:
-        """Read one more word in every row, (b,); return the logits after it, (b, vocab)."""
+        """Read one more token in every row, (b,); return the logits after it, (b, vocab)."""
         ...
 
     def rollback(self, length: int) -> None:
-        """Forget all words but the first `length` of every row, 0 ≤ length ≤ self.length."""
+        """Forget all tokens but the first `length` of every row, 0 ≤ length ≤ self.length."""
         ...
 
     def reorder(self, rows: Any) -> None:
@@ -51,10 +51,10 @@ class Cache(Protocol):
         ...
 
     def join(self, other: "Cache") -> None:
-        """Take over the rows of `other`, behind one's own: a cache of this model, as many words long, its source as wide."""
+        """Take over the rows of `other`, behind one's own: a cache of this model, as many tokens long, its source as wide."""
         ...
 
-    def reset(self, source: Any, source_real: Any = None) -> None:
+    def reset(self, source: Any, source_mask: Any = None) -> None:
         """Start anew with other sources, of any number and width, as a new cache of the same model would."""
         ...
 
@@ -64,17 +64,17 @@ class Cache(Protocol):
 
 
 def play(
-    kv_cache: Callable[..., Any], source: Any, source_real: Any = None, *, program: list[list[Any]], **model: Any
+    kv_cache: Callable[..., Any], source: Any, source_mask: Any = None, *, program: list[list[Any]], **model: Any
 ) -> dict[str, Any]:
     """Start a cache and play `program` on it.
 
     Returns `operations`, the optional ones the cache has, and `results`: for every operation its logits (None where it gives none)
     and the length of the branch afterwards (None where the cache does not tell).
 
-    The operands of `join` are the source, its real words and the words (b, k) that another cache has read when its rows are taken
-    over; its logits are what that other cache answered. Those of `request` are the source of the second cache and its real words.
+    The operands of `join` are the source, its real tokens and the tokens (b, k) that another cache has read when its rows are taken
+    over; its logits are what that other cache answered. Those of `request` are the source of the second cache and its real tokens.
     """
-    branches = [kv_cache(source, source_real, **model)]
+    branches = [kv_cache(source, source_mask, **model)]
     results = []
     for branch, operation, *operands in program:
         cache, logits = branches[branch], None

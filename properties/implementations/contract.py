@@ -1,4 +1,4 @@
-"""What an honest implementation promises about its arithmetic. It is declared, not guessed; the budget follows from it.
+"""What a correct implementation promises about its arithmetic. It is declared, not guessed; the budget follows from it.
 
 Every contract allows: any order of summation, x·(1/s) for x/s, x·c − m·c for (x − m)·c, and library functions good to a few
 units of the accumulation dtype. Another algorithm with another error (exp(x − (m + log Σ)), say) is not among them.
@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from properties.implementations.formats import FORMATS, Format
 
 if TYPE_CHECKING:
-    from properties.implementations.impl import Subject
+    from properties.implementations.impl import Impl
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 KAPPA: Mapping[str, float] = {"exp": 1.0, "tanh": 2.0, "erf": 8.0, "sin": 2.0, "cos": 2.0, "sqrt": 1.0, "table": 10.0}
 """How many units of the accumulation dtype a library function may be off. `table` are numbers a step makes out of nothing: the
-frequencies 10000^(−2i/d), whose logarithm reaches ln 10⁴ ≈ 9.2, so that an honest exponential of it errs by about ten units."""
+frequencies 10000^(−2i/d), whose logarithm reaches ln 10⁴ ≈ 9.2, so that a correct exponential of it errs by about ten units."""
 
 MATMUL = {"highest": None, "high": "tf32", "medium": "bfloat16"}
 MOST_PARTS = 64  # that a matrix product may be summed in
@@ -144,10 +144,10 @@ def declared(adapter: Any, dtype: str) -> tuple[Contract, ...]:
     return (contract,) if "mode" in declaration else _in_either_mode(contract)
 
 
-def in_force(subject: "Subject") -> tuple[Contract, ...]:
-    """What a subject is held to: what it declares, or the envelope; flushing subnormal numbers, where that is its convention."""
-    contracts = declared(subject.adapter, subject.dtype)
-    if subject.conventions.subnormals != "flushed":
+def in_force(impl: "Impl") -> tuple[Contract, ...]:
+    """What an implementation is held to: what it declares, or the envelope; flushing subnormals, where that is its convention."""
+    contracts = declared(impl.adapter, impl.dtype)
+    if impl.conventions.subnormals != "flushed":
         return contracts
     return tuple(replace(contract, flush_to_zero=True) for contract in contracts)
 

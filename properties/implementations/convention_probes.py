@@ -14,61 +14,61 @@ from hypothesis.errors import UnsatisfiedAssumption
 
 from properties.implementations.conventions import CHOICES, CONVENTIONS, OURS, Conventions
 from properties.implementations.formats import FORMATS
-from properties.verdicts import CandidateCrash, CandidateError, CandidateTimeout, ClaimBroken, record
+from properties.verdicts import ClaimBroken, ImplementationCrash, ImplementationError, ImplementationTimeout, record
 
 if TYPE_CHECKING:
-    from properties.implementations.impl import Subject
+    from properties.implementations.impl import Impl
 
 UNTAKEN = UnsatisfiedAssumption  # what is raised where it does not take the question
-NO_ANSWER = (CandidateError, CandidateCrash, CandidateTimeout, UNTAKEN)
+NO_ANSWER = (ImplementationError, ImplementationCrash, ImplementationTimeout, UNTAKEN)
 
 
 class Probe(NamedTuple):
     """Which steps show a convention, a question to one of them, and its answer under each of the CHOICES."""
 
     steps: tuple[str, ...]
-    ask: Callable[["Subject", str], float]
+    ask: Callable[["Impl", str], float]
     answers: tuple[float, ...]
 
 
 # Masks, softmax, norms ------------------------------------------------------------------------------------------------
 
 
-def _average(subject: "Subject", step: str, values: list[float], mask: list[bool]) -> float:
+def _average(impl: "Impl", step: str, values: list[float], mask: list[bool]) -> float:
     """The mean of those values that the mask lets a single query attend to: all scores are 0."""
     V, attend = np.array(values)[:, None], np.array([mask])
     nothing = np.zeros((1, 1))
     if step == "attention":
-        return float(subject.attention(nothing[None, None], np.zeros((1, 1, *V.shape)), V[None, None], attend).item())
+        return float(impl.attention(nothing[None, None], np.zeros((1, 1, *V.shape)), V[None, None], attend).item())
     weights = {"W_Q": nothing, "W_K": nothing, "W_V": np.eye(1), "W_O": np.eye(1)}
     biases = dict.fromkeys(("b_Q", "b_K", "b_V", "b_O"), np.zeros(1))
-    return float(subject.multi_head(nothing[None], V[None], attend, h=1, **weights, **biases).item())
+    return float(impl.multi_head(nothing[None], V[None], attend, h=1, **weights, **biases).item())
 
 
-def _polarity(subject: "Subject", step: str) -> float:
+def _polarity(impl: "Impl", step: str) -> float:
     """Which mask was read rightly: the declared one first, for some read several; a mask to be added last, for True is a number."""
-    declared = (subject.adapter.conventions or Conventions()).mask_polarity
+    declared = (impl.adapter.conventions or Conventions()).mask_polarity
     choices = CHOICES["mask_polarity"]
     for polarity in sorted(choices, key=lambda choice: choice != declared):
         try:
-            if _average(subject.under(Conventions(polarity)), step, [1.0, 2.0, 4.0], [True, False, False]) == 1:
+            if _average(impl.under(Conventions(polarity)), step, [1.0, 2.0, 4.0], [True, False, False]) == 1:
                 return float(choices.index(polarity))
-        except (CandidateError, UnsatisfiedAssumption):
+        except (ImplementationError, UnsatisfiedAssumption):
             continue
     return np.nan
 
 
-def _masked_key(subject: "Subject", _: str) -> float:
+def _masked_key(impl: "Impl", _: str) -> float:
     """What two queries get that attend to one value of 1 and not to the key beside it; NaN if NaN or ∞ in that key ever shows."""
     Q, V, row = np.ones((1, 1, 2, 1)), np.array([[[[1.0], [2.0]]]]), np.array([True, False])
     keys = (np.array([[[[0.0], [number]]]]) for number in (np.nan, np.inf, -np.inf))
     asked = [(K, mask) for K in keys for mask in (row[None], np.tile(row, (2, 1)), np.tile(row, (1, 1, 2, 1)))]
-    got = np.concatenate([subject.attention(Q, K, V, mask).ravel() for K, mask in asked])
+    got = np.concatenate([impl.attention(Q, K, V, mask).ravel() for K, mask in asked])
     return np.nan if np.isnan(got).any() else float(got[np.abs(got - 1).argmax()])
 
 
-def _outer_eps(subject: "Subject", step: str) -> float:
-    return float(subject.call(step, np.array([[[1.0, -1.0]]]), gain=np.ones(2), bias=np.zeros(2), eps=1.0)[0, 0, 0])
+def _outer_eps(impl: "Impl", step: str) -> float:
+    return float(impl.call(step, np.array([[[1.0, -1.0]]]), gain=np.ones(2), bias=np.zeros(2), eps=1.0)[0, 0, 0])
 
 
 # Subnormal numbers ----------------------------------------------------------------------------------------------------
@@ -80,15 +80,15 @@ DEEP = {"float64": 709.0, "float32": 88.0, "bfloat16": 88.0, "float16": 10.5}  #
 Question = tuple[tuple[Any, ...], dict[str, Any], np.ndarray]  # arguments, and what comes of them where it is not 0
 
 
-def _subnormal(subject: "Subject", step: str) -> float:
+def _subnormal(impl: "Impl", step: str) -> float:
     """What is left of numbers that are subnormal, in an argument, on the way or in the result: 1, or 0 where one is flushed.
 
     They are asked for in rows, of code for whole vectors and of code for what is left over. But for an exponential nothing is
     rounded: it is half the smallest normal number, times 1 or with 0 added.
     """
-    s, d = FORMATS[subject.dtype].smallest_normal / 2, WIDE
-    args, kwargs, exact = _question(step, np.full(d, s), DEEP[subject.dtype])
-    got = subject.call(step, *args, **kwargs)
+    s, d = FORMATS[impl.dtype].smallest_normal / 2, WIDE
+    args, kwargs, exact = _question(step, np.full(d, s), DEEP[impl.dtype])
+    got = impl.call(step, *args, **kwargs)
     return float((got[exact != 0] / exact[exact != 0]).min())
 
 
@@ -161,14 +161,14 @@ def _model(vocab: int) -> dict[str, Any]:
 REFUSED, WRAPS, COMPUTED = 0.0, 1.0, 2.0
 
 
-def _outside(subject: "Subject", step: str) -> float:
+def _outside(impl: "Impl", step: str) -> float:
     """What becomes of the tokens −1 and 3 of a vocabulary of 3."""
     table = np.array([[1.0], [2.0], [4.0]])
 
     def row(token: int) -> float | None:
         """What is answered, None where it is refused."""
         asked = (np.array([[token]]),), {"table": table, "scale": False}
-        return None if subject.refuses(step, *asked[0], **asked[1]) else float(subject.call(step, *asked[0], **asked[1]).item())
+        return None if impl.refuses(step, *asked[0], **asked[1]) else float(impl.call(step, *asked[0], **asked[1]).item())
 
     below, beyond = row(-1), row(3)
     if beyond is None and below in (None, 4.0):
@@ -176,8 +176,8 @@ def _outside(subject: "Subject", step: str) -> float:
     return COMPUTED
 
 
-def _odd(subject: "Subject", step: str) -> float:
-    return REFUSED if subject.refuses(step, 2, 3) else 1.0
+def _odd(impl: "Impl", step: str) -> float:
+    return REFUSED if impl.refuses(step, 2, 3) else 1.0
 
 
 # All of them ----------------------------------------------------------------------------------------------------------
@@ -186,18 +186,16 @@ LOOKS = ("attention", "multi_head")  # steps that take a mask and values that ca
 
 PROBES: dict[str, Probe] = {
     "mask_polarity": Probe(LOOKS, _polarity, (0.0, 1.0, 2.0, 3.0)),
-    "causal_alignment": Probe(("mask",), lambda subject, _: float(subject.mask(1, 2)[0, 1]), (0.0, 1.0)),
-    "blind_row": Probe(LOOKS, lambda subject, step: _average(subject, step, [1.0, 2.0, 6.0], [False] * 3), (0.0, np.nan, 3.0)),
-    "blind_softmax": Probe(
-        ("softmax",), lambda subject, _: float(subject.softmax(np.full((1, 2), -np.inf))[0, 0]), (0.0, np.nan, 0.5)
+    "causal_alignment": Probe(("mask",), lambda impl, _: float(impl.mask(1, 2)[0, 1]), (0.0, 1.0)),
+    "fully_masked_row": Probe(LOOKS, lambda impl, step: _average(impl, step, [1.0, 2.0, 6.0], [False] * 3), (0.0, np.nan, 3.0)),
+    "fully_masked_softmax": Probe(
+        ("softmax",), lambda impl, _: float(impl.softmax(np.full((1, 2), -np.inf))[0, 0]), (0.0, np.nan, 0.5)
     ),
     "eps": Probe(("layer_norm",), _outer_eps, (2**-0.5, 0.5)),
     "layout": Probe(
-        ("positional_encoding",), lambda subject, _: float(subject.positional_encoding(2, 4)[1, 1]), (np.cos(1), np.sin(0.01))
+        ("positional_encoding",), lambda impl, _: float(impl.positional_encoding(2, 4)[1, 1]), (np.cos(1), np.sin(0.01))
     ),
-    "non_finite_behind_mask": Probe(
-        LOOKS, lambda subject, step: _average(subject, step, [1.0, np.nan], [True, False]), (np.nan, 1.0)
-    ),
+    "non_finite_behind_mask": Probe(LOOKS, lambda impl, step: _average(impl, step, [1.0, np.nan], [True, False]), (np.nan, 1.0)),
     "subnormals": Probe(
         (
             "attention",
@@ -221,9 +219,9 @@ PROBES: dict[str, Probe] = {
 }
 
 
-def shown(subject: "Subject", name: str, step: str) -> tuple[str | None, float]:
+def shown(impl: "Impl", name: str, step: str) -> tuple[str | None, float]:
     """The choice that a step is seen to follow, and its answer to the probe; None for an answer that fits no choice."""
-    got = PROBES[name].ask(subject, step)
+    got = PROBES[name].ask(impl, step)
     return _choice(name, got), got
 
 
@@ -249,26 +247,26 @@ class Settled(NamedTuple):
     unsteady: tuple[Exception, ...] = ()  # answers to probes that did not come again, each as a property raises it
 
 
-def settle(subject: "Subject", declared: Conventions | None) -> Settled:
+def settle(impl: "Impl", declared: Conventions | None) -> Settled:
     """What is declared, and for what is left open what probes show; our own choice where they show nothing."""
     known = Conventions() if declared is None else declared
     shows: dict[str, str | None] = {}
     unsteady: list[Exception] = []
     for name in (name for name in CHOICES if getattr(known, name) is None):
-        shows[name] = found(subject.under(known), name, unsteady)
+        shows[name] = found(impl.under(known), name, unsteady)
         known = replace(known, **{name: shows[name] or getattr(OURS, name)})
     return Settled(known, frozenset(name for name, choice in shows.items() if choice), tuple(unsteady))
 
 
-def found(subject: "Subject", name: str, unsteady: list[Exception] | None = None) -> str | None:
+def found(impl: "Impl", name: str, unsteady: list[Exception] | None = None) -> str | None:
     """What the first step shows that shows anything, or a later one, if that is the choice that permits the others too.
 
     Every step is asked twice; where its second answer is another one, that counts, and `unsteady` is told.
     """
     seen, allows = [], CONVENTIONS[name].allows
     with record.apart():
-        for step in filter(subject.offers, PROBES[name].steps):
-            first, again = (_answer(subject, name, step) for _ in range(2))
+        for step in filter(impl.offers, PROBES[name].steps):
+            first, again = (_answer(impl, name, step) for _ in range(2))
             if unsteady is not None and not _same(first, again):
                 unsteady.append(_difference(CONVENTIONS[name].what, first, again))
             if isinstance(again.got, float):
@@ -288,11 +286,11 @@ class Answer(NamedTuple):
         return str(self.got) if not self.heard or isinstance(self.got, Exception) else ", ".join(map(str, self.heard))[:200]
 
 
-def _answer(subject: "Subject", name: str, step: str) -> Answer:
-    listening, heard = subject.under(subject.conventions), []
+def _answer(impl: "Impl", name: str, step: str) -> Answer:
+    listening, heard = impl.under(impl.conventions), []
 
     def attempt(*args: Any, **kwargs: Any) -> Any:
-        heard.append(subject.attempt(*args, **kwargs))
+        heard.append(impl.attempt(*args, **kwargs))
         return heard[-1]
 
     vars(listening)["attempt"] = attempt

@@ -27,7 +27,7 @@ CONVENTIONS: dict[str, Convention] = {
     "mask_polarity": Convention(
         "True, or a number, in a mask",
         {
-            "may_look": "True = attend",
+            "true_attends": "True = attend",
             "hidden": "True = masked",
             "integer": "1 = attend, 0 = masked",
             "additive": "added to scores",
@@ -37,8 +37,8 @@ CONVENTIONS: dict[str, Convention] = {
         "causal mask where n ≠ m",
         {"top_left": "both sequences begin with the same token", "bottom_right": "both sequences end with the same token"},
     ),
-    "blind_row": Convention("attention of a fully masked row", {"zeros": "zeros", "nan": "NaN", "mean": "the mean of V"}),
-    "blind_softmax": Convention("softmax of a row of −∞", {"zeros": "zeros", "nan": "NaN", "mean": "equal weights"}),
+    "fully_masked_row": Convention("attention of a fully masked row", {"zeros": "zeros", "nan": "NaN", "mean": "the mean of V"}),
+    "fully_masked_softmax": Convention("softmax of a row of −∞", {"zeros": "zeros", "nan": "NaN", "mean": "equal weights"}),
     "eps": Convention("eps of LayerNorm", {"inside": "√(variance + eps)", "outside": "√variance + eps"}),
     "layout": Convention(
         "columns of the positional encoding", {"interleaved": "sine and cosine in turn", "halves": "all sines, then all cosines"}
@@ -73,10 +73,10 @@ class Conventions:
     choice that is not one of `CHOICES`.
     """
 
-    mask_polarity: str | None = "may_look"
+    mask_polarity: str | None = "true_attends"
     causal_alignment: str | None = None
-    blind_row: str | None = None
-    blind_softmax: str | None = None
+    fully_masked_row: str | None = None
+    fully_masked_softmax: str | None = None
     eps: str | None = None
     layout: str | None = None
     non_finite_behind_mask: str | None = None
@@ -92,7 +92,7 @@ class Conventions:
 
 
 OURS = Conventions(
-    "may_look", "top_left", "zeros", "zeros", "inside", "interleaved", "leaks", "kept", "refused", "refused", "blocked"
+    "true_attends", "top_left", "zeros", "zeros", "inside", "interleaved", "leaks", "kept", "refused", "refused", "blocked"
 )
 """The oracle's."""
 
@@ -116,7 +116,7 @@ def asked(
     for name, steps in BURIED.items():
         if step in steps and getattr(conventions, name) not in (None, getattr(OURS, name)):
             raise NotOffered(f"{step} with {name} = {getattr(conventions, name)}: the oracle has no such {step}")
-    if step not in MASKED or conventions.mask_polarity == "may_look":
+    if step not in MASKED or conventions.mask_polarity == "true_attends":
         return args, kwargs
     first = MASKED[step]
     masks = tuple(_mask_as(conventions.mask_polarity, mask) for mask in args[first:])
@@ -139,7 +139,7 @@ def _mask_as(polarity: str | None, mask: np.ndarray | None) -> np.ndarray | None
 def answered(step: str, answer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], conventions: Conventions) -> Any:
     """An answer of an implementation of these conventions, as one of ours would have given it.
 
-    Where a blind row is NaN by declaration, NaN becomes 0 there, and anything else NaN.
+    Where a fully masked row is NaN by declaration, NaN becomes 0 there, and anything else NaN.
     """
     match step:
         case "mask" if conventions.mask_polarity == "hidden":
@@ -147,10 +147,10 @@ def answered(step: str, answer: Any, args: tuple[Any, ...], kwargs: dict[str, An
         case "positional_encoding" if conventions.layout == "halves" and answer.shape[1] % 2 == 0:
             sines, cosines = np.split(answer, 2, axis=1)
             return np.stack([sines, cosines], axis=-1).reshape(answer.shape)
-        case "softmax" if conventions.blind_softmax == "nan":
-            return np.where(_blind_scores(args[0]), np.where(np.isnan(answer), 0.0, np.nan), answer)
-        case "attention" if conventions.blind_row == "nan":
-            return np.where(_blind_queries(args), np.where(np.isnan(answer), 0.0, np.nan), answer)
+        case "softmax" if conventions.fully_masked_softmax == "nan":
+            return np.where(_fully_masked_scores(args[0]), np.where(np.isnan(answer), 0.0, np.nan), answer)
+        case "attention" if conventions.fully_masked_row == "nan":
+            return np.where(_fully_masked_queries(args), np.where(np.isnan(answer), 0.0, np.nan), answer)
         case "layer_norm" | "residual_norm" if conventions.eps == "outside":
             spread = np.std(sum(args), axis=-1, keepdims=True)
             eps, bias = kwargs.get("eps", 1e-5), kwargs["bias"]
@@ -162,27 +162,27 @@ def answered(step: str, answer: Any, args: tuple[Any, ...], kwargs: dict[str, An
 def posed(step: str, args: tuple[Any, ...], conventions: Conventions) -> tuple[Any, ...]:
     """The question to which the oracle's answer is what an implementation of these conventions should say to `args`.
 
-    To give the mean to a query that may look nowhere is to let it look everywhere, with no preference.
+    To give the mean to a fully masked query is to let it look everywhere, with no preference.
     """
-    if step == "softmax" and conventions.blind_softmax == "mean":
-        return (np.where(_blind_scores(args[0]), 0.0, args[0]),)
-    if step == "attention" and conventions.blind_row == "mean" and args[3:] and args[3] is not None:
+    if step == "softmax" and conventions.fully_masked_softmax == "mean":
+        return (np.where(_fully_masked_scores(args[0]), 0.0, args[0]),)
+    if step == "attention" and conventions.fully_masked_row == "mean" and args[3:] and args[3] is not None:
         Q, K, V, mask = args
-        return np.where(_blind_queries(args), 0.0, Q), K, V, mask | _blind_queries(args)
+        return np.where(_fully_masked_queries(args), 0.0, Q), K, V, mask | _fully_masked_queries(args)
     return args
 
 
 def causal(n: int, m: int, conventions: Conventions) -> np.ndarray:
-    """The causal mask, True = may look: with n ≠ m both sequences begin at the same word, or end at the same word."""
+    """The causal mask, True = attend: with n ≠ m both sequences begin at the same token, or end at the same token."""
     return np.tri(n, m, m - n if conventions.causal_alignment == "bottom_right" else 0, dtype=bool)
 
 
-def _blind_scores(scores: np.ndarray) -> np.ndarray:
+def _fully_masked_scores(scores: np.ndarray) -> np.ndarray:
     return (scores == -np.inf).all(axis=-1, keepdims=True)
 
 
-def _blind_queries(args: tuple[Any, ...]) -> np.ndarray:
-    """Which of the queries (b, h, n, 1) may look nowhere."""
+def _fully_masked_queries(args: tuple[Any, ...]) -> np.ndarray:
+    """Which of the queries (b, h, n, 1) is fully masked."""
     Q, K, _, *masks = args
-    may_look = True if not masks or masks[0] is None else masks[0]
-    return np.logical_not(np.broadcast_to(may_look, (*Q.shape[:-1], K.shape[-2])).any(axis=-1, keepdims=True))
+    attends = True if not masks or masks[0] is None else masks[0]
+    return np.logical_not(np.broadcast_to(attends, (*Q.shape[:-1], K.shape[-2])).any(axis=-1, keepdims=True))

@@ -71,7 +71,7 @@ def attention_to_hugging_face(heads: Nested) -> dict[str, torch.Tensor]:
 
 
 def word_ids(model: Any, seed: int, m: int = 11, n: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
-    """A source and a target of random words, none of them one of the special ones the model treats otherwise."""
+    """A source and a target of random tokens, none of them one of the special ones the model treats otherwise."""
     generator = torch.Generator().manual_seed(seed)
     special = [model.config.pad_token_id, model.config.eos_token_id, model.config.bos_token_id]
     words = torch.tensor([word for word in range(model.config.vocab_size) if word not in special])

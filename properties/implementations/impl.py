@@ -1,6 +1,6 @@
 """An implementation under test, seen from a property: float64 NumPy arrays in, float64 NumPy arrays out.
 
-The subject rounds nothing: it hands over numbers that are exactly representable in the dtype under test (it refuses others),
+The implementation rounds nothing: it hands over numbers that are exactly representable in the dtype under test (it refuses others),
 checks what comes back (type, shape, dtype) and what was left behind (inputs unchanged), and widens the result to float64.
 """
 
@@ -24,7 +24,7 @@ from properties.implementations.convention_probes import settle
 from properties.implementations.conventions import Conventions, answered, asked
 from properties.implementations.layouts import ASKED_BEFORE, REFILLED, Handed, first_for_others, first_with_zeros
 from properties.steps import STEPS, expected_shape, positional_names
-from properties.verdicts import CandidateCrash, CandidateError, NotOffered, record
+from properties.verdicts import ImplementationCrash, ImplementationError, NotOffered, record
 
 DTYPES: dict[str, torch.dtype] = {
     "float64": torch.float64,
@@ -46,7 +46,7 @@ class Adapter(Protocol):
     conventions: Any
 
 
-class Subject:
+class Impl:
     """One implementation at one dtype on one device; every step it offers is a method of this object."""
 
     layout: str | None = None  # of its inputs in memory, as `layouts.of` reads it; REFILLED, ASKED_BEFORE
@@ -64,13 +64,13 @@ class Subject:
             raise unsteady
         return settled.conventions
 
-    def under(self, conventions: Conventions) -> "Subject":
+    def under(self, conventions: Conventions) -> "Impl":
         """The same implementation, taken to follow these conventions."""
-        other = Subject(self.adapter, self.dtype, self.device)
+        other = Impl(self.adapter, self.dtype, self.device)
         other.conventions = conventions
         return other
 
-    def reading(self, layout: str | None) -> "Subject":
+    def reading(self, layout: str | None) -> "Impl":
         """The same implementation, given arrays that lie in memory in another way."""
         other = self.under(self.conventions)
         other.layout = layout
@@ -82,7 +82,7 @@ class Subject:
         return self.adapter.name
 
     def __repr__(self) -> str:
-        return f"Subject({self.name}, {self.dtype}, {self.device})"
+        return f"Impl({self.name}, {self.dtype}, {self.device})"
 
     def offers(self, *steps: str) -> bool:
         """Whether the implementation has all these steps."""
@@ -105,7 +105,7 @@ class Subject:
     def call(self, step: str, *args: Any, **kwargs: Any) -> Any:
         """Run `step` on these arguments.
 
-        Raises CandidateError for a wrong type, shape or dtype, a changed input or an exception of the implementation's; a
+        Raises ImplementationError for a wrong type, shape or dtype, a changed input or an exception of the implementation's; a
         ValueError of its own is such an exception too (`refuses` tells whether it refuses an argument). Its NotImplementedError
         says that it does not take these arguments: the example is not counted.
         """
@@ -133,7 +133,7 @@ class Subject:
             self.attempt(step, *args, **kwargs)
         except NotOffered:
             return True
-        except CandidateError as refusal:
+        except ImplementationError as refusal:
             return bool(getattr(refusal, "raised", False))
         return False
 
@@ -166,23 +166,23 @@ class Subject:
                 first_for_others(given_args, partial(function, **given_kwargs))
             answer = self._answer(step, partial(function, *given_args, **given_kwargs))
         if changed := [each.path for each in handed if each.changed()]:
-            raise CandidateError(f"{self.name}.{step} changed its input {', '.join(changed)} in place")
+            raise ImplementationError(f"{self.name}.{step} changed its input {', '.join(changed)} in place")
         return accepted(answer, step, self.adapter.arrays, self.dtype, f"{self.name}.{step}")
 
     def _answer(self, step: str, function: Callable[[], Any]) -> dict[str, Any]:
-        """What the implementation returned, described. Raises as a candidate in a process of its own makes `adapter.call` raise."""
+        """What the implementation returned, described. Raises what `adapter.call` raises for a process of its own."""
         label = f"{self.name}.{step}"
         try:
             return returned.described(function(), depth=returned.DEEPEST if STEPS[step].kind == "nested" else 0)
-        except (NotOffered, CandidateError, HypothesisException):
+        except (NotOffered, ImplementationError, HypothesisException):
             raise
         except NotImplementedError as refusal:
             failure: Exception = NotOffered(returned.exception(refusal)[1])
         except SystemExit as leaving:
-            failure = CandidateCrash(f"{label} {returned.exited(leaving)} during the call")
+            failure = ImplementationCrash(f"{label} {returned.exited(leaving)} during the call")
         except BaseException as error:
             where = returned.where(error, OURS_HERE)
-            failure = CandidateError(f"{label} raised {returned.raised(error)}" + (f" ({where})" if where else ""))
+            failure = ImplementationError(f"{label} raised {returned.raised(error)}" + (f" ({where})" if where else ""))
             failure.raised = True  # type: ignore[attr-defined]
         raise failure  # out here, since what its causes and contexts are like is the implementation's affair
 
@@ -206,14 +206,16 @@ class Subject:
             return result
         expected = expected_shape(step, args, kwargs)
         if result.shape != expected:
-            raise CandidateError(f"{self.name}.{step}: expected a result of shape {expected}, got {result.shape}")
+            raise ImplementationError(f"{self.name}.{step}: expected a result of shape {expected}, got {result.shape}")
         if step == "generation":
             self._must_be_words(result, len(kwargs["parameters"]["target_embedding"]))
         return result.astype(np.float64) if STEPS[step].kind == "float" else result
 
     def _must_be_words(self, written: np.ndarray, vocab: int) -> None:
         if (strange := written[(written < 0) | (written >= vocab)]).size:
-            raise CandidateError(f"{self.name}.generation: expected words of the dictionary, 0 to {vocab - 1}, got {strange[0]}")
+            raise ImplementationError(
+                f"{self.name}.generation: expected tokens of the vocabulary, 0 to {vocab - 1}, got {strange[0]}"
+            )
 
 
 @contextmanager

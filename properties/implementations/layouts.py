@@ -2,7 +2,7 @@
 
 And what an implementation was asked just before, where that should make no difference.
 
-Stands alone (standard library, numpy, torch where it is imported): a candidate's process loads this file by its path.
+Stands alone (standard library, numpy, torch where it is imported): an implementation's process loads this file by its path.
 """
 
 import sys
@@ -44,7 +44,7 @@ def _converted(values: np.ndarray, dtype: str, device: str | None) -> Any:
 
 
 def _full_of_nan(shape: tuple[int, ...], like: Any) -> Any:
-    """Fresh memory; what a candidate reads from its gaps shows: NaN; of truth values True, of whole numbers −1."""
+    """Fresh memory; what an implementation reads from its gaps shows: NaN; of truth values True, of whole numbers −1."""
     kind = str(like.dtype).removeprefix("torch.")
     gap = True if kind == "bool" else -1 if kind == "int64" else np.nan
     return np.full(shape, gap, like.dtype) if isinstance(like, np.ndarray) else like.new_full(shape, gap)

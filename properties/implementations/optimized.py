@@ -40,7 +40,7 @@ class Optimized:
     """`optimized`, step by step: batched torch tensors in and out, all four dtypes, CPU and CUDA.
 
     `kv_cache` gives an `optimized.generation.Writer`, which has every operation of `properties.implementations.cached.Cache`:
-    prefill, step, rollback, reorder, leave, join, reset, copy and length. It makes room for two words at first, so that a
+    prefill, step, rollback, reorder, leave, join, reset, copy and length. It makes room for two tokens at first, so that a
     program of a few steps sees it grow.
     """
 
@@ -138,14 +138,14 @@ class Optimized:
         self,
         source: Tensor,
         target: Tensor,
-        source_real: Tensor | None = None,
-        target_real: Tensor | None = None,
+        source_mask: Tensor | None = None,
+        target_mask: Tensor | None = None,
         *,
         parameters: Nested,
         **choices: Any,
     ) -> Tensor:
         """See `optimized.transformer`."""
-        return transformer(source, target, _whole(parameters), Architecture(**choices), source_real, target_real)
+        return transformer(source, target, _whole(parameters), Architecture(**choices), source_mask, target_mask)
 
     def gradients(self, source: Tensor, target: Tensor, *, parameters: Nested, direction: Tensor, **choices: Any) -> Nested:
         """Autograd's gradient of Σ direction · logits by every parameter, as nested dicts like `parameters`."""
@@ -157,19 +157,19 @@ class Optimized:
     def generation(
         self,
         source: Tensor,
-        source_real: Tensor | None = None,
+        source_mask: Tensor | None = None,
         *,
         parameters: Nested,
-        start: int,
-        end: int,
+        bos: int,
+        eos: int,
         length: int,
         **choices: Any,
     ) -> Tensor:
         """See `optimized.generation`."""
         return generate(
-            source, _whole(parameters), Architecture(**choices), start=start, end=end, length=length, source_real=source_real
+            source, _whole(parameters), Architecture(**choices), bos=bos, eos=eos, length=length, source_mask=source_mask
         )
 
-    def kv_cache(self, source: Tensor, source_real: Tensor | None = None, *, parameters: Nested, **choices: Any) -> Writer:
+    def kv_cache(self, source: Tensor, source_mask: Tensor | None = None, *, parameters: Nested, **choices: Any) -> Writer:
         """See `optimized.generation.Writer`."""
-        return Writer(source, _whole(parameters), Architecture(**choices), source_real, capacity=2)
+        return Writer(source, _whole(parameters), Architecture(**choices), source_mask, capacity=2)

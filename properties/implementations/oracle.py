@@ -1,7 +1,7 @@
 """The oracle behind the face of `properties.steps`: batched float64 arrays in and out, the reference run row by row.
 
 Nothing here computes: it takes batches and heads apart, hands each sequence to `reference`, and stacks the results.
-It works on any ndarray subclass that NumPy's own functions preserve, so the rounding machine runs the very same code.
+It works on any ndarray subclass that NumPy's own functions preserve, so the rounding simulator runs the very same code.
 """
 
 from collections.abc import Callable
@@ -217,34 +217,34 @@ def _rows(real: np.ndarray | None, b: int) -> list[np.ndarray | None]:
 def _transformer(
     source: np.ndarray,
     target: np.ndarray,
-    source_real: np.ndarray | None = None,
-    target_real: np.ndarray | None = None,
+    source_mask: np.ndarray | None = None,
+    target_mask: np.ndarray | None = None,
     *,
     parameters: Nested,
     **choices: Any,
 ) -> np.ndarray:
     b, n = target.shape
     whole, architecture = transformer_parameters(parameters), Architecture(**choices)
-    source_rows, target_rows = _rows(source_real, b), _rows(target_real, b)
+    source_rows, target_rows = _rows(source_mask, b), _rows(target_mask, b)
     rows = [transformer(source[i], target[i], whole, architecture, source_rows[i], target_rows[i]) for i in range(b)]
     return _stack(rows, (b, n, whole.target_embedding.shape[0]))
 
 
 def _generation(
     source: np.ndarray,
-    source_real: np.ndarray | None = None,
+    source_mask: np.ndarray | None = None,
     *,
     parameters: Nested,
-    start: int,
-    end: int,
+    bos: int,
+    eos: int,
     length: int,
     **choices: Any,
 ) -> np.ndarray:
     b = len(source)
-    whole, architecture, real = transformer_parameters(parameters), Architecture(**choices), _rows(source_real, b)
-    written = np.full((b, length), end, dtype=np.int64)
+    whole, architecture, real = transformer_parameters(parameters), Architecture(**choices), _rows(source_mask, b)
+    written = np.full((b, length), eos, dtype=np.int64)
     for i in range(b):
-        words = generate(source[i], whole, architecture, start=start, end=end, length=length, source_real=real[i])
+        words = generate(source[i], whole, architecture, bos=bos, eos=eos, length=length, source_mask=real[i])
         written[i, : len(words)] = words
     return written
 

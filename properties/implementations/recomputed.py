@@ -1,4 +1,4 @@
-"""The cache that caches nothing: it keeps the words and asks the whole model again. What `cached.Cache` means, in code."""
+"""The cache that caches nothing: it keeps the tokens and asks the whole model again. What `cached.Cache` means, in code."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,27 +10,27 @@ class Recomputed:
     """A `Cache` over any NumPy `transformer`; nothing it holds is ever written into."""
 
     def __init__(
-        self, transformer: Callable[..., np.ndarray], source: np.ndarray, source_real: np.ndarray | None = None, **model: Any
+        self, transformer: Callable[..., np.ndarray], source: np.ndarray, source_mask: np.ndarray | None = None, **model: Any
     ) -> None:
         self._transformer, self._model = transformer, model
-        self.reset(source, source_real)
+        self.reset(source, source_mask)
 
     @property
     def length(self) -> int:
-        """How many words each row has read."""
+        """How many tokens each row has read."""
         return self.words.shape[1]
 
     def prefill(self, words: np.ndarray) -> np.ndarray:
-        """Append the words; return the last k rows of logits."""
+        """Append the tokens; return the last k rows of logits."""
         self.words = np.concatenate([self.words, words], axis=1)
         return self._transformer(self.source, self.words, self.real, **self._model)[:, -words.shape[1] :]
 
     def step(self, words: np.ndarray) -> np.ndarray:
-        """Append one word; return the last row of logits."""
+        """Append one token; return the last row of logits."""
         return self.prefill(words[:, None])[:, 0]
 
     def rollback(self, length: int) -> None:
-        """Drop the last words."""
+        """Drop the last tokens."""
         self.words = self.words[:, :length]
 
     def reorder(self, rows: np.ndarray) -> None:
@@ -47,13 +47,13 @@ class Recomputed:
         self.real = np.concatenate([self.real, other.real])
         self.words = np.concatenate([self.words, other.words])
 
-    def reset(self, source: np.ndarray, source_real: np.ndarray | None = None) -> None:
+    def reset(self, source: np.ndarray, source_mask: np.ndarray | None = None) -> None:
         """Forget everything but the model."""
         self.source, self.words = source, np.zeros((len(source), 0), dtype=np.int64)
-        self.real = np.ones(source.shape, dtype=bool) if source_real is None else source_real
+        self.real = np.ones(source.shape, dtype=bool) if source_mask is None else source_mask
 
     def copy(self) -> "Recomputed":
-        """The same sources and words once more."""
+        """The same sources and tokens once more."""
         twin = Recomputed(self._transformer, self.source, self.real, **self._model)
         twin.words = self.words
         return twin

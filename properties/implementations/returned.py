@@ -9,9 +9,9 @@ it is short, it holds no control characters, and looking at it raises nothing. W
 * where a step returns several arrays (a cache, gradients): lists, tuples and dicts of them, None, whole numbers and strings
 
 Everything else is named and not read: sparse, nested, quantized and meta tensors, masked arrays, what raises when it is read, and
-what no honest answer is as large as. Types are told by `type()`: `__class__` may lie, or raise.
+what no correct answer is as large as. Types are told by `type()`: `__class__` may lie, or raise.
 
-Stands alone (standard library, numpy, torch where it is imported): the candidate's process loads this file by its path.
+Stands alone (standard library, numpy, torch where it is imported): the implementation's process loads this file by its path.
 """
 
 import sys
@@ -29,7 +29,7 @@ DEEPEST = 10  # lists within lists that are looked into
 ACTS = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # categories of characters that act on a terminal or a page, or cannot be written
 
 
-# ---- words ----
+# ---- tokens ----
 
 
 def printable(text: Any, most: int = MESSAGE) -> str:

@@ -19,9 +19,9 @@ class TorchFunctional:
     dtypes = tuple(DTYPES)
     steps = frozenset({"attention", "mask", "softmax", "layer_norm", "embedding", "feed_forward", "output_projection"})
     conventions = Conventions(
-        mask_polarity="may_look",
-        blind_row="zeros",
-        blind_softmax="nan",
+        mask_polarity="true_attends",
+        fully_masked_row="zeros",
+        fully_masked_softmax="nan",
         eps="inside",
         non_finite_behind_mask="leaks",
         non_finite_masked_key="leaks",

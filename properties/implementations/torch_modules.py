@@ -16,7 +16,7 @@ from properties.implementations.impl import DTYPES
 from properties.implementations.weights import Nested, attention_to_torch, mapped, to_torch
 
 CONVENTIONS = Conventions(
-    mask_polarity="hidden", blind_row="zeros", eps="inside", layout="interleaved", non_finite_behind_mask="leaks"
+    mask_polarity="hidden", fully_masked_row="zeros", eps="inside", layout="interleaved", non_finite_behind_mask="leaks"
 )
 
 
@@ -29,7 +29,7 @@ ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_tanh": gelu_tanh}
 
 
 def attention_masks(mask: Tensor | None, b: int, h: int, n: int, m: int) -> tuple[Tensor | None, Tensor | None]:
-    """A mask broadcastable to (b, h, n, m) as torch takes it: one about words of each sentence apart from all others."""
+    """A mask broadcastable to (b, h, n, m) as torch takes it: one about tokens of each sequence apart from all others."""
     if mask is None:
         return None, None
     if mask.ndim <= 2:
@@ -90,7 +90,7 @@ class MultiHeadEval(_MultiHead):
     name, training = "torch.multi_head.eval", False
     known_failures: ClassVar[dict[str, str]] = {
         "test_a_word_that_may_look_nowhere_in_any_head_gets_what_is_declared": (
-            "its fast path for self-attention gives NaN to a word that may look nowhere, "
+            "its fast path for self-attention gives NaN to a fully masked token, "
             "where training mode, and cross-attention in either mode, give zeros"
         )
     }
@@ -144,8 +144,8 @@ class _Transformer(_Modules):
         self,
         source: Tensor,
         target: Tensor,
-        source_real: Tensor | None = None,
-        target_real: Tensor | None = None,
+        source_mask: Tensor | None = None,
+        target_mask: Tensor | None = None,
         *,
         parameters: Nested,
         scale_embedding: bool = True,
@@ -160,7 +160,7 @@ class _Transformer(_Modules):
         decoder, of_decoder = self._decoder(parameters["decoder"], parameters.get("decoder_norm"), Y, **choices)
         whole = nn.Transformer(X.shape[-1], choices["h"], custom_encoder=encoder, custom_decoder=decoder, batch_first=True)
         state = {f"encoder.{name}": w for name, w in of_encoder.items()} | {f"decoder.{name}": w for name, w in of_decoder.items()}
-        padding, target_padding = (None if real is None else ~real for real in (source_real, target_real))
+        padding, target_padding = (None if real is None else ~real for real in (source_mask, target_mask))
         out = self._run(
             whole,
             state,
@@ -254,11 +254,11 @@ class TransformerEval(_Transformer):
     name, training = "torch.transformer.eval", False
     known_failures: ClassVar[dict[str, str]] = {
         "test_words_that_fill_up_are_encoded_like_any_others": (
-            "nn.TransformerEncoder leaves words that fill up the length out of its fast path (nested tensors) and gives zeros for "
+            "nn.TransformerEncoder leaves tokens that fill up the length out of its fast path (nested tensors) and gives zeros for "
             "their rows, where training mode encodes them"
         ),
         "test_words_that_fill_up_may_be_blind_and_reach_nobody": (
-            "the fast path of its layers gives NaN to a word that may look nowhere, and the next layer hands it on to every word, "
+            "the fast path of its layers gives NaN to a fully masked token, and the next layer hands it on to every token, "
             "where training mode gives zeros"
         ),
     }

@@ -3,7 +3,7 @@
 Scores are drawn, not elements: a query picks a profile of scores over the keys (one-hot, tie, near-tie, wide, sink …), and Q and
 K are backed out of it; V carries labels, so that an output names the key it came from. All numbers have at most eight
 significant bits and lie within float16, so that every dtype is asked the same question. Only a few integers are drawn for a
-case, and the smallest read as "one word, all scores equal, no mask".
+case, and the smallest read as "one token, all scores equal, no mask".
 """
 
 from typing import NamedTuple
@@ -11,19 +11,19 @@ from typing import NamedTuple
 import numpy as np
 from hypothesis import strategies as st
 
-from properties.implementations.impl import Subject
-from properties.inputs.parameters import SEEDS, Call, few_bits
+from properties.implementations.impl import Impl
+from properties.inputs.parameters import SEEDS, Call, dyadic
 
 BLOCKS = tuple(sorted({block + off for block in (8, 16, 32, 64, 128) for off in (-1, 0, 1)}))
 
 
-def in_full(subject: Subject, X: np.ndarray, seed: int) -> np.ndarray:
-    """`X` a little off, so that its numbers have all the digits of the subject's dtype: a product that cuts them short shows."""
-    return subject.representable(X * (1 + np.random.default_rng(seed).uniform(0, 2.0**-7, X.shape)))
+def full_mantissa(impl: Impl, X: np.ndarray, seed: int) -> np.ndarray:
+    """`X` a little off, so that its numbers have all the digits of the dtype: a product that cuts them short shows."""
+    return impl.representable(X * (1 + np.random.default_rng(seed).uniform(0, 2.0**-7, X.shape)))
 
 
 def farthest(dtype: str) -> float:
-    """A number as large as hidden junk may be without overflowing any honest score it is in."""
+    """A number as large as hidden junk may be without overflowing any correct score it is in."""
     return 2.0**10 if dtype == "float16" else 2.0**60
 
 
@@ -74,7 +74,7 @@ def mask_shapes(b: int, h: int, n: int, m: int) -> list[tuple[int, ...]]:
 
 @st.composite
 def ragged_masks(draw: st.DrawFn, b: int, h: int, n: int, m: int, *, blind: bool = False) -> np.ndarray:
-    """A mask of any broadcastable shape, other for each row and head that it tells apart; `blind` rows may look nowhere."""
+    """A mask of any broadcastable shape, other for each row and head that it tells apart; `blind` rows is fully masked."""
     shape = draw(st.sampled_from(mask_shapes(b, h, n, m)))
     kind = draw(st.sampled_from(("lengths", "causal", "scattered", "window", "one")))
     rng = np.random.default_rng(draw(SEEDS))
@@ -111,7 +111,7 @@ def profile(pattern: str, m: int, rng: np.random.Generator) -> np.ndarray:
         case "uniform":
             scores[:] = 0.0
         case "plain":
-            scores = few_bits(int(rng.integers(2, 2**16)), (m,), 2.0)
+            scores = dyadic(int(rng.integers(2, 2**16)), (m,), 2.0)
         case "near tie":
             scores[second], scores[first] = 1.0 + 2.0**-6, 1.0
         case "tie":
@@ -119,7 +119,7 @@ def profile(pattern: str, m: int, rng: np.random.Generator) -> np.ndarray:
         case "one-hot":
             scores[first] = 8.0
         case "sink":
-            scores = few_bits(int(rng.integers(2, 2**16)), (m,), 1.0)
+            scores = dyadic(int(rng.integers(2, 2**16)), (m,), 1.0)
             scores[0] = 4.0
         case "wide":
             scores = rng.integers(-96, 33, m) / 4
@@ -140,7 +140,7 @@ def labels(*shape: int) -> np.ndarray:
 @st.composite
 def values(draw: st.DrawFn, *shape: int) -> np.ndarray:
     """What keys have to say: labels, numbers of both signs, a tiny spread on a large offset, tiny and subnormal numbers."""
-    some = few_bits(draw(st.integers(2, 2**16)), shape)
+    some = dyadic(draw(st.integers(2, 2**16)), shape)
     return {
         "labels": labels(*shape),
         "plain": some,
@@ -160,7 +160,7 @@ def scored(draw: st.DrawFn, size: Sizes) -> tuple[np.ndarray, np.ndarray]:
     K = np.array(profiles).reshape(b, h, d_k, m).swapaxes(-1, -2).copy()
     root = 2.0 ** round(np.log2(d_k) / 2)  # of d_k, as near as a power of two comes: it is divided away again
     if pattern != "abysmal" and draw(st.booleans()):
-        return few_bits(int(rng.integers(2, 2**16)), (b, h, n, d_k), 1.0), K
+        return dyadic(int(rng.integers(2, 2**16)), (b, h, n, d_k), 1.0), K
     picked = rng.integers(0, d_k, (b, h, n, 1)) == np.arange(d_k)
     return picked * root * draw(st.sampled_from((1.0, 0.5, 2.0))), K
 
@@ -236,10 +236,10 @@ def scores(draw: st.DrawFn, *, hidden: bool = True) -> np.ndarray:
 
 @st.composite
 def embeddings(draw: st.DrawFn, *, widths: tuple[int, ...] = (1, 2, 3, 4, 5, 8, 16, 33), repeat: bool = False) -> Call:
-    """Sentences and a table of meanings, no two of them the same; where asked for, the last word `repeat`s the first."""
+    """Sequences and a table of meanings, no two of them the same; where asked for, the last token `repeat`s the first."""
     b, n, d_model = draw(st.integers(1, 3)), draw(st.integers(1, 6)) + repeat, draw(st.sampled_from(widths))
     vocab = draw(st.integers(1, 7))
-    table = few_bits(draw(st.integers(2, 2**16)), (vocab, d_model))
+    table = dyadic(draw(st.integers(2, 2**16)), (vocab, d_model))
     table[:, 0] = (np.arange(vocab) + 1) / 8
     tokens = np.random.default_rng(draw(SEEDS)).integers(0, vocab, (b, n))
     if repeat:

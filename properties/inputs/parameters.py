@@ -22,7 +22,7 @@ BIASES = ("b_Q", "b_K", "b_V", "b_O")
 
 
 class Call(NamedTuple):
-    """The arguments of one call of a step: `subject.encoder(*call.args, **call.kwargs)`."""
+    """The arguments of one call of a step: `impl.encoder(*call.args, **call.kwargs)`."""
 
     args: tuple[Any, ...]
     kwargs: Nested
@@ -48,11 +48,11 @@ class Sizes(NamedTuple):
 
 
 def huge(dtype: str) -> float:
-    """A number that would show wherever it leaked, yet whose products no honest float16 computation overflows with."""
+    """A number that would show wherever it leaked, yet whose products no correct float16 computation overflows with."""
     return 2.0**6 if dtype == "float16" else 2.0**40
 
 
-def few_bits(seed: int, shape: tuple[int, ...], magnitude: float = 1.0) -> np.ndarray:
+def dyadic(seed: int, shape: tuple[int, ...], magnitude: float = 1.0) -> np.ndarray:
     """Multiples of magnitude/64 from −magnitude to magnitude; seed 0 is zeros, seed 1 ones on the diagonal."""
     if seed < 2:
         plain = np.eye(*shape) if len(shape) == 2 else np.ones(shape)
@@ -69,19 +69,19 @@ SEEDS = st.integers(0, 2**16)
 def weights(*shape: int) -> st.SearchStrategy[np.ndarray]:
     """A matrix or a bias, of about the size Xavier's rule gives: activations neither grow nor vanish."""
     magnitude = 1.0 if math.prod(shape) == shape[-1] else 2.0 ** (1 - shape[0].bit_length() // 2)
-    return SEEDS.map(lambda seed: few_bits(seed, shape, magnitude))
+    return SEEDS.map(lambda seed: dyadic(seed, shape, magnitude))
 
 
 @cache
 def features(*shape: int) -> st.SearchStrategy[np.ndarray]:
     """Rows for a layer to read, from −2 to 2."""
-    return SEEDS.map(lambda seed: few_bits(seed, shape, 2.0))
+    return SEEDS.map(lambda seed: dyadic(seed, shape, 2.0))
 
 
 @cache
 def gains(d_model: int) -> st.SearchStrategy[np.ndarray]:
     """Gains from 1/2 to 3/2; they shrink to ones."""
-    return SEEDS.map(lambda seed: 1.0 + (few_bits(seed, (d_model,), 0.5) if seed else np.zeros(d_model)))
+    return SEEDS.map(lambda seed: 1.0 + (dyadic(seed, (d_model,), 0.5) if seed else np.zeros(d_model)))
 
 
 @cache
@@ -171,7 +171,7 @@ def choices(draw: st.DrawFn, h: int) -> Nested:
 @cache
 @st.composite
 def masks(draw: st.DrawFn, shape: tuple[int, ...]) -> np.ndarray:
-    """May-look masks in which every row may look somewhere (what a blind row gets is a convention, see `conventions`)."""
+    """May-look masks in which every row may attend somewhere (what a fully masked row gets is a convention, see `conventions`)."""
     seed = draw(SEEDS)
     if seed == 0:
         return np.ones(shape, dtype=bool)
@@ -190,7 +190,7 @@ def optional_masks(*shapes: tuple[int, ...]) -> st.SearchStrategy[np.ndarray | N
 @cache
 @st.composite
 def past_masks(draw: st.DrawFn, b: int, n: int) -> np.ndarray | None:
-    """Masks that restrict a causal one further, and still let every word see itself or the first word."""
+    """Masks that restrict a causal one further, and still let every token see itself or the first token."""
     shape = draw(st.sampled_from((None, (n, n), (b, 1, n, n), (b, 1, 1, n))))
     if shape is None:
         return None
@@ -202,7 +202,7 @@ def past_masks(draw: st.DrawFn, b: int, n: int) -> np.ndarray | None:
 @cache
 @st.composite
 def real_words(draw: st.DrawFn, b: int, n: int) -> np.ndarray | None:
-    """Which words are words and which only fill up the length; the first always is one."""
+    """Which tokens are tokens and which only fill up the length; the first always is one."""
     if draw(st.booleans()):
         return None
     real = draw(masks((b, n)))
@@ -233,7 +233,7 @@ def feed_forward_calls(draw: st.DrawFn) -> Call:
 
 @st.composite
 def encoder_layer_calls(draw: st.DrawFn, *, masked: bool = True) -> Call:
-    """One encoder layer and the words it reads."""
+    """One encoder layer and the tokens it reads."""
     b, n, _, h, d_model, d_ff = draw(sizes())
     mask = draw(optional_masks((n, n), (b, 1, 1, n), (b, 1, n, n))) if masked else None
     X = draw(features(b, n, d_model))
@@ -242,7 +242,7 @@ def encoder_layer_calls(draw: st.DrawFn, *, masked: bool = True) -> Call:
 
 @st.composite
 def encoder_calls(draw: st.DrawFn, *, padded: bool = False) -> Call:
-    """A stack of one to three encoder layers, with or without a final norm; if `padded`, some words only fill up the length."""
+    """A stack of one to three encoder layers, with or without a final norm; if `padded`, some tokens only fill up the length."""
     b, n, _, h, d_model, d_ff = draw(sizes(most_words=4, most_sentences=2))
     mask = draw(masks((b, 1, 1, n)) if padded else optional_masks((n, n), (b, 1, n, n)))
     layers = draw(st.lists(encoder_layer_weights(d_model, d_ff), min_size=1, max_size=3))
@@ -252,7 +252,7 @@ def encoder_calls(draw: st.DrawFn, *, padded: bool = False) -> Call:
 
 @st.composite
 def decoder_layer_calls(draw: st.DrawFn) -> Call:
-    """One decoder layer, the words it writes and the memory it reads."""
+    """One decoder layer, the tokens it writes and the memory it reads."""
     b, n, m, h, d_model, d_ff = draw(sizes())
     mask, memory_mask = draw(past_masks(b, n)), draw(optional_masks((n, m), (b, 1, 1, m), (b, 1, n, m)))
     X, M = draw(features(b, n, d_model)), draw(features(b, m, d_model))
@@ -290,7 +290,7 @@ def models(
 
 @cache
 def sentences(b: int, words: int, vocab: int) -> st.SearchStrategy[np.ndarray]:
-    """Word ids; a sentence shrinks to the first word of the dictionary, repeated."""
+    """Token ids; a sequence shrinks to the first token of the vocabulary, repeated."""
     return SEEDS.map(lambda seed: np.random.default_rng(seed).integers(0, vocab if seed else 1, (b, words)))
 
 
@@ -308,7 +308,7 @@ def transformer_calls(draw: st.DrawFn, *, padded: bool = True, tied: bool | None
 
 @st.composite
 def generation_calls(draw: st.DrawFn) -> Call:
-    """Sources of different lengths, a start and an end word, sometimes the same, and how many words to write at most."""
+    """Sources of different lengths, a start and an end token, sometimes the same, and how many tokens to write at most."""
     b, _, m, h, d_model, d_ff = draw(sizes(even=True, most_words=4, most_sentences=2))
     source_vocab, vocab = draw(st.integers(2, 7)), draw(st.integers(2, 6))
     parameters = draw(models(d_model, d_ff, source_vocab=source_vocab, vocab=vocab))
@@ -317,8 +317,8 @@ def generation_calls(draw: st.DrawFn) -> Call:
         (draw(sentences(b, m, source_vocab)), draw(real_words(b, m))),
         {
             "parameters": parameters,
-            "start": start,
-            "end": start if draw(st.sampled_from((False, False, False, True))) else end,
+            "bos": start,
+            "eos": start if draw(st.sampled_from((False, False, False, True))) else end,
             "length": draw(st.integers(1, 5)),
             **draw(choices(h)),
         },

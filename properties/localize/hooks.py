@@ -14,16 +14,16 @@ from torch import nn
 from properties.implementations.hugging_face_weights import is_hugging_face
 
 Names = Mapping[str, str]  # name in the oracle's trace → "module.path" (its output) or "module.path:input"
-Taps = dict[str, np.ndarray]  # name in the oracle's trace → what was heard, float64, one sentence
+Taps = dict[str, np.ndarray]  # name in the oracle's trace → what was heard, float64, one sequence
 
 
-def listen(model: nn.Module, call: Callable[[], Any], names: Names, *, row: int = 0, batch_axis: int = 0) -> Taps:
-    """Run `call`, which runs `model` once, and give sentence `row` of every matrix in `names` that was heard.
+def record_intermediates(model: nn.Module, call: Callable[[], Any], names: Names, *, row: int = 0, batch_axis: int = 0) -> Taps:
+    """Run `call`, which runs `model` once, and give sequence `row` of every matrix in `names` that was heard.
 
     Raises ValueError for a module the model does not have, and where nothing was heard at all.
     """
     modules = dict(model.named_modules())
-    heard: dict[str, torch.Tensor] = {}
+    hooked: dict[str, torch.Tensor] = {}
     handles = []
     for name, place in names.items():
         path, _, port = place.partition(":")
@@ -31,24 +31,24 @@ def listen(model: nn.Module, call: Callable[[], Any], names: Names, *, row: int 
             raise ValueError(f"names: {name} is to be heard at {path!r}, and {type(model).__name__} has no such module")
         if port not in ("", "input", "output"):
             raise ValueError(f"names: {name}: expected 'module' or 'module:input', got {place!r}")
-        handles.append(modules[path].register_forward_hook(_hook(heard, name, given=port == "input"), with_kwargs=True))
+        handles.append(modules[path].register_forward_hook(_hook(hooked, name, given=port == "input"), with_kwargs=True))
     try:
         with torch.no_grad():
             call()
     finally:
         for handle in handles:
             handle.remove()
-    if not heard:
+    if not hooked:
         raise ValueError(f"names: the call ran none of the modules {', '.join(list(names.values())[:3])}, …: nothing was heard")
-    return {name: _sentence(name, tensor, row, batch_axis) for name, tensor in heard.items()}
+    return {name: _sentence(name, tensor, row, batch_axis) for name, tensor in hooked.items()}
 
 
-def _hook(heard: dict[str, torch.Tensor], name: str, *, given: bool) -> Callable[..., None]:
+def _hook(hooked: dict[str, torch.Tensor], name: str, *, given: bool) -> Callable[..., None]:
     def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         value = (args[0] if args else next(iter(kwargs.values()))) if given else output
         value = value[0] if isinstance(value, tuple) else value
         if isinstance(value, torch.Tensor):
-            heard[name] = value.detach().clone()  # before a later step may write into it
+            hooked[name] = value.detach().clone()  # before a later step may write into it
 
     return hook
 
@@ -58,7 +58,7 @@ def _sentence(name: str, tensor: torch.Tensor, row: int, batch_axis: int) -> np.
     if values.ndim == 2:
         return values
     if values.ndim != 3:
-        raise ValueError(f"tap {name}: expected (batch, words, features), got shape {values.shape}")
+        raise ValueError(f"intermediate {name}: expected (batch, tokens, features), got shape {values.shape}")
     return values.take(row, axis=batch_axis)
 
 

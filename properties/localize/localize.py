@@ -2,8 +2,8 @@
 
 The oracle runs beside the model, and wherever the model was heard it goes on with the model's own matrix. So each matrix is
 computed from the model's own upstream values, and what is left between the two is that step's **own** error; the difference
-to an undisturbed run of the oracle is the **inherited** one. Both are judged by budgets that the rounding machine derives on the
-very same walk. Where little was heard the steps in between share one verdict: the more taps, the closer the place.
+to an undisturbed run of the oracle is the **inherited** one. Both are judged by budgets that the rounding simulator derives on the
+very same walk. Where little was heard the steps in between share one verdict: the more intermediates, the closer the place.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,39 +33,39 @@ from reference.transformer import transformer
 from reports.records import Verdict
 
 INPUTS = ("source.input", "target.input")
-"""What the two stacks read: taps that take the place of word ids where a model has none."""
+"""What the two stacks read: intermediates that take the place of token ids where a model has none."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One sentence through one model: what the oracle needs to run beside it.
+    """One sequence through one model: what the oracle needs to run beside it.
 
-    `parameters` are nested dicts of float64 arrays as in `properties.steps`. With `source` and `target` (word ids) the whole
-    Transformer runs; without, the stacks run from what the taps say they read. True in a mask of real words: not a filling.
+    `parameters` are nested dicts of float64 arrays as in `properties.steps`. With `source` and `target` (token ids) the whole
+    Transformer runs; without, the stacks run from what the intermediates say they read. True in a mask: not padding.
     """
 
     parameters: Nested
     architecture: Architecture
     source: np.ndarray | None = None
     target: np.ndarray | None = None
-    source_real: np.ndarray | None = None
-    target_real: np.ndarray | None = None
+    source_mask: np.ndarray | None = None
+    target_mask: np.ndarray | None = None
 
-    def run(self, taps: Taps, machine: Machine) -> None:
+    def run(self, intermediates: Taps, machine: Machine) -> None:
         """Run the oracle on arrays of the machine; what it computes is seen by the active trace."""
         parameters = shadowed(self.parameters, machine)
         if self.source is not None and self.target is not None:
             whole = transformer_parameters(parameters)
-            transformer(self.source, self.target, whole, self.architecture, self.source_real, self.target_real)
+            transformer(self.source, self.target, whole, self.architecture, self.source_mask, self.target_mask)
             return
-        M = machine.given(taps["source.input"])
-        mask = None if self.source_real is None else np.repeat(self.source_real[None], len(M), axis=0)
+        M = machine.given(intermediates["source.input"])
+        mask = None if self.source_mask is None else np.repeat(self.source_mask[None], len(M), axis=0)
         layers = [encoder_layer_parameters(layer) for layer in parameters["encoder"]]
         M = encoder(M, layers, self.architecture, mask, norm_parameters(parameters.get("encoder_norm")))
-        if "target.input" in taps:
-            X = machine.given(taps["target.input"])
-            memory_mask = None if self.source_real is None else np.repeat(self.source_real[None], len(X), axis=0)
-            own_mask = None if self.target_real is None else np.repeat(self.target_real[None], len(X), axis=0)
+        if "target.input" in intermediates:
+            X = machine.given(intermediates["target.input"])
+            memory_mask = None if self.source_mask is None else np.repeat(self.source_mask[None], len(X), axis=0)
+            own_mask = None if self.target_mask is None else np.repeat(self.target_mask[None], len(X), axis=0)
             layers = [decoder_layer_parameters(layer) for layer in parameters["decoder"]]
             decoder(X, M, layers, self.architecture, own_mask, memory_mask, norm_parameters(parameters.get("decoder_norm")))
 
@@ -73,22 +73,24 @@ class Case:
 class Walk(Storing):
     """A trace that goes on with the model's own matrix wherever there is one, and keeps what the oracle made in its place."""
 
-    def __init__(self, machine: Machine, taps: Taps, *, substitute: bool) -> None:
+    def __init__(self, machine: Machine, intermediates: Taps, *, substitute: bool) -> None:
         super().__init__(machine)
-        self.taps, self.substitute = taps, substitute
+        self.intermediates, self.substitute = intermediates, substitute
         self.order: list[str] = []  # every matrix of the oracle, heard or not
 
     def keep(self, name: str, matrix: np.ndarray) -> np.ndarray:
         """Raises ValueError for a tap of another shape than the oracle's matrix of that name."""
         self.order.append(name)
-        if name not in self.taps:
+        if name not in self.intermediates:
             assert isinstance(matrix, Shadowed)
             return self.machine.store(name.rpartition(".")[2], matrix)
         assert isinstance(matrix, Shadowed)
-        if self.taps[name].shape != matrix.shape:
-            raise ValueError(f"tap {name}: expected shape {matrix.shape}, got {self.taps[name].shape}")
+        if self.intermediates[name].shape != matrix.shape:
+            raise ValueError(f"intermediate {name}: expected shape {matrix.shape}, got {self.intermediates[name].shape}")
         self[name] = self.machine.store("result", matrix)
-        return self.machine.given(self.taps[name]) if self.substitute else self.machine.store(name.rpartition(".")[2], matrix)
+        return (
+            self.machine.given(self.intermediates[name]) if self.substitute else self.machine.store(name.rpartition(".")[2], matrix)
+        )
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ class Finding:
 
 def localize(
     case: Case,
-    taps: Taps,
+    intermediates: Taps,
     *,
     dtype: str = "float32",
     contract: Contract | Sequence[Contract] | None = None,
@@ -149,24 +151,28 @@ def localize(
 ) -> Finding:
     """Judge every tap by its own error and by its whole one; suspects on fresh trials again, unless `escalate` is False.
 
-    `taps` are named as the oracle's trace names its matrices, one sentence, float64 numbers of `dtype`. Raises ValueError for
-    taps that are not finite, that have another shape than the oracle's, or of which the oracle knows none.
+    `taps` are named as the oracle's trace names its matrices, one sequence, float64 numbers of `dtype`. Raises ValueError for
+    intermediates that are not finite, that have another shape than the oracle's, or of which the oracle knows none.
     """
     contracts = envelope(dtype) if contract is None else (contract,) if isinstance(contract, Contract) else tuple(contract)
-    _must_be_usable(case, taps)
-    own = _walked(case, taps, contracts, substitute=True)
-    total = _walked(case, taps, contracts, substitute=False)
-    unknown = [name for name in taps if name not in own.order and name not in INPUTS]
+    _must_be_usable(case, intermediates)
+    own = _walked(case, intermediates, contracts, substitute=True)
+    total = _walked(case, intermediates, contracts, substitute=False)
+    unknown = [name for name in intermediates if name not in own.order and name not in INPUTS]
     if not own.budgets:
-        raise ValueError(f"taps: expected names like {own.order[0]}, {own.order[-1]}; got {', '.join(unknown[:3]) or 'none'}")
+        raise ValueError(
+            f"intermediates: expected names like {own.order[0]}, {own.order[-1]}; got {', '.join(unknown[:3]) or 'none'}"
+        )
     if unknown:
-        raise ValueError(f"taps: the oracle has no matrix {', '.join(unknown[:3])}; it has e.g. {', '.join(own.order[:3])}")
+        raise ValueError(
+            f"intermediates: the oracle has no matrix {', '.join(unknown[:3])}; it has e.g. {', '.join(own.order[:3])}"
+        )
     places = [
         Place(
             name,
-            budget.score(taps[name], escalate=escalate),
-            total.budgets[name].score(taps[name], escalate=False),
-            _since(own.order, taps, name),
+            budget.score(intermediates[name], escalate=escalate),
+            total.budgets[name].score(intermediates[name], escalate=False),
+            _since(own.order, intermediates, name),
         )
         for name, budget in own.budgets.items()
     ]
@@ -179,7 +185,7 @@ class _Walked:
     budgets: dict[str, Budget]
 
 
-def _walked(case: Case, taps: Taps, contracts: Sequence[Contract], *, substitute: bool) -> _Walked:
+def _walked(case: Case, intermediates: Taps, contracts: Sequence[Contract], *, substitute: bool) -> _Walked:
     """One walk, and the budget of every matrix on it; longer walks are taken when a suspect asks for them, each at most once.
 
     A walk keeps every matrix, so on a long one half of the trials that are asked for are made, and as many doubled ones.
@@ -187,9 +193,9 @@ def _walked(case: Case, taps: Taps, contracts: Sequence[Contract], *, substitute
 
     def walk(case: Case, trials: int, seed: int, *, doubled: bool = False) -> Walk:
         machine = Trials(contracts, trials, seed, doubled=doubled)
-        walk = Walk(machine, taps, substitute=substitute)
+        walk = Walk(machine, intermediates, substitute=substitute)
         with np.errstate(all="ignore"), walk:
-            case.run(taps, machine)
+            case.run(intermediates, machine)
         return walk
 
     long_walks: dict[int, Walk] = {}
@@ -226,18 +232,20 @@ def _sharper(parameters: Any) -> Any:
     return [_sharper(layer) for layer in parameters] if isinstance(parameters, list | tuple) else parameters
 
 
-def _must_be_usable(case: Case, taps: Taps) -> None:
-    if case.source is None and "source.input" not in taps:
-        raise ValueError("taps: expected source.input (what the first layer reads) or a case with word ids, got neither")
-    for name, matrix in taps.items():
-        if np.isnan(matrix).any() and (name in INPUTS or name == next(iter(taps))):
-            raise ValueError(f"tap {name}: expected finite numbers to begin with, got NaN: the inputs themselves are not usable")
+def _must_be_usable(case: Case, intermediates: Taps) -> None:
+    if case.source is None and "source.input" not in intermediates:
+        raise ValueError("intermediates: expected source.input (what the first layer reads) or a case with token ids, got neither")
+    for name, matrix in intermediates.items():
+        if np.isnan(matrix).any() and (name in INPUTS or name == next(iter(intermediates))):
+            raise ValueError(
+                f"intermediate {name}: expected finite numbers to begin with, got NaN: the inputs themselves are not usable"
+            )
 
 
-def _since(order: list[str], taps: Mapping[str, Any], name: str) -> tuple[str, ...]:
+def _since(order: list[str], intermediates: Mapping[str, Any], name: str) -> tuple[str, ...]:
     """The steps between the tap before `name` and itself that nobody heard, inside the same layer; heads are not named apart."""
     before = order[: order.index(name)]
-    last = max((i for i, other in enumerate(before) if other in taps), default=-1)
+    last = max((i for i, other in enumerate(before) if other in intermediates), default=-1)
     unheard = [
         other.split(".head.")[0] + (".head.*." + other.rpartition(".")[2] if ".head." in other else "")
         for other in before[last + 1 :]
@@ -246,13 +254,13 @@ def _since(order: list[str], taps: Mapping[str, Any], name: str) -> tuple[str, .
 
 
 def explained(
-    finding: Finding, case: Case, taps: Taps, hypotheses: Callable[[str, Nested], Mapping[str, Nested]], **kwargs: Any
+    finding: Finding, case: Case, intermediates: Taps, hypotheses: Callable[[str, Nested], Mapping[str, Nested]], **kwargs: Any
 ) -> Finding:
     """The finding with the first hypothesis about the weights under which its culprit is within budget, if there is one."""
     if finding.culprit is None:
         return finding
     for what, parameters in hypotheses(finding.culprit.name, case.parameters).items():
-        other = localize(replace(case, parameters=parameters), taps, dtype=finding.dtype, escalate=False, **kwargs)
+        other = localize(replace(case, parameters=parameters), intermediates, dtype=finding.dtype, escalate=False, **kwargs)
         place = next(place for place in other.places if place.name == finding.culprit.name)
         if not place.is_over:
             return replace(finding, explanation=f"the numbers are consistent with {what}")

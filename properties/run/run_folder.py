@@ -110,7 +110,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
 
 
 def code_hash() -> str:
-    """One number for the text of all our rooms: two runs of different code are told apart by it."""
+    """One number for the text of all our packages: two runs of different code are told apart by it."""
     root = Path(__file__).resolve().parents[2]
     digest = hashlib.blake2b(digest_size=8)
     for room in ROOMS:

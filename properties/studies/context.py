@@ -1,11 +1,11 @@
 """G2: "a longer prompt gives cross-attention more to go on, so predictions improve". What a trained model says to that.
 
-The model that learned to copy and to reverse sentences of 1 to 8 words (`examples/train_copy_reverse.py`), asked sentences that
-it never saw, with the right words before (teacher forcing):
+The model that learned to copy and to reverse sequences of 1 to 8 tokens (`examples/train_copy_reverse.py`), asked sequences that
+it never saw, with the right tokens before (teacher forcing):
 
-    source shown   of sentences of 8 words the decoder may see the first 0 … 8 alone
-    target given   of the same sentences 0 … 7 words are written already
-    source length  sentences of 1 … 12 words, of which it was taught 8 at most
+    source shown   of sequences of 8 tokens the decoder may see the first 0 … 8 alone
+    target given   of the same sequences 0 … 7 tokens are written already
+    source length  sequences of 1 … 12 tokens, of which it was taught 8 at most
 """
 
 from collections.abc import Iterator
@@ -24,9 +24,9 @@ TASK = Task()
 
 
 def answered(asked: Sentences, shown: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """For every word of the targets: was it the likeliest, and how likely was it? Of the sources only `shown` words are seen."""
+    """For every token of the targets: was it the likeliest, and how likely was it? Of the sources only `shown` tokens are seen."""
     parameters, choices = trained()
-    seen = asked.source_real & (np.arange(asked.source.shape[1]) <= (asked.source.shape[1] if shown is None else shown))
+    seen = asked.source_mask & (np.arange(asked.source.shape[1]) <= (asked.source.shape[1] if shown is None else shown))
     source, given, real, target = (torch.from_numpy(X) for X in (asked.source, asked.given, seen, asked.target))
     logits = transformer(source, given, to_optimized(parameters), Architecture(**choices), real)
     likely = logits.softmax(dim=-1).gather(-1, target[..., None])[..., 0]
@@ -39,12 +39,12 @@ def row(against: str, amount: int, right: np.ndarray, likely: np.ndarray) -> Row
         "against": against,
         "amount": amount,
         "right": float(right.mean()),
-        "probability of the right word": float(likely.mean()),
+        "probability of the right token": float(likely.mean()),
     }
 
 
 def measure(sentences: int = 400, seed: int = 3, longest: int = 12) -> list[Row]:
-    """All three questions; the words of the sentences count, their ends do not."""
+    """All three questions; the tokens of the sequences count, their ends do not."""
     return list(_measured(sentences, np.random.default_rng(seed), longest))
 
 
@@ -67,25 +67,25 @@ def plot(figure: Figure, rows: list[Row]) -> None:
     questions = list(dict.fromkeys(row["against"] for row in rows))
     for axes, against in zip(figure.subplots(1, len(questions), sharey=True), questions, strict=True):
         some = [row for row in rows if row["against"] == against]
-        for name, style in (("right", "-"), ("probability of the right word", "--")):
+        for name, style in (("right", "-"), ("probability of the right token", "--")):
             axes.plot([row["amount"] for row in some], [row[name] for row in some], style, marker="o", markersize=3, label=name)
-        axes.set(xlabel=f"{against}, words", ylim=(0, 1.05))
+        axes.set(xlabel=f"{against}, tokens", ylim=(0, 1.05))
         if against == "source length":
             axes.axvline(TASK.longest, color="grey", linestyle=":", linewidth=1)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
 
 
 def finding(rows: list[Row]) -> str:
-    """In one sentence."""
+    """In one sequence."""
     right = {(row["against"], row["amount"]): f"{row['right']:.0%}" for row in rows}
     longest = max(row["amount"] for row in rows if row["against"] == "source length")
     k = TASK.longest
     none, half, whole = (right["source shown", shown] for shown in (0, k // 2, k))
     short, taught, beyond = (right["source length", length] for length in (1, k, longest))
     return (
-        f"of the words of sentences of {k}, {none} are right when none of the source is shown, {half} when half of it is and "
+        f"of the tokens of sequences of {k}, {none} are right when none of the source is shown, {half} when half of it is and "
         f"{whole} when all of it is, so context that holds the answer counts; length as such is another matter: {short} are "
-        f"right in sentences of 1 word, {taught} in those of {k}, {beyond} in those of {longest}, "
+        f"right in sequences of 1 token, {taught} in those of {k}, {beyond} in those of {longest}, "
         f"and the model was taught {k} at most."
     )
 

@@ -1,10 +1,10 @@
 """R3: "without the residual and the norm, rounds of attention drift apart and gradients explode". What happens over depth.
 
 Layers of attention and feed-forward at initialisation (Xavier), with and without the sum, with and without LayerNorm. After
-each number of layers, for n words drawn from N(0, 1):
+each number of layers, for n tokens drawn from N(0, 1):
 
     activation  the root mean square of all features
-    words       how different the words still are: root mean square of X − (mean word), over that of X
+    tokens       how different the tokens still are: root mean square of X − (mean token), over that of X
     gradient    ‖∂L/∂input‖ / ‖∂L/∂output‖ for a random linear L
 """
 
@@ -86,10 +86,10 @@ def plot(figure: Figure, rows: list[Row]) -> None:
 
 
 def finding(rows: list[Row]) -> str:
-    """In one sentence."""
+    """In one sequence."""
     deepest = max(row["depth"] for row in rows)
     said = [
-        f"{row['layers']}: activations of {row['activation']:.1g}, words that differ by {row['words']:.0e} of their size, "
+        f"{row['layers']}: activations of {row['activation']:.1g}, tokens that differ by {row['words']:.0e} of their size, "
         f"gradients times {row['gradient']:.1g}"
         for row in rows
         if row["depth"] == deepest

@@ -1,8 +1,8 @@
 """A11: "large scores are bad for learning". How much of a gradient a softmax lets through, as its scores grow.
 
-    J = diag(p) − p pᵀ        p = softmax(scale · s),  s ~ N(0, 1) for each of n words
+    J = diag(p) − p pᵀ        p = softmax(scale · s),  s ~ N(0, 1) for each of n tokens
 
-‖J‖ is the largest factor by which a gradient can arrive at the scores. It is 1/2 at most (p = ½, ½), and near 0 where one word
+‖J‖ is the largest factor by which a gradient can arrive at the scores. It is 1/2 at most (p = ½, ½), and near 0 where one token
 takes all.
 """
 
@@ -46,7 +46,7 @@ def plot(figure: Figure, rows: list[Row]) -> None:
 
 
 def finding(rows: list[Row]) -> str:
-    """In one sentence."""
+    """In one sequence."""
     largest, best = max(row["norm to"] for row in rows), max(rows, key=lambda row: row["norm"])
     unscaled = min(rows, key=lambda row: abs(row["scale"] - UNSCALED))
     return (

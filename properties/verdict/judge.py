@@ -20,8 +20,16 @@ from hypothesis.statistics import collector
 
 from properties.claims import Property
 from properties.implementations.calls import Asked, calls
-from properties.implementations.impl import Subject
-from properties.verdicts import CandidateCrash, CandidateError, CandidateTimeout, ClaimBroken, ConventionMismatch, Record, record
+from properties.implementations.impl import Impl
+from properties.verdicts import (
+    ClaimBroken,
+    ConventionMismatch,
+    ImplementationCrash,
+    ImplementationError,
+    ImplementationTimeout,
+    Record,
+    record,
+)
 from reports.records import Verdict
 
 MESSAGE_KEPT = 4000  # characters of a message or a counterexample that a verdict carries
@@ -77,7 +85,7 @@ def _with_room(test: Callable[[], object]) -> None:
 _with_room.__code__ = _with_room.__code__.replace(co_stacksize=2**15)
 
 
-def judge(test: Callable[[], object], prop: Property, name: str, subject: Subject, *, small: bool = True) -> Judgement:
+def judge(test: Callable[[], object], prop: Property, name: str, impl: Impl, *, small: bool = True) -> Judgement:
     """Call `test` (a Hypothesis test with all its other arguments bound) and judge it; never raises but for KeyboardInterrupt.
 
     A property that shrinks gives its exceptions an attribute `smaller`: called, it raises what a smaller example shows, if any.
@@ -85,21 +93,21 @@ def judge(test: Callable[[], object], prop: Property, name: str, subject: Subjec
     counts = record.start()
     calls.start()
     statistics: dict[str, Any] = {}
-    known = known_failure(subject, prop, name)
+    known = known_failure(impl, prop, name)
     began = time.perf_counter()
     error: BaseException | None = None
     with collector.with_value(statistics.update):  # type: ignore[attr-defined]
         try:
             _with_room(test)
-            _must_not_be_vacuous(counts, subject)
+            _must_not_be_vacuous(counts, impl)
         except (KeyboardInterrupt, GeneratorExit):
             raise
-        except BaseException as raised:  # a candidate in this process may raise SystemExit
+        except BaseException as raised:  # an implementation in this process may raise SystemExit
             error = _smaller(raised) if small else raised
     verdict, message = _told(error, counts)
     own = suite_error(cause_of(error)) if verdict is Verdict.ERROR else ""
     if own:
-        message = f"an error of veriformer's own, not of {subject.name}: {own}"
+        message = f"an error of veriformer's own, not of {impl.name}: {own}"
     if known is not None and verdict in (Verdict.FAIL, Verdict.ERROR) and not own:
         verdict, message, error = Verdict.KNOWN_FAILURE, f"{known} ({message})", None
     elif known is not None and verdict is Verdict.PASS:
@@ -140,7 +148,7 @@ def _smaller(error: BaseException) -> BaseException:
 
 
 def run_property(
-    test: Callable[..., object], subject: Subject, *, seed: int, examples: int | None = None, small: bool = True
+    test: Callable[..., object], impl: Impl, *, seed: int, examples: int | None = None, small: bool = True
 ) -> Judgement:
     """Judge a property's test function outside of pytest, with `examples` examples drawn from `seed`.
 
@@ -148,11 +156,11 @@ def run_property(
     """
     prop: Property = test.property_of_claim  # type: ignore[attr-defined]
     name = test.__name__
-    if not subject.offers(*prop.needs):
+    if not impl.offers(*prop.needs):
         return Judgement(Verdict.UNSUPPORTED, f"does not offer {', '.join(prop.needs)}")
     shrinking = SHRINKING if small and not prop.shrinks else 0.0
-    with drawing(test, seed_of(prop.claim, name, subject.dtype, seed), examples, shrinking=shrinking):
-        return judge(lambda: test(subject=subject), prop, name, subject, small=small)
+    with drawing(test, seed_of(prop.claim, name, impl.dtype, seed), examples, shrinking=shrinking):
+        return judge(lambda: test(impl=impl), prop, name, impl, small=small)
 
 
 @contextmanager
@@ -180,18 +188,18 @@ def drawing(test: Any, seed: int, examples: int | None = None, *, shrinking: flo
         engine.MAX_SHRINKING_SECONDS = seconds
 
 
-def known_failure(subject: Subject, prop: Property, name: str) -> str | None:
+def known_failure(impl: Impl, prop: Property, name: str) -> str | None:
     """The reason an implementation's adapter declares for failing this property (by name) or claim, at this dtype or any."""
-    declared: dict[str, str] = getattr(subject.adapter, "known_failures", None) or {}
-    for key in (f"{name}@{subject.dtype}", name, f"{prop.claim}@{subject.dtype}", prop.claim):
+    declared: dict[str, str] = getattr(impl.adapter, "known_failures", None) or {}
+    for key in (f"{name}@{impl.dtype}", name, f"{prop.claim}@{impl.dtype}", prop.claim):
         if key in declared:
             return declared[key]
     return None
 
 
-def _must_not_be_vacuous(counts: Record, subject: Subject) -> None:
+def _must_not_be_vacuous(counts: Record, impl: Impl) -> None:
     if counts.compared == 0 and not counts.suspects:
-        raise Vacuous(f"nothing was compared with {subject.name} in {subject.dtype}")
+        raise Vacuous(f"nothing was compared with {impl.name} in {impl.dtype}")
     if counts.mostly_unjudged:
         raise Vacuous(f"{counts.mostly_unjudged} cases had more than 1 % of their components unjudged")
 
@@ -207,9 +215,9 @@ def _told(error: BaseException | None, counts: Record) -> tuple[Verdict, str]:
     verdict = {
         ClaimBroken: Verdict.FAIL,
         ConventionMismatch: Verdict.CONVENTION_MISMATCH,
-        CandidateError: Verdict.ERROR,
-        CandidateTimeout: Verdict.TIMEOUT,
-        CandidateCrash: Verdict.CRASH,
+        ImplementationError: Verdict.ERROR,
+        ImplementationTimeout: Verdict.TIMEOUT,
+        ImplementationCrash: Verdict.CRASH,
         Vacuous: Verdict.VACUOUS,
     }.get(type(cause), Verdict.FAIL if isinstance(cause, AssertionError) else Verdict.ERROR)
     unsteady = "not the same twice: " if isinstance(error, FlakyFailure) else ""
@@ -223,7 +231,7 @@ def cause_of(error: BaseException | None) -> BaseException | None:
 
 def suite_error(error: BaseException | None) -> str:
     """In one line, what went wrong in the suite itself and where; "" for an error that says something of the implementation."""
-    of_the_implementation = (AssertionError, CandidateError, CandidateTimeout, CandidateCrash, Vacuous)
+    of_the_implementation = (AssertionError, ImplementationError, ImplementationTimeout, ImplementationCrash, Vacuous)
     if not isinstance(error, Exception) or isinstance(error, of_the_implementation):
         return ""
     place = traceback.extract_tb(error.__traceback__)[-1:]
@@ -249,13 +257,13 @@ def _examples(statistics: dict[str, Any]) -> dict[str, int]:
 def _counterexample(error: BaseException | None) -> str:
     """What the exception carries (a program played on a cache), or else Hypothesis's own print of the smallest failing arguments.
 
-    Without the subject, which the verdict names.
+    Without the implementation, which the verdict names.
     """
     if carried := getattr(error, "counterexample", None):
         return carried
     notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(("Failing test case", "Falsifying example"))]
     text = notes[0].split("\nExplanation:")[0] if notes else ""
-    return "\n".join(line for line in text.splitlines() if not line.strip().startswith("subject=Subject("))
+    return "\n".join(line for line in text.splitlines() if not line.strip().startswith("impl=Impl("))
 
 
 def _text(value: Any) -> str | None:

@@ -24,7 +24,7 @@ def properties() -> tuple[Test, ...]:
 
 
 def _cases(test: Any) -> list[Test]:
-    """The test itself, or one for each value that pytest would hand it besides the subject."""
+    """The test itself, or one for each value that pytest would hand it besides the implementation."""
     marks = [mark for mark in getattr(test, "pytestmark", ()) if mark.name == "parametrize"]
     if not marks:
         return [test]

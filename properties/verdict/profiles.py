@@ -23,8 +23,8 @@ OF_SEVERAL = 2 / 3  # of these in each dtype of an implementation that is asked 
 
 NOT_OURS = (
     HealthCheck.too_slow,  # a first call may import torch, start a process or compile
-    HealthCheck.filter_too_much,  # a candidate may refuse arguments it does not take; a property that compared nothing is VACUOUS
-    HealthCheck.function_scoped_fixture,  # the subject keeps nothing from one example to the next that a verdict may not depend on
+    HealthCheck.filter_too_much,  # arguments may be declined; a property that compared nothing is VACUOUS
+    HealthCheck.function_scoped_fixture,  # no verdict may depend on what an implementation keeps from one example to the next
     HealthCheck.differing_executors,  # one test function runs on every implementation
 )
 

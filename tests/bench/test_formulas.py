@@ -33,7 +33,7 @@ def test_flops_are_those_that_torch_counts(step):
 
 
 def test_writing_costs_a_row_for_every_word():
-    """With one word to write, generation is the encoder, the memory's keys and values, and a target of one word."""
+    """With one token to write, generation is the encoder, the memory's keys and values, and a target of one token."""
     one = {**SMALL, "length": 1}
     writing = Workload("generation", "generation", one).flops
 
@@ -61,7 +61,7 @@ def test_traffic_is_every_number_in_and_out_once(step):
 
 
 def test_traffic_of_a_model_is_its_weights_and_the_rows_looked_up():
-    """Of the two tables only the rows of the words at hand are read."""
+    """Of the two tables only the rows of the tokens at hand are read."""
     workload = Workload("transformer", "transformer", SMALL)
     call = workload.calls(seed=0)[0]
     tables = sum(call.kwargs["parameters"][f"{side}_embedding"].size for side in ("source", "target"))
@@ -99,7 +99,7 @@ def test_greedy_writing_does_not_write_one_word_for_ever():
     words = oracle("generation", *call.args, **call.kwargs)[0]
 
     assert len(set(words.tolist())) > 4
-    assert call.kwargs["end"] not in words
+    assert call.kwargs["eos"] not in words
 
 
 def test_workloads_are_chosen_by_name_family_or_set():

@@ -1,4 +1,4 @@
-"""From times to verdicts: the interval covers what it claims to, and each word is said where it should be."""
+"""From times to verdicts: the interval covers what it claims to, and each token is said where it should be."""
 
 import numpy as np
 import pytest

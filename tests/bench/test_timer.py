@@ -244,7 +244,7 @@ def test_a_wrong_output_has_no_speed(step, change):
 
 @pytest.mark.parametrize("name", [name for name, row in PEERS.items() if row.packages])
 def test_nor_has_one_in_arrays_of_another_library(name):
-    """Every number a tenth too large; where words are written, the next ones of the dictionary."""
+    """Every number a tenth too large; where tokens are written, the next ones of the vocabulary."""
     for package in PEERS[name].packages:
         pytest.importorskip(package, reason=f"the extra `{name}` is not installed")
 
@@ -257,7 +257,7 @@ def test_nor_has_one_in_arrays_of_another_library(name):
 
 
 def test_a_word_that_is_not_the_likeliest_is_seen():
-    """Generation that writes the next word of the dictionary instead is not greedy."""
+    """Generation that writes the next token of the vocabulary instead is not greedy."""
     gate = outcome(Workload("generation", "generation", SMALL), "optimized", lambda words: (words + 1) % SMALL["vocab"])
 
     assert gate.verdict == "FAIL"

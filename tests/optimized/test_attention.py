@@ -1,4 +1,4 @@
-"""Fast attention at the edges where fused kernels are known to fail: masks over huge numbers, blind queries, empty axes."""
+"""Fast attention at the edges where fused kernels are known to fail: masks over huge numbers, fully masked queries, empty axes."""
 
 import pytest
 import torch
@@ -9,12 +9,12 @@ from optimized.softmax import softmax as plain_softmax
 from properties.assertions import assert_rounding_only
 from properties.error_budget.budgets import budget
 from properties.implementations.contract import Contract
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 from properties.implementations.optimized import Optimized
 from reports.records import Verdict
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-HIDDEN = [4, 5]  # the words that no query before them may look at
+HIDDEN = [4, 5]  # the tokens that no query before them may attend to
 SEEN = slice(0, 4)
 
 MASKS = {
@@ -69,7 +69,7 @@ def test_a_query_that_may_look_nowhere_receives_zeros_and_sends_no_nan_back(dtyp
 
 @each_dtype
 def test_one_blind_query_leaves_the_gradients_of_the_others_alone(dtype):
-    """Row 2 may look nowhere: its query gets a gradient of zero, every other one that is finite and not zero."""
+    """Row 2 is fully masked: its query gets a gradient of zero, every other one that is finite and not zero."""
     Q, K, V = (drawn(1, 2, n, 4, dtype=dtype, seed=n).requires_grad_() for n in (6, 5, 5))
     mask = torch.ones(6, 5, dtype=torch.bool)
     mask[2] = False
@@ -86,7 +86,7 @@ def test_one_blind_query_leaves_the_gradients_of_the_others_alone(dtype):
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("causal", [False, True])
 def test_axes_of_no_length_are_an_ordinary_case(dtype, b, h, n, m, masked, causal):
-    """No sentence, head, query or key: an empty result, or zeros where there is nothing to look at; gradients flow."""
+    """No sequence, head, query or key: an empty result, or zeros where there is nothing to look at; gradients flow."""
     Q, K, V = drawn(b, h, n, 4, dtype=dtype).requires_grad_(), drawn(b, h, m, 4, dtype=dtype), drawn(b, h, m, 3, dtype=dtype)
 
     out = attention(Q, K, V, torch.ones(b, 1, 1, m, dtype=torch.bool) if masked else None, causal)
@@ -127,7 +127,7 @@ def test_layouts_do_not_matter(rule, contiguous):
 
     out = attention(Q, K, V, **MASKS[rule])
 
-    assert_rounding_only(Subject(Optimized()), "attention", out.numpy(), Q.numpy(), K.numpy(), V.numpy(), mask.numpy())
+    assert_rounding_only(Impl(Optimized()), "attention", out.numpy(), Q.numpy(), K.numpy(), V.numpy(), mask.numpy())
 
 
 @each_dtype
@@ -152,9 +152,9 @@ def test_softmax_of_a_blind_row_is_zeros_and_its_gradient_too(dtype, compiled):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_a_narrow_dtype_is_rounded_once(dtype, seed):
     """Scores and weights stay in float32, under a mask per query too: the budget of a fused kernel, not only of an eager one."""
-    subject, mask = Subject(Optimized(), dtype), causal_mask(6).expand(1, 2, 6, 6).numpy()
-    Q, K, V = (subject.representable((4 * drawn(1, 2, 6, 8, seed=3 * seed + i)).numpy()) for i in range(3))
+    impl, mask = Impl(Optimized(), dtype), causal_mask(6).expand(1, 2, 6, 6).numpy()
+    Q, K, V = (impl.representable((4 * drawn(1, 2, 6, 8, seed=3 * seed + i)).numpy()) for i in range(3))
 
-    score = budget("attention", Q, K, V, mask, contract=Contract(dtype, mode="fused")).score(subject.attention(Q, K, V, mask))
+    score = budget("attention", Q, K, V, mask, contract=Contract(dtype, mode="fused")).score(impl.attention(Q, K, V, mask))
 
     assert score.verdict is not Verdict.FAIL, str(score)

@@ -8,7 +8,7 @@ from optimized.generation import Writer, generate
 from optimized.initialisation import initialise
 from optimized.parameters import Architecture, map_tensors
 from properties.assertions import assert_at_most, assert_rounding_only
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 from properties.implementations.optimized import Optimized
 from properties.implementations.weights import as_float64, mapped, nested
 
@@ -23,13 +23,13 @@ def assert_the_whole_model_s(logits, source, real, words):
     """These logits are what the oracle says of the last of `words`, but for rounding."""
     arguments = [X.numpy() for X in (source, words, real)]
     model = {"parameters": mapped(as_float64, nested(PARAMETERS)), "h": 2, "norm": "pre", "activation": "gelu"}
-    whole = Subject(Optimized()).transformer(*arguments, **model).copy()
+    whole = Impl(Optimized()).transformer(*arguments, **model).copy()
     whole[:, -1] = logits.numpy()
-    assert_rounding_only(Subject(Optimized()), "transformer", whole, *arguments, **model)
+    assert_rounding_only(Impl(Optimized()), "transformer", whole, *arguments, **model)
 
 
 def test_rows_join_and_leave_and_the_rest_is_not_disturbed():
-    """Two rows read four words, a third joins, the first leaves, the rest read on beyond the room there was at first."""
+    """Two rows read four tokens, a third joins, the first leaves, the rest read on beyond the room there was at first."""
     two = Writer(SOURCE[:2], PARAMETERS, ARCHITECTURE, REAL[:2], capacity=1)
     two.prefill(WORDS[:2, :3])
     two.step(WORDS[:2, 3])
@@ -87,11 +87,11 @@ def shifted_to(word, lead):
 
 
 def test_generation_stops_when_every_row_has_ended(monkeypatch):
-    """The end word wins at once: one word is written, the rest is filled up, and nothing more is computed."""
+    """The end token wins at once: one token is written, the rest is filled up, and nothing more is computed."""
     read, step = [], Writer.step
     monkeypatch.setattr(Writer, "step", lambda writer, words: read.append(words) or step(writer, words))
 
-    written = generate(SOURCE, shifted_to(6, 1e6), ARCHITECTURE, start=0, end=6, length=4, source_real=REAL)
+    written = generate(SOURCE, shifted_to(6, 1e6), ARCHITECTURE, bos=0, eos=6, length=4, source_mask=REAL)
 
     assert torch.equal(written, torch.full((3, 4), 6))
     assert len(read) == 1
@@ -99,7 +99,7 @@ def test_generation_stops_when_every_row_has_ended(monkeypatch):
 
 def test_generation_of_no_words_is_no_words():
     """Length 0 is an ordinary case."""
-    assert generate(SOURCE, PARAMETERS, ARCHITECTURE, start=0, end=6, length=0).shape == (3, 0)
+    assert generate(SOURCE, PARAMETERS, ARCHITECTURE, bos=0, eos=6, length=0).shape == (3, 0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)

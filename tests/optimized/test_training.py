@@ -22,7 +22,7 @@ REAL = torch.tensor([[True, True, False], [True, False, False]])
 
 
 def by_the_formula(logits, words, real, smoothing):
-    """−Σ q log softmax, averaged over the real words, in NumPy."""
+    """−Σ q log softmax, averaged over the real tokens, in NumPy."""
     logits = logits.numpy()
     log_p = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
     q = (1 - smoothing) * np.eye(logits.shape[-1])[words.numpy()] + smoothing / logits.shape[-1]
@@ -30,9 +30,9 @@ def by_the_formula(logits, words, real, smoothing):
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
-@pytest.mark.parametrize("real", [None, REAL], ids=["all words", "padded"])
+@pytest.mark.parametrize("real", [None, REAL], ids=["all tokens", "padded"])
 def test_the_loss_is_the_papers(smoothing, real):
-    """Cross entropy with 1 − ε on the right word and ε spread over all; words that only fill up are not counted."""
+    """Cross entropy with 1 − ε on the right token and ε spread over all; tokens that only fill up are not counted."""
     got = label_smoothed_loss(LOGITS, WORDS, real, smoothing).item()
 
     exact = by_the_formula(LOGITS, WORDS, torch.ones_like(REAL) if real is None else real, smoothing)
@@ -40,7 +40,7 @@ def test_the_loss_is_the_papers(smoothing, real):
 
 
 def test_words_that_only_fill_up_teach_nothing():
-    """Their logits get a gradient of exactly zero, whatever they are; those of real words do not."""
+    """Their logits get a gradient of exactly zero, whatever they are; those of real tokens do not."""
     logits = LOGITS.clone().requires_grad_()
 
     label_smoothed_loss(logits, WORDS, REAL).backward()
@@ -51,7 +51,7 @@ def test_words_that_only_fill_up_teach_nothing():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_the_loss_of_narrow_logits_is_taken_in_float32(dtype):
-    """A mean over many words in bfloat16 would stop to grow."""
+    """A mean over many tokens in bfloat16 would stop to grow."""
     assert label_smoothed_loss(LOGITS.to(dtype), WORDS).dtype == torch.float32
 
 
@@ -71,11 +71,11 @@ def test_a_trainable_copy_collects_gradients_and_the_original_does_not():
 
 @pytest.mark.parametrize("held_out", [False, True])
 def test_the_target_is_the_sentence_copied_or_reversed_and_its_end(held_out):
-    """Row by row, by the definition; held out sentences when asked for, others otherwise."""
+    """Row by row, by the definition; held out sequences when asked for, others otherwise."""
     batch = draw(Task(words=3, longest=4), 200, np.random.default_rng(1), held_out=held_out)
 
     for source, real, target, given, counts in zip(
-        batch.source, batch.source_real, batch.target, batch.given, batch.target_real, strict=True
+        batch.source, batch.source_mask, batch.target, batch.given, batch.target_mask, strict=True
     ):
         order, *sentence = source[real]
         right = sentence if order == COPY else sentence[::-1]
@@ -89,7 +89,7 @@ def test_the_target_is_the_sentence_copied_or_reversed_and_its_end(held_out):
 
 
 def test_lengths_beyond_the_longest_can_be_asked_for():
-    """A study asks for more words than were taught."""
+    """A study asks for more tokens than were taught."""
     assert set(draw(Task(longest=2), 5, np.random.default_rng(0), length=6).lengths) == {6}
 
 
@@ -104,11 +104,11 @@ def example():
 
 @pytest.mark.timeout(600)
 def test_the_example_trains_a_model_that_is_right_and_agrees_with_the_oracle(example, tmp_path, capsys):
-    """As a user runs it: at least 990 of 1000 unseen sentences right, the oracle's words the same on 100, the weights saved."""
+    """As a user runs it: at least 990 of 1000 unseen sequences right, the oracle's tokens the same on 100, the weights saved."""
     code = example["main"](["--save", str(tmp_path / "model.safetensors")])
 
     output = capsys.readouterr().out
-    right = int(output.split(" of 1000 sentences it never saw")[0].split()[-1])
+    right = int(output.split(" of 1000 sequences it never saw")[0].split()[-1])
     assert code == 0, output
     assert right >= 990
     assert "the oracle writes 100 of 100 alike" in output
@@ -126,7 +126,7 @@ def test_a_model_that_has_not_learned_makes_the_example_fail(example, capsys):
         lines.append([line for line in capsys.readouterr().out.splitlines() if not line.startswith("trained in")])
 
     assert lines[0] == lines[1]
-    assert lines[0][0] == "seed 3, 2 steps of 64 sentences"
+    assert lines[0][0] == "seed 3, 2 steps of 64 sequences"
 
 
 @pytest.mark.parametrize("arguments", [["--seed", "one"], ["--steps", ""], ["--sav"]])

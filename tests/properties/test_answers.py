@@ -1,4 +1,4 @@
-"""The bank of answers: whatever a candidate gives back is a verdict about it, by every way in, and never the end of a run."""
+"""The catalogue of answers: whatever an implementation returns is a verdict about it, by every way in."""
 
 import contextlib
 import html
@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from properties.evaluation.answers import bank
-from properties.implementations.impl import Subject
+from properties.evaluation.answers import catalogue
+from properties.implementations.impl import Impl
 from reports.records import Exit
 from reports.render import render
 from veriformer import answers, engine, verify
@@ -27,7 +27,7 @@ SINGLE = ("nan__always", "keyboard_interrupt__always", "html__once", "system_exi
 
 
 def started(*command: str) -> subprocess.CompletedProcess:
-    """A command of ours, run where the bank lies."""
+    """A command of ours, run where the catalogue lies."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, "-P", "-m", *command], capture_output=True, text=True, check=False, cwd=FOLDER, env=environment
@@ -58,7 +58,7 @@ def test_every_answer_gets_the_verdict_it_deserves(when, way, tmp_path):
     results = Results.of(tmp_path / "run")
 
     assert code == Exit.BROKEN
-    assert len(lines(tmp_path / "run" / "verify.jsonl")) == len(results.planned) > len(bank.ROWS)
+    assert len(lines(tmp_path / "run" / "verify.jsonl")) == len(results.planned) > len(catalogue.ROWS)
     assert [f"{case.target}: {said}" for case in cases(when) for said in shortcomings(of(results, case), case)] == []
     for case in cases(when):
         assert_on_a_terminal(of(results, case), case)
@@ -68,7 +68,7 @@ def test_every_answer_gets_the_verdict_it_deserves(when, way, tmp_path):
 
 
 def assert_on_a_terminal(results: Results, case: Case) -> None:
-    """A card that names the candidate, the verdict and what it said, or the line that all passed."""
+    """A card that names the implementation, the verdict and what it said, or the line that all passed."""
     output = io.StringIO()
     show(results, Cards(Console(file=output, width=2000, highlight=False)))
     text = output.getvalue()
@@ -83,7 +83,7 @@ def assert_on_a_terminal(results: Results, case: Case) -> None:
 
 
 def assert_said_here_too(results: Results, case: Case) -> None:
-    """The same verdicts of the candidate as an object in this process; once it has failed, a new process counts its calls anew."""
+    """The same verdicts in this process; once it has failed, a new process counts its calls anew."""
     here = in_this_process(case)
     there = {each.name: each.verdict for each in results.findings}
 
@@ -112,7 +112,7 @@ def assert_merged(run: Path, folder: Path) -> None:
 
 
 def assert_on_the_page(run: Path, results: Results, when: str, out: Path) -> None:
-    """A row for each candidate, and a card for each whose claim is broken that says what came, none of it as markup."""
+    """A row for each implementation, and a card for each whose claim is broken that says what came, none of it as markup."""
     render([run], out)
     page = (out / "report.html").read_text(encoding="utf-8")
     cards = page.split('<article class="card"')[1:]
@@ -143,7 +143,7 @@ def test_a_strange_answer_by_the_command(name, tmp_path):
 
 def test_every_check_of_a_function_that_gives_nan_has_a_verdict(tmp_path):
     """Of all that is planned for an attention: no check is lost to the first NaN."""
-    ended = started("veriformer", "verify", "bank.py:nan__always", "--examples=2", "--json", f"--run={tmp_path / 'run'}")
+    ended = started("veriformer", "verify", "catalogue.py:nan__always", "--examples=2", "--json", f"--run={tmp_path / 'run'}")
     told = json.loads(ended.stdout, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
 
     assert ended.returncode == told["exit_code"] == Exit.BROKEN
@@ -154,7 +154,7 @@ def test_every_check_of_a_function_that_gives_nan_has_a_verdict(tmp_path):
 @pytest.mark.parametrize("name", SINGLE)
 def test_a_strange_answer_in_python(name):
     """`veriformer.verify` of an object that no other process can import."""
-    found = verify(getattr(bank, name), claims="A8", examples=3)
+    found = verify(getattr(catalogue, name), claims="A8", examples=3)
 
     assert len(found) == 2
     assert not found
@@ -167,7 +167,7 @@ def test_a_strange_answer_in_python_by_name(monkeypatch):
     """`veriformer.verify` of a name, in a process of its own."""
     monkeypatch.chdir(FOLDER)
 
-    found = verify("bank.py:control__always", claims="A8", examples=3)
+    found = verify("catalogue.py:control__always", claims="A8", examples=3)
 
     assert [each.verdict for each in found] == ["ERROR", "ERROR"]
     assert not acts(repr(found))
@@ -185,4 +185,4 @@ def test_a_ctrl_c_while_an_implementation_runs_here_is_the_users():
             return scores.softmax(-1)
 
     with pytest.raises(KeyboardInterrupt):
-        Subject(Waits(), "float32").softmax(np.zeros((1, 2)))
+        Impl(Waits(), "float32").softmax(np.zeros((1, 2)))

@@ -1,4 +1,4 @@
-"""Errors with heavy tails: what one honest run in thousands does is no fault; where tails are light, nothing is forgiven for it."""
+"""Errors with heavy tails: what one correct run in thousands does is no fault; light tails forgive nothing."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from properties.error_budget.simulate import bound, run_on, simulate
 from properties.evaluation.calibration import runner, table
 from properties.implementations.contract import Contract
 from properties.implementations.formats import FORMATS
-from properties.inputs.parameters import few_bits
+from properties.inputs.parameters import dyadic
 from properties.test_sizes import _decoder
 from reports.records import Verdict
 
@@ -22,11 +22,11 @@ SAMPLE = ("test_encoder_layer_agrees_with_the_oracle", "test_every_row_is_a_dist
 
 def heads(seed: int, tokens: int = 6) -> tuple[np.ndarray, ...]:
     """Q, K and V of two heads."""
-    return tuple(few_bits(2 + seed + i, (1, 2, tokens, 4), 2.0) for i in range(3))
+    return tuple(dyadic(2 + seed + i, (1, 2, tokens, 4), 2.0) for i in range(3))
 
 
 def two_features() -> tuple[np.ndarray, np.ndarray]:
-    """Two sentences of two words, the second of which only fills up the length."""
+    """Two sequences of two tokens, the second of which only fills up the length."""
     X = np.array([[[-1.96875, -0.25]] * 2, [[-0.1875, 1.65625]] * 2])
     return X, np.broadcast_to([True, False], (2, 1, 1, 2))
 
@@ -77,7 +77,7 @@ def test_an_ill_conditioned_row_of_four_features_is_no_fault():
 
 
 def test_a_difference_that_changes_its_sign_in_one_run_of_a_thousand_is_no_fault():
-    """LayerNorm of two features is a sign: a rounding that turns it round errs by hundreds of deviations, and is honest."""
+    """LayerNorm of two features is a sign: a rounding that turns it round errs by hundreds of σ, and is correct."""
     contracts, X, mask = (Contract("bfloat16"),), *two_features()
     exact, (errors,) = simulate("encoder", (X, mask), TWO_FEATURES, contracts, 4000, 4242)
     allowed = budget("encoder", X, mask, contract=contracts, **TWO_FEATURES)
@@ -90,12 +90,12 @@ def test_a_difference_that_changes_its_sign_in_one_run_of_a_thousand_is_no_fault
 
 def test_light_tails_change_nothing():
     """On an attention, a product and a LayerNorm the scales are what they are without doubled trials, within their own scatter."""
-    norm = {"gain": 1 + few_bits(3, (16,), 0.5), "bias": few_bits(4, (16,))}
+    norm = {"gain": 1 + dyadic(3, (16,), 0.5), "bias": dyadic(4, (16,))}
     for dtype in LOW:
         for step, given, kwargs in (
             ("attention", heads(5, tokens=24), {}),
-            ("layer_norm", (few_bits(7, (1, 24, 16), 2.0),), norm),
-            ("output_projection", (few_bits(8, (1, 24, 16), 2.0),), {"W": few_bits(9, (16, 12)) / 3}),
+            ("layer_norm", (dyadic(7, (1, 24, 16), 2.0),), norm),
+            ("output_projection", (dyadic(8, (1, 24, 16), 2.0),), {"W": dyadic(9, (16, 12)) / 3}),
         ):
             contracts = (Contract(dtype),)
             args = tuple(FORMATS[dtype].to_nearest(x) for x in given)
@@ -111,7 +111,7 @@ def test_light_tails_change_nothing():
 @pytest.mark.parametrize("dtype", LOW)
 def test_doubled_trials_err_twice_as_much(dtype):
     """In a product, where errors add up; what the true grid has exactly they have but for float32's roundings."""
-    X, W = few_bits(8, (1, 40, 16), 2.0), few_bits(9, (16, 12)) / 3
+    X, W = dyadic(8, (1, 40, 16), 2.0), dyadic(9, (16, 12)) / 3
     _, (plain, doubled) = simulate("output_projection", (X,), {"W": W}, [Contract(dtype)], 128, 0, doubled=True)
     tripled = {"table": np.arange(2.0, 20.0).reshape(2, 9) / 4}  # times √9
     _, exact = simulate("embedding", (np.array([[0, 1]]),), tripled, [Contract(dtype)], 64, 0, doubled=True)
@@ -186,4 +186,4 @@ def test_a_budget_that_is_too_narrow_is_found(monkeypatch):
     found = runner.work(("simulated", SAMPLE[0], "bfloat16", 4), FRESH)
 
     assert found["counts"]["alarms"] > 0
-    assert table.summary([found])["bfloat16"]["simulated"]["false alarms"] == found["counts"]["alarms"]
+    assert table.summary([found])["bfloat16"]["simulated"]["false positives"] == found["counts"]["alarms"]

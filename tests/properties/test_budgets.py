@@ -1,4 +1,4 @@
-"""Budgets, checked both ways: no honest computation exceeds its budget, and stated faults do."""
+"""Budgets, checked both ways: no correct computation exceeds its budget, and stated faults do."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from properties.implementations.conventions import OURS
 from properties.implementations.formats import FORMATS
 from properties.implementations.impl import DTYPES as TORCH
 from properties.implementations.oracle import oracle
-from properties.inputs.parameters import few_bits
+from properties.inputs.parameters import dyadic
 from properties.verdicts import ClaimBroken, record
 from reports.records import Verdict
 
@@ -22,7 +22,7 @@ SEEDS = st.integers(0, 2**16)
 
 
 class Named:
-    """As much of a subject as a budget looks at."""
+    """As much of an implementation as a budget looks at."""
 
     def __init__(self, name="somebody", dtype="float32"):
         self.name, self.dtype, self.adapter, self.conventions = name, dtype, object(), OURS
@@ -30,7 +30,7 @@ class Named:
 
 def heads(seed: int, words: int = 6) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Q, K and V of two heads."""
-    return tuple(few_bits(2 + seed + i, (1, 2, words, 4), 2.0) for i in range(3))
+    return tuple(dyadic(2 + seed + i, (1, 2, words, 4), 2.0) for i in range(3))
 
 
 def torch_attention(dtype: str, *QKV: np.ndarray) -> np.ndarray:
@@ -128,8 +128,8 @@ def test_a_verdict_repeats():
 
 
 def test_what_the_proven_bound_excludes_fails_below_the_mark():
-    """A bfloat16 softmax errs by little more than half a unit in the last place: two units fail, though within eight deviations."""
-    scores = few_bits(3, (1, 4), 2.0)
+    """A bfloat16 softmax errs by little more than half a unit in the last place: two units fail, though within 8 σ."""
+    scores = dyadic(3, (1, 4), 2.0)
     allowed = budget("softmax", scores, dtype="bfloat16")
     got = allowed.exact.copy()
     got[0, 0] += 3 * FORMATS["bfloat16"].u * got[0, 0]
@@ -142,7 +142,7 @@ def test_what_the_proven_bound_excludes_fails_below_the_mark():
 
 @pytest.mark.parametrize("step", ["mask", "generation", "split_heads", "gradients", "sofmax"])
 def test_there_is_no_budget_where_nothing_is_rounded(step):
-    """Copies, masks and word ids are equal or wrong; an unknown step is refused."""
+    """Copies, masks and token ids are equal or wrong; an unknown step is refused."""
     with pytest.raises(ValueError, match="step: expected one that computes with real numbers"):
         budget(step, np.zeros((1, 1, 2)))
 
@@ -154,8 +154,8 @@ def test_a_result_of_another_shape_is_refused():
 
 
 def test_the_message_says_where_what_and_how_much():
-    """Step, index, expected, got, the error in deviations and as a multiple of the budget, and the dtype."""
-    scores = few_bits(3, (2, 4), 2.0)
+    """Step, index, expected, got, the error in σ and as a multiple of the budget, and the dtype."""
+    scores = dyadic(3, (2, 4), 2.0)
     got = oracle("softmax", scores)
     got[1, 2] += 0.25
 
@@ -170,7 +170,7 @@ def test_the_message_says_where_what_and_how_much():
 
 def test_the_oracle_agreeing_with_itself_counts_for_nothing():
     """The same answer from somebody else is a comparison; from the oracle it is none."""
-    scores = few_bits(3, (2, 4), 2.0)
+    scores = dyadic(3, (2, 4), 2.0)
     counts = record.start()
 
     assert_rounding_only(Named("reference", "float64"), "softmax", oracle("softmax", scores), scores)

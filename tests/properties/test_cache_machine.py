@@ -1,12 +1,12 @@
-"""The properties of caches: they let an honest cache pass, and show each faulty one by a program of at most six operations."""
+"""The properties of caches: they let a correct cache pass, and show each faulty one by a program of at most six operations."""
 
 from functools import partial
 
 import pytest
 
-from properties.evaluation.detection.bank import entry
 from properties.evaluation.detection.cache import FAULTS
-from properties.implementations.impl import Subject
+from properties.evaluation.detection.catalogue import entry
+from properties.implementations.impl import Impl
 from properties.implementations.oracle import oracle
 from properties.implementations.recomputed import Recomputed
 from properties.test_cache import test_a_cache_answers_as_the_whole_model as drawn
@@ -23,12 +23,12 @@ class Adapter:
     def __init__(self, kind: type[Recomputed] = Recomputed) -> None:
         self.kind = kind
 
-    def kv_cache(self, source, source_real=None, **model):
-        return self.kind(partial(oracle, "transformer"), source, source_real, **model)
+    def kv_cache(self, source, source_mask=None, **model):
+        return self.kind(partial(oracle, "transformer"), source, source_mask, **model)
 
 
 class RollsBackTooFar(Recomputed):
-    """One word too many is forgotten, though the length is told right."""
+    """One token too many is forgotten, though the length is told right."""
 
     shift = 0
 
@@ -51,9 +51,9 @@ class ReordersWordsOnly(Recomputed):
 class ResetsTheWordsOnly(Recomputed):
     """Used again, it still reads the first source."""
 
-    def reset(self, source, source_real=None):
-        first = getattr(self, "source", source), getattr(self, "real", source_real)
-        super().reset(*(first if len(first[0]) == len(source) else (source, source_real)))
+    def reset(self, source, source_mask=None):
+        first = getattr(self, "source", source), getattr(self, "real", source_mask)
+        super().reset(*(first if len(first[0]) == len(source) else (source, source_mask)))
 
 
 class SharesWhatItCopies(Recomputed):
@@ -79,7 +79,7 @@ class TellsTheChunkForTheLength(Recomputed):
 
 def judged(implementation, dtype="float64", by=drawn):
     """By one property, with the examples of the `ci` profile, as a run would judge it."""
-    return run_property(by, Subject(implementation, dtype), seed=0, examples=60)
+    return run_property(by, Impl(implementation, dtype), seed=0, examples=60)
 
 
 @pytest.mark.parametrize("by", [drawn, enumerated])

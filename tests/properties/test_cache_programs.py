@@ -14,7 +14,7 @@ VOCAB, SOURCE_VOCAB, ROWS = 5, 4, 3
 
 
 def logits(source, words, real):
-    """Numbers for each word a row has read, which tell its source and its words apart."""
+    """Numbers for each token a row has read, which tell its source and its tokens apart."""
     return np.cumsum(words, axis=1)[..., None] + np.where(real, source, 9).sum(axis=1)[:, None, None] * np.ones(VOCAB)
 
 
@@ -70,7 +70,7 @@ def programs(draw):
 @settings(max_examples=60)
 @given(programs())
 def test_every_shorter_program_can_be_played(played):
-    """Rows, words and branches fit, and what the model says a cache has read is what the cache says; each is smaller."""
+    """Rows, tokens and branches fit, and what the model says a cache has read is what the cache says; each is smaller."""
     played_on_a_cache(played)
 
     def amount(program):
@@ -84,7 +84,7 @@ def test_every_shorter_program_can_be_played(played):
 @settings(max_examples=60)
 @given(programs())
 def test_the_branches_followed_have_read_what_the_cache_has(played):
-    """A word more in every branch is answered for the source and the words that the model says it holds."""
+    """A token more in every branch is answered for the source and the tokens that the model says it holds."""
     for which, branch in enumerate(played_on_a_cache(played)):
         step = [which, "step", np.ones(len(branch.words), dtype=np.int64)]
 
@@ -112,7 +112,7 @@ def test_what_was_done_to_a_second_request_is_done_to_the_first():
 
 
 def test_operations_are_fitted_to_what_is_left():
-    """Without the words that it would forget a rollback is left out too."""
+    """Without the tokens that it would forget a rollback is left out too."""
     words = np.zeros((2, 1), dtype=np.int64)
     played = Played(np.zeros((2, 3), dtype=np.int64), None, [[0, "prefill", words], [0, "rollback", 0], [0, "prefill", words]])
 

@@ -1,4 +1,4 @@
-"""The calibration is held: honest variants pass, the named faults that were seen are seen, and no budget grows duller.
+"""The calibration is held: correct variants pass, the named faults that were seen are seen, and no budget grows duller.
 
 `properties/data/calibration.json` is what `veriformer calibrate --write` found when the budgets were last changed on purpose.
 """
@@ -12,8 +12,8 @@ import pytest
 from properties.evaluation.calibration import orders, runner, table
 from properties.evaluation.calibration.cases import MODULES, STEP_CASES
 from properties.evaluation.calibration.faults import GRADED, NAMED
-from properties.evaluation.calibration.honest import Honest
-from properties.evaluation.calibration.variants import LOW_DTYPES, bank
+from properties.evaluation.calibration.low_precision import LowPrecision
+from properties.evaluation.calibration.variants import LOW_DTYPES, correct_variants
 from properties.implementations.oracle import oracle
 
 COMMITTED = json.loads((Path(__file__).parents[2] / "properties" / "data" / "calibration.json").read_text(encoding="utf-8"))
@@ -29,7 +29,7 @@ HALF_A_STEP = 0.5  # graded faults shrink by half octaves, and a margin may lie 
 @pytest.mark.parametrize("dtype", LOW_DTYPES)
 @pytest.mark.parametrize("step", STEP_CASES)
 def test_no_honest_step_is_accused(step, dtype):
-    """On cases nobody has seen before, every variant of the bank is within the budget."""
+    """On cases nobody has seen before, every variant of the catalogue is within the budget."""
     for number in range(2):
         found = runner.work(("steps", step, dtype, number), FRESH)
 
@@ -61,21 +61,21 @@ def test_no_budget_grows_duller(kind, dtype):
 @pytest.mark.parametrize("dtype", LOW_DTYPES)
 @pytest.mark.parametrize("fault", NAMED, ids=lambda fault: fault.name)
 def test_a_named_fault_that_was_seen_is_seen(fault, dtype):
-    """On at least seven of its eight witness inputs; and honest results of the same inputs pass."""
+    """On at least seven of its eight witness inputs; and correct results of the same inputs pass."""
     found = runner.work(("named", fault.name, dtype, 0), 0)
 
     assert (found["rejected"]["ours"] >= runner.SEEN) or fault.name in COMMITTED[dtype]["named"]["unseen by ours"]
-    assert found["honest rejected"]["ours"] == 0
+    assert found["correct rejected"]["ours"] == 0
 
 
 def test_the_committed_calibration_shows_what_is_claimed_of_it():
-    """No false alarm; 20 of 22 named faults in float32 and float16, 17 in bfloat16; finer than the usual rules."""
+    """No false positive; 20 of 22 named faults in float32 and float16, 17 in bfloat16; finer than the usual rules."""
     least = {"float32": ("assert_close", 16.0, 20), "bfloat16": ("2x baseline", 2.0, 17), "float16": ("2x baseline", 2.5, 20)}
     for dtype, (rival, finer, seen) in least.items():
         found = COMMITTED[dtype]
         exponents = found["graded"]["mean exponent"]
 
-        assert found["steps"]["false alarms"]["ours"] == found["modules"]["false alarms"]["ours"] == 0
+        assert found["steps"]["false positives"]["ours"] == found["modules"]["false positives"]["ours"] == 0
         assert found["named"]["seen"]["ours"] >= seen
         assert 2.0 ** (exponents["ours"] - exponents[rival]) >= finer
 
@@ -83,9 +83,9 @@ def test_the_committed_calibration_shows_what_is_claimed_of_it():
 def test_the_bank_holds_thirty_variants():
     """And each of ours is right: in float64 it agrees with the oracle to the last few digits."""
     Q, K, V = np.random.default_rng(0).standard_normal((3, 1, 2, 9, 4))
-    assert len(bank()) >= 30
+    assert len(correct_variants()) >= 30
 
-    for name, variant in bank(compiled=False).items():
+    for name, variant in correct_variants(compiled=False).items():
         if name.startswith("numpy"):
             error = np.abs(variant("attention", (Q, K, V), {}, "float64") - oracle("attention", Q, K, V)).max()
             assert error < 2.0**-45, name
@@ -109,12 +109,12 @@ def test_faults_are_faults_and_witnesses_are_representable():
         args, kwargs = fault.witness(0)
         exact = oracle(fault.step, *args, **kwargs)
         with np.errstate(all="ignore"):
-            wrong = fault.wrong(Honest("float64"), args, kwargs)
+            wrong = fault.wrong(LowPrecision("float64"), args, kwargs)
 
         for array in (*args, *kwargs.values()):
             if isinstance(array, np.ndarray) and array.dtype == np.float64:
                 for dtype in ("bfloat16", "float16"):
-                    assert np.array_equal(Honest(dtype).stored(array), array), fault.name
+                    assert np.array_equal(LowPrecision(dtype).stored(array), array), fault.name
         if fault.name not in UNSEEN_IN_FLOAT64:
             assert np.abs(wrong - exact).max() > 2.0**-52 * np.abs(exact).max(), fault.name
 

@@ -13,7 +13,7 @@ from properties.error_budget.simulate import bound, simulate
 from properties.implementations.contract import DTYPES, Contract, declared, envelope
 from properties.implementations.formats import FORMATS
 from properties.implementations.impl import DTYPES as TORCH
-from properties.inputs.parameters import few_bits
+from properties.inputs.parameters import dyadic
 from reports.records import Verdict
 
 CASES = 40
@@ -39,10 +39,10 @@ def attention(dtype: str, given: Callable[[Tensor], Tensor], made: Callable[[Ten
 def subnormal_attention(dtype: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Weights that are subnormal under large values, a value that is subnormal under a weight of nearly 1, and values under all."""
     depth = {"float64": 709.0, "float32": 88.0, "bfloat16": 88.0, "float16": 10.0}[dtype]
-    K = few_bits(2 + seed, (1, 1, 7, 1), 0.5)
+    K = dyadic(2 + seed, (1, 1, 7, 1), 0.5)
     K[0, 0, 1:4] -= depth
-    V = few_bits(3 + seed, (1, 1, 7, 4), 64.0)
-    V[..., :2] = few_bits(4 + seed, (1, 1, 7, 2)) * FORMATS[dtype].smallest_normal
+    V = dyadic(3 + seed, (1, 1, 7, 4), 64.0)
+    V[..., :2] = dyadic(4 + seed, (1, 1, 7, 2)) * FORMATS[dtype].smallest_normal
     V[:, :, 4:, 2] = 0.0
     V[:, :, 0, 2] = 0.0
     return np.ones((1, 1, 2, 1)), K, V
@@ -126,7 +126,7 @@ def verdicts(parts: int, dtype: str, *contracts: Contract) -> set[Verdict]:
     """Of output projections in parts, held to these contracts or, without any, to what nobody has to declare."""
     found = set()
     for seed in range(CASES):
-        X, W = few_bits(2 + seed, (2, 5, 64), 2.0), few_bits(3 + seed, (64, 9), 0.5)
+        X, W = dyadic(2 + seed, (2, 5, 64), 2.0), dyadic(3 + seed, (64, 9), 0.5)
         allowed = budget("output_projection", X, W=W, contract=contracts or None, dtype=dtype)
         found.add(allowed.score(product_in_parts(X, W, parts, dtype)).verdict)
     return found

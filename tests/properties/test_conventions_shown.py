@@ -11,7 +11,7 @@ from rich.console import Console
 
 from properties.conventions import followed as words
 from properties.implementations.convention_probes import settle
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 from properties.implementations.registry import built_in
 from reports import merge
 from reports.conventions import alike
@@ -23,7 +23,7 @@ from veriformer.cli import main
 from veriformer.results import Results
 from veriformer.show import Cards, show
 
-NAN = Choice("blind_row", "attention of a fully masked row", "nan", "NaN", "found", "zeros", True)
+NAN = Choice("fully_masked_row", "attention of a fully masked row", "nan", "NaN", "found", "zeros", True)
 KEPT = Choice("subnormals", "subnormal numbers", "kept", "kept", "declared", "kept")
 FOLLOWS = [Follows("mine:attention", dtype, "cpu", [NAN, KEPT], "split_k=2") for dtype in ("float64", "float32")]
 MINE = """
@@ -43,8 +43,8 @@ def test_dtypes_that_follow_the_same_share_a_line():
 
     both, one = alike([*FOLLOWS, other])
 
-    assert (both.where, both.found, both.declared) == ("float64, float32", "blind_row=nan", "subnormals=kept")
-    assert both.differing == ["attention of a fully masked row: NaN (torch: zeros; blind_row=nan, found)"]
+    assert (both.where, both.found, both.declared) == ("float64, float32", "fully_masked_row=nan", "subnormals=kept")
+    assert both.differing == ["attention of a fully masked row: NaN (torch: zeros; fully_masked_row=nan, found)"]
     assert (one.where, one.differing) == ("bfloat16", [])
 
 
@@ -57,7 +57,7 @@ def test_what_was_found_stands_before_everything_else(tmp_path):
 
     first, second, third, fourth, fifth, *_ = printed.getvalue().splitlines()
     assert first.split() == ["mine:attention", "in", "float64,", "float32"]
-    assert second.split() == ["found", "by", "probes", "blind_row=nan"]
+    assert second.split() == ["found", "by", "probes", "fully_masked_row=nan"]
     assert third.split() == ["declared", "subnormals=kept"]
     assert fourth.startswith("differs from torch  attention of a fully masked row: NaN (torch: zeros;")
     assert fifth.split() == ["contract", "split_k=2"]
@@ -81,13 +81,13 @@ def test_the_page_the_summary_and_a_table_show_them(tmp_path):
         assert "attention of a fully masked row: NaN (torch: zeros" in (whole / file).read_text().replace("\\\\", "").replace(
             "\\", ""
         )
-    assert "mine:attention,float32,cpu,blind_row" in (whole / "tables" / "conventions.csv").read_text()
+    assert "mine:attention,float32,cpu,fully_masked_row" in (whole / "tables" / "conventions.csv").read_text()
 
 
 def test_what_pytorch_does_is_probed_and_not_written_down(monkeypatch):
     """With another implementation in its place, the comparison is with that one."""
-    subject = Subject(built_in("optimized"), "float32")
-    settled = settle(subject, subject.adapter.conventions)
+    impl = Impl(built_in("optimized"), "float32")
+    settled = settle(impl, impl.adapter.conventions)
 
     class Other:
         name, arrays, dtypes, steps, conventions = "torch.sdpa", "numpy", ("float32",), frozenset({"softmax"}), None
@@ -97,7 +97,7 @@ def test_what_pytorch_does_is_probed_and_not_written_down(monkeypatch):
 
     def of_softmax() -> tuple[str, bool]:
         words.of_torch.cache_clear()
-        (choice,) = (each for each in words.followed(subject, settled).conventions if each.name == "blind_softmax")
+        (choice,) = (each for each in words.followed(impl, settled).conventions if each.name == "fully_masked_softmax")
         return choice.torch, choice.differs
 
     assert of_softmax() == ("NaN", True)
@@ -109,9 +109,9 @@ def test_what_pytorch_does_is_probed_and_not_written_down(monkeypatch):
 
 def test_pytorch_does_not_differ_from_itself():
     """It has nothing to be compared with."""
-    subject = Subject(built_in("torch.sdpa"), "float32")
+    impl = Impl(built_in("torch.sdpa"), "float32")
 
-    found = words.followed(subject, settle(subject, subject.adapter.conventions))
+    found = words.followed(impl, settle(impl, impl.adapter.conventions))
 
     assert not any(choice.differs or choice.torch for choice in found.conventions)
     assert {choice.name for choice in found.conventions if choice.how == "found"} >= {
@@ -132,13 +132,13 @@ def test_a_function_of_ten_lines_is_told_what_was_found(tmp_path, monkeypatch):
 
     assert said.exit_code == 0, said.output
     assert (
-        "found by probes     blind_row=nan non_finite_behind_mask=leaks subnormals=kept non_finite_masked_key=blocked"
+        "found by probes     fully_masked_row=nan non_finite_behind_mask=leaks subnormals=kept non_finite_masked_key=blocked"
         in said.stdout
     )
-    assert "differs from torch  attention of a fully masked row: NaN (torch: zeros; blind_row=nan, found)" in said.stdout
+    assert "differs from torch  attention of a fully masked row: NaN (torch: zeros; fully_masked_row=nan, found)" in said.stdout
     (follows,) = json.loads((tmp_path / "found" / "manifest.json").read_text())["follows"]
     assert {each["name"] for each in follows["conventions"] if each["how"] == "found"} == {
-        "blind_row",
+        "fully_masked_row",
         "non_finite_behind_mask",
         "non_finite_masked_key",
         "subnormals",
@@ -148,7 +148,7 @@ def test_a_function_of_ten_lines_is_told_what_was_found(tmp_path, monkeypatch):
 
     assert said.exit_code == 1
     assert "CONVENTION_MISMATCH" in said.stdout
-    assert "blind_row: declared zeros, but the probe shows nan" in said.stdout
+    assert "fully_masked_row: declared zeros, but the probe shows nan" in said.stdout
 
 
 @pytest.mark.parametrize("what", ["conventions", "libraries"])

@@ -16,10 +16,10 @@ from properties.counterexample.minimise import minimised, numbers
 from properties.counterexample.write import as_data, from_data, write
 from properties.implementations.calls import Asked
 from properties.implementations.conventions import Conventions
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 from properties.verdicts import ClaimBroken
 from veriformer.commands.repro import command
-from veriformer.isolation.proxy import CandidateProxy
+from veriformer.isolation.proxy import ImplementationProxy
 
 RIGHT = """
 import numpy as np
@@ -85,9 +85,9 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def candidate(name: str) -> Subject:
+def candidate(name: str) -> Impl:
     """One of them, in a process of its own."""
-    return Subject(CandidateProxy(f"{name}.py:Right"), "float32")
+    return Impl(ImplementationProxy(f"{name}.py:Right"), "float32")
 
 
 def run(script: Path, *options: str, isolated: str = "-I") -> subprocess.CompletedProcess:
@@ -139,11 +139,11 @@ def test_nan_in_a_masked_key_has_a_script_where_it_is_to_be_blocked(place):
     (place / "added.py").write_text(RIGHT.replace("np.where(mask, scores, -np.inf)", "(scores + np.where(mask, 0.0, -np.inf))"))
 
     found = smallest(candidate("right"), "M3", "test_nan", [masked])
-    with CandidateProxy(f"{place / 'added.py'}:Right") as leaking:
-        subject = Subject(leaking, "float32").under(Conventions(non_finite_masked_key="blocked", blind_row="nan"))
-        wrong = smallest(subject, "M3", "test_nan", [masked])
-        beside = smallest(subject, "M3", "test_nan", [attended])
-        leaks = smallest(subject.under(Conventions(non_finite_masked_key="leaks", blind_row="nan")), "M3", "test_nan", [masked])
+    with ImplementationProxy(f"{place / 'added.py'}:Right") as leaking:
+        impl = Impl(leaking, "float32").under(Conventions(non_finite_masked_key="blocked", fully_masked_row="nan"))
+        wrong = smallest(impl, "M3", "test_nan", [masked])
+        beside = smallest(impl, "M3", "test_nan", [attended])
+        leaks = smallest(impl.under(Conventions(non_finite_masked_key="leaks", fully_masked_row="nan")), "M3", "test_nan", [masked])
 
     assert found is beside is leaks is None
     assert wrong is not None
@@ -170,8 +170,8 @@ def test_a_fault_of_one_arrays_layout_has_a_script_that_lays_that_array_so(place
     rows = tuple(np.random.default_rng(0).integers(-8, 9, (2, 1, 4, 4)) / 8)
     asked = Asked("residual_norm", rows, numbers, "transposed+contiguous+strided+offset")
 
-    with CandidateProxy(f"{place / 'strides.py'}:residual_norm") as walking:
-        found = smallest(Subject(walking, "float32"), "R1", "test_layouts", [asked])
+    with ImplementationProxy(f"{place / 'strides.py'}:residual_norm") as walking:
+        found = smallest(Impl(walking, "float32"), "R1", "test_layouts", [asked])
 
     assert found.given[0].layout == "transposed+contiguous+contiguous+contiguous"
     script = write(place, found, candidate="strides.py:residual_norm")
@@ -202,7 +202,7 @@ def test_a_fault_of_a_second_request_has_a_script_that_asks_two(place):
 
 
 def test_wrong_usage_of_a_script_is_exit_code_2(place):
-    """A candidate that does not exist is not mistaken for one that is right or wrong."""
+    """An implementation that does not exist is not mistaken for one that is right or wrong."""
     script = write(place, smallest(candidate("scale"), "A2", "test_scale", [question()]), candidate="scale.py:Right")
 
     for target in ("nowhere:at_all", "right.py:left", "missing.py:Right"):
@@ -251,9 +251,9 @@ def test_a_counterexample_is_asked_again_next_time(place):
     (stored,) = corpus.stored(place)
     again = test_again.asking_again(stored.claim, stored.steps, [stored])
 
-    again(subject=candidate("right"))
+    again(impl=candidate("right"))
     with pytest.raises(ClaimBroken, match=found.id):
-        again(subject=candidate("scale"))
+        again(impl=candidate("scale"))
 
 
 def test_the_twin_loses_no_bit():

@@ -15,13 +15,13 @@ from properties import test_output_projection
 from properties.conventions.declarations import Declarations, read_contract, read_conventions
 from properties.implementations.contract import Contract, declared
 from properties.implementations.conventions import OURS, Conventions
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 from properties.implementations.registry import built_in
 from properties.verdict.judge import run_property
 from reports.records import Verdict
 from veriformer import verify
 from veriformer.isolation.in_process import InProcess
-from veriformer.isolation.proxy import CandidateProxy, TargetError
+from veriformer.isolation.proxy import ImplementationProxy, TargetError
 from veriformer.settings import Refused, as_text
 
 MINE = """
@@ -69,8 +69,8 @@ def scratch(tmp_path_factory) -> Path:
 @pytest.mark.parametrize(
     ("said", "meant"),
     [
-        ("blind_row=nan, eps=outside", {"blind_row": "nan", "eps": "outside"}),
-        ({"blind_row": "nan", "eps": "outside"}, {"blind_row": "nan", "eps": "outside"}),
+        ("fully_masked_row=nan, eps=outside", {"fully_masked_row": "nan", "eps": "outside"}),
+        ({"fully_masked_row": "nan", "eps": "outside"}, {"fully_masked_row": "nan", "eps": "outside"}),
         ("mask_polarity=open", {"mask_polarity": None}),
         ({"mask_polarity": None}, {"mask_polarity": None}),
         ("", {}),
@@ -114,10 +114,10 @@ def test_what_is_declared_takes_the_place_of_what_an_implementation_says():
     """Conventions item by item, and those named that of the library; whoever shares the implementation is not misled."""
     before = built_in("reference")
 
-    told = Declarations.read("blind_row=mean", "split_k=2", "torch").about(before)
+    told = Declarations.read("fully_masked_row=mean", "split_k=2", "torch").about(before)
 
     assert told.conventions == Conventions(
-        "may_look", "top_left", "mean", "nan", "inside", "interleaved", "leaks", "kept", "refused", "refused", "leaks"
+        "true_attends", "top_left", "mean", "nan", "inside", "interleaved", "leaks", "kept", "refused", "refused", "leaks"
     )
     assert declared(told, "float64") == (Contract("float64", split_k=2),)
     assert before.conventions == OURS
@@ -125,9 +125,12 @@ def test_what_is_declared_takes_the_place_of_what_an_implementation_says():
 
 
 NONSENSE = [
-    ({"conventions": "blind_rw=nan"}, "--conventions: no 'blind_rw'; did you mean blind_row?; expected some of mask_polarity"),
-    ({"conventions": "blind_row=zero"}, "--conventions: blind_row: expected one of zeros, nan, mean, got 'zero'"),
-    ({"conventions": "blind_row"}, "--conventions: expected name=value, got 'blind_row'"),
+    (
+        {"conventions": "blind_rw=nan"},
+        "--conventions: no 'blind_rw'; did you mean fully_masked_row?; expected some of mask_polarity",
+    ),
+    ({"conventions": "fully_masked_row=zero"}, "--conventions: fully_masked_row: expected one of zeros, nan, mean, got 'zero'"),
+    ({"conventions": "fully_masked_row"}, "--conventions: expected name=value, got 'fully_masked_row'"),
     ({"contract": "mode=lazy"}, "--contract: in float64: mode: expected one of eager, fused, got 'lazy'"),
     ({"contract": "split_k=two"}, "--contract: split_k: expected a whole number, got 'two'"),
     ({"contract": "cast_weights=perhaps"}, "--contract: cast_weights: expected true or false, got 'perhaps'"),
@@ -162,7 +165,7 @@ def test_a_class_that_declares_nonsense_is_a_usage_error(scratch, monkeypatch):
     monkeypatch.chdir(scratch)
 
     with pytest.raises(TargetError, match="contract: in float64: accumulation: expected at least the precision of dtype float64"):
-        CandidateProxy("mine:Nonsense")
+        ImplementationProxy("mine:Nonsense")
 
 
 # ---- every way in ----
@@ -177,7 +180,7 @@ def output_projection(X, *, W, b=None):
 
 def verdict(adapter) -> Verdict:
     """Of logits in bfloat16 that count to the last digit."""
-    return run_property(test_output_projection.test_logits_count_to_the_last_digit, Subject(adapter, "bfloat16"), seed=0).verdict
+    return run_property(test_output_projection.test_logits_count_to_the_last_digit, Impl(adapter, "bfloat16"), seed=0).verdict
 
 
 @pytest.mark.parametrize(
@@ -187,7 +190,7 @@ def test_a_class_and_a_function_declare_their_contract_in_an_attribute(scratch, 
     """Halves of a product that are summed in bfloat16 pass once that is declared, and fail as long as it is not."""
     monkeypatch.chdir(scratch)
 
-    with CandidateProxy(target, step="output_projection") as adapter:
+    with ImplementationProxy(target, step="output_projection") as adapter:
         assert verdict(adapter) is expected
 
 
@@ -263,8 +266,8 @@ def test_verify_declares_conventions_a_contract_and_a_library():
     def found(**declared):
         return verify(attention, dtype="float32", claims="M2", examples=5, **declared)
 
-    assert found(conventions={"blind_row": "nan"}, contract={"mode": "eager"})
-    assert found(like="torch", conventions="blind_row=nan")
+    assert found(conventions={"fully_masked_row": "nan"}, contract={"mode": "eager"})
+    assert found(like="torch", conventions="fully_masked_row=nan")
     broken = found(like="torch").broken
     assert {finding.verdict for finding in broken} == {Verdict.CONVENTION_MISMATCH, Verdict.FAIL}
-    assert "blind_row: declared zeros, but the probe shows nan" in {finding.message for finding in broken}
+    assert "fully_masked_row: declared zeros, but the probe shows nan" in {finding.message for finding in broken}

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from properties.evaluation.detection import bank
+from properties.evaluation.detection import catalogue
 from properties.evaluation.detection.score import SEEDS, search_for, status
 from properties.evaluation.detection.search import breaks
 from properties.verdict.listing import property_named
@@ -14,7 +14,10 @@ from properties.verdict.listing import property_named
 COMMITTED = json.loads((Path(__file__).parents[2] / "properties" / "data" / "score.json").read_text(encoding="utf-8"))
 ENTRIES = {each["id"]: each for each in COMMITTED["entries"]}
 BY_CHANCE = "last-answer-by-identity"  # it shows where a new array lies where an old one lay, which nobody decides
-ANEW = [*Random(0).sample([fault.id for fault in bank.BANK if fault.id != BY_CHANCE], len(bank.BANK) // 10), BY_CHANCE]
+ANEW = [
+    *Random(0).sample([fault.id for fault in catalogue.CATALOGUE if fault.id != BY_CHANCE], len(catalogue.CATALOGUE) // 10),
+    BY_CHANCE,
+]
 
 
 def cheapest_catch(identifier: str) -> dict:
@@ -23,10 +26,10 @@ def cheapest_catch(identifier: str) -> dict:
 
 
 def test_the_score_is_of_this_bank():
-    """Every entry was searched for at every seed; nothing honest was flagged; what was missed is said."""
-    assert ENTRIES.keys() == {fault.id for fault in bank.BANK}
+    """Every entry was searched for at every seed; nothing correct was flagged; what was missed is said."""
+    assert ENTRIES.keys() == {fault.id for fault in catalogue.CATALOGUE}
     assert {len(each["searches"]) for each in COMMITTED["entries"]} == {len(SEEDS)}
-    assert COMMITTED["honest"]["flagged"] == {}
+    assert COMMITTED["correct"]["flagged"] == {}
 
 
 def test_everything_visible_is_caught():
@@ -43,7 +46,7 @@ def test_everything_caught_breaks_a_claim_that_its_entry_names():
 @pytest.mark.parametrize("identifier", [name for name, each in ENTRIES.items() if each["status"] == "caught" and name != BY_CHANCE])
 def test_a_fault_is_found_again_where_it_was_found(identifier):
     """The property and the seed that caught it catch it still."""
-    fault, catch = bank.entry(identifier), cheapest_catch(identifier)
+    fault, catch = catalogue.entry(identifier), cheapest_catch(identifier)
 
     found = breaks(fault, property_named(catch["property"]), catch["seed"])
 
@@ -55,4 +58,4 @@ def test_a_tenth_is_searched_for_anew(identifier):
     """From the first property on, as the published score was made, with the same outcome."""
     line = search_for(identifier, SEEDS[0], None)
 
-    assert status(bank.entry(identifier), [line]) == ENTRIES[identifier]["status"]
+    assert status(catalogue.entry(identifier), [line]) == ENTRIES[identifier]["status"]

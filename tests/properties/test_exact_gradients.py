@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 from properties.implementations.registry import built_in
 from properties.test_gradients import BATCHES, ROWS, at_the_ends, exact_call, exact_gradients
 from properties.test_transformer import named
@@ -18,7 +18,7 @@ def test_exact_gradients_are_numbers_of_every_dtype(b, n):
     parameters = named(call.kwargs["parameters"])
 
     for name, exact in exact_gradients(call).items():
-        assert np.array_equal(Subject(built_in("optimized"), "bfloat16").representable(exact), exact), name
+        assert np.array_equal(Impl(built_in("optimized"), "bfloat16").representable(exact), exact), name
         assert np.abs(exact).max() <= 256, name
         assert exact.shape == parameters[name].shape
         assert n > 1 or exact.any(), name

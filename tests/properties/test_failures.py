@@ -11,13 +11,13 @@ from properties.counterexample import failures, find
 from properties.counterexample.failures import Failure, failure_of
 from properties.counterexample.find import NAN, WRONG
 from properties.implementations.calls import Asked
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 from properties.run import run_folder
 from properties.verdict.judge import Judgement
-from properties.verdicts import CandidateError, ClaimBroken
+from properties.verdicts import ClaimBroken, ImplementationError
 from reports.records import Verdict
 from veriformer import replay
-from veriformer.isolation.proxy import CandidateProxy
+from veriformer.isolation.proxy import ImplementationProxy
 from veriformer.replay import Failures, explained
 
 SOURCE = """
@@ -60,9 +60,9 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def candidate(name: str, dtype: str = "float32") -> Subject:
+def candidate(name: str, dtype: str = "float32") -> Impl:
     """One of them, in a process of its own."""
-    return Subject(CandidateProxy(f"mine.py:{name}", "attention", "numpy"), dtype)
+    return Impl(ImplementationProxy(f"mine.py:{name}", "attention", "numpy"), dtype)
 
 
 def question(seed: int = 0, *, layout: str | None = None, masked: bool = False) -> Asked:
@@ -74,20 +74,20 @@ def question(seed: int = 0, *, layout: str | None = None, masked: bool = False) 
     return Asked("attention", (Q, K, V, mask if masked else None), {}, layout)
 
 
-def broken(subject: Subject, *calls: Asked) -> Judgement:
+def broken(impl: Impl, *calls: Asked) -> Judgement:
     """The judgement of a property that these calls break."""
     try:
-        subject.reading(calls[-1].layout).call(calls[-1].step, *calls[-1].args)
-    except CandidateError as error:
+        impl.reading(calls[-1].layout).call(calls[-1].step, *calls[-1].args)
+    except ImplementationError as error:
         return Judgement(Verdict.ERROR, str(error), error=error, calls=calls)
-    return Judgement(Verdict.FAIL, f"off by 3 in {subject.dtype}", error=ClaimBroken("off by 3"), calls=calls)
+    return Judgement(Verdict.FAIL, f"off by 3 in {impl.dtype}", error=ClaimBroken("off by 3"), calls=calls)
 
 
 def test_a_failure_is_the_same_in_every_dtype_and_for_every_example(place):
     """The step and the kind of the wrong answer make it; its name is the same too."""
     found = {
-        failure_of(subject, broken(subject, question(seed)))
-        for subject in (candidate("scale", "float32"), candidate("scale", "float64"))
+        failure_of(impl, broken(impl, question(seed)))
+        for impl in (candidate("scale", "float32"), candidate("scale", "float64"))
         for seed in (0, 1)
     }
 
@@ -103,8 +103,8 @@ def test_another_kind_of_wrong_answer_is_another_failure(place):
         "strided": question(layout="transposed"),
         "raises": question(),
     }.items():
-        subject = candidate(name)
-        found = failure_of(subject, broken(subject, call))
+        impl = candidate(name)
+        found = failure_of(impl, broken(impl, call))
         kinds[name] = (found.kind, found.about)
 
     line = SOURCE.splitlines().index('    raise ValueError(f"{Q.shape} is not taken")') + 1
@@ -118,9 +118,9 @@ def test_another_kind_of_wrong_answer_is_another_failure(place):
 
 def test_a_mask_that_a_fault_does_not_need_makes_no_other_failure(place):
     """A wrong scale shows with a mask and without."""
-    subject = candidate("scale")
+    impl = candidate("scale")
 
-    assert failure_of(subject, broken(subject, question(masked=True))).about == ""
+    assert failure_of(impl, broken(impl, question(masked=True))).about == ""
 
 
 def test_only_one_of_several_processes_explains_a_failure(tmp_path):
@@ -141,8 +141,8 @@ def test_a_failure_is_made_small_once_and_referred_to_from_then_on(place, monkey
     (place / "run").mkdir()
     lines = []
     for dtype, seed in (("float32", 0), ("float32", 1), ("float64", 2)):
-        subject = candidate("scale", dtype)
-        lines.append(explained(met, subject, "A2", "test_scale", broken(subject, question(seed)), not_wanted))
+        impl = candidate("scale", dtype)
+        lines.append(explained(met, impl, "A2", "test_scale", broken(impl, question(seed)), not_wanted))
 
     first, *others = lines
     assert len(made) == 1
@@ -156,8 +156,8 @@ def test_a_failure_is_made_small_once_and_referred_to_from_then_on(place, monkey
 def test_a_script_is_run_where_torch_is_imported_already(place):
     """It exits with 1 on the fault and with 0 on the right function; what changes its process is not seen by the next one."""
     (place / "run").mkdir()
-    subject = candidate("scale")
-    line = explained(Failures(place / "run"), subject, "A2", "test_scale", broken(subject, question()), not_wanted)
+    impl = candidate("scale")
+    line = explained(Failures(place / "run"), impl, "A2", "test_scale", broken(impl, question()), not_wanted)
     script = place / "run" / "counterexamples" / f"{line['failure']}.py"
 
     assert replay.exit_code(script, with_torch=False) == 1
@@ -168,12 +168,12 @@ def test_a_script_is_run_where_torch_is_imported_already(place):
 def test_what_a_process_of_its_own_does_not_show_has_no_script(place):
     """Right for its first calls: Hypothesis's example is all there is."""
     (place / "run").mkdir()
-    subject = candidate("later")
+    impl = candidate("later")
     for _ in range(4):
-        subject.call("attention", *question().args)
+        impl.call("attention", *question().args)
     smaller = Judgement(Verdict.FAIL, "off by 1", counterexample="x = 1")
 
-    line = explained(Failures(place / "run"), subject, "A2", "test_scale", broken(subject, question()), lambda: smaller)
+    line = explained(Failures(place / "run"), impl, "A2", "test_scale", broken(impl, question()), lambda: smaller)
 
     assert line["counterexample"] == "x = 1"
     assert not list((place / "run" / "counterexamples").glob("*.py"))
@@ -183,17 +183,17 @@ def test_a_call_of_very_many_numbers_is_not_asked_again(place, monkeypatch):
     """It is told by what its property saw, cut to a corner, and claims nothing for itself where no corner shows it."""
     monkeypatch.setattr(failures, "LARGE", 10)
     (place / "run").mkdir()
-    subject, asked = candidate("right"), []
-    assert subject.conventions  # found out by now, with questions of the probes' own
-    subject.adapter.call = lambda *args, **kwargs: asked.append(args) or CandidateProxy.call(subject.adapter, *args, **kwargs)
+    impl, asked = candidate("right"), []
+    assert impl.conventions  # found out by now, with questions of the probes' own
+    impl.adapter.call = lambda *args, **kwargs: asked.append(args) or ImplementationProxy.call(impl.adapter, *args, **kwargs)
     judgement = Judgement(Verdict.FAIL, "off", expected="1.0", got="nan", error=ClaimBroken("off"), calls=(question(),))
     met = Failures(place / "run")
 
-    line = explained(met, subject, "A2", "test_scale", judgement, not_wanted)
+    line = explained(met, impl, "A2", "test_scale", judgement, not_wanted)
 
     assert all(np.size(args[1][0]) <= 10 for args in asked)
     assert "too many numbers" in line["counterexample"]
-    assert failure_of(subject, judgement).kind == NAN
+    assert failure_of(impl, judgement).kind == NAN
     assert not met.met(line["failure"])
 
 

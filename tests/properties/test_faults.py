@@ -1,4 +1,4 @@
-"""The bank of faults: complete, each entry one statement away from right, and unknown to what looks for it."""
+"""The catalogue of faults: complete, each entry one statement away from right, and unknown to what looks for it."""
 
 import ast
 from pathlib import Path
@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 
 from properties.claims import CLAIMS
-from properties.evaluation.detection import bank
+from properties.evaluation.baseline_checks import normal_cases
+from properties.evaluation.detection import catalogue
 from properties.evaluation.detection.cheats import PEEKING
 from properties.evaluation.detection.fault import Fault
 from properties.evaluation.detection.search import Breach, breaches, breaks, is_breach, planned
-from properties.evaluation.usual_checks import normal_cases
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 from properties.verdict.judge import Judgement
 from properties.verdict.listing import property_named
-from properties.verdicts import CandidateError
+from properties.verdicts import ImplementationError
 from reports.records import Verdict
 
 ROOM = Path(__file__).parents[2] / "properties"
@@ -26,30 +26,30 @@ def named(fault: Fault) -> str:
     return fault.id
 
 
-def twins() -> list[Fault]:
-    """One entry for every right twin with what it offers and in which dtype."""
-    return list({(f.twin, tuple(f.instead.items()), f.steps, f.dtype): f for f in bank.BANK}.values())
+def bases() -> list[Fault]:
+    """One entry for every base with what it offers and in which dtype."""
+    return list({(f.base, tuple(f.instead.items()), f.steps, f.dtype): f for f in catalogue.CATALOGUE}.values())
 
 
 def test_every_class_is_re_created_or_left_out_for_a_reason():
-    """All 71 classes of reports have an entry, or a sentence that says why none is possible."""
-    classes = [fault_class for classes in bank.CLASSES.values() for fault_class in classes]
-    re_created = {fault.fault_class for fault in bank.FAULTS}
+    """All 71 classes of reports have an entry, or a sequence that says why none is possible."""
+    classes = [fault_class for classes in catalogue.CLASSES.values() for fault_class in classes]
+    re_created = {fault.fault_class for fault in catalogue.FAULTS}
 
     assert len(classes) == len(set(classes)) == 71
-    assert re_created | set(bank.OUT_OF_SCOPE) == set(classes)
-    assert not re_created & set(bank.OUT_OF_SCOPE)
+    assert re_created | set(catalogue.OUT_OF_SCOPE) == set(classes)
+    assert not re_created & set(catalogue.OUT_OF_SCOPE)
 
 
 def test_entries_have_names_of_their_own_reports_and_claims_to_break():
     """Ids are unique, every bug has a report's address and claims to break, unless nothing can show it."""
-    identifiers = [fault.id for fault in bank.BANK]
+    identifiers = [fault.id for fault in catalogue.CATALOGUE]
     claims = {claim.id for claim in CLAIMS}
 
     assert len(identifiers) == len(set(identifiers))
-    assert [fault.id for fault in bank.FAULTS if not fault.reports] == []
-    assert {claim for fault in bank.BANK for claim in fault.breaks} <= claims
-    assert [fault.id for fault in bank.BANK if bool(fault.breaks) == bool(fault.equivalent)] == []
+    assert [fault.id for fault in catalogue.FAULTS if not fault.reports] == []
+    assert {claim for fault in catalogue.CATALOGUE for claim in fault.breaks} <= claims
+    assert [fault.id for fault in catalogue.CATALOGUE if bool(fault.breaks) == bool(fault.equivalent)] == []
 
 
 def differing(right: ast.AST, wrong: ast.AST) -> int:
@@ -73,13 +73,13 @@ def _without_body(node: ast.AST) -> ast.AST:
     return type(node)(**fields)
 
 
-@pytest.mark.parametrize("fault", bank.BANK, ids=named)
+@pytest.mark.parametrize("fault", catalogue.CATALOGUE, ids=named)
 def test_an_entry_is_one_statement_away_from_right(fault):
-    """The syntax trees of the faulty text and its right twin differ in exactly one statement."""
+    """The syntax trees of the faulty text and its base differ in exactly one statement."""
     assert differing(ast.parse(fault.source(wrong=False)), ast.parse(fault.source())) == 1
 
 
-@pytest.mark.parametrize("fault", bank.BANK, ids=named)
+@pytest.mark.parametrize("fault", catalogue.CATALOGUE, ids=named)
 def test_an_entry_stands_alone_and_answers(fault):
     """Its text imports torch and the standard library alone, and answers a usual call, or refuses it in its own name."""
     source = fault.source()
@@ -87,18 +87,18 @@ def test_an_entry_stands_alone_and_answers(fault):
     assert imported <= {"torch", "collections", "typing"}
 
     step, args, kwargs = normal_cases(fault.steps[0], 0)[0]
-    subject = Subject(fault.implementation(), fault.dtype)
+    impl = Impl(fault.implementation(), fault.dtype)
     try:
-        answer = subject.call(step, *args, **kwargs)
-    except CandidateError as refused:
+        answer = impl.call(step, *args, **kwargs)
+    except ImplementationError as refused:
         answer = str(refused)
 
     assert fault.id in answer if isinstance(answer, str) else answer is not None
 
 
-@pytest.mark.parametrize("fault", twins(), ids=lambda fault: f"{fault.twin}-{'-'.join(fault.steps)}-{fault.dtype}")
+@pytest.mark.parametrize("fault", bases(), ids=lambda fault: f"{fault.base}-{'-'.join(fault.steps)}-{fault.dtype}")
 def test_a_right_twin_breaks_nothing(fault):
-    """Every property that is run on the faulty one passes on its right twin."""
+    """Every property that is run on the faulty one passes on its base."""
     found = list(breaches(lambda: fault.implementation(wrong=False), fault, seed=0, examples=5))
 
     assert found
@@ -106,15 +106,15 @@ def test_a_right_twin_breaks_nothing(fault):
 
 
 def test_an_equivalent_entry_breaks_nothing():
-    """Adding the same constant to every seen score changes nothing, as its proof says; the suite does not cry wolf."""
-    equivalent = [fault for fault in bank.BANK if fault.equivalent]
+    """Adding the same constant to every seen score changes nothing, as its proof says; the suite does not gives false positives."""
+    equivalent = [fault for fault in catalogue.CATALOGUE if fault.equivalent]
 
     assert [fault.id for fault in equivalent] == ["one-added-to-every-seen-score"]
     for fault in equivalent:
         assert [each for each in breaches(fault.implementation, fault, seed=0, examples=20) if isinstance(each, Breach)] == []
 
 
-@pytest.mark.parametrize("fault", bank.CHEATS, ids=named)
+@pytest.mark.parametrize("fault", catalogue.CHEATS, ids=named)
 def test_a_cheat_breaks_three_laws_or_more(fault):
     """No cheat depends on a single law: at least three claims or properties find it, of those that are run on attention."""
     broken = []
@@ -128,7 +128,7 @@ def test_a_cheat_breaks_three_laws_or_more(fault):
 
 def test_a_property_that_goes_wrong_itself_has_caught_nothing():
     """An exception that is neither a verdict's nor raised in the faulty text is a mistake of ours, and said aloud."""
-    fault = bank.entry("zeros")
+    fault = catalogue.entry("zeros")
     mistake = Judgement(Verdict.ERROR, "missing 1 required positional argument", error=TypeError("missing"))
 
     with pytest.raises(RuntimeError, match="not an error of zeros: missing 1 required"):
@@ -136,7 +136,7 @@ def test_a_property_that_goes_wrong_itself_has_caught_nothing():
 
 
 def test_no_property_sees_that_an_answer_is_the_oracles_own():
-    """The limit of every check of values: a candidate that imports our oracle and repeats it gets through."""
+    """The limit of every check of values: an implementation that imports our oracle and repeats it gets through."""
     test = property_named("test_attention_agrees_with_the_oracle")
 
     assert not breaks(PEEKING, test, seed=0, examples=5)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from properties.implementations.impl import Subject
-from properties.verdicts import CandidateCrash, CandidateError, ClaimBroken
+from properties.implementations.impl import Impl
+from properties.verdicts import ClaimBroken, ImplementationCrash, ImplementationError
 
 
 class Candidate:
@@ -36,8 +36,8 @@ SCORES = np.array([[0.0, 1.0], [2.0, -1.0]])
 )
 def test_a_wrong_answer_is_an_error_that_says_what_was_expected(body, complaint):
     """Wrong shape, dtype or type, a changed input and an exception are each named in one line."""
-    with pytest.raises(CandidateError, match=r"candidate\.softmax") as caught:
-        Subject(Candidate(body), "float32").softmax(SCORES)
+    with pytest.raises(ImplementationError, match=r"candidate\.softmax") as caught:
+        Impl(Candidate(body), "float32").softmax(SCORES)
 
     assert complaint in str(caught.value)
 
@@ -49,19 +49,17 @@ def test_a_word_outside_of_the_dictionary_is_an_error_of_the_implementation(word
     class Writer:
         name, arrays, dtypes, conventions, steps = "writer", "numpy", ("float64",), None, frozenset({"generation"})
 
-        def generation(self, source, source_real=None, *, parameters, start, end, length, h):
+        def generation(self, source, source_mask=None, *, parameters, bos, eos, length, h):
             return np.full((len(source), length), word)
 
-    with pytest.raises(CandidateError, match=f"expected words of the dictionary, 0 to 4, got {word}"):
-        Subject(Writer()).generation(
-            np.array([[0]]), parameters={"target_embedding": np.zeros((5, 2))}, start=0, end=1, length=2, h=1
-        )
+    with pytest.raises(ImplementationError, match=f"expected tokens of the vocabulary, 0 to 4, got {word}"):
+        Impl(Writer()).generation(np.array([[0]]), parameters={"target_embedding": np.zeros((5, 2))}, bos=0, eos=1, length=2, h=1)
 
 
 def test_numbers_the_dtype_cannot_hold_are_refused_before_the_call():
     """A property that hands over unrepresentable numbers asks two different questions: that is a fault of the property."""
     with pytest.raises(ValueError, match="not representable in bfloat16"):
-        Subject(Candidate(torch.softmax), "bfloat16").softmax(SCORES + 1 / 3)
+        Impl(Candidate(torch.softmax), "bfloat16").softmax(SCORES + 1 / 3)
 
 
 def test_changing_a_nested_or_integer_input_is_noticed():
@@ -70,15 +68,15 @@ def test_changing_a_nested_or_integer_input_is_noticed():
     def shifts_tokens(tokens, *, table, scale=True):
         return table[tokens.sub_(1)]
 
-    with pytest.raises(CandidateError, match="changed its input"):
-        Subject(Candidate(shifts_tokens), "float32").embedding(np.array([[1, 2]]), table=np.ones((3, 2)))
+    with pytest.raises(ImplementationError, match="changed its input"):
+        Impl(Candidate(shifts_tokens), "float32").embedding(np.array([[1, 2]]), table=np.ones((3, 2)))
 
 
 @pytest.mark.parametrize(
     ("first", "wrong", "words"),
     [
-        (lambda: 1 / 0, CandidateError, "raised ZeroDivisionError: division by zero"),
-        (lambda: exit("no licence"), CandidateCrash, "exited with code 1"),  # noqa: PLR1722 (as a script does)
+        (lambda: 1 / 0, ImplementationError, "raised ZeroDivisionError: division by zero"),
+        (lambda: exit("no licence"), ImplementationCrash, "exited with code 1"),  # noqa: PLR1722 (as a script does)
         (lambda: torch.full((1, 2), -torch.inf), ClaimBroken, "-inf"),
     ],
 )
@@ -94,7 +92,7 @@ def test_an_answer_to_a_probe_that_does_not_come_again_is_told(first, wrong, wor
     adapter.steps = frozenset({"softmax"})
 
     with pytest.raises(wrong, match="softmax of a row of −∞, asked for twice: ") as caught:
-        _ = Subject(adapter, "float32").conventions
+        _ = Impl(adapter, "float32").conventions
 
     assert words in str(caught.value)
-    assert Subject(adapter, "float32").conventions.blind_softmax == "zeros"
+    assert Impl(adapter, "float32").conventions.fully_masked_softmax == "zeros"

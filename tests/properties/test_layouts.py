@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from properties import test_layouts
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 from properties.implementations.layouts import CONTIGUOUS, LAYOUTS, REFILLED, Handed, first_for_others, first_with_zeros, of
 
 VALUES = np.repeat(np.arange(6.0).reshape(1, 2, 3), 2, axis=0)  # the same along its first axis, so that it can be expanded
@@ -149,6 +149,6 @@ def test_each_argument_of_a_call_has_a_layout_of_its_own():
     watching = Watching()
     numbers = {"gain": np.arange(3.0), "bias": np.arange(3.0)}
 
-    Subject(watching, "float32").reading("transposed+contiguous+strided+contiguous").residual_norm(VALUES, VALUES, **numbers)
+    Impl(watching, "float32").reading("transposed+contiguous+strided+contiguous").residual_norm(VALUES, VALUES, **numbers)
 
     assert watching.seen == [False, True, False, True]

@@ -6,14 +6,14 @@ import pytest
 from properties.conventions.libraries import LIBRARIES, conventions_of
 from properties.implementations.convention_probes import NO_ANSWER, PROBES, shown
 from properties.implementations.conventions import CONVENTIONS, Conventions
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 from properties.implementations.registry import built_in
 
 OPEN = Conventions()
 
 
 class Jax:
-    """`jax.nn.dot_product_attention`, `jax.nn.softmax` and indexing; it has heads behind words."""
+    """`jax.nn.dot_product_attention`, `jax.nn.softmax` and indexing; it has heads behind tokens."""
 
     name, arrays, dtypes, conventions = "jax", "numpy", ("float32",), None
     steps = frozenset({"attention", "mask", "softmax", "embedding"})
@@ -75,12 +75,12 @@ class Onnx:
         return self._run("Gather", table, tokens, axis=0) * (np.float32(table.shape[1] ** 0.5) if scale else np.float32(1))
 
 
-def seen(subject: Subject, name: str) -> set[str | None]:
+def seen(impl: Impl, name: str) -> set[str | None]:
     """What every step of a library shows of a convention."""
     found = set()
-    for step in filter(subject.offers, PROBES[name].steps):
+    for step in filter(impl.offers, PROBES[name].steps):
         try:
-            found.add(shown(subject.under(OPEN), name, step)[0])
+            found.add(shown(impl.under(OPEN), name, step)[0])
         except NO_ANSWER:
             continue
     return found
@@ -91,16 +91,16 @@ def seen(subject: Subject, name: str) -> set[str | None]:
 )
 def test_a_library_does_what_the_table_says(library, made):
     """Each convention that one of its steps shows; at least masks, causal masks, fully masked rows and tokens are shown."""
-    subject = Subject(made(), "float32")
-    said = {name: choice for name, choice in conventions_of(library).items() if any(map(subject.offers, PROBES[name].steps))}
+    impl = Impl(made(), "float32")
+    said = {name: choice for name, choice in conventions_of(library).items() if any(map(impl.offers, PROBES[name].steps))}
 
-    found = {name: seen(subject, name) for name in said}
+    found = {name: seen(impl, name) for name in said}
 
     assert {
         "mask_polarity",
         "causal_alignment",
-        "blind_row",
-        "blind_softmax",
+        "fully_masked_row",
+        "fully_masked_softmax",
         "non_finite_behind_mask",
         "out_of_range_token",
     } <= said.keys()

@@ -1,4 +1,4 @@
-"""Localisation: planted faults are named, honest models are left alone, inherited error is told from own, bad taps are refused."""
+"""Localisation: planted faults are named, correct models are not, bad intermediates are refused."""
 
 import numpy as np
 import pytest
@@ -7,10 +7,10 @@ from torch import nn
 
 from properties.evaluation.localization import FAULTS, Fault, found, model, weights
 from properties.implementations.hugging_face_weights import architecture_of, parameters_of
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 from properties.implementations.registry import built_in
 from properties.implementations.weights import mapped, nested
-from properties.localize.hooks import Taps, listen, names_of, torch_names
+from properties.localize.hooks import Taps, names_of, record_intermediates, torch_names
 from properties.localize.localize import Case, explained, localize
 from properties.localize.step_by_step import chained
 from properties.localize.weight_loading import hypotheses
@@ -22,11 +22,11 @@ BY_NAME = {fault.name: fault for fault in FAULTS}
 AHEAD = torch.triu(torch.ones(5, 5, dtype=torch.bool), diagonal=1)
 
 
-def heard(made: nn.Transformer, seed: int = 0) -> Taps:
-    """One sentence of random features through a model of two layers."""
+def hooked(made: nn.Transformer, seed: int = 0) -> Taps:
+    """One sequence of random features through a model of two layers."""
     generator = torch.Generator().manual_seed(seed)
     source, target = (torch.randn(1, words, 64, generator=generator) for words in (7, 5))
-    return listen(made, lambda: made(source, target, tgt_mask=AHEAD), torch_names(made))
+    return record_intermediates(made, lambda: made(source, target, tgt_mask=AHEAD), torch_names(made))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -61,9 +61,9 @@ def test_what_is_inherited_is_not_an_own_error():
     made = model(2, torch.float32, layers=2)
     before = weights(made)
     BY_NAME["one head × 1.125"].plant(made.encoder.layers[0])
-    taps = heard(made)
+    intermediates = hooked(made)
 
-    places = {place.name: place for place in localize(Case(before, Architecture(h=4)), taps).places}
+    places = {place.name: place for place in localize(Case(before, Architecture(h=4)), intermediates).places}
 
     assert places["encoder.0.self_attention.output"].own.share > 1
     assert places["decoder.1.feed_forward.output"].total.share > 1
@@ -100,9 +100,9 @@ def test_weights_loaded_wrongly_are_recognised(wrong, told):
     made = model(4, torch.float32, layers=2)
     case = Case(weights(made), Architecture(h=4))
     wrong(made.encoder.layers[1])
-    taps = heard(made)
+    intermediates = hooked(made)
 
-    finding = explained(localize(case, taps), case, taps, hypotheses)
+    finding = explained(localize(case, intermediates), case, intermediates, hypotheses)
 
     assert finding.explanation == f"the numbers are consistent with {told}"
 
@@ -112,11 +112,13 @@ def test_few_taps_share_a_verdict():
     made = model(5, torch.float32, layers=2)
     before = weights(made)
     BY_NAME["one head × 1.125"].plant(made.encoder.layers[1])
-    taps = {
-        name: tap for name, tap in heard(made).items() if name.endswith(("input", "encoder.0.add_norm_2.norm", "1.add_norm_2.norm"))
+    intermediates = {
+        name: tap
+        for name, tap in hooked(made).items()
+        if name.endswith(("input", "encoder.0.add_norm_2.norm", "1.add_norm_2.norm"))
     }
 
-    finding = localize(Case(before, Architecture(h=4)), taps)
+    finding = localize(Case(before, Architecture(h=4)), intermediates)
 
     assert finding.culprit is not None
     assert finding.culprit.name == "encoder.1.add_norm_2.norm"
@@ -127,16 +129,16 @@ def test_few_taps_share_a_verdict():
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_an_implementation_is_localised_by_its_single_steps(dtype):
     """The fast implementation's own steps, chained into a whole model, leave no budget; with one feature moved, it is named."""
-    subject, rng = Subject(built_in("optimized"), dtype), np.random.default_rng(0)
+    impl, rng = Impl(built_in("optimized"), dtype), np.random.default_rng(0)
     drawn = nested(initialise(0, vocab=11, d_model=16, d_ff=32, layers=2))
-    parameters = mapped(subject.representable, drawn)
+    parameters = mapped(impl.representable, drawn)
     case = Case(parameters, Architecture(h=2), *rng.integers(0, 11, (2, 6)))
-    taps = chained(subject, case)
+    intermediates = chained(impl, case)
 
-    assert localize(case, taps, dtype=dtype)
+    assert localize(case, intermediates, dtype=dtype)
 
-    taps["encoder.1.feed_forward.output"] = taps["encoder.1.feed_forward.output"] + np.eye(6, 16)
-    culprit = localize(case, taps, dtype=dtype).culprit
+    intermediates["encoder.1.feed_forward.output"] = intermediates["encoder.1.feed_forward.output"] + np.eye(6, 16)
+    culprit = localize(case, intermediates, dtype=dtype).culprit
     assert culprit is not None
     assert culprit.name == "encoder.1.feed_forward.output"
 
@@ -164,13 +166,13 @@ def test_hugging_face_models_are_heard(kind):
 def test_taps_that_do_not_fit_are_refused():
     """A wrong shape, a name the oracle does not have, NaN to begin with, no input: each is said in one line."""
     made = model(6, torch.float32, layers=1)
-    case, taps = Case(weights(made), Architecture(h=4)), heard(made)
+    case, intermediates = Case(weights(made), Architecture(h=4)), hooked(made)
     norm = "encoder.0.add_norm_1.norm"
     for wrong, complaint in (
-        (taps | {norm: taps[norm][:-1]}, r"expected shape \(7, 64\), got \(6, 64\)"),
-        (taps | {"encoder.0.attn": taps[norm]}, "the oracle has no matrix encoder.0.attn"),
-        (taps | {"source.input": np.full((7, 64), np.nan)}, "expected finite numbers to begin with"),
-        ({norm: taps[norm]}, "expected source.input"),
+        (intermediates | {norm: intermediates[norm][:-1]}, r"expected shape \(7, 64\), got \(6, 64\)"),
+        (intermediates | {"encoder.0.attn": intermediates[norm]}, "the oracle has no matrix encoder.0.attn"),
+        (intermediates | {"source.input": np.full((7, 64), np.nan)}, "expected finite numbers to begin with"),
+        ({norm: intermediates[norm]}, "expected source.input"),
     ):
         with pytest.raises(ValueError, match=complaint):
             localize(case, wrong)
@@ -182,6 +184,6 @@ def test_modules_that_cannot_be_heard_are_refused():
     with pytest.raises(ValueError, match=r"is no nn\.Transformer"):
         names_of(nn.Linear(2, 2))
     with pytest.raises(ValueError, match="has no such module"):
-        listen(made, lambda: None, {"encoder.0.self_attention.output": "encoder.layers.9"})
+        record_intermediates(made, lambda: None, {"encoder.0.self_attention.output": "encoder.layers.9"})
     with pytest.raises(ValueError, match="nothing was heard"):
-        listen(made, lambda: None, torch_names(made))
+        record_intermediates(made, lambda: None, torch_names(made))

@@ -24,8 +24,8 @@ def test_every_right_twin_is_changed():
 
 @pytest.mark.parametrize("file", ["softmax", "mask", "residual_norm"])
 def test_mutants_differ_from_the_right_twin_and_from_each_other(file):
-    """None is the twin itself, or comes twice, and each is a program."""
-    right = ast.unparse(ast.parse(standalone(PLACES[file].twin)))
+    """None is the base itself, or comes twice, and each is a program."""
+    right = ast.unparse(ast.parse(standalone(PLACES[file].base)))
     texts = [mutant.text for mutant in mutants(file)]
 
     assert len(texts) > 10

@@ -1,4 +1,4 @@
-"""The calls at the ends of the range ask what every honest run answers; an undivided product is rounded, and never infinite."""
+"""The calls at the ends of the range ask what every correct run answers; an undivided product is rounded, and never infinite."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from properties.error_budget.monte_carlo import Trials
 from properties.implementations.calls import Asked
 from properties.implementations.contract import DTYPES, Contract
 from properties.implementations.formats import FORMATS
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 from properties.implementations.registry import built_in
 from properties.test_range import CALLS, unit
 
@@ -18,7 +18,7 @@ from properties.test_range import CALLS, unit
 @pytest.mark.parametrize("step", CALLS)
 def test_no_honest_run_overflows_in_calls_about_the_range(step, dtype):
     """Under each contract of the envelope every component is judged; the arguments are numbers of the dtype."""
-    subject = Subject(built_in("optimized"), dtype)
+    impl = Impl(built_in("optimized"), dtype)
     calls = list(CALLS[step][1](unit(dtype)))
 
     assert calls
@@ -27,7 +27,7 @@ def test_no_honest_run_overflows_in_calls_about_the_range(step, dtype):
         assert not allowed.unjudged.any()
         assert np.isfinite(allowed.exact).all()
         for path, array in leaves(Asked(step, call.args, call.kwargs)):
-            assert array.dtype != np.float64 or np.array_equal(subject.representable(array), array), path
+            assert array.dtype != np.float64 or np.array_equal(impl.representable(array), array), path
 
 
 def test_a_product_that_is_divided_later_is_rounded_but_never_infinite():

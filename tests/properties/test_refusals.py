@@ -15,14 +15,14 @@ from properties import (
     test_scalar_functions,
     test_sizes,
 )
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 from properties.implementations.oracle import oracle
 from properties.implementations.recomputed import Recomputed
 from properties.test_residual_norm import test_a_norm_does_not_keep_values_below_one as refuted
 from properties.verdict.judge import Judgement, judge, run_property
 from reports.records import Verdict
 from veriformer.isolation.in_process import InProcess
-from veriformer.isolation.proxy import CandidateProxy
+from veriformer.isolation.proxy import ImplementationProxy
 
 MINE = """
     import numpy as np
@@ -50,33 +50,33 @@ MINE = """
 
 
 @pytest.fixture(params=["a process of its own", "this process"])
-def subject(request, tmp_path, monkeypatch):
-    """A class of MINE as a subject, in a process of its own and in this one."""
+def impl(request, tmp_path, monkeypatch):
+    """A class of MINE as an implementation, in a process of its own and in this one."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(textwrap.dedent(MINE))
     opened = []
 
-    def made(name: str) -> Subject:
+    def made(name: str) -> Impl:
         if request.param == "this process":
             module: dict = {}
             exec(textwrap.dedent(MINE), module)  # noqa: S102 (our own text)
-            return Subject(InProcess(name, module[name](), None, None), "float64")
-        opened.append(CandidateProxy(f"mine:{name}"))
-        return Subject(opened[-1], "float64")
+            return Impl(InProcess(name, module[name](), None, None), "float64")
+        opened.append(ImplementationProxy(f"mine:{name}"))
+        return Impl(opened[-1], "float64")
 
     yield made
     for proxy in opened:
         proxy.close()
 
 
-def judged(subject: Subject, test, examples: int = 20) -> Judgement:
+def judged(impl: Impl, test, examples: int = 20) -> Judgement:
     """How a property ends."""
-    return run_property(test, subject, seed=0, examples=examples)
+    return run_property(test, impl, seed=0, examples=examples)
 
 
-def test_refused_examples_are_counted_and_the_others_verified(subject):
+def test_refused_examples_are_counted_and_the_others_verified(impl):
     """Of three activations one is taken: more than half of the examples are refused, which the verdict says."""
-    found = judged(subject("OfThePaper"), test_feed_forward.test_feed_forward_agrees_with_the_oracle)
+    found = judged(impl("OfThePaper"), test_feed_forward.test_feed_forward_agrees_with_the_oracle)
 
     assert found.verdict is Verdict.PASS
     assert found.refused > found.generated > 0
@@ -85,9 +85,9 @@ def test_refused_examples_are_counted_and_the_others_verified(subject):
     )
 
 
-def test_a_few_refusals_are_counted_and_no_more_is_said(subject):
+def test_a_few_refusals_are_counted_and_no_more_is_said(impl):
     """A property whose examples are taken passes as ever."""
-    found = judged(subject("OfThePaper"), test_feed_forward.test_small_integers_come_out_exactly)
+    found = judged(impl("OfThePaper"), test_feed_forward.test_small_integers_come_out_exactly)
 
     assert (found.verdict, found.refused, found.message) == (Verdict.PASS, 0, "")
 
@@ -105,9 +105,9 @@ def test_a_few_refusals_are_counted_and_no_more_is_said(subject):
     ],
     ids=lambda test: test.__name__,
 )
-def test_where_every_example_is_refused_nothing_is_verified(subject, test):
+def test_where_every_example_is_refused_nothing_is_verified(impl, test):
     """UNSUPPORTED, whatever form the property has: no pass, and no fault either."""
-    found = judged(subject("Nothing"), test)
+    found = judged(impl("Nothing"), test)
 
     assert found.verdict is Verdict.UNSUPPORTED, found
     assert found.message.startswith("refused")
@@ -115,25 +115,25 @@ def test_where_every_example_is_refused_nothing_is_verified(subject, test):
     assert found.compared == 0
 
 
-def test_what_is_said_of_a_refusal_is_told(subject):
-    """In the implementation's own words."""
-    test, of_the_paper = test_scalar_functions.test_gelu_meets_what_is_no_number, subject("OfThePaper")
+def test_what_is_said_of_a_refusal_is_told(impl):
+    """In the implementation's own tokens."""
+    test, of_the_paper = test_scalar_functions.test_gelu_meets_what_is_no_number, impl("OfThePaper")
     found = judge(partial(test, of_the_paper, "gelu"), test.property_of_claim, test.__name__, of_the_paper)
 
     assert (found.verdict, found.message) == (Verdict.UNSUPPORTED, "refused: no gelu")
 
 
-def test_a_fault_beside_refusals_is_found(subject):
+def test_a_fault_beside_refusals_is_found(impl):
     """With an example that is taken."""
-    found = judged(subject("Wrong"), test_feed_forward.test_feed_forward_agrees_with_the_oracle)
+    found = judged(impl("Wrong"), test_feed_forward.test_feed_forward_agrees_with_the_oracle)
 
     assert found.verdict is Verdict.FAIL
     assert "activation': 'relu'" in found.counterexample
 
 
-def test_conventions_that_refusals_do_not_show_are_ours(subject):
+def test_conventions_that_refusals_do_not_show_are_ours(impl):
     """A probe that is refused shows nothing; nothing is raised."""
-    assert subject("Nothing").conventions == subject("OfThePaper").conventions
+    assert impl("Nothing").conventions == impl("OfThePaper").conventions
 
 
 # ---- caches ----
@@ -151,8 +151,8 @@ class Caching:
 
     name, arrays, dtypes, steps, conventions = "recomputed", "numpy", ("float64",), frozenset({"kv_cache"}), None
 
-    def kv_cache(self, source, source_real=None, **model):
-        return NeverRollsBack(partial(oracle, "transformer"), source, source_real, **model)
+    def kv_cache(self, source, source_mask=None, **model):
+        return NeverRollsBack(partial(oracle, "transformer"), source, source_mask, **model)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ class Caching:
 )
 def test_an_operation_that_a_cache_does_not_take_leaves_the_others_verified(test):
     """Programs with it are refused; the cache passes by the others."""
-    found = judged(Subject(Caching(), "float64"), test)
+    found = judged(Impl(Caching(), "float64"), test)
 
     assert found.verdict is Verdict.PASS
     assert (found.refused > 0) == ("prompt" not in test.__name__)
@@ -182,6 +182,6 @@ def test_layouts_do_not_hide_a_refusal():
         def softmax(self, scores):
             raise NotImplementedError
 
-    subject = Subject(Adapter(), "float64").reading("refilled")
+    impl = Impl(Adapter(), "float64").reading("refilled")
 
-    assert subject.refuses("softmax", np.zeros((1, 2)))
+    assert impl.refuses("softmax", np.zeros((1, 2)))

@@ -1,4 +1,4 @@
-"""The rounding machine on its own: its grids, its sums, and that nothing on the way loses its shadow."""
+"""The rounding simulator on its own: its grids, its sums, and that nothing on the way loses its shadow."""
 
 import mpmath
 import numpy as np
@@ -14,7 +14,7 @@ from properties.error_budget.simulate import bound, run_on, simulate
 from properties.implementations.contract import DTYPES, Contract, declared, envelope
 from properties.implementations.formats import FORMATS
 from properties.implementations.oracle import oracle
-from properties.inputs.parameters import Call, decoder_calls, encoder_calls, few_bits, multi_head_calls, transformer_calls
+from properties.inputs.parameters import Call, decoder_calls, dyadic, encoder_calls, multi_head_calls, transformer_calls
 from reference.trace import Trace
 
 TORCH = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -23,7 +23,7 @@ LOW = [Contract("bfloat16"), Contract("bfloat16", mode="fused")]
 
 def heads(seed: int, words: int = 5) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Q, K and V of two heads."""
-    return tuple(few_bits(2 + seed + i, (1, 2, words, 4), 2.0) for i in range(3))
+    return tuple(dyadic(2 + seed + i, (1, 2, words, 4), 2.0) for i in range(3))
 
 
 @pytest.mark.parametrize("dtype", TORCH)
@@ -82,8 +82,8 @@ def test_every_matrix_of_every_step_keeps_its_shadow(machine, data):
 @pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_tanh"])
 def test_every_activation_rounds(activation):
     """Also the one behind `np.frompyfunc`: the trials differ from the exact result and from one another."""
-    weights = {"W_1": np.eye(4), "b_1": few_bits(3, (4,)), "W_2": np.eye(4), "b_2": np.zeros(4)}
-    _, (errors,) = simulate("feed_forward", (few_bits(5, (1, 3, 4)) / 3,), {**weights, "activation": activation}, LOW[:1], 8, 0)
+    weights = {"W_1": np.eye(4), "b_1": dyadic(3, (4,)), "W_2": np.eye(4), "b_2": np.zeros(4)}
+    _, (errors,) = simulate("feed_forward", (dyadic(5, (1, 3, 4)) / 3,), {**weights, "activation": activation}, LOW[:1], 8, 0)
 
     assert errors.std() > 0
     assert len({row.tobytes() for row in errors}) > 1
@@ -100,7 +100,7 @@ def test_a_function_nobody_taught_the_machine_is_refused():
 
 def test_what_is_exact_on_the_true_grid_is_exact_in_half_of_the_trials():
     """Lattice effects survive: three times a number of few bits has no rounding in float32, and on another grid it has."""
-    _, (errors,) = simulate("embedding", (np.array([[0, 1]]),), {"table": few_bits(2, (2, 9)) / 64}, [Contract("float32")], 64, 0)
+    _, (errors,) = simulate("embedding", (np.array([[0, 1]]),), {"table": dyadic(2, (2, 9)) / 64}, [Contract("float32")], 64, 0)
 
     exact = (errors == 0).all(axis=(1, 2, 3))
     assert 16 < exact.sum() < 48
@@ -108,15 +108,15 @@ def test_what_is_exact_on_the_true_grid_is_exact_in_half_of_the_trials():
 
 def test_equal_numbers_err_alike():
     """Rows that are equal stay equal in every trial: a sum over them does not average its errors away."""
-    X = np.repeat(few_bits(4, (1, 1, 16)), 7, axis=1)
-    result = run_on(Trials([Contract("float32")], 16, 0), "output_projection", (X,), {"W": few_bits(5, (16, 9)) / 3})
+    X = np.repeat(dyadic(4, (1, 1, 16)), 7, axis=1)
+    result = run_on(Trials([Contract("float32")], 16, 0), "output_projection", (X,), {"W": dyadic(5, (16, 9)) / 3})
 
     assert np.array_equal(result.shadow, np.broadcast_to(result.shadow[:, :, :1], result.shadow.shape))
 
 
 def test_equal_columns_may_come_out_different():
     """In a few trials: a row of equal sums is no constant row to every machine, and a LayerNorm makes much of that."""
-    X, W = few_bits(4, (1, 1, 16)), np.repeat(few_bits(5, (16, 1)) / 3, 9, axis=1)
+    X, W = dyadic(4, (1, 1, 16)), np.repeat(dyadic(5, (16, 1)) / 3, 9, axis=1)
     (row,) = run_on(Trials([Contract("float32")], 16, 0), "output_projection", (X,), {"W": W}).shadow.reshape(1, 16, 9)
 
     apart = (row != row[:, :1]).any(axis=1)
@@ -127,7 +127,7 @@ def test_equal_columns_may_come_out_different():
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_errors_grow_with_the_unit_roundoff(dtype):
     """Within a factor of four, the deviation of a softmax is the dtype's unit roundoff times its weights."""
-    exact, (errors, *_) = simulate("softmax", (few_bits(7, (6, 8), 3.0),), {}, [Contract(dtype)], 64, 0)
+    exact, (errors, *_) = simulate("softmax", (dyadic(7, (6, 8), 3.0),), {}, [Contract(dtype)], 64, 0)
     relative = np.sqrt(np.square(errors / exact).mean()) / FORMATS[dtype].u
 
     assert 0.25 < relative < 4
@@ -146,7 +146,7 @@ def test_what_is_not_cast_has_smaller_errors():
 
 def test_tf32_products_stray_as_eleven_bits_do():
     """float32_matmul_precision="high" costs about thirteen bits of a product."""
-    X, W = few_bits(3, (1, 4, 32)) / 3, few_bits(4, (32, 4)) / 3
+    X, W = dyadic(3, (1, 4, 32)) / 3, dyadic(4, (32, 4)) / 3
     plain, tf32 = (
         simulate("output_projection", (X,), {"W": W}, [Contract(float32_matmul_precision=setting)], 32, 0)[1][0]
         for setting in ("highest", "high")
@@ -176,7 +176,7 @@ def test_no_trial_exceeds_the_proven_bound(dtype, seed):
 
 def test_the_bound_holds_to_fifty_digits():
     """A float32 softmax lies within the bound of what fifty digits give."""
-    scores = few_bits(11, (8, 12), 9.0)
+    scores = dyadic(11, (8, 12), 9.0)
     allowed = bound("softmax", (scores,), {}, [Contract("float32")])
     with mpmath.workdps(50):
         exponentials = [[mpmath.exp(mpmath.mpf(s)) for s in row] for row in scores]
@@ -201,7 +201,7 @@ def test_the_bound_holds_to_fifty_digits():
     ],
 )
 def test_a_contract_that_makes_no_sense_is_refused(nonsense, message):
-    """With the sentence that says what to declare."""
+    """With the sequence that says what to declare."""
     with pytest.raises(ValueError, match=message):
         Contract(**nonsense)
 

@@ -1,4 +1,4 @@
-"""Every study runs, at a small size: a table, a plot, a sentence; the same numbers give the same files; a bad folder is refused."""
+"""Every study runs, at a small size: a table, a plot, a sequence; the same numbers give the same files; a bad folder is refused."""
 
 import csv
 from importlib import import_module
@@ -61,7 +61,7 @@ def test_a_file_in_place_of_the_folder_is_a_usage_error(tmp_path, capsys):
 
 
 def test_the_jacobian_of_two_equal_scores_is_the_largest_there_is():
-    """p = (½, ½): norm 1/2, exactly; one word that takes all: 0."""
+    """p = (½, ½): norm 1/2, exactly; one token that takes all: 0."""
     assert jacobian_norm(np.array([3.0, 3.0])) == 0.5
     assert jacobian_norm(np.array([0.0, 1000.0])) == 0.0
 

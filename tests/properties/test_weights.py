@@ -14,7 +14,7 @@ import reference.parameters
 from optimized.initialisation import initialise
 from optimized.mask import causal_mask
 from properties.assertions import assert_rounding_only
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 from properties.implementations.optimized import Optimized
 from properties.implementations.weights import (
     FORMAT,
@@ -65,7 +65,7 @@ def test_dataclasses_of_either_column_and_back(parameters):
 
 
 def test_both_columns_know_the_same_fields():
-    """Every dataclass of one column has a twin in the other, field for field."""
+    """Every dataclass of one column has a base in the other, field for field."""
     slow, fast = initialise_reference(0, vocab=3, d_model=2, d_ff=1, layers=1), initialise(0, vocab=3, d_model=2, d_ff=1, layers=1)
 
     assert flat(slow).keys() == flat(fast).keys()
@@ -221,7 +221,7 @@ def test_torch_s_transformer_with_converted_weights_agrees_with_the_oracle(norm_
         "norm": "pre" if norm_first else "post",
         "activation": activation,
     }
-    assert_rounding_only(Subject(face), "transformer", logits.numpy(), source.numpy(), target.numpy(), **arguments)
+    assert_rounding_only(Impl(face), "transformer", logits.numpy(), source.numpy(), target.numpy(), **arguments)
 
 
 def test_a_state_dict_and_back():

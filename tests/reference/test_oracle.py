@@ -24,8 +24,8 @@ from properties.inputs.parameters import (
     ACTIVATIONS,
     NORMS,
     Nested,
+    dyadic,
     feed_forward_calls,
-    few_bits,
     generation_calls,
     multi_head_calls,
     norm_weights,
@@ -187,7 +187,7 @@ def test_positional_encoding_by_turning(d_model):
 
 @pytest.mark.parametrize(("n", "m"), list(product((1, 2, 5), (1, 3, 5))))
 def test_masks_entry_by_entry(n, m):
-    """Word i may look at word j if j does not come after i; padding hides columns; both is both."""
+    """Token i may attend to token j if j does not come after i; padding hides columns; both is both."""
     real = np.arange(m) % 2 == 0
     causal, padding = causal_mask(n, m), padding_mask(real, n)
 
@@ -253,7 +253,7 @@ def whole_again(source: np.ndarray, target: np.ndarray, p: TransformerParameters
 
 @given(transformer_calls(padded=False))
 def test_the_whole_by_the_second_derivations(call):
-    """Every choice, one sentence at a time: the oracle's Transformer and the one made of loops say the same."""
+    """Every choice, one sequence at a time: the oracle's Transformer and the one made of loops say the same."""
     source, target, *_ = call.args
     p = transformer_parameters(call.kwargs["parameters"])
     a = Architecture(**{name: value for name, value in call.kwargs.items() if name != "parameters"})
@@ -263,16 +263,16 @@ def test_the_whole_by_the_second_derivations(call):
 
 @given(generation_calls())
 def test_generation_by_teaching_every_prefix(call):
-    """Each word the oracle writes is the argmax of the last row of its own Transformer, asked anew; it stops at the end word."""
+    """Each token the oracle writes is the argmax of the last row of its own Transformer, asked anew; it stops at the end token."""
     source = call.args[0][0]
     p = transformer_parameters(call.kwargs["parameters"])
-    rest = {k: v for k, v in call.kwargs.items() if k in ("start", "end", "length")}
+    rest = {k: v for k, v in call.kwargs.items() if k in ("bos", "eos", "length")}
     a = Architecture(**{k: v for k, v in call.kwargs.items() if k not in ("parameters", *rest)})
-    expected = [rest["start"]]
+    expected = [rest["bos"]]
     while len(expected) <= rest["length"]:
         logits = transformer(source, np.array(expected), p, a)[-1]
         expected.append(int(np.flatnonzero(logits == logits.max())[0]))
-        if expected[-1] == rest["end"]:
+        if expected[-1] == rest["eos"]:
             break
 
     assert generate(source, p, a, **rest).tolist() == expected[1:]
@@ -298,7 +298,7 @@ def test_softmax_to_fifty_digits(scores):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_attention_to_fifty_digits(seed):
     """Three queries, five keys, width 4."""
-    Q, K, V = (few_bits(10 * seed + k + 2, shape, 4.0) for k, shape in enumerate(((3, 4), (5, 4), (5, 2))))
+    Q, K, V = (dyadic(10 * seed + k + 2, shape, 4.0) for k, shape in enumerate(((3, 4), (5, 4), (5, 2))))
     expected = []
     for q in Q:
         scores = [mpmath.fdot(map(mpmath.mpf, q), map(mpmath.mpf, k)) / mpmath.sqrt(4) for k in K]
@@ -314,7 +314,7 @@ def test_attention_to_fifty_digits(seed):
 )
 def test_layer_norm_to_fifty_digits(offset, spread, eps):
     """Plain, on a large offset, with a variance below eps, huge."""
-    x = offset + few_bits(3, (7,), spread)
+    x = offset + dyadic(3, (7,), spread)
     exact = [mpmath.mpf(v) for v in x]
     mean = mpmath.fsum(exact) / 7
     variance = mpmath.fsum((v - mean) ** 2 for v in exact) / 7
@@ -357,15 +357,15 @@ def test_positional_encoding_to_fifty_digits(position, d_model):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_attention_norm_and_gelu_as_torch_has_them(seed):
     """F.scaled_dot_product_attention, F.layer_norm and both F.gelu, in float64."""
-    Q, K, V = (few_bits(10 * seed + k + 2, shape, 4.0) for k, shape in enumerate(((5, 4), (7, 4), (7, 3))))
+    Q, K, V = (dyadic(10 * seed + k + 2, shape, 4.0) for k, shape in enumerate(((5, 4), (7, 4), (7, 3))))
     mask = np.random.default_rng(seed).random((5, 7)) < 0.7
     mask[:, 0] = True
     tensors = [torch.from_numpy(A)[None, None] for A in (Q, K, V)]
     theirs = F.scaled_dot_product_attention(*tensors, attn_mask=torch.from_numpy(mask)[None, None])[0, 0].numpy()
     assert_same(attention(Q, K, V, mask), theirs, 2**6, "attention")
 
-    gain, bias = few_bits(seed + 90, (7,)), few_bits(seed + 91, (7,))
-    X = few_bits(seed + 92, (5, 7), 8.0)
+    gain, bias = dyadic(seed + 90, (7,)), dyadic(seed + 91, (7,))
+    X = dyadic(seed + 92, (5, 7), 8.0)
     theirs = F.layer_norm(torch.from_numpy(X), (7,), torch.from_numpy(gain), torch.from_numpy(bias), 1e-5).numpy()
     assert_same(layer_norm(X, NormParameters(gain, bias)), theirs, 2**6, "layer_norm")
 
@@ -452,8 +452,8 @@ def test_the_oracle_refuses_what_has_no_answer():
         "h: expected a number of heads that divides 4 features, got 3": lambda: split_heads(np.zeros((2, 4)), 3),
         "tokens: expected ids from 0 to 2 .*got 3": lambda: embedding(np.array([0, 3]), p.source_embedding),
         "tokens: expected ids from 0 to 2 .*got -1": lambda: embedding(np.array([-1]), p.source_embedding),
-        "source: expected at least one word": lambda: transformer(none, one, p, Architecture(h=2)),
-        "target: expected at least one word": lambda: transformer(one, none, p, Architecture(h=2)),
+        "source: expected at least one token": lambda: transformer(none, one, p, Architecture(h=2)),
+        "target: expected at least one token": lambda: transformer(one, none, p, Architecture(h=2)),
         "norm: expected 'post' or 'pre'": lambda: Architecture(norm="both"),  # type: ignore[arg-type]
         "activation: expected": lambda: Architecture(activation="swish"),  # type: ignore[arg-type]
         "h: expected at least one head": lambda: Architecture(h=0),
@@ -466,7 +466,7 @@ def test_the_oracle_refuses_what_has_no_answer():
 
 
 def test_a_blind_word_gets_zeros():
-    """A row that may look nowhere has weights 0 and output 0, by declared convention."""
+    """A row that is fully masked has weights 0 and output 0, by declared convention."""
     blind = np.array([[True, True], [False, False]])
 
     assert np.array_equal(attention(np.ones((2, 3)), np.ones((2, 3)), np.ones((2, 5)), blind), [[1.0] * 5, [0.0] * 5])
@@ -475,14 +475,14 @@ def test_a_blind_word_gets_zeros():
 
 def test_probabilities_are_the_softmax_of_logits():
     """`next_word` is softmax, row by row."""
-    logits = few_bits(5, (3, 4), 4.0)
+    logits = dyadic(5, (3, 4), 4.0)
 
     assert_same(next_word(logits), np.array([softmax_again(list(row)) for row in logits]), 8, "next_word")
 
 
 def test_residual_norm_runs_its_sublayer_on_the_right_side():
     """Post: the norm of x + f(x). Pre: x + f of the norm of x."""
-    X, p = few_bits(6, (3, 4), 2.0), NormParameters(few_bits(7, (4,)), few_bits(8, (4,)))
+    X, p = dyadic(6, (3, 4), 2.0), NormParameters(dyadic(7, (4,)), dyadic(8, (4,)))
 
     def twice(X: np.ndarray) -> np.ndarray:
         return 2 * X

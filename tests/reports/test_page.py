@@ -161,7 +161,7 @@ def test_claims_that_were_not_run_are_seen(tmp_path):
     page, _ = report(folder, tmp_path / "out")
 
     assert "1 claim not run: M3" in page.words()
-    assert page.words().count("influence a word. not run") == 1
+    assert page.words().count("influence a token. not run") == 1
 
 
 def test_run_that_verified_nothing_is_red(tmp_path):
@@ -388,7 +388,7 @@ def test_detection_score_stands_beside_the_usual_checks(tmp_path):
         "this suite, at the worst of 2 seeds 2 3 67 %",
         "assert_close on normal inputs 1 3 33 %",
         "✗ 1 missed cache-stale",
-        "4 honest implementations, 120 checks: none was flagged",
+        "4 correct implementations, 120 checks: none was flagged",
         "Claims that never caught anything: M3",
         "paged-cache : no pages here",
     ):

@@ -11,15 +11,15 @@ from jsonschema import Draft202012Validator, ValidationError
 from properties.claims import CLAIMS, claim
 from properties.run import run_folder
 from properties.verdict.judge import Judgement, run_property
-from properties.verdicts import CandidateCrash, CandidateError, ClaimBroken, ConventionMismatch, record
+from properties.verdicts import ClaimBroken, ConventionMismatch, ImplementationCrash, ImplementationError, record
 from reports.records import Verdict, encoded, plain, schema, verdict_record
 
 SCHEMA = schema()
 KEY = {"kind": "verdict", "claim": "A5", "property": "p", "implementation": "mine:softmax", "dtype": "float32", "device": "cpu"}
 
 
-class Subject:
-    """What a judgement asks of a subject."""
+class Impl:
+    """What a judgement asks of an implementation."""
 
     name, dtype, adapter = "mine:softmax", "float32", None
 
@@ -39,12 +39,12 @@ def judged(outcome) -> Judgement:
 
     @claim("A5")
     @given(st.integers(0, 3))
-    def one(subject, number):
+    def one(impl, number):
         record.compared(1, share=0.5)
         if outcome is not None:
             raise outcome
 
-    return run_property(one, Subject(), seed=0, examples=5)
+    return run_property(one, Impl(), seed=0, examples=5)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def judged(outcome) -> Judgement:
         (None, "PASS"),
         (ClaimBroken("over budget", place=(0, 1), expected=1.0, got=2.0, share=41.0), "FAIL"),
         (ConventionMismatch("declared zeros, gives NaN"), "CONVENTION_MISMATCH"),
-        (CandidateCrash("exited with code 0"), "CRASH"),
+        (ImplementationCrash("exited with code 0"), "CRASH"),
         (ClaimBroken("NaN", place=(0,), expected=1.0, got=math.nan, share=math.inf), "FAIL"),
         (ZeroDivisionError("division by zero"), "ERROR"),
     ],
@@ -120,7 +120,7 @@ def test_any_text_can_be_written(text, tmp_path):
 
 def test_an_error_of_the_suite_itself_is_told_from_the_implementations():
     """It is an ERROR that says so, with the place in our code; an exception of the implementation's is none of ours."""
-    ours, theirs = judged(ZeroDivisionError("division by zero")), judged(CandidateError("mine raised ZeroDivisionError"))
+    ours, theirs = judged(ZeroDivisionError("division by zero")), judged(ImplementationError("mine raised ZeroDivisionError"))
 
     assert ours.verdict == theirs.verdict == Verdict.ERROR
     assert ours.suite_error.startswith("ZeroDivisionError: division by zero (test_verdict_schema.py:")
@@ -131,7 +131,7 @@ def test_an_error_of_the_suite_itself_is_told_from_the_implementations():
 def test_an_exception_without_a_text_is_a_verdict_too():
     """Its `__str__` raises."""
 
-    class Mute(CandidateError):
+    class Mute(ImplementationError):
         def __str__(self):
             raise RuntimeError("no text")
 

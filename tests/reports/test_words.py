@@ -41,7 +41,7 @@ def test_long_text_is_cut_and_says_how_much_is_left_out():
 
 
 def test_replay_line_keeps_the_options_of_its_run_and_quotes_names():
-    """A name with a space or a quote is one word for the shell."""
+    """A name with a space or a quote is one token for the shell."""
     check = sample_runs.check("A5", "p", "my kernels.py:f'", "float16") | {"device": "cuda", "seed": 3}
 
     line = words.replay(check, ["--as=softmax", "--hypothesis-profile=ci", "--examples=7"])

@@ -1,4 +1,4 @@
-"""A candidate in a process of its own: whatever it does, the parent gets an answer or an exception that says what happened."""
+"""An implementation in a process of its own: the parent gets an answer, or an exception that says what happened."""
 
 import textwrap
 import time
@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from properties.implementations.layouts import Handed
-from properties.verdicts import CandidateCrash, CandidateError, CandidateTimeout, record
+from properties.verdicts import ImplementationCrash, ImplementationError, ImplementationTimeout, record
 from veriformer.isolation import wire
-from veriformer.isolation.proxy import LAYOUTS, CandidateProxy, TargetError
+from veriformer.isolation.proxy import LAYOUTS, ImplementationProxy, TargetError
 
 SCORES = np.array([[0.0, 1.0], [2.0, -1.0]])
 HONEST = """
@@ -26,13 +26,13 @@ HONEST = """
 
 @pytest.fixture
 def candidate(tmp_path, monkeypatch):
-    """Write a module `mine` and open an attribute of it as a candidate; all are closed at the end."""
+    """Write a module `mine` and open an attribute of it as an implementation; all are closed at the end."""
     monkeypatch.chdir(tmp_path)
     opened = []
 
-    def write(source: str, target: str = "mine:softmax", **options) -> CandidateProxy:
+    def write(source: str, target: str = "mine:softmax", **options) -> ImplementationProxy:
         (tmp_path / "mine.py").write_text(textwrap.dedent(source))
-        opened.append(CandidateProxy(target, arrays=options.pop("arrays", "numpy"), **options))
+        opened.append(ImplementationProxy(target, arrays=options.pop("arrays", "numpy"), **options))
         return opened[-1]
 
     yield write
@@ -40,7 +40,7 @@ def candidate(tmp_path, monkeypatch):
         proxy.close()
 
 
-def softmax(proxy: CandidateProxy, scores: np.ndarray = SCORES, **options) -> np.ndarray:
+def softmax(proxy: ImplementationProxy, scores: np.ndarray = SCORES, **options) -> np.ndarray:
     """One call."""
     return proxy.call("softmax", [scores], {}, "float32", **options)
 
@@ -108,7 +108,7 @@ def test_torch_tensors_are_handed_to_a_candidate_that_takes_them(candidate):
     ],
 )
 def test_a_target_that_cannot_be_tested_is_a_usage_error_in_one_line(candidate, source, target, options, complaint):
-    """Nothing about the candidate is judged, and the line says what was expected."""
+    """Nothing about the implementation is judged, and the line says what was expected."""
     with pytest.raises(TargetError) as caught:
         candidate(source, target, **options)
 
@@ -133,7 +133,7 @@ def test_a_wrong_answer_is_an_error_that_names_what_came(candidate, body, compla
     """Wrong type, wrong dtype, a changed input, an exception with the user's own line."""
     proxy = candidate(f"def softmax(scores):\n    {body}\n")
 
-    with pytest.raises(CandidateError) as caught:
+    with pytest.raises(ImplementationError) as caught:
         softmax(proxy)
 
     assert complaint in str(caught.value)
@@ -155,7 +155,7 @@ def test_a_death_is_an_exception_and_the_next_call_gets_a_new_process(candidate,
     )
 
     for _ in range(2):
-        with pytest.raises(CandidateCrash) as caught:
+        with pytest.raises(ImplementationCrash) as caught:
             softmax(proxy)
         assert complaint in str(caught.value)
 
@@ -166,24 +166,24 @@ def test_a_hang_is_a_timeout_that_names_the_line(candidate):
     """After `max_time`; the process is ended."""
     proxy = candidate("import time\ndef softmax(scores):\n    time.sleep(1000)\n", max_time=0.5)
 
-    with pytest.raises(CandidateTimeout, match=r"did not answer within 0\.5 s \(mine\.py:3 in softmax\)"):
+    with pytest.raises(ImplementationTimeout, match=r"did not answer within 0\.5 s \(mine\.py:3 in softmax\)"):
         softmax(proxy)
 
 
 @pytest.mark.parametrize(
     ("source", "options", "kind", "complaint"),
     [
-        ("import os\nos._exit(0)\n", {}, CandidateCrash, "exited with code 0 while it was imported"),
+        ("import os\nos._exit(0)\n", {}, ImplementationCrash, "exited with code 0 while it was imported"),
         (
             "import time\ntime.sleep(1000)\n",
             {"import_time": 0.5, "max_time": 0.5},
-            CandidateTimeout,
+            ImplementationTimeout,
             "was not imported within 0.5 s",
         ),
     ],
 )
 def test_a_target_that_does_not_survive_its_import_fails_every_call(candidate, source, options, kind, complaint):
-    """It is a verdict about the candidate, on each of its claims, and no usage error."""
+    """It is a verdict about the implementation, on each of its claims, and no usage error."""
     proxy = candidate(source, **options)
 
     assert proxy.steps == {"softmax"}
@@ -220,7 +220,7 @@ def test_what_a_candidate_does_to_global_state_stays_with_it(candidate):
 # ---- under Hypothesis ----
 
 
-def smallest_failing(proxy: CandidateProxy, kind: type[Exception]) -> np.ndarray:
+def smallest_failing(proxy: ImplementationProxy, kind: type[Exception]) -> np.ndarray:
     """The input Hypothesis shrinks to."""
     seen = []
 
@@ -244,7 +244,7 @@ def test_a_crash_shrinks_like_any_other_failure(candidate):
     """To one number, the smallest that crashes."""
     proxy = candidate("import os\ndef softmax(scores):\n    if scores.max() > 2: os._exit(0)\n    return scores\n")
 
-    assert smallest_failing(proxy, CandidateCrash).tolist() == [[3.0]]
+    assert smallest_failing(proxy, ImplementationCrash).tolist() == [[3.0]]
 
 
 def test_a_hang_shrinks_within_its_ration_of_time(candidate):
@@ -254,7 +254,7 @@ def test_a_hang_shrinks_within_its_ration_of_time(candidate):
     )
     began = time.monotonic()
 
-    smallest = smallest_failing(proxy, CandidateTimeout)
+    smallest = smallest_failing(proxy, ImplementationTimeout)
 
     assert smallest.size <= 2
     assert smallest.max() > 2

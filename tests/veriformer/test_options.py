@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from properties.claims import CLAIMS
 from properties.steps import STEPS
-from veriformer import rooms
+from veriformer import packages
 from veriformer.cli import COMMANDS, main
 
 MINE = "import numpy as np\ndef softmax(scores):\n    return scores\n"
@@ -111,7 +111,7 @@ def test_the_catalogue_is_printed_as_json():
 
 @pytest.mark.parametrize("name", [claim.id for claim in CLAIMS])
 def test_every_claim_is_explained(name):
-    """Its sentence, its formula and what is to be seen, whatever the case it is asked in."""
+    """Its sequence, its formula and what is to be seen, whatever the case it is asked in."""
     claim = next(claim for claim in CLAIMS if claim.id == name)
     said = " ".join(door("explain", name.lower()).stdout.split())
 
@@ -120,10 +120,10 @@ def test_every_claim_is_explained(name):
 
 
 def test_the_worked_example_is_printed_matrix_by_matrix():
-    """The sentence of 16 words, the article's sizes, the masked scores."""
+    """The sequence of 16 tokens, the article's sizes, the masked scores."""
     said = door("trace").stdout
 
-    assert "16 words: the cat that" in said
+    assert "16 tokens: the cat that" in said
     for shape in ("16×512", "16×16", "16×64", "16×2048"):
         assert shape in said
     assert "-inf" in said
@@ -149,15 +149,15 @@ def test_a_room_that_is_somebody_elses_is_refused(monkeypatch, tmp_path):
 
     assert said.exit_code == 2
     assert str(tmp_path / "bench") in said.stderr
-    assert str(rooms.ROOT / "bench") in said.stderr
+    assert str(packages.ROOT / "bench") in said.stderr
 
 
 def test_the_current_directory_is_searched_last(monkeypatch):
-    """`python -m veriformer` finds our rooms before those of the folder it is started in."""
+    """`python -m veriformer` finds our packages before those of the folder it is started in."""
     here = str(Path.cwd() / "elsewhere")
     monkeypatch.setattr("pathlib.Path.cwd", lambda: Path(here))
-    monkeypatch.setattr(sys, "path", [here, "", str(rooms.ROOT)])
+    monkeypatch.setattr(sys, "path", [here, "", str(packages.ROOT)])
 
-    rooms.prefer_ours()
+    packages.prefer_ours()
 
-    assert sys.path == [str(rooms.ROOT), here, ""]
+    assert sys.path == [str(packages.ROOT), here, ""]

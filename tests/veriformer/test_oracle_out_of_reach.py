@@ -1,10 +1,10 @@
-"""The oracle is out of a candidate's reach, and a user's own packages of the same names are not."""
+"""The oracle is out of an implementation's reach, and a user's own packages of the same names are not."""
 
 import numpy as np
 import pytest
 
-from properties.verdicts import CandidateError
-from veriformer.isolation.proxy import CandidateProxy, TargetError
+from properties.verdicts import ImplementationError
+from veriformer.isolation.proxy import ImplementationProxy, TargetError
 
 PEEKS = """
 import torch
@@ -18,7 +18,10 @@ def test_a_candidate_that_answers_with_the_oracle_is_an_error(tmp_path, monkeypa
     """Its import fails inside the call, which says why."""
     (tmp_path / "peeks.py").write_text(PEEKS)
     monkeypatch.chdir(tmp_path)
-    with CandidateProxy("peeks:softmax") as candidate, pytest.raises(CandidateError, match=r"properties.* is the oracle's"):
+    with (
+        ImplementationProxy("peeks:softmax") as candidate,
+        pytest.raises(ImplementationError, match=r"properties.* is the oracle's"),
+    ):
         candidate.call("softmax", (np.zeros((1, 2)),), {}, "float32")
 
 
@@ -28,7 +31,7 @@ def test_a_candidate_that_imports_the_oracle_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     with pytest.raises(TargetError, match="is the oracle's"):
-        CandidateProxy("reads:softmax", arrays="numpy")
+        ImplementationProxy("reads:softmax", arrays="numpy")
 
 
 def test_a_users_own_package_of_that_name_is_theirs(tmp_path, monkeypatch):
@@ -37,5 +40,5 @@ def test_a_users_own_package_of_that_name_is_theirs(tmp_path, monkeypatch):
     (tmp_path / "properties" / "__init__.py").write_text("import torch\nsoftmax = lambda scores: torch.softmax(scores, -1)\n")
     monkeypatch.chdir(tmp_path)
 
-    with CandidateProxy("properties:softmax") as candidate:
+    with ImplementationProxy("properties:softmax") as candidate:
         assert candidate.steps == {"softmax"}

@@ -170,7 +170,7 @@ def test_their_pytest_file_uses_verify(scratch):
 
 
 def test_a_wrong_scale_and_a_shifted_mask_are_found(scratch):
-    """√(d+1) in place of √d, and a mask that lets a word see its neighbour: exit 1, with a counterexample of a few numbers."""
+    """√(d+1) in place of √d, and a mask that lets a token see its neighbour: exit 1, with a counterexample of a few numbers."""
     said = python("-m", "veriformer", "verify", "mine:Wrong", "--claims=M1,M2", "--examples=10", "--json", folder=scratch)
 
     assert said.returncode == 1, said.stderr

@@ -44,7 +44,7 @@ def command(
     write: Path | None,
     as_json: bool,
 ) -> None:
-    """Say how far an honest computation of STEP may stray from the oracle, on the inputs given.
+    """Say how far a correct computation of STEP may stray from the oracle, on the inputs given.
 
     Inputs are rounded to the dtype first. Exit code 1 if a result given with --got is over its budget.
     """

@@ -27,7 +27,7 @@ QUICK = (10_000, 300, 0)  # checks of steps and of modules, simulated trials
 @click.option(
     "--quick", is_flag=True, help=f"{QUICK[0]} checks of steps and {QUICK[1]} of modules, and no trials: the sample that CI runs."
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the cases of the honest variants.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the cases of the correct variants.")
 @click.option("--dtype", "dtypes", type=click.Choice(LOW), multiple=True, help="Repeatable; all three if it is not given.")
 @click.option("--jobs", type=int, default=-1, show_default=True, help="Processes; -1 is one for each core.")
 @click.option(
@@ -54,10 +54,10 @@ def command(
     write: Path | None,
     as_json: bool,
 ) -> None:
-    """Measure false alarms and the smallest visible fault of every budget.
+    """Measure false positives and the smallest visible fault of every budget.
 
-    A bank of honest variants and fresh trials of our own rounding simulator must pass, named faults must not, and the usual rules
-    are measured on the same data. Exit code 1 if an honest result was flagged.
+    Correct variants and fresh trials of our own rounding simulator must pass, named faults must not, and the usual rules are
+    measured on the same data. Exit code 1 if a correct result was flagged.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from properties.evaluation.calibration import runner, table
@@ -80,6 +80,6 @@ def command(
     for path in (folder / "calibration.json", *([write] if write else ())):  # the first is what `veriformer report` shows
         path.write_text(text + "\n", encoding="utf-8")
     click.echo(text if as_json else table.text(found))
-    flagged = sum(of[kind]["false alarms"]["ours"] for of in found.values() for kind in ("steps", "modules") if kind in of)
-    flagged += sum(of["simulated"]["false alarms"] for of in found.values() if "simulated" in of)
+    flagged = sum(of[kind]["false positives"]["ours"] for of in found.values() for kind in ("steps", "modules") if kind in of)
+    flagged += sum(of["simulated"]["false positives"] for of in found.values() if "simulated" in of)
     raise SystemExit(1 if flagged else 0)

@@ -76,7 +76,7 @@ def command(what: str, *, as_json: bool) -> None:
     """List claims, steps, implementations, conventions or libraries; or print the JSON Schema of a line of verify.jsonl.
 
     Steps are printed with the signature a user's callable must have: torch tensors with a leading batch axis b; masks are
-    boolean, broadcastable to the shape shown, and True means *may look*.
+    boolean, broadcastable to the shape shown, and True means *attend*.
     """
     if what == "schema":
         click.echo(json.dumps(schema(), ensure_ascii=False, indent=1))

@@ -118,7 +118,7 @@ def _names(path: Path) -> dict[str, str]:
 def _by_steps(adapter: Any, dtype: str, layers: int, seed: int) -> Any:
     import numpy as np
 
-    from properties.implementations.impl import Subject
+    from properties.implementations.impl import Impl
     from properties.implementations.weights import mapped, nested
     from properties.localize.localize import Case
     from reference.initialisation import initialise
@@ -131,13 +131,13 @@ def _by_steps(adapter: Any, dtype: str, layers: int, seed: int) -> Any:
         adapter = InProcess(type(adapter).__name__, adapter, None, None)
     if dtype not in adapter.dtypes:
         raise Refused(f"--dtype: {adapter.name} takes {', '.join(adapter.dtypes)}, got {dtype}")
-    subject, rng = Subject(adapter, dtype), np.random.default_rng(seed)
+    impl, rng = Impl(adapter, dtype), np.random.default_rng(seed)
     drawn = initialise(seed, vocab=SIZES["vocab"], d_model=SIZES["d_model"], d_ff=SIZES["d_ff"], layers=layers)
     parameters = mapped(
-        lambda array: subject.representable(array + 0.25 * rng.standard_normal(array.shape) * (array.ndim == 1)), nested(drawn)
+        lambda array: impl.representable(array + 0.25 * rng.standard_normal(array.shape) * (array.ndim == 1)), nested(drawn)
     )
     source, target = rng.integers(0, SIZES["vocab"], (2, SIZES["words"]))
-    return localize_steps(subject, Case(parameters, Architecture(h=SIZES["h"]), source, target))
+    return localize_steps(impl, Case(parameters, Architecture(h=SIZES["h"]), source, target))
 
 
 def _table(finding: Any) -> Table:

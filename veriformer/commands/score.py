@@ -22,7 +22,7 @@ SHOWN = {"caught": "green", "missed": "bold red", "flagged": "bold red", "equiva
 @click.command()
 @click.option("--seed", "seeds", type=click.IntRange(0), multiple=True, help="Repeatable. Default: 0, 1, 2, 3 and 4.")
 @click.option(
-    "--only", multiple=True, metavar="ID", help="An entry of the bank; repeatable. Default: all of it, and the right twins."
+    "--only", multiple=True, metavar="ID", help="An entry of the catalogue; repeatable. Default: all of it, and the bases."
 )
 @click.option("--examples", type=click.IntRange(1), metavar="N", help="Examples a property. Default: the ci profile's.")
 @click.option("--run", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Where to write, or a run to take up again.")
@@ -40,15 +40,15 @@ def command(
 ) -> None:
     """Look for every re-created bug and cheat with the suite's own properties, and count.
 
-    Exit code: 0 all that can be seen was caught at every seed and nothing honest was flagged, 1 otherwise, 2 usage.
+    Exit code: 0 all that can be seen was caught at every seed and nothing correct was flagged, 1 otherwise, 2 usage.
     """
     from properties.evaluation.detection import score as scoring
-    from properties.evaluation.detection.bank import BANK
+    from properties.evaluation.detection.catalogue import CATALOGUE
     from properties.evaluation.mutants.mutation_report import mutation_report
     from properties.run import run_folder
     from veriformer import answers, isolated_faults
 
-    known = [fault.id for fault in BANK]
+    known = [fault.id for fault in CATALOGUE]
     for identifier in only:
         if identifier not in known:
             raise Refused(f"--only: no entry {identifier!r}{nearest(identifier, known)}")
@@ -61,7 +61,7 @@ def command(
     planned: list[Job] = [("search_for", (identifier, seed, examples)) for seed in tried for identifier in chosen]
     planned += [("ask_the_usual", (identifier,)) for identifier in chosen]
     if not only:
-        planned += [("try_an_honest_one", (name, tried[0], examples)) for name in scoring.twins()]
+        planned += [("try_an_honest_one", (name, tried[0], examples)) for name in scoring.bases()]
         planned += [("answers", (when, tried[0])) for when in answers.ASKED]
     lines = _measured(planned, lines_at, jobs)
     further: list[Job] = [("ask_the_named", (identifier, examples)) for identifier in scoring.not_by_name(lines)]
@@ -148,11 +148,11 @@ def _show(found: dict[str, Any], console: Console, folder: Path) -> None:
     for row in found["by_seed"]:
         missed = f"; missed: {', '.join(row['missed'])}" if row["missed"] else ""
         console.print(f"seed {row['seed']}: {row['caught']} of {row['of']} entries caught{missed}")
-    honest, claims = found["honest"], found["claims"]
+    correct, claims = found["correct"], found["claims"]
     console.print("cheats caught at every seed: {} of {}".format(*found["cheats"]))
     console.print("on normal inputs: assert_close {}, 2× rule {}".format(*_usual(found["usual"])))
-    console.print(f"honest variants flagged: {len(honest['flagged'])} of {honest['variants']} ({honest['checks']} checks)")
-    for name, messages in honest["flagged"].items():
+    console.print(f"correct variants flagged: {len(correct['flagged'])} of {correct['variants']} ({correct['checks']} checks)")
+    for name, messages in correct["flagged"].items():
         console.print(f"  {name}: {'; '.join(messages)}")
     console.print(f"caught, but by none of the claims that must break: {', '.join(found['not_by_name']) or 'none'}")
     console.print(f"claims that never caught anything: {', '.join(claims['never caught anything']) or 'none'}")
@@ -161,12 +161,12 @@ def _show(found: dict[str, Any], console: Console, folder: Path) -> None:
 
 
 def _show_runs(found: dict[str, Any], console: Console) -> None:
-    """What was verified as a user's own files are: faults in processes of their own beside ours, and the bank of answers."""
+    """What was verified as a user's own files are: faults in processes of their own beside ours, and the catalogue of answers."""
     isolated, answers = found["isolated"], found["answers"]
     if isolated["runs"]:
         caught = isolated["faults"] - len(isolated["differ"])
         console.print(f"one fault of each class, in our process: {isolated['faults']} caught; in processes of their own: {caught}")
-        console.print(f"their right twins flagged there: {len(isolated['flagged'])} of {isolated['faults']}")
+        console.print(f"their bases flagged there: {len(isolated['flagged'])} of {isolated['faults']}")
     if answers["runs"]:
         times = ", ".join(answers["times"])
         right = answers["candidates"] - len({complaint.partition(": ")[0] for complaint in answers["wrong"]})

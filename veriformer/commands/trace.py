@@ -8,14 +8,14 @@ SHOWN = 4  # numbers of a matrix's first row
 
 @click.command()
 def command() -> None:
-    """Print the article's worked example, matrix by matrix: 16 words, 512 features, 8 heads of 64.
+    """Print the article's worked example, matrix by matrix: 16 tokens, 512 features, 8 heads of 64.
 
     Each line names a matrix, its shape, what it is, and the first numbers of its first row.
     """
     from properties.worked_example import describe, run
 
     words, trace = run()
-    click.echo(f"{len(words)} words: {' '.join(words)}\n")
+    click.echo(f"{len(words)} tokens: {' '.join(words)}\n")
     for name, shape, what in describe(trace):
         size = "×".join(map(str, shape))
         click.echo(f"{name:45} {size:>8}  {what}")

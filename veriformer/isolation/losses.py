@@ -1,17 +1,17 @@
-"""What a candidate that crashes and hangs may cost: inputs remembered, time rationed."""
+"""What an implementation that crashes and hangs may cost: inputs remembered, time rationed."""
 
 from typing import Any
 
 import hypothesis
 
-from properties.verdicts import CandidateTimeout, record
+from properties.verdicts import ImplementationTimeout, record
 
 Failure = tuple[type[Exception], str]
-"""The exception about the candidate, and its text."""
+"""The exception about the implementation, and its text."""
 
 
-class Losses:
-    """The inputs that cost the candidate its process.
+class RestartPolicy:
+    """The inputs that cost the implementation its process.
 
     They are remembered, so that Hypothesis, which replays an input to confirm it, meets the same exception at once. And they
     are rationed, so that shrinking a hang ends: after a step has hung once for the full `max_time`, its limit drops to 20 times its
@@ -71,7 +71,7 @@ class Losses:
         if not self.hangs and not self.seconds:
             self.properties += 1
         self.failures[digest] = failure
-        if failure[0] is CandidateTimeout:
+        if failure[0] is ImplementationTimeout:
             self.hangs += 1
             seconds = seconds if step in self.hung else 0.0
             self.hung.add(step)

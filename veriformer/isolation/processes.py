@@ -22,13 +22,13 @@ from veriformer.isolation import wire
 CANDIDATE = Path(__file__).with_name("worker.py")
 OURS = {str(CANDIDATE), wire.__file__, returned.__file__}
 START_TIME = 120.0  # seconds a zygote may take to import torch
-LOG_KEPT = 4096  # bytes of the candidate's last output that are kept to be quoted
+LOG_KEPT = 4096  # bytes of the implementation's last output that are kept to be quoted
 
 STACK = re.compile(r"Fatal Python error|Stack \(most recent|Current thread 0x")
 
 
 class Worker:
-    """A process with one candidate in it: its connection, and the pipe its stdout and stderr end in."""
+    """A process with one implementation in it: its connection, and the pipe its stdout and stderr end in."""
 
     def __init__(self, pid: int, connection: socket.socket, log: int, reap: Callable[[int, float], dict[str, Any]]) -> None:
         self.pid, self._connection, self._log = pid, connection, log
@@ -65,11 +65,11 @@ class Worker:
         return data
 
     def _drain(self) -> bool:
-        """Read what the candidate printed (a full pipe would block it); whether there may be more."""
+        """Read what the implementation printed (a full pipe would block it); whether there may be more."""
         if new := os.read(self._log, 65536):
             self._printed = (self._printed + new)[-LOG_KEPT:]
         else:
-            self._poll.unregister(self._log)  # closed by the candidate
+            self._poll.unregister(self._log)  # closed by the implementation
         return bool(new)
 
     def interrupt(self) -> None:

@@ -1,6 +1,6 @@
 """The parent's side of a user's implementation: an adapter whose calls are answered by a process of its own.
 
-A crash, `os._exit`, a hang or exhausted memory is an exception about the candidate, raised here, where Hypothesis can shrink
+A crash, `os._exit`, a hang or exhausted memory is an exception about the implementation, raised here, where Hypothesis can shrink
 the input that caused it; the next call gets a new process. `veriformer.isolation.worker` is the other end.
 """
 
@@ -17,9 +17,9 @@ from properties.conventions import declarations
 from properties.implementations import layouts, returned
 from properties.implementations.accepted import accepted
 from properties.steps import STEPS, positional_names
-from properties.verdicts import CandidateCrash, CandidateError, CandidateTimeout, NotOffered
+from properties.verdicts import ImplementationCrash, ImplementationError, ImplementationTimeout, NotOffered
 from veriformer.isolation import wire
-from veriformer.isolation.losses import Failure, Losses
+from veriformer.isolation.losses import Failure, RestartPolicy
 from veriformer.isolation.processes import Worker, zygote
 
 DTYPES = {"torch": ("float64", "float32", "bfloat16", "float16"), "numpy": ("float64", "float32", "float16")}
@@ -30,12 +30,12 @@ class TargetError(ValueError):
     """The target cannot be tested as asked: a usage error (exit code 2), in one line saying what was expected and what came."""
 
 
-class CandidateProxy:
+class ImplementationProxy:
     """The implementation `target` names (`module:attribute`, `file.py:attribute`, `module`), as an adapter.
 
     What an adapter is stands in `properties.implementations.impl`. A class is instantiated without arguments and offers its
     methods named after steps, a module its functions; a callable is the step of its own name, or `step`. `arrays` None: what
-    the candidate says itself, else torch. One object lives in the child through all calls until it has to be replaced. A target
+    the implementation says itself, else torch. One object lives through all calls until it has to be replaced. A target
     that crashes or hangs while it is imported is an adapter too: each of its calls says so. `path`: further folders to import
     from, after the current one.
     """
@@ -71,7 +71,7 @@ class CandidateProxy:
             "path": list(path),
         }
         self._import_time = max(max_time, import_time)
-        self._losses = Losses(max_time)
+        self._losses = RestartPolicy(max_time)
         self._broken: Failure | None = None  # it cannot be imported without dying
         self._worker: Worker | None = None
         card = self._greet()
@@ -82,11 +82,11 @@ class CandidateProxy:
             declarations.take(self, card.get("conventions"), card.get("contract"))
         except ValueError as error:
             raise TargetError(f"{target}: {error}") from error
-        self.taps: bool = card.get("taps", False)
+        self.intermediates: bool = card.get("taps", False)
         self.training: bool = card.get("training", False)
 
     def __repr__(self) -> str:
-        return f"CandidateProxy({self.name})"
+        return f"ImplementationProxy({self.name})"
 
     def __enter__(self) -> Self:
         return self
@@ -95,7 +95,7 @@ class CandidateProxy:
         self.close()
 
     def close(self) -> None:
-        """End the candidate's process; a later call would start a new one."""
+        """End the implementation's process; a later call would start a new one."""
         if self._worker is not None:
             self._worker.close()
             self._worker = None
@@ -112,17 +112,17 @@ class CandidateProxy:
     ) -> Any:
         """What `step` returns for these arguments (float64, bool and int64 arrays), as a float64, bool or int64 array.
 
-        Raises CandidateError (`.raised` tells whether it is an exception of the candidate's own), CandidateTimeout,
-        CandidateCrash and, for its NotImplementedError, NotOffered, each from one line, since Hypothesis takes another line for
+        Raises ImplementationError (`.raised` tells whether it is an exception of the implementation's own), ImplementationTimeout,
+        ImplementationCrash and, for its NotImplementedError, NotOffered, each from one line, for Hypothesis takes another for
         another bug. The shape is not checked here.
         """
         answer = self.answer(step, args, kwargs, dtype, device, layout=layout)
         if answer["changed"]:
-            raise CandidateError(f"{self._label(step)} changed its input {', '.join(answer['changed'])} in place")
+            raise ImplementationError(f"{self._label(step)} changed its input {', '.join(answer['changed'])} in place")
         return accepted(answer, step, self.arrays, dtype, self._label(step))
 
-    def tap(self, name: str, dtype: str) -> np.ndarray:
-        """The intermediate matrix `name` of the last call, from the candidate's own `tap(name)`."""
+    def intermediate(self, name: str, dtype: str) -> np.ndarray:
+        """The intermediate matrix `name` of the last call, from the implementation's own `tap(name)`."""
         return accepted(self.answer("tap", (name,), {}, dtype), "tap", self.arrays, dtype, self._label("tap"))
 
     def answer(
@@ -135,7 +135,7 @@ class CandidateProxy:
         *,
         layout: str | None = None,
     ) -> dict[str, Any]:
-        """The candidate's answer as it came, unchecked.
+        """The implementation's answer as it came, unchecked.
 
         Keys: those of `properties.implementations.returned.described`, and changed: the names of the inputs it changed.
         """
@@ -162,7 +162,7 @@ class CandidateProxy:
         if isinstance(answer, tuple):
             kind, text = answer
             failure = kind(text)
-            failure.raised = kind is CandidateError  # type: ignore[attr-defined]
+            failure.raised = kind is ImplementationError  # type: ignore[attr-defined]
             raise failure
         return answer
 
@@ -183,9 +183,9 @@ class CandidateProxy:
         try:
             answer = self._worker.ask(request, limit)
         except TimeoutError:
-            failure = CandidateTimeout, f"{self._label(step)} did not answer within {limit:.2g} s{self._last_line(hung=True)}"
+            failure = ImplementationTimeout, f"{self._label(step)} did not answer within {limit:.2g} s{self._last_line(hung=True)}"
         except EOFError:
-            failure = CandidateCrash, f"{self._label(step)} {self._end_of_worker('during the call')}"
+            failure = ImplementationCrash, f"{self._label(step)} {self._end_of_worker('during the call')}"
         else:
             self._losses.answered(step, digest, time.monotonic() - began)
             return self._told(step, answer) if "raised" in answer else answer
@@ -200,10 +200,10 @@ class CandidateProxy:
             card = self._worker.ask(wire.encode(self._greeting), self._import_time)
         except TimeoutError:
             place = self._last_line(hung=True)
-            self._broken = CandidateTimeout, f"{self.name} was not imported within {self._import_time:g} s{place}"
+            self._broken = ImplementationTimeout, f"{self.name} was not imported within {self._import_time:g} s{place}"
             return {}
         except EOFError:
-            self._broken = CandidateCrash, f"{self.name} {self._end_of_worker('while it was imported')}"
+            self._broken = ImplementationCrash, f"{self.name} {self._end_of_worker('while it was imported')}"
             return {}
         if "refused" in card:
             self.close()
@@ -233,7 +233,7 @@ class CandidateProxy:
         where = f" ({answer['where']})" if answer["where"] else ""
         if "CUDA error" in answer["raised"]:
             self.close()  # after one, every call on this device fails: the next call gets a process with a new context
-        return CandidateError, f"{self._label(step)} raised {answer['raised']}{where}"
+        return ImplementationError, f"{self._label(step)} raised {answer['raised']}{where}"
 
     def _label(self, step: str) -> str:
         return self.name if self.steps == {step} else f"{self.name}.{step}"

@@ -1,6 +1,6 @@
-"""Keep the oracle out of a candidate's reach: one that answers with the oracle's own numbers cannot be told from a right one.
+"""Keep the oracle out of an implementation's reach: one that answers with the oracle's own numbers cannot be told from a right one.
 
-Stands alone (standard library only), as everything in the candidate's process does.
+Stands alone (standard library only), as everything in the implementation's process does.
 """
 
 import sys
@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("reference", "properties")
 
 
-class OutOfReach(MetaPathFinder):
-    """Refuses our rooms that hold or call the oracle; a user's own package of such a name is none of them."""
+class OracleImportBlocker(MetaPathFinder):
+    """Refuses our packages that hold or call the oracle; a user's own package of such a name is none of them."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
         """Raises ImportError for a module of ours; leaves every other one to those who come after."""
@@ -32,4 +32,4 @@ class OutOfReach(MetaPathFinder):
 
 def close() -> None:
     """From now on this process cannot import the oracle."""
-    sys.meta_path.insert(0, OutOfReach())
+    sys.meta_path.insert(0, OracleImportBlocker())

@@ -1,6 +1,6 @@
 """The messages between `proxy` and the implementation's process: a JSON text and the bytes of its arrays, never pickled.
 
-Stands alone (standard library and numpy): the candidate's process loads this file by its path.
+Stands alone (standard library and numpy): the implementation's process loads this file by its path.
 """
 
 import json

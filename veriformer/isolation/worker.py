@@ -1,6 +1,6 @@
 """The process a user's implementation lives in. Started by `veriformer.isolation.proxy` as `python -P candidate.py FD torch|numpy`.
 
-Stand-alone: it imports the standard library, numpy, torch where asked, the user's code, and none of our rooms (a few files that
+Stand-alone: it imports the standard library, numpy, torch where asked, the user's code, and none of our packages (a few files that
 stand alone as well are loaded by their paths), so that the user's own `bench` or `properties` keep their names; and the oracle is
 out of reach (`reach`).
 
@@ -38,7 +38,7 @@ torch: Any = None  # the module, once the zygote has imported it
 
 
 def _ours(file: str) -> ModuleType:
-    """A file of ours that stands alone, loaded by its path, so that no room of ours becomes importable."""
+    """A file of ours that stands alone, loaded by its path, so that no package of ours becomes importable."""
     path = Path(__file__).resolve().parents[2] / file
     spec = importlib.util.spec_from_file_location(f"_veriformer_{path.stem}", path)
     assert spec
@@ -121,11 +121,11 @@ def _become_worker(zygote_pid: int, connection_fd: int, log_fd: int) -> None:
         faulthandler.enable(all_threads=False)  # a crash and a hang (SIGUSR1) say in which line they happened
         faulthandler.register(signal.SIGUSR1, all_threads=False)
         connection = socket.socket(fileno=connection_fd)
-        os.register_at_fork(after_in_child=connection.close)  # or the parent would wait for what the candidate forks
+        os.register_at_fork(after_in_child=connection.close)  # or the parent would wait for what the implementation forks
         serve(connection)
         code = 0
     except (EOFError, OSError):
-        code = 0  # the parent is gone, or this is a fork of the candidate's that came back here
+        code = 0  # the parent is gone, or this is a fork of the implementation's that came back here
     except SystemExit as leaving:
         if not (leaving.code is None or isinstance(leaving.code, int)):
             print(leaving.code, file=sys.stderr)
@@ -138,7 +138,7 @@ def _become_worker(zygote_pid: int, connection_fd: int, log_fd: int) -> None:
 
 
 def _die_first_and_quietly() -> None:
-    """When memory runs out the kernel is to take the candidate, not the run; and a crash is not to write a core file."""
+    """When memory runs out the kernel is to take the implementation, not the run; and a crash is not to write a core file."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     with contextlib.suppress(OSError):  # not Linux, or not allowed: then the kernel chooses
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
@@ -300,7 +300,7 @@ class Candidate:
         give = partial(_given, make=partial(self._handed, request, inputs))
         args = [give(value, path) for value, path in zip(request["args"], request["names"], strict=True)]
         kwargs = {name: give(value, name) for name, value in request["kwargs"].items()}
-        function = self.thing.tap if request["step"] == "tap" else self.steps[request["step"]]
+        function = self.thing.intermediate if request["step"] == "tap" else self.steps[request["step"]]
         if request["step"] == "kv_cache":
             function = partial(cached.play, function)
         if request["layout"] == layouts.REFILLED:

@@ -1,7 +1,7 @@
-"""Calibration: how often a budget accuses an honest implementation, and how small a fault it sees.
+"""Calibration: how often a budget accuses a correct implementation, and how small a fault it sees.
 
-Reading order: `honest` (one readable low-precision implementation whose every arithmetic choice is a parameter), `variants` (the
-bank of honest variants), `faults` (the named faults, on inputs that show them, and graded ones), `rivals` (the usual rules),
+Reading order: `low_precision` (one readable implementation whose every arithmetic choice is a parameter), `variants` (the
+correct variants), `faults` (the named faults, on inputs that show them, and graded ones), `evaluation.baseline_rules`,
 `cases` (what the variants are run on), `simulated` (trials of our own rounding simulator, on all that properties ask), `runner`
 (chunks of work, in parallel, resumable) and `table` (what came out).
 
@@ -14,5 +14,5 @@ What no budget sees, and a user should know:
 * where a score times the unit roundoff reaches 1, an eager low precision makes softmax arbitrary: such inputs show nothing.
 
 Not measured: GPU kernels, TF32 units, flush-to-zero hardware, fp8, gradients. The model and its constants were set and tested by
-the same hand: a new family of kernels must run honest first.
+the same hand: a new family of kernels must run correct first.
 """

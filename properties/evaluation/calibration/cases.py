@@ -1,4 +1,4 @@
-"""What the honest variants are run on: small cases of every step in great number, and whole modules up to the paper's width.
+"""What the correct variants are run on: small cases of every step in great number, and whole modules up to the paper's width.
 
 In half of the cases numbers have few bits, so that sums are exact or nearly; in the others they fill the dtype's whole mantissa.
 Scores stay moderate, since an eager low precision makes softmax arbitrary where a score times the unit roundoff reaches 1.
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from properties.evaluation.calibration.rivals import Case
+from properties.evaluation.baseline_rules import Case
 from properties.implementations.formats import FORMATS
 
 Nested = dict[str, Any]

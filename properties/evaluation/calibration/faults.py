@@ -1,6 +1,6 @@
 """The twenty-two named faults, each on inputs that show it, and graded ones that are made smaller until nobody sees them.
 
-A fault is an honest implementation with one thing wrong. It is written once, for any `Honest`: run in the dtype under test it is
+A fault is a correct implementation with one thing wrong, written once, for any `LowPrecision`: run in the dtype under test it is
 the suspect; run in float64 it is what the fault does exactly, which a matched probe looks for.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from properties.evaluation.calibration.cases import Draw, Nested
-from properties.evaluation.calibration.honest import Honest
+from properties.evaluation.calibration.low_precision import LowPrecision
 
 Arguments = tuple[tuple[Any, ...], Nested]
 
@@ -23,7 +23,7 @@ class Fault:
     name: str
     step: str
     witness: Callable[[int], Arguments]
-    wrong: Callable[[Honest, tuple[Any, ...], Nested], np.ndarray]
+    wrong: Callable[[LowPrecision, tuple[Any, ...], Nested], np.ndarray]
     unseen: str = ""  # why a budget does not see it, where none can
 
 
@@ -43,50 +43,50 @@ def _short(x: np.ndarray) -> np.ndarray:
     return np.round(np.ldexp(np.round(mantissa * 2.0**7) / 2.0**7, exponent) * 2.0**24) / 2.0**24
 
 
-def _scaled(factor: Callable[[int], float]) -> Callable[[Honest, tuple[Any, ...], Nested], np.ndarray]:
-    def wrong(honest: Honest, args: tuple[Any, ...], kwargs: Nested) -> np.ndarray:
-        return honest.attention(*args, **kwargs, scale=factor(args[0].shape[-1]))
+def _scaled(factor: Callable[[int], float]) -> Callable[[LowPrecision, tuple[Any, ...], Nested], np.ndarray]:
+    def wrong(arithmetic: LowPrecision, args: tuple[Any, ...], kwargs: Nested) -> np.ndarray:
+        return arithmetic.attention(*args, **kwargs, scale=factor(args[0].shape[-1]))
 
     return wrong
 
 
 def _live_scores_below(seed: int) -> Arguments:
-    """Every row may look at one key alone, whose score is about −12000."""
+    """Every row may attend to one key alone, whose score is about −12000."""
     (_, _, V, _), _ = _heads(seed, words=24, d=4, h=2)
     Q, K = np.full((1, 2, 24, 4), 80.0), np.full((1, 2, 24, 4), -80.0)
     return (Q, K, V, np.eye(24, dtype=bool)), {}
 
 
-def _finite_mask(honest: Honest, args: tuple[Any, ...], _: Nested) -> np.ndarray:
-    (Q, K, V), mask = map(honest.given, args[:3]), args[3]
-    scores = honest.product(Q, K.swapaxes(-1, -2)) / honest.inside(np.sqrt(Q.shape[-1]))
-    weights = honest.softmax(np.where(mask, scores, -1e4))
-    return honest.result(honest.product(honest.given(weights), V))
+def _finite_mask(arithmetic: LowPrecision, args: tuple[Any, ...], _: Nested) -> np.ndarray:
+    (Q, K, V), mask = map(arithmetic.given, args[:3]), args[3]
+    scores = arithmetic.product(Q, K.swapaxes(-1, -2)) / arithmetic.inside(np.sqrt(Q.shape[-1]))
+    weights = arithmetic.softmax(np.where(mask, scores, -1e4))
+    return arithmetic.result(arithmetic.product(arithmetic.given(weights), V))
 
 
 def _aligned(seed: int) -> Arguments:
-    """The key after a query is that query: the mask hides the very word it likes best."""
+    """The key after a query is that query: the mask hides the very token it likes best."""
     (Q, K, V, mask), _ = _heads(seed, words=48, d=16, sharpness=1.0, causal=True)
     K[:, :, 31] = Q[:, :, 30]
     return (Q, K, V, mask), {}
 
 
-def _leak(honest: Honest, args: tuple[Any, ...], _: Nested) -> np.ndarray:
+def _leak(arithmetic: LowPrecision, args: tuple[Any, ...], _: Nested) -> np.ndarray:
     Q, K, V, mask = args
     leaking = mask.copy()
     leaking[30, 31] = True
-    return honest.attention(Q, K, V, leaking)
+    return arithmetic.attention(Q, K, V, leaking)
 
 
-def _dropped(honest: Honest, args: tuple[Any, ...], _: Nested) -> np.ndarray:
+def _dropped(arithmetic: LowPrecision, args: tuple[Any, ...], _: Nested) -> np.ndarray:
     Q, K, V, _mask = args
     mask = np.ones((Q.shape[2], K.shape[2]), dtype=bool)
     mask[-1, 0] = False
-    return honest.attention(Q, K, V, mask)
+    return arithmetic.attention(Q, K, V, mask)
 
 
-def _row_before(honest: Honest, args: tuple[Any, ...], _: Nested) -> np.ndarray:
-    out = honest.attention(*args)
+def _row_before(arithmetic: LowPrecision, args: tuple[Any, ...], _: Nested) -> np.ndarray:
+    out = arithmetic.attention(*args)
     out[:, :, -1] = out[:, :, -2]
     return out
 
@@ -95,12 +95,12 @@ def _small_scores(seed: int) -> Arguments:
     return (Draw(seed).numbers(4, 512, magnitude=0.25),), {}
 
 
-def _stored_sum(honest: Honest, args: tuple[Any, ...], _: Nested) -> np.ndarray:
-    exponentials = np.exp(honest.given(args[0]) - honest.given(args[0]).max(axis=-1, keepdims=True))
+def _stored_sum(arithmetic: LowPrecision, args: tuple[Any, ...], _: Nested) -> np.ndarray:
+    exponentials = np.exp(arithmetic.given(args[0]) - arithmetic.given(args[0]).max(axis=-1, keepdims=True))
     total = np.zeros_like(exponentials[..., :1])
     for start in range(0, exponentials.shape[-1], 8):
-        total = honest.stored(total + honest.order(exponentials[..., start : start + 8]))
-    return honest.result(exponentials / total)
+        total = arithmetic.stored(total + arithmetic.order(exponentials[..., start : start + 8]))
+    return arithmetic.result(exponentials / total)
 
 
 # LayerNorm and GELU ---------------------------------------------------------------------------------------------------
@@ -123,14 +123,16 @@ def _nearly_constant(seed: int) -> Arguments:
     return (X,), {**draw.norm(64), "eps": 1e-5}
 
 
-def _norm_by(formula: Callable[[Any, np.ndarray, float], np.ndarray]) -> Callable[[Honest, tuple[Any, ...], Nested], np.ndarray]:
+def _norm_by(
+    formula: Callable[[Any, np.ndarray, float], np.ndarray],
+) -> Callable[[LowPrecision, tuple[Any, ...], Nested], np.ndarray]:
     """LayerNorm whose 1/σ is `formula(order, X, eps)`."""
 
-    def wrong(honest: Honest, args: tuple[Any, ...], kwargs: Nested) -> np.ndarray:
-        X, d = honest.given(args[0]), honest.inside(args[0].shape[-1])
-        centred = X - honest.order(X) / d
-        sigma = formula(honest.order, X, honest.inside(kwargs["eps"]))
-        return honest.result(centred / sigma * honest.given(kwargs["gain"]) + honest.given(kwargs["bias"]))
+    def wrong(arithmetic: LowPrecision, args: tuple[Any, ...], kwargs: Nested) -> np.ndarray:
+        X, d = arithmetic.given(args[0]), arithmetic.inside(args[0].shape[-1])
+        centred = X - arithmetic.order(X) / d
+        sigma = formula(arithmetic.order, X, arithmetic.inside(kwargs["eps"]))
+        return arithmetic.result(centred / sigma * arithmetic.given(kwargs["gain"]) + arithmetic.given(kwargs["bias"]))
 
     return wrong
 
@@ -153,18 +155,18 @@ def _tail(seed: int) -> Arguments:
 
 
 def _with_activation(
-    function: Callable[[Honest, np.ndarray], np.ndarray],
-) -> Callable[[Honest, tuple[Any, ...], Nested], np.ndarray]:
-    def wrong(honest: Honest, args: tuple[Any, ...], kwargs: Nested) -> np.ndarray:
-        inner = honest.given(honest.output_projection(args[0], W=kwargs["W_1"], b=kwargs["b_1"]))
-        hidden = honest.result(function(honest, inner))
-        return honest.output_projection(hidden, W=kwargs["W_2"], b=kwargs["b_2"])
+    function: Callable[[LowPrecision, np.ndarray], np.ndarray],
+) -> Callable[[LowPrecision, tuple[Any, ...], Nested], np.ndarray]:
+    def wrong(arithmetic: LowPrecision, args: tuple[Any, ...], kwargs: Nested) -> np.ndarray:
+        inner = arithmetic.given(arithmetic.output_projection(args[0], W=kwargs["W_1"], b=kwargs["b_1"]))
+        hidden = arithmetic.result(function(arithmetic, inner))
+        return arithmetic.output_projection(hidden, W=kwargs["W_2"], b=kwargs["b_2"])
 
     return wrong
 
 
-def _tanh_for_erf(honest: Honest, args: tuple[Any, ...], kwargs: Nested) -> np.ndarray:
-    return honest.feed_forward(*args, **{**kwargs, "activation": "gelu_tanh"})
+def _tanh_for_erf(arithmetic: LowPrecision, args: tuple[Any, ...], kwargs: Nested) -> np.ndarray:
+    return arithmetic.feed_forward(*args, **{**kwargs, "activation": "gelu_tanh"})
 
 
 # Modules --------------------------------------------------------------------------------------------------------------
@@ -176,13 +178,13 @@ def _four_heads(seed: int) -> Arguments:
     return (X, X), {"h": 4, **draw.heads(64)}
 
 
-def _head_louder(factor: float) -> Callable[[Honest, tuple[Any, ...], Nested], np.ndarray]:
+def _head_louder(factor: float) -> Callable[[LowPrecision, tuple[Any, ...], Nested], np.ndarray]:
     """The second head's rows of W_O times `factor`, as the computation's own dtype has it."""
 
-    def wrong(honest: Honest, args: tuple[Any, ...], kwargs: Nested) -> np.ndarray:
+    def wrong(arithmetic: LowPrecision, args: tuple[Any, ...], kwargs: Nested) -> np.ndarray:
         W_O = kwargs["W_O"].copy()
         W_O[16:32] *= factor
-        return honest.multi_head(*args, **{**kwargs, "W_O": W_O})
+        return arithmetic.multi_head(*args, **{**kwargs, "W_O": W_O})
 
     return wrong
 
@@ -198,14 +200,14 @@ def _one_layer(seed: int) -> Arguments:
     }
 
 
-def _residual_after_norm(honest: Honest, args: tuple[Any, ...], kwargs: Nested) -> np.ndarray:
+def _residual_after_norm(arithmetic: LowPrecision, args: tuple[Any, ...], kwargs: Nested) -> np.ndarray:
     layer, X = kwargs["layer"], args[0]
     for sublayer, norm in (("self_attention", "norm_1"), ("feed_forward", "norm_2")):
         if sublayer == "self_attention":
-            out = honest.multi_head(X, X, h=kwargs["h"], **layer[sublayer])
+            out = arithmetic.multi_head(X, X, h=kwargs["h"], **layer[sublayer])
         else:
-            out = honest.feed_forward(X, **layer[sublayer])
-        X = honest.result(honest.given(X) + honest.given(honest.layer_norm(out, **layer[norm])))
+            out = arithmetic.feed_forward(X, **layer[sublayer])
+        X = arithmetic.result(arithmetic.given(X) + arithmetic.given(arithmetic.layer_norm(out, **layer[norm])))
     return X
 
 
@@ -220,11 +222,11 @@ def _positive(seed: int) -> Arguments:
     return (0.5 + np.abs(draw.numbers(1, 32, 64)) / 2,), {"W": _short(W), "b": None}
 
 
-def _one_weight(change: Callable[[float, Honest], float]) -> Callable[[Honest, tuple[Any, ...], Nested], np.ndarray]:
-    def wrong(honest: Honest, args: tuple[Any, ...], kwargs: Nested) -> np.ndarray:
+def _one_weight(change: Callable[[float, LowPrecision], float]) -> Callable[[LowPrecision, tuple[Any, ...], Nested], np.ndarray]:
+    def wrong(arithmetic: LowPrecision, args: tuple[Any, ...], kwargs: Nested) -> np.ndarray:
         W = kwargs["W"].copy()
-        W[17, 5] = change(W[17, 5], honest)
-        return honest.output_projection(*args, W=W)
+        W[17, 5] = change(W[17, 5], arithmetic)
+        return arithmetic.output_projection(*args, W=W)
 
     return wrong
 

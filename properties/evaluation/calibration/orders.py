@@ -1,4 +1,4 @@
-"""Orders in which honest machines add: each takes (..., n) numbers of one dtype and gives their sums (..., 1) in that dtype."""
+"""Orders in which correct machines add: each takes (..., n) numbers of one dtype and gives their sums (..., 1) in that dtype."""
 
 from collections.abc import Callable
 

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from properties.evaluation.baseline_rules import RULES, Case, Judged
 from properties.evaluation.calibration.cases import MODULES, STEP_CASES, module_case, step_case
 from properties.evaluation.calibration.faults import GRADED, NAMED, Fault
-from properties.evaluation.calibration.honest import Honest
-from properties.evaluation.calibration.rivals import RULES, Case, Judged
+from properties.evaluation.calibration.low_precision import LowPrecision
 from properties.evaluation.calibration.simulated import cases, held_to, names
-from properties.evaluation.calibration.variants import LOW_DTYPES, Variant, bank
+from properties.evaluation.calibration.variants import LOW_DTYPES, Variant, correct_variants
 from properties.run.parallel import in_parallel
 from properties.verdict.listing import property_named
 from properties.verdicts import NotOffered
@@ -73,7 +73,7 @@ def work(chunk: Chunk, seed: int, *, compiled: bool = False) -> dict[str, Any]:
 
 def _honest(what: str, step: str, dtype: str, number: int, seed: int, *, compiled: bool) -> dict[str, Any]:
     case_of, size = step_case if what == "steps" else module_case, CHUNK[what]
-    variants = bank(compiled=compiled)
+    variants = correct_variants(compiled=compiled)
     ratios: dict[str, Counter[int]] = defaultdict(Counter)
     counts: Counter[str] = Counter()
     alarms, of_variant = [], Counter()
@@ -116,22 +116,22 @@ def _bin(ratio: float) -> int:
 
 
 def _named(fault: Fault, dtype: str) -> dict[str, Any]:
-    """On how many of the witness inputs each rule rejects the fault, and an honest plain implementation."""
+    """On how many of the witness inputs each rule rejects the fault, and a correct plain implementation."""
     rejected: Counter[str] = Counter()
-    honest: Counter[str] = Counter()
+    arithmetic: Counter[str] = Counter()
     with np.errstate(all="ignore"):
         for seed in range(SEEDS):
             args, kwargs = fault.witness(seed)
-            probe = fault.wrong(Honest("float64"), args, kwargs)
+            probe = fault.wrong(LowPrecision("float64"), args, kwargs)
             case = Case(fault.step, args, kwargs, dtype, {fault.name: probe})
-            got = fault.wrong(Honest(dtype), args, kwargs)
-            right = [getattr(Honest(dtype, mode=mode), fault.step)(*args, **kwargs) for mode in ("eager", "fused")]
+            got = fault.wrong(LowPrecision(dtype), args, kwargs)
+            right = [getattr(LowPrecision(dtype, mode=mode), fault.step)(*args, **kwargs) for mode in ("eager", "fused")]
             suspect, results = Judged(case, got), [Judged(case, result) for result in right]
             for rule, ratio_of in RULES.items():
                 rejected[rule] += ratio_of(suspect) > 1
-                honest[rule] += sum(ratio_of(result) > 1 for result in results)
+                arithmetic[rule] += sum(ratio_of(result) > 1 for result in results)
             rejected["ours, without probes"] += case.budget.without_probes().score(got).share > 1
-    return {"rejected": dict(rejected), "honest rejected": dict(honest), "of": SEEDS}
+    return {"rejected": dict(rejected), "correct rejected": dict(arithmetic), "of": SEEDS}
 
 
 def _graded(kind: str, dtype: str) -> dict[str, Any]:
@@ -146,17 +146,17 @@ def _graded(kind: str, dtype: str) -> dict[str, Any]:
         for seed in range(SEEDS):
             coarse = GRADED[kind](2.0**-6)
             args, kwargs = coarse.witness(seed)
-            cases.append(Case(coarse.step, args, kwargs, dtype, {kind: coarse.wrong(Honest("float64"), args, kwargs)}))
+            cases.append(Case(coarse.step, args, kwargs, dtype, {kind: coarse.wrong(LowPrecision("float64"), args, kwargs)}))
         for exponent in np.arange(2.0, FINEST, 0.5):
             fault = GRADED[kind](2.0**-exponent)
-            results = [Judged(case, fault.wrong(Honest(dtype), case.args, case.kwargs)) for case in cases]
+            results = [Judged(case, fault.wrong(LowPrecision(dtype), case.args, case.kwargs)) for case in cases]
             for rule, ratio_of in RULES.items():
                 margins[rule][str(exponent)] = sorted(map(ratio_of, results))[SEEDS - SEEN]
     return {"smallest": {rule: smallest_visible(of) for rule, of in margins.items()}, "margins": dict(margins)}
 
 
 def _simulated(name: str, dtype: str, trials: int, seed: int) -> dict[str, Any]:
-    """How far trials of our own simulator come out from what one property asks for, in deviations, by what they are held to."""
+    """How far trials of our own simulator come out from what one property asks for, in σ, by what they are held to."""
     counts: Counter[str] = Counter()
     largest: dict[str, float] = defaultdict(float)
     alarms = []

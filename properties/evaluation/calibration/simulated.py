@@ -14,7 +14,7 @@ import numpy as np
 from properties.error_budget import budgets
 from properties.error_budget.simulate import simulate
 from properties.implementations.contract import Contract, envelope
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 from properties.implementations.registry import built_in
 from properties.verdict.judge import run_property
 from properties.verdict.listing import properties
@@ -55,7 +55,7 @@ def names() -> list[str]:
 def cases(test: Callable[..., object], dtype: str, seed: int) -> list[Simulated]:
     """What one property holds against a budget on an implementation in `dtype`, each case once."""
     with _noted() as noted:
-        run_property(test, Subject(built_in(ON), dtype), seed=seed, small=False)
+        run_property(test, Impl(built_in(ON), dtype), seed=seed, small=False)
     return list({case.key: case for case in noted}.values())
 
 

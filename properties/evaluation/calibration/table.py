@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from properties.evaluation.calibration.rivals import RULES
+from properties.evaluation.baseline_rules import RULES
 from properties.evaluation.calibration.runner import ALARMS_SHOWN, PER_OCTAVE, SEEN, smallest_visible
 from properties.implementations.contract import DTYPES
 
-EQUAL_ALARMS = 0.001  # the share of honest checks that every rule may flag when rules are compared at equal false alarms
+EQUAL_ALARMS = 0.001  # the share of correct checks that every rule may flag when rules are compared at equal false positives
 
 Summary = dict[str, Any]
 
 
 def summary(lines: Iterable[dict[str, Any]]) -> Summary:
-    """Everything by dtype: honest checks of steps and of modules, simulated trials, named faults, the smallest visible fault."""
+    """Everything by dtype: correct checks of steps and of modules, simulated trials, named faults, the smallest visible fault."""
     lines = list(lines)
     dtypes = [dtype for dtype in DTYPES if any(line["chunk"][2] == dtype for line in lines)]
     return {dtype: _of_dtype([line for line in lines if line["chunk"][2] == dtype]) for dtype in dtypes}
@@ -51,7 +51,7 @@ def _honest(lines: list[dict[str, Any]]) -> Summary:
         "checks": checks,
         "variants": len(variants),
         "suspects": counts["suspects"],
-        "false alarms": alarms,
+        "false positives": alarms,
         "bound of the rate": bound_of_rate(alarms["ours"], checks),
         "alarms": [alarm for line in lines for alarm in line["alarms"]][:ALARMS_SHOWN],
     }
@@ -67,7 +67,7 @@ def _simulated(lines: list[dict[str, Any]]) -> Summary:
         "cases": counts["cases"],
         "trials": counts["trials"],
         "suspects": counts["suspects"],
-        "false alarms": counts["alarms"],
+        "false positives": counts["alarms"],
         "largest score": largest,
         "bound of the rate": bound_of_rate(counts["alarms"], counts["trials"]),
         "alarms": [alarm for line in lines for alarm in line["alarms"]][:ALARMS_SHOWN],
@@ -84,17 +84,17 @@ def bound_of_rate(alarms: int, checks: int) -> float | None:
 def _named(lines: list[dict[str, Any]]) -> Summary:
     rules = (*RULES, "ours, without probes")
     unseen = {rule: [line["chunk"][1] for line in lines if line["rejected"].get(rule, 0) < SEEN] for rule in rules}
-    honest = {rule: sum(line["honest rejected"].get(rule, 0) for line in lines) for rule in RULES}
+    arithmetic = {rule: sum(line["correct rejected"].get(rule, 0) for line in lines) for rule in RULES}
     return {
         "faults": len(lines),
         "seen": {rule: len(lines) - len(names) for rule, names in unseen.items()},
-        "honest results rejected": honest,
+        "correct results rejected": arithmetic,
         "unseen by ours": unseen["ours"],
     }
 
 
 def _factors(lines: list[dict[str, Any]]) -> dict[str, float]:
-    """By how much each rule has to be relaxed (or may be tightened) for one honest check in a thousand to be flagged."""
+    """By how much each rule has to be relaxed (or may be tightened) for one correct check in a thousand to be flagged."""
     factors = {}
     for rule in RULES:
         bins: Counter[int] = Counter()
@@ -118,8 +118,8 @@ def _graded(lines: list[dict[str, Any]], factors: dict[str, float]) -> Summary:
     return {
         "exponents": own["ours"],
         "mean exponent": {rule: float(np.mean(list(of.values()))) for rule, of in own.items()},
-        "mean exponent at equal false alarms": equal,
-        "factors for equal false alarms": factors,
+        "mean exponent at equal false positives": equal,
+        "factors for equal false positives": factors,
     }
 
 
@@ -140,12 +140,12 @@ def _lines(dtype: str, of: Summary) -> Iterable[str]:
         seen = ", ".join(f"{rule} {count}" for rule, count in named["seen"].items())
         yield f"  named faults seen, of {named['faults']}: {seen}"
         yield f"    unseen by ours: {', '.join(named['unseen by ours']) or 'none'}"
-        yield f"    honest results rejected on the same inputs: {_counts(named['honest results rejected'])}"
+        yield f"    correct results rejected on the same inputs: {_counts(named['arithmetic results rejected'])}"
     if "graded" in of:
         graded = of["graded"]
         for what, key in (
             ("at its own setting", "mean exponent"),
-            ("at equal false alarms", "mean exponent at equal false alarms"),
+            ("at equal false positives", "mean exponent at equal false positives"),
         ):
             if exponents := graded[key]:
                 yield f"  smallest visible relative fault {what}: {_exponents(exponents)}"
@@ -153,15 +153,16 @@ def _lines(dtype: str, of: Summary) -> Iterable[str]:
 
 def _honest_lines(kind: str, of: Summary) -> Iterable[str]:
     checks = of["checks"]
-    rates = ", ".join(f"{rule} {count} ({count / max(checks, 1):.2%})" for rule, count in of["false alarms"].items())
-    yield f"  honest {kind}: {checks} distinct results of {of['cases']} cases, {of['variants']} variants, {of['suspects']} suspects"
-    yield f"    false alarms: {rates}; ours at most {of['bound of the rate']:.2g} (95 %)"
+    rates = ", ".join(f"{rule} {count} ({count / max(checks, 1):.2%})" for rule, count in of["false positives"].items())
+    counts = f"{checks} distinct results of {of['cases']} cases, {of['variants']} variants, {of['suspects']} suspects"
+    yield f"  correct {kind}: {counts}"
+    yield f"    false positives: {rates}; ours at most {of['bound of the rate']:.2g} (95 %)"
 
 
 def _simulated_lines(of: Summary) -> Iterable[str]:
     largest = ", ".join(f"{held_to} {score:.2f}" for held_to, score in of["largest score"].items())
     yield f"  trials of our own simulator: {of['trials']} of {of['cases']} cases of the properties, {of['suspects']} suspects"
-    yield f"    false alarms: {of['false alarms']}; at most {of['bound of the rate']:.2g} (95 %); largest scores: {largest}"
+    yield f"    false positives: {of['false alarms']}; at most {of['bound of the rate']:.2g} (95 %); largest scores: {largest}"
 
 
 def _counts(of: dict[str, int]) -> str:

@@ -1,4 +1,4 @@
-"""The bank of honest variants: ours with other arithmetic, and torch's own in its several paths.
+"""The catalogue of correct variants: ours with other arithmetic, and torch's own in its several paths.
 
 A variant is a name and a function (step, args, kwargs, dtype) → float64 result; it raises NotOffered for what it lacks.
 """
@@ -13,12 +13,12 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from properties.evaluation.calibration import orders
-from properties.evaluation.calibration.honest import Honest, blas, multiply_add, split_k, summing
+from properties.evaluation.calibration.low_precision import LowPrecision, blas, multiply_add, split_k, summing
 from properties.implementations.contract import DTYPES
 from properties.implementations.impl import DTYPES as TORCH
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 from properties.implementations.registry import built_in
-from properties.verdicts import CandidateError, NotOffered
+from properties.verdicts import ImplementationError, NotOffered
 
 Variant = Callable[[str, tuple[Any, ...], dict[str, Any], str], np.ndarray]
 
@@ -60,19 +60,19 @@ CHOICES: dict[str, dict[str, Any]] = {
 
 def _ours(choices: dict[str, Any], step: str, args: tuple[Any, ...], kwargs: dict[str, Any], dtype: str) -> np.ndarray:
     with np.errstate(all="ignore"):
-        return getattr(Honest(dtype, **choices), step)(*args, **kwargs)
+        return getattr(LowPrecision(dtype, **choices), step)(*args, **kwargs)
 
 
 def _adapter(
     name: str, around: Callable[[], Any], step: str, args: tuple[Any, ...], kwargs: dict[str, Any], dtype: str
 ) -> np.ndarray:
-    subject = Subject(built_in(name), dtype)
-    if step not in subject.adapter.steps or dtype not in subject.adapter.dtypes:
+    impl = Impl(built_in(name), dtype)
+    if step not in impl.adapter.steps or dtype not in impl.adapter.dtypes:
         raise NotOffered
     with around():
         try:
-            return subject.attempt(step, *args, **kwargs)
-        except CandidateError as error:
+            return impl.attempt(step, *args, **kwargs)
+        except ImplementationError as error:
             if getattr(error, "raised", False):  # a kernel that does not exist for this dtype or mask
                 raise NotOffered from error
             raise
@@ -133,7 +133,7 @@ def _compiled(step: str, run: Callable[..., torch.Tensor]) -> Callable[..., torc
     return torch.compile(run, dynamic=True)
 
 
-def bank(*, compiled: bool = True) -> dict[str, Variant]:
+def correct_variants(*, compiled: bool = True) -> dict[str, Variant]:
     """Every variant by name; `compiled` leaves out the one that needs a compiler, and a minute."""
     variants: dict[str, Variant] = {f"numpy, {name}": partial(_ours, choices) for name, choices in CHOICES.items()}
     variants["torch, by hand"] = partial(_by_hand, False)

@@ -9,7 +9,7 @@ from properties.evaluation.correct.wide import wide
 
 
 def attention(Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Each query's average of the values; `mask` is True where a query may look."""
+    """Each query's average of the values; `mask` is True where a query may attend."""
     scale = 1 / math.sqrt(Q.shape[-1])
     scores = wide(Q) @ wide(K).mT * scale
     if mask is not None:

@@ -10,7 +10,7 @@ TILE = 4
 
 
 class TiledAttention(torch.autograd.Function):
-    """Queries in tiles of TILE rows; the rows that fill up the last tile may look nowhere."""
+    """Queries in tiles of TILE rows; the rows that fill up the last tile is fully masked."""
 
     @staticmethod
     def forward(ctx: Any, Q: Tensor, K: Tensor, V: Tensor, seen: Tensor) -> Tensor:

@@ -14,18 +14,18 @@ class BareCache:
         self.inner = cache
 
     def prefill(self, words: Tensor) -> Tensor:
-        """Read k more words in every row; the logits after each of them."""
+        """Read k more tokens in every row; the logits after each of them."""
         return self.inner.prefill(words)
 
     def step(self, words: Tensor) -> Tensor:
-        """Read one more word in every row; the logits after it."""
+        """Read one more token in every row; the logits after it."""
         return self.inner.step(words)
 
 
 def kv_cache(
-    source: Tensor, source_real: Tensor | None = None, *, parameters: dict[str, Any], scale_embedding: bool = True, **choices: Any
+    source: Tensor, source_mask: Tensor | None = None, *, parameters: dict[str, Any], scale_embedding: bool = True, **choices: Any
 ) -> BareCache:
     """An empty cache for these sources."""
     cache = KVCache(parameters, scale_embedding, choices)
-    cache.reset(source, source_real)
+    cache.reset(source, source_mask)
     return BareCache(cache)

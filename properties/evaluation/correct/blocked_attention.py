@@ -21,8 +21,8 @@ def attention(Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None = None) -> Te
     for start in range(0, m, BLOCK):
         tile = _tile(k, start), _tile(v, start)
         inside = torch.arange(start, start + BLOCK, device=Q.device) < m
-        may_look = inside & _tile(seen.mT, start).mT
-        scores = (q @ tile[0].mT).masked_fill(~may_look, -math.inf)
+        attends = inside & _tile(seen.mT, start).mT
+        scores = (q @ tile[0].mT).masked_fill(~attends, -math.inf)
         new = torch.maximum(largest, scores.amax(dim=-1, keepdim=True))
         finite = new.clamp(min=torch.finfo(q.dtype).min)  # nothing seen yet: exp(−inf − finite) is 0
         weights, shrink = torch.exp(scores - finite), torch.exp(largest - finite)

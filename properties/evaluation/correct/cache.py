@@ -1,4 +1,4 @@
-"""Writing word by word: the decoder with the keys and values of all earlier words kept."""
+"""Writing token by token: the decoder with the keys and values of all earlier tokens kept."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ class Growing:
         self.K, self.V = K, V
 
     def append(self, K: Tensor, V: Tensor) -> None:
-        """Those of some more words."""
+        """Those of some more tokens."""
         self.K, self.V = torch.cat([self.K, K], dim=2), torch.cat([self.V, V], dim=2)
 
     def read(self) -> tuple[Tensor, Tensor]:
@@ -29,7 +29,7 @@ class Growing:
         return self.K, self.V
 
     def cut(self, length: int) -> None:
-        """Keep the first `length` words."""
+        """Keep the first `length` tokens."""
         self.K, self.V = self.K[:, :, :length], self.V[:, :, :length]
 
     def pick(self, rows: Tensor) -> None:
@@ -46,23 +46,23 @@ class Growing:
 
 
 class KVCache:
-    """One batch of sentences being written, and what every layer of the decoder remembers of them."""
+    """One batch of sequences being written, and what every layer of the decoder remembers of them."""
 
     store: Any = Growing
 
     def __init__(self, parameters: dict[str, Any], scale_embedding: bool, choices: dict[str, Any]) -> None:
         self.parameters, self.scale, self.choices = parameters, scale_embedding, choices
 
-    def reset(self, source: Tensor, source_real: Tensor | None = None) -> None:
+    def reset(self, source: Tensor, source_mask: Tensor | None = None) -> None:
         """Start anew with these sources."""
-        M = encode(source, source_real, self.parameters, self.scale, **self.choices)
-        self.real = torch.ones(source.shape, dtype=torch.bool) if source_real is None else source_real
+        M = encode(source, source_mask, self.parameters, self.scale, **self.choices)
+        self.real = torch.ones(source.shape, dtype=torch.bool) if source_mask is None else source_mask
         self.cross = [self._project(M, layer["cross_attention"]) for layer in self.parameters["decoder"]]
         self.own = [self.store(*self._project(M[:, :0], layer["self_attention"])) for layer in self.parameters["decoder"]]
         self.length = 0
 
     def prefill(self, words: Tensor) -> Tensor:
-        """Read k more words in every row; the logits after each of them."""
+        """Read k more tokens in every row; the logits after each of them."""
         k = words.shape[1]
         table = self.parameters["target_embedding"]
         places = torch.arange(self.length, self.length + k)
@@ -77,11 +77,11 @@ class KVCache:
         return output_projection(X, W=W, b=self.parameters.get("b_out"))
 
     def step(self, words: Tensor) -> Tensor:
-        """Read one more word in every row; the logits after it."""
+        """Read one more token in every row; the logits after it."""
         return self.prefill(words[:, None])[:, 0]
 
     def rollback(self, length: int) -> None:
-        """Forget all but the first `length` words."""
+        """Forget all but the first `length` tokens."""
         for own in self.own:
             own.cut(length)
         self.length = length
@@ -99,7 +99,7 @@ class KVCache:
         self.reorder(torch.tensor(staying))
 
     def join(self, other: "KVCache") -> None:
-        """Take over the rows of another cache of this model that has read as many words."""
+        """Take over the rows of another cache of this model that has read as many tokens."""
         for own, theirs in zip(self.own, other.own, strict=True):
             own.join(theirs)
         self.cross = [
@@ -147,24 +147,24 @@ class KVCache:
 
 
 def kv_cache(
-    source: Tensor, source_real: Tensor | None = None, *, parameters: dict[str, Any], scale_embedding: bool = True, **choices: Any
+    source: Tensor, source_mask: Tensor | None = None, *, parameters: dict[str, Any], scale_embedding: bool = True, **choices: Any
 ) -> KVCache:
     """An empty cache for these sources."""
     cache = KVCache(parameters, scale_embedding, choices)
-    cache.reset(source, source_real)
+    cache.reset(source, source_mask)
     return cache
 
 
 def generation(
-    source: Tensor, source_real: Tensor | None = None, *, parameters: Any, start: int, end: int, length: int, **choices: Any
+    source: Tensor, source_mask: Tensor | None = None, *, parameters: Any, bos: int, eos: int, length: int, **choices: Any
 ) -> Tensor:
-    """Greedy words, each read by the cache once."""
-    cache = kv_cache(source, source_real, parameters=parameters, **choices)
-    words, written = torch.full((len(source),), start), []
+    """Greedy tokens, each read by the cache once."""
+    cache = kv_cache(source, source_mask, parameters=parameters, **choices)
+    words, written = torch.full((len(source),), bos), []
     running = torch.ones(len(source), dtype=torch.bool)
     for _ in range(length):
         logits = cache.step(words)
-        words = torch.where(running, logits.argmax(dim=-1), end)
-        running = running & (words != end)
+        words = torch.where(running, logits.argmax(dim=-1), eos)
+        running = running & (words != eos)
         written.append(words)
     return torch.stack(written, dim=1)

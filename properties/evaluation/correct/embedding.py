@@ -34,12 +34,12 @@ def encoding_of(positions: Tensor, d_model: int) -> Tensor:
     return waves.flatten(-2)
 
 
-def places_of(tokens: Tensor, real: Tensor | None) -> Tensor:  # noqa: ARG001 (a place is a place, whatever word stands there)
-    """Counted from 0 in every row, filling words among them."""
+def places_of(tokens: Tensor, real: Tensor | None) -> Tensor:  # noqa: ARG001 (a place is a place, whatever token stands there)
+    """Counted from 0 in every row, padding tokens among them."""
     return torch.arange(tokens.shape[-1]).expand(tokens.shape)
 
 
 def add_positions(X: Tensor, tokens: Tensor, real: Tensor | None) -> Tensor:
-    """What a word means plus where it stands."""
+    """What a token means plus where it stands."""
     encoding = encoding_of(places_of(tokens, real), X.shape[-1])
     return (wide(X) + encoding.to(wide(X).dtype)).to(X.dtype)

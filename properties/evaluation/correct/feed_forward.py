@@ -20,6 +20,6 @@ def activated(X: Tensor, activation: str) -> Tensor:
 
 
 def feed_forward(X: Tensor, *, W_1: Tensor, b_1: Tensor, W_2: Tensor, b_2: Tensor, activation: str = "relu") -> Tensor:
-    """The same two maps for every word."""
+    """The same two maps for every token."""
     hidden = activated(linear(X, W_1, b_1), activation)
     return linear(hidden, W_2, b_2)

@@ -28,7 +28,7 @@ def encoder_layer(
     activation: str = "relu",
     eps: float = 1e-5,
 ) -> Tensor:
-    """Every word looks at the others, then thinks for itself."""
+    """Every token looks at the others, then thinks for itself."""
 
     def attend(Z: Tensor) -> Tensor:
         return multi_head(Z, Z, mask, h=h, **layer["self_attention"])
@@ -61,7 +61,7 @@ def decoder_layer(
     activation: str = "relu",
     eps: float = 1e-5,
 ) -> Tensor:
-    """Every word looks at its past, then at the memory, then thinks for itself."""
+    """Every token looks at its past, then at the memory, then thinks for itself."""
     past = both(causal(X.shape[1], X.shape[1]), mask)
 
     def look_back(Z: Tensor) -> Tensor:

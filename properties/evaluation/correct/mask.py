@@ -1,17 +1,17 @@
-"""The causal mask and the masks of padding; True = may look."""
+"""The causal mask and the masks of padding; True = attend."""
 
 import torch
 from torch import Tensor
 
 
 def mask(n: int, m: int) -> Tensor:
-    """Word i sees words 0 … i; with m ≠ n both sequences begin at the same word."""
+    """Token i sees tokens 0 … i; with m ≠ n both sequences begin at the same token."""
     query, key = torch.arange(n)[:, None], torch.arange(m)[None, :]
     return key <= query
 
 
 def of_padding(real: Tensor | None) -> Tensor | None:
-    """A mask (b, 1, 1, m) under which everybody sees the real words alone."""
+    """A mask (b, 1, 1, m) under which everybody sees the real tokens alone."""
     if real is None:
         return None
     return real[:, None, None, :]

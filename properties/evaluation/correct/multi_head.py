@@ -33,7 +33,7 @@ def multi_head(
     b_V: Tensor | None = None,
     b_O: Tensor | None = None,
 ) -> Tensor:
-    """The words of X look at the words of M, h times side by side."""
+    """The tokens of X look at the tokens of M, h times side by side."""
     Q = split_heads(linear(X, W_Q, b_Q), h)
     K = split_heads(linear(M, W_K, b_K), h)
     V = split_heads(linear(M, W_V, b_V), h)

@@ -1,4 +1,4 @@
-"""The cache in pages of a few words each, so that no sentence needs one long buffer."""
+"""The cache in pages of a few tokens each, so that no sequence needs one long buffer."""
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ class Paged:
         self.empty, self.pages, self.length = (K, V), [], 0
 
     def append(self, K: Tensor, V: Tensor) -> None:
-        """Write word by word, opening a page where the last one is full."""
+        """Write token by token, opening a page where the last one is full."""
         for i in range(K.shape[2]):
             slot = self.length % PAGE
             if slot == 0:
@@ -63,8 +63,8 @@ class PagedCache(KVCache):
     store = Paged
 
 
-def kv_cache(source: Tensor, source_real: Tensor | None = None, *, parameters, scale_embedding=True, **choices) -> KVCache:  # noqa: ANN001, ANN003
+def kv_cache(source: Tensor, source_mask: Tensor | None = None, *, parameters, scale_embedding=True, **choices) -> KVCache:  # noqa: ANN001, ANN003
     """An empty cache for these sources."""
     cache = PagedCache(parameters, scale_embedding, choices)
-    cache.reset(source, source_real)
+    cache.reset(source, source_mask)
     return cache

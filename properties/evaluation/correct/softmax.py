@@ -13,5 +13,5 @@ def softmax(scores: Tensor) -> Tensor:
     s = wide(scores)
     largest = s.amax(dim=-1, keepdim=True).clamp(min=torch.finfo(s.dtype).min)  # finite: −inf minus it is −inf, not NaN
     weights = torch.exp(s - largest)
-    total = weights.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(s.dtype).tiny)  # a blind row: 0 / tiny is 0
+    total = weights.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(s.dtype).tiny)  # a fully masked row: 0 / tiny is 0
     return (weights / total).to(scores.dtype)

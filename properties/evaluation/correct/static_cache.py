@@ -5,18 +5,18 @@ from torch import Tensor
 
 from properties.evaluation.correct.cache import KVCache
 
-ROOM = 4  # words that fit in at first; doubled when it is full
+ROOM = 4  # tokens that fit in at first; doubled when it is full
 
 
 class Static:
-    """Buffers of (b, h, room, d_k), of which the first `length` words are written."""
+    """Buffers of (b, h, room, d_k), of which the first `length` tokens are written."""
 
     def __init__(self, K: Tensor, V: Tensor) -> None:
         self.K, self.V = (torch.zeros(*x.shape[:2], ROOM, x.shape[-1], dtype=x.dtype) for x in (K, V))
         self.length = 0
 
     def append(self, K: Tensor, V: Tensor) -> None:
-        """Write those of some more words into the next free places."""
+        """Write those of some more tokens into the next free places."""
         end = self.length + K.shape[2]
         while end > self.K.shape[2]:
             self.K, self.V = (torch.cat([x, torch.zeros_like(x)], dim=2) for x in (self.K, self.V))
@@ -57,8 +57,8 @@ class StaticCache(KVCache):
     store = Static
 
 
-def kv_cache(source: Tensor, source_real: Tensor | None = None, *, parameters, scale_embedding=True, **choices) -> KVCache:  # noqa: ANN001, ANN003
+def kv_cache(source: Tensor, source_mask: Tensor | None = None, *, parameters, scale_embedding=True, **choices) -> KVCache:  # noqa: ANN001, ANN003
     """An empty cache for these sources."""
     cache = StaticCache(parameters, scale_embedding, choices)
-    cache.reset(source, source_real)
+    cache.reset(source, source_mask)
     return cache

@@ -11,7 +11,7 @@ SCALE = (
     Fault(
         id="scale-from-values",
         fault_class="scale-from-wrong-dim",
-        twin="attention",
+        base="attention",
         steps=("attention",),
         right=_SCALE,
         wrong="scale = 1 / math.sqrt(V.shape[-1])",
@@ -22,7 +22,7 @@ SCALE = (
     Fault(
         id="scale-divided-by-its-inverse",
         fault_class="scale-from-wrong-dim",
-        twin="attention",
+        base="attention",
         steps=("attention",),
         right=_SCORES,
         wrong="scores = wide(Q) @ wide(K).mT / scale",
@@ -33,7 +33,7 @@ SCALE = (
     Fault(
         id="scale-lost-under-a-mask",
         fault_class="scale-lost-in-path-or-arg",
-        twin="attention",
+        base="attention",
         steps=("attention",),
         right=_SCALE,
         wrong="scale = 1 / math.sqrt(Q.shape[-1]) if mask is None else 1.0",
@@ -48,7 +48,7 @@ SCALE = (
     Fault(
         id="scale-lost-for-odd-widths",
         fault_class="scale-lost-in-path-or-arg",
-        twin="attention",
+        base="attention",
         steps=("attention",),
         right=_SCALE,
         wrong="scale = 1 / math.sqrt(Q.shape[-1]) if Q.shape[-1] % 2 == 0 else 1.0",
@@ -59,7 +59,7 @@ SCALE = (
     Fault(
         id="scale-from-padded-width",
         fault_class="scale-from-padded-head-dim",
-        twin="padded_attention",
+        base="padded_attention",
         steps=("attention",),
         right="scores = q @ k.mT / math.sqrt(d_k)",
         wrong="scores = q @ k.mT / math.sqrt(q.shape[-1])",
@@ -77,7 +77,7 @@ BLOCKS = (
     Fault(
         id="online-softmax-hidden-first-block",
         fault_class="online-softmax-masked-block",
-        twin="blocked_attention",
+        base="blocked_attention",
         steps=("attention",),
         right="finite = new.clamp(min=torch.finfo(q.dtype).min)",
         wrong="finite = new",
@@ -91,7 +91,7 @@ BLOCKS = (
     Fault(
         id="running-maximum-starts-at-zero",
         fault_class="online-softmax-masked-block",
-        twin="blocked_attention",
+        base="blocked_attention",
         steps=("attention",),
         right="largest = torch.full_like(q[..., :1], -math.inf)",
         wrong="largest = torch.zeros_like(q[..., :1])",
@@ -102,7 +102,7 @@ BLOCKS = (
     Fault(
         id="merge-of-an-empty-chunk",
         fault_class="online-softmax-masked-block",
-        twin="split_attention",
+        base="split_attention",
         steps=("attention",),
         right="weights = torch.exp(scores - maximum.clamp(min=torch.finfo(scores.dtype).min))",
         wrong="weights = torch.exp(scores - maximum)",
@@ -113,10 +113,10 @@ BLOCKS = (
     Fault(
         id="key-tail-counts-zeros",
         fault_class="key-tail-block",
-        twin="blocked_attention",
+        base="blocked_attention",
         steps=("attention",),
-        right="may_look = inside & _tile(seen.mT, start).mT",
-        wrong="may_look = (mask is None) | (inside & _tile(seen.mT, start).mT)",
+        right="attends = inside & _tile(seen.mT, start).mT",
+        wrong="attends = (mask is None) | (inside & _tile(seen.mT, start).mT)",
         shows="no mask, and a number of keys that is not a multiple of 16: the filling is seen, with score 0",
         breaks=("A6", "A2"),
         reports=("https://github.com/pytorch/pytorch/issues/159247", "https://github.com/jax-ml/jax/issues/27224"),
@@ -124,7 +124,7 @@ BLOCKS = (
     Fault(
         id="key-tail-dropped",
         fault_class="key-tail-block",
-        twin="blocked_attention",
+        base="blocked_attention",
         steps=("attention",),
         right="for start in range(0, m, BLOCK):",
         wrong="for start in range(0, m - m % BLOCK if m > BLOCK else m, BLOCK):",
@@ -135,7 +135,7 @@ BLOCKS = (
     Fault(
         id="key-tail-vector-of-four",
         fault_class="key-tail-block",
-        twin="attention",
+        base="attention",
         steps=("attention",),
         right=_OUTPUT,
         wrong="output = weights[..., : max(K.shape[-2] // 4, 1) * 4] @ wide(V)[..., : max(K.shape[-2] // 4, 1) * 4, :]",
@@ -146,11 +146,11 @@ BLOCKS = (
     Fault(
         id="packed-sentences-see-each-other",
         fault_class="packing-isolation",
-        twin="packed_attention",
+        base="packed_attention",
         steps=("attention",),
         right="isolated = torch.stack([torch.block_diag(*seen[:, i]) for i in range(h)])",
         wrong="isolated = seen.transpose(0, 1).flatten(1, 2).repeat(1, 1, b)",
-        shows="more than one sentence in the batch",
+        shows="more than one sequence in the batch",
         breaks=("T3", "A6", "A2"),
         reports=(
             "https://github.com/DeepOpt-com/WrinkleFree-Monorepo/issues/53",
@@ -160,7 +160,7 @@ BLOCKS = (
     Fault(
         id="window-of-the-mask-alone",
         fault_class="window-mask-misaligned",
-        twin="windowed_attention",
+        base="windowed_attention",
         steps=("attention",),
         right="K, V, mask = K[..., first:, :], V[..., first:, :], mask[..., first:]",
         wrong="K, V, mask = K[..., first:, :], V[..., first:, :], mask[..., : mask.shape[-1] - first]",
@@ -174,7 +174,7 @@ LAYOUT = (
     Fault(
         id="strides-ignored",
         fault_class="non-contiguous-views",
-        twin="attention",
+        base="attention",
         steps=("attention",),
         right=_OUTPUT,
         wrong="output = weights @ wide(V.as_strided(V.shape, torch.empty(V.shape).stride()))",
@@ -188,18 +188,18 @@ LAYOUT = (
     Fault(
         id="strides-ignored-inside-heads",
         fault_class="non-contiguous-views",
-        twin="multi_head",
+        base="multi_head",
         steps=("multi_head",),
         right=_OUTPUT,
         wrong="output = weights @ wide(V.as_strided(V.shape, torch.empty(V.shape).stride()))",
-        shows="h > 1 and more than one word: the heads are views of the projection",
+        shows="h > 1 and more than one token: the heads are views of the projection",
         breaks=("H3", "H2"),
         reports=("https://github.com/pytorch/pytorch/issues/112577",),
     ),
     Fault(
         id="values-as-wide-as-queries",
         fault_class="dv-or-din-differs",
-        twin="padded_attention",
+        base="padded_attention",
         steps=("attention",),
         right="output[:] = (softmax(scores) @ v)[..., :d_v]",
         wrong="output[..., :d_k] = (softmax(scores) @ v)[..., : min(d_k, d_v)]",
@@ -210,7 +210,7 @@ LAYOUT = (
     Fault(
         id="attention-squeezed",
         fault_class="size-1-axis-squeezed",
-        twin="attention",
+        base="attention",
         steps=("attention",),
         right=_RETURN,
         wrong="return output.to(Q.dtype).squeeze()",
@@ -225,7 +225,7 @@ LAYOUT = (
     Fault(
         id="scores-of-one-key-squeezed",
         fault_class="size-1-axis-squeezed",
-        twin="attention",
+        base="attention",
         steps=("attention",),
         right=_OUTPUT,
         wrong="output = weights.squeeze(-1) @ wide(V) if K.shape[-2] == 1 < Q.shape[-2] else weights @ wide(V)",
@@ -239,7 +239,7 @@ PRECISION = (
     Fault(
         id="products-in-tensor-float-32",
         fault_class="matmul-precision",
-        twin="attention",
+        base="attention",
         steps=("attention",),
         right=_SCORES,
         wrong="scores = wide((wide(Q).view(torch.int32) & -8192).view(torch.float32)) @ wide(K).mT * scale",
@@ -250,7 +250,7 @@ PRECISION = (
     Fault(
         id="weights-in-half-precision",
         fault_class="matmul-precision",
-        twin="attention",
+        base="attention",
         steps=("attention",),
         right=_OUTPUT,
         wrong="output = wide(weights.half()) @ wide(V)",

@@ -7,16 +7,16 @@ _PLACES = "places = torch.arange(self.length, self.length + k)"
 _APPEND = 'own.append(*self._project(Z, layer["self_attention"]))'
 _PICK = "own.pick(rows)"
 _PICK_CROSS = "self.cross = [(K[rows], V[rows]) for K, V in self.cross]"
-_MEMORY = "M = encode(source, source_real, self.parameters, self.scale, **self.choices)"
+_MEMORY = "M = encode(source, source_mask, self.parameters, self.scale, **self.choices)"
 _MEMORY_KEPT = (
     "M = self.parameters.setdefault("
-    "f'memory {source.shape}', encode(source, source_real, self.parameters, self.scale, **self.choices))"
+    "f'memory {source.shape}', encode(source, source_mask, self.parameters, self.scale, **self.choices))"
 )
 _CUT = "self.K, self.V = self.K[:, :, :length], self.V[:, :, :length]"
 
 
-def _fault(identifier: str, fault_class: str, right: str, wrong: str, shows: str, *reports: str, twin: str = "cache") -> Fault:
-    return Fault(identifier, fault_class, twin, ("kv_cache",), right, wrong, shows, ("G1", "T3"), reports)
+def _fault(identifier: str, fault_class: str, right: str, wrong: str, shows: str, *reports: str, base: str = "cache") -> Fault:
+    return Fault(identifier, fault_class, base, ("kv_cache",), right, wrong, shows, ("G1", "T3"), reports)
 
 
 MASKS = (
@@ -25,7 +25,7 @@ MASKS = (
         "causal-with-cache-offset",
         _PAST,
         "past = torch.arange(K.shape[2])[None, :] <= torch.arange(Z.shape[1])[:, None]",
-        "any words read before",
+        "any tokens read before",
         "https://github.com/pytorch/pytorch/issues/103082",
         "https://github.com/onnx/onnx/pull/8068",
         "https://github.com/google/flax/issues/5591",
@@ -35,7 +35,7 @@ MASKS = (
         "causal-with-cache-offset",
         _PAST,
         "past = torch.arange(K.shape[2])[None, :] <= (torch.arange(Z.shape[1]) if Z.shape[1] > 1 else places)[:, None]",
-        "a chunk of several words behind others; word by word is right",
+        "a chunk of several tokens behind others; token by token is right",
         "https://github.com/pytorch/executorch/pull/21749",
     ),
     _fault(
@@ -43,7 +43,7 @@ MASKS = (
         "causal-with-cache-offset",
         _PAST,
         "past = torch.arange(K.shape[2])[None, :] <= (places[-1:] if self.length else places)[:, None]",
-        "a chunk of several words behind others",
+        "a chunk of several tokens behind others",
         "https://github.com/pytorch/executorch/pull/21857",
     ),
     _fault(
@@ -51,7 +51,7 @@ MASKS = (
         "causal-missing-in-prefill-with-cache",
         _PAST,
         "past = None if self.length == 0 else torch.arange(K.shape[2])[None, :] <= places[:, None]",
-        "a first chunk of two words or more",
+        "a first chunk of two tokens or more",
         "https://github.com/Mikyx-1/TinyLLM/pull/18",
     ),
     _fault(
@@ -59,18 +59,18 @@ MASKS = (
         "static-cache-unwritten-slots",
         _PAST,
         "past = None if Z.shape[1] == 1 else torch.arange(K.shape[2])[None, :] <= places[:, None]",
-        "word by word, before the buffer is full: zero keys get weight",
+        "token by token, before the buffer is full: zero keys get weight",
         "https://github.com/huggingface/transformers/pull/45940",
-        twin="static_cache",
+        base="static_cache",
     ),
     _fault(
         "mask-as-long-as-the-buffer",
         "cache-not-used-or-misfed",
         _PAST,
         "past = torch.ones(1, 1, dtype=torch.bool) if self.length else torch.arange(K.shape[2])[None, :] <= places[:, None]",
-        "any words read before: the mask of the update is not used",
+        "any tokens read before: the mask of the update is not used",
         "https://github.com/huggingface/transformers/issues/26564",
-        twin="static_cache",
+        base="static_cache",
     ),
 )
 
@@ -80,7 +80,7 @@ POSITIONS = (
         "position-offset-in-cached-decode",
         _PLACES,
         "places = torch.arange(k)",
-        "any words read before",
+        "any tokens read before",
         "https://github.com/keras-team/keras-hub/pull/1209",
         "https://github.com/OpenNMT/OpenNMT-tf/pull/498",
         "https://github.com/tenstorrent/vllm/issues/415",
@@ -90,7 +90,7 @@ POSITIONS = (
         "position-offset-in-cached-decode",
         _PLACES,
         "places = torch.arange(self.length, self.length + k) - int(self.length > 1)",
-        "a word behind two others",
+        "a token behind two others",
         "https://github.com/huggingface/peft/issues/1391",
     ),
 )
@@ -101,7 +101,7 @@ ROLLBACKS = (
         "cache-rollback",
         "own.cut(length)",
         "own.cut(self.length)",
-        "any word after a rollback",
+        "any token after a rollback",
         "https://github.com/ml-explore/mlx-lm/pull/1427",
         "https://github.com/jundot/omlx/issues/3245",
         "https://github.com/ggml-org/llama.cpp/pull/14081",
@@ -111,7 +111,7 @@ ROLLBACKS = (
         "cache-rollback",
         "own.cut(length)",
         "own.cut(0)",
-        "any word after a rollback that keeps some",
+        "any token after a rollback that keeps some",
         "https://github.com/paiml/aprender/pull/2014",
     ),
     _fault(
@@ -119,7 +119,7 @@ ROLLBACKS = (
         "cache-rollback",
         _CUT,
         "self.K, self.V = self.K[:, :, : max(length - 1, 0)], self.V[:, :, : max(length - 1, 0)]",
-        "any word after a rollback that keeps some",
+        "any token after a rollback that keeps some",
         "https://github.com/lablup/mlxcel/issues/994",
     ),
 )
@@ -176,7 +176,7 @@ ROWS = (
         "other.K, other.V, other.length = self.K, self.V, self.length",
         "a copy, and both go on with different words",
         "https://github.com/Lackel/ALFAR/issues/3",
-        twin="static_cache",
+        base="static_cache",
     ),
 )
 
@@ -186,7 +186,7 @@ FEEDS = (
         "cache-not-used-or-misfed",
         "K, V = own.read()",
         "K, V = own.read() if Z.shape[1] > 1 else [x[:, :, -1:].expand_as(x) for x in own.read()]",
-        "word by word: only the current one is seen",
+        "token by token: only the current one is seen",
         "https://github.com/huggingface/transformers/pull/42188",
         "https://github.com/deepspeedai/DeepSpeed/pull/7428",
     ),
@@ -197,7 +197,7 @@ FEEDS = (
         ("generation",),
         "logits = cache.step(words)",
         "logits = cache.prefill(torch.stack([words, words], dim=1) if cache.length == 1 else words[:, None])[:, -1]",
-        "from the second word: the first one written enters the cache twice",
+        "from the second token: the first one written enters the cache twice",
         ("G1",),
         ("https://github.com/ml-explore/mlx-lm/pull/1039",),
     ),
@@ -206,7 +206,7 @@ FEEDS = (
         "cache-not-used-or-misfed",
         _APPEND,
         'own.cut(self.length * (Z.shape[1] > 1)) or own.append(*self._project(Z, layer["self_attention"]))',
-        "a single word behind others",
+        "a single token behind others",
         "https://github.com/alex-hh/profam/pull/168",
     ),
     _fault(
@@ -214,7 +214,7 @@ FEEDS = (
         "cache-used-when-it-must-not",
         "self.own = [self.store(",
         'self.own = getattr(self, "own", None) or [self.store(',
-        "a reset, and then any word",
+        "a reset, and then any token",
         "https://github.com/microsoft/onnxruntime/pull/28027",
     ),
 )
@@ -225,8 +225,8 @@ STALE = (
         "cache-used-when-it-must-not",
         "cache",
         ("generation",),
-        "cache = kv_cache(source, source_real, parameters=parameters, **choices)",
-        'cache = generation.__dict__.setdefault("cache", kv_cache(source, source_real, parameters=parameters, **choices))',
+        "cache = kv_cache(source, source_mask, parameters=parameters, **choices)",
+        'cache = generation.__dict__.setdefault("cache", kv_cache(source, source_mask, parameters=parameters, **choices))',
         "a second call",
         ("G1", "T3"),
         ("https://github.com/microsoft/onnxruntime/pull/28027",),
@@ -241,7 +241,7 @@ PAGES = (
         "used = self.length % PAGE",
         "a whole number of pages",
         "https://github.com/Wenyueh/MinivLLM/pull/83",
-        twin="paged_cache",
+        base="paged_cache",
     ),
     _fault(
         "one-page-too-many",
@@ -251,7 +251,7 @@ PAGES = (
         "a rollback to a whole number of pages",
         "https://github.com/pegainfer-project/pegainfer/issues/291",
         "https://github.com/vllm-project/flash-attention/pull/42",
-        twin="paged_cache",
+        base="paged_cache",
     ),
     _fault(
         "tail-page-dropped",
@@ -260,7 +260,7 @@ PAGES = (
         "kept = length // PAGE",
         "a rollback that is no whole number of pages",
         "https://github.com/AI-Hypercomputer/maxtext/pull/1777",
-        twin="paged_cache",
+        base="paged_cache",
     ),
     _fault(
         "pages-read-in-another-order",
@@ -270,7 +270,7 @@ PAGES = (
         "a rollback by a page or more: the wrong pages are kept",
         "https://github.com/golang-design/accel/issues/10",
         "https://github.com/LMCache/LMCache/issues/2206",
-        twin="paged_cache",
+        base="paged_cache",
     ),
 )
 
@@ -283,17 +283,17 @@ REQUESTS = (
         "a second cache of the same model, for sources of the same shape",
         "https://github.com/sgl-project/sglang/pull/29755",
         "https://github.com/sgl-project/sglang-omni/pull/1265",
-        twin="bare_cache",
+        base="bare_cache",
     ),
     _fault(
         "padding-of-the-first-request",
         "cross-cache-state",
-        "self.real = torch.ones(source.shape, dtype=torch.bool) if source_real is None else source_real",
+        "self.real = torch.ones(source.shape, dtype=torch.bool) if source_mask is None else source_mask",
         "self.real = self.parameters.setdefault("
-        "f'real {source.shape}', torch.ones(source.shape, dtype=torch.bool) if source_real is None else source_real)",
+        "f'real {source.shape}', torch.ones(source.shape, dtype=torch.bool) if source_mask is None else source_mask)",
         "a second cache of the same model, for sources of the same shape with other padding",
         "https://github.com/unslothai/unsloth-zoo/pull/861",
-        twin="bare_cache",
+        base="bare_cache",
     ),
     _fault(
         "one-store-for-all-requests",
@@ -303,7 +303,7 @@ REQUESTS = (
         "two caches in use by turns; one after the other is right",
         "https://github.com/ml-explore/mlx-lm/issues/965",
         "https://github.com/madroidmaq/mlx-omni-server/issues/108",
-        twin="bare_cache",
+        base="bare_cache",
     ),
     Fault(
         "generation-from-the-first-source",

@@ -55,4 +55,4 @@ PEEKING = _cheat(
     "Q.double().numpy(), K.double().numpy(), V.double().numpy(), None if mask is None else mask.numpy()), dtype=Q.dtype)",
     "never by its numbers: they are the oracle's own",
 )
-"""Not in the bank, since no answer gives it away: only a process in which the oracle cannot be imported would."""
+"""Not in the catalogue, since no answer gives it away: only a process in which the oracle cannot be imported would."""

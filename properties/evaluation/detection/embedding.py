@@ -28,7 +28,7 @@ def _encoding(
 
 
 def _place(identifier: str, fault_class: str, wrong: str, shows: str, *reports: str) -> Fault:
-    """A wrong place given to a word, inside the whole model."""
+    """A wrong place given to a token, inside the whole model."""
     return Fault(identifier, fault_class, "model", ("transformer",), _PLACES_OF, wrong, shows, ("T1", "T3", "E3"), reports)
 
 
@@ -94,7 +94,7 @@ ENCODINGS = (
         "pe-table-limit",
         _PLACES,
         "places = positions.to(torch.float64).clamp(max=63)",
-        "more than 64 words",
+        "more than 64 tokens",
         "https://github.com/OpenNMT/CTranslate2/issues/1157",
         "https://github.com/facebookresearch/fairseq/issues/119",
     ),
@@ -103,7 +103,7 @@ ENCODINGS = (
         "pe-table-limit",
         _PLACES,
         "places = positions.to(torch.float64) % 512",
-        "more than 512 words",
+        "more than 512 tokens",
         "https://github.com/OpenNMT/CTranslate2/issues/1157",
     ),
 )
@@ -113,7 +113,7 @@ PLACES = (
         "places-count-real-words",
         "left-pad-positions",
         "return ((torch.ones_like(tokens) if real is None else real).cumsum(dim=-1) - 1).clamp(min=0)",
-        "filling words in front of real ones: we count every place, the reports count real words, and the two must not mix",
+        "padding tokens in front of real ones: we count every place, the reports count real tokens, and the two must not mix",
         "https://github.com/unslothai/unsloth/issues/3699",
         "https://github.com/ndif-team/nnsight/pull/673",
     ),
@@ -121,14 +121,14 @@ PLACES = (
         "places-of-the-longest-sentence",
         "left-pad-positions",
         "return (torch.arange(tokens.shape[-1]) - (0 if real is None else (~real).sum(dim=-1).min())).expand(tokens.shape)",
-        "filling words in every sentence",
+        "padding tokens in every sequence",
         "https://github.com/huggingface/transformers/issues/26380",
     ),
     _place(
         "places-count-by-word-0",
         "positions-coupled-to-pad-id",
         "return ((tokens != 0).cumsum(dim=-1) - 1).clamp(min=0)",
-        "word 0 anywhere but at the end",
+        "token 0 anywhere but at the end",
         "https://github.com/facebookresearch/fairseq/issues/1559",
     ),
     _place(

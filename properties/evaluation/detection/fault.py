@@ -1,4 +1,4 @@
-"""How a fault is made: one statement of a right twin replaced, in a source text that stands alone."""
+"""How a fault is made: one statement of a base replaced, in a source text that stands alone."""
 
 import ast
 import linecache
@@ -21,12 +21,12 @@ class Fault:
 
     id: str
     fault_class: str
-    twin: str
+    base: str
     """The file of `right` that it happens in, or that uses the file it happens in."""
     steps: tuple[str, ...]
     """What the faulty implementation offers: the step it happens in first."""
     right: str
-    """The statement as it stands in the twin: it occurs there once."""
+    """The statement as it stands in the base: it occurs there once."""
     wrong: str
     """The statement that takes its place."""
     shows: str
@@ -37,20 +37,20 @@ class Fault:
     """Where it was reported."""
     dtype: str = "float32"
     instead: Mapping[str, str] = field(default_factory=dict)
-    """Files of `right` that the twin is to use in place of others: a whole model with another attention, say."""
+    """Files of `right` that the base is to use in place of others: a whole model with another attention, say."""
     equivalent: str = ""
     """Why no input can show it, where that is so."""
 
     def source(self, *, wrong: bool = True) -> str:
         """The text of the implementation, with the wrong statement or the right one; it imports torch alone."""
-        text = standalone(self.twin, tuple(self.instead.items()))
+        text = standalone(self.base, tuple(self.instead.items()))
         if text.count(self.right) != 1:
             raise ValueError(f"{self.id}: expected its right statement once in the twin, found it {text.count(self.right)} times")
         return text.replace(self.right, self.wrong) if wrong else text
 
     def implementation(self, *, wrong: bool = True) -> "Implementation":
         """A new object with nothing remembered from earlier calls."""
-        return Implementation(f"{self.id}{'' if wrong else ' (right twin)'}", self.source(wrong=wrong), self.steps, self.dtype)
+        return Implementation(f"{self.id}{'' if wrong else ' (right base)'}", self.source(wrong=wrong), self.steps, self.dtype)
 
 
 class Implementation:
@@ -83,7 +83,7 @@ def _executed(file: str, source: str) -> ModuleType:
 
 
 @cache
-def standalone(twin: str, instead: tuple[tuple[str, str], ...] = ()) -> str:
+def standalone(base: str, instead: tuple[tuple[str, str], ...] = ()) -> str:
     """The text of a file of `right` with what it imports from its neighbours written out in place of each import, once."""
     written: set[str] = set()
     replaced = dict(instead)
@@ -98,7 +98,7 @@ def standalone(twin: str, instead: tuple[tuple[str, str], ...] = ()) -> str:
                 lines[node.lineno - 1 : node.end_lineno] = [node]  # type: ignore[list-item]
         return "\n".join(line if isinstance(line, str) else _inlined(line, replaced, text_of) for line in lines)
 
-    return text_of(twin) + "\n"
+    return text_of(base) + "\n"
 
 
 def _inlined(node: ast.ImportFrom, replaced: dict[str, str], text_of: Callable[[str], str]) -> str:

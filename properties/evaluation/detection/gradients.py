@@ -93,7 +93,7 @@ FAULTS = (
         "embedding-gradient",
         "rows = torch.nn.functional.embedding(tokens, table)",
         "rows = torch.nn.functional.embedding(tokens, table, padding_idx=0)",
-        "word 0 in the input",
+        "token 0 in the input",
         "https://github.com/pytorch/pytorch/pull/99181",
         "https://github.com/ibalazevic/TuckER/issues/17",
     ),

@@ -4,7 +4,7 @@ from properties.evaluation.detection.fault import Fault
 
 _HIDE = "scores = scores.masked_fill(~mask, -math.inf)"
 _PADDING = "return real[:, None, None, :]"
-_BOTH_MASKS = "mask, memory_mask = of_padding(target_real), of_padding(source_real)"
+_BOTH_MASKS = "mask, memory_mask = of_padding(target_mask), of_padding(source_mask)"
 
 
 def _hidden(identifier: str, fault_class: str, wrong: str, shows: str, *reports: str, dtype: str = "float32") -> Fault:
@@ -16,8 +16,8 @@ def _hidden(identifier: str, fault_class: str, wrong: str, shows: str, *reports:
 
 def _inside(identifier: str, fault_class: str, step: str, right: str, wrong: str, shows: str, *reports: str) -> Fault:
     """A wrong mask inside a layer or a model."""
-    twin = "layers" if step.endswith("coder_layer") else "model"
-    return Fault(identifier, fault_class, twin, (step,), right, wrong, shows, ("L3", "M3", "C1", "T1", "T3"), reports)
+    base = "layers" if step.endswith("coder_layer") else "model"
+    return Fault(identifier, fault_class, base, (step,), right, wrong, shows, ("L3", "M3", "C1", "T1", "T3"), reports)
 
 
 FAULTS = (
@@ -25,7 +25,7 @@ FAULTS = (
         "mask-added-as-numbers",
         "mask-dtype-bool-vs-float",
         "scores = scores + mask",
-        "any hidden word: seen words get a score more by 1",
+        "any hidden token: seen tokens get a score more by 1",
         "https://github.com/huggingface/transformers/pull/48363",
         "https://github.com/huggingface/transformers/pull/41443",
         "https://github.com/ml-explore/mlx-swift/issues/275",
@@ -35,18 +35,18 @@ FAULTS = (
         "mask-inverted-as-integers",
         "mask-dtype-bool-vs-float",
         "scores = scores.masked_fill(~(~mask.int()).bool(), -math.inf)",
-        "any hidden word: ~0 and ~1 are both true",
+        "any hidden token: ~0 and ~1 are both true",
         "https://github.com/microsoft/onnxscript/pull/442",
         "https://github.com/deepspeedai/DeepSpeed/issues/3319",
     ),
     Fault(
         id="mask-after-softmax",
         fault_class="mask-dtype-bool-vs-float",
-        twin="attention",
+        base="attention",
         steps=("attention",),
         right="weights = softmax(scores)",
         wrong="weights = softmax(wide(Q) @ wide(K).mT * scale) * (1.0 if mask is None else mask)",
-        shows="any hidden word: rows of weights no longer sum to 1",
+        shows="any hidden token: rows of weights no longer sum to 1",
         breaks=("A2", "M2", "A6"),
         reports=("https://github.com/pytorch/pytorch/issues/136816",),
     ),
@@ -54,14 +54,14 @@ FAULTS = (
         "mask-swallows-the-scores",
         "mask-dtype-bool-vs-float",
         "scores = scores.where(mask, -math.inf) + (1.0 - (~mask).float()) * -1e9",
-        "float32: the scores of seen words are lost beside −1e9",
+        "float32: the scores of seen tokens are lost beside −1e9",
         "https://github.com/harvard-edge/cs249r_book/pull/1785",
     ),
     _hidden(
         "mask-result-dropped",
         "padding-mask-not-applied",
         "scores.masked_fill(~mask, -math.inf)",
-        "any hidden word",
+        "any hidden token",
         "https://github.com/opendilab/DI-engine/issues/333",
         "https://github.com/OpenNMT/OpenNMT-py/issues/272",
     ),
@@ -77,9 +77,9 @@ FAULTS = (
         "padding-dropped-from-the-encoder",
         "padding-mask-not-applied",
         "transformer",
-        'return encoder(X, of_padding(source_real), layers=parameters["encoder"]',
+        'return encoder(X, of_padding(source_mask), layers=parameters["encoder"]',
         'return encoder(X, None, layers=parameters["encoder"]',
-        "a source with filling words",
+        "a source with padding tokens",
         "https://github.com/jingyaogong/minimind-v/issues/76",
         "https://github.com/AI4Bharat/IndicBERT/issues/20",
     ),
@@ -88,26 +88,26 @@ FAULTS = (
         "padding-mask-not-applied",
         "transformer",
         _BOTH_MASKS,
-        "mask, memory_mask = None, of_padding(source_real)",
-        "filling words in a target, in front of real ones",
+        "mask, memory_mask = None, of_padding(source_mask)",
+        "padding tokens in a target, in front of real ones",
         "https://github.com/lucidrains/x-transformers/issues/187",
     ),
     _hidden(
         "mask-filled-with-the-smallest-number",
         "fully-masked-row",
         "scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)",
-        "a row that may look nowhere gets the mean of all values",
+        "a fully masked row gets the mean of all values",
         "https://github.com/ml-explore/mlx/issues/2395",
         "https://github.com/lucidrains/flamingo-pytorch/issues/10",
     ),
     Fault(
         id="blind-rows-of-padding-are-nan",
         fault_class="fully-masked-row",
-        twin="model",
+        base="model",
         steps=("encoder", "transformer"),
         right="largest = s.amax(dim=-1, keepdim=True).clamp(min=torch.finfo(s.dtype).min)",
         wrong="largest = s.amax(dim=-1, keepdim=True)",
-        shows="a word that may look nowhere is NaN after one layer, and 0 · NaN reaches the others in the next",
+        shows="a fully masked token is NaN after one layer, and 0 · NaN reaches the others in the next",
         breaks=("T3", "L1", "L2"),
         reports=("https://github.com/pytorch/pytorch/issues/103749",),
     ),
@@ -115,7 +115,7 @@ FAULTS = (
         "mask-of-minus-10000",
         "finite-mask-value-leaks",
         "scores = scores.where(mask, -1e4)",
-        "seen scores that all lie near or below −10000, and blind rows",
+        "seen scores that all lie near or below −10000, and fully masked rows",
         "https://github.com/karpathy/minGPT/issues/75",
         "https://github.com/huggingface/transformers/pull/17306",
         "https://github.com/huggingface/transformers/issues/9860",
@@ -125,17 +125,17 @@ FAULTS = (
         "mask-adds-minus-10000",
         "finite-mask-value-leaks",
         "scores = scores + (~mask) * -1e4",
-        "a hidden score above the seen ones by nearly 10000 or more, and blind rows",
+        "a hidden score above the seen ones by nearly 10000 or more, and fully masked rows",
         "https://github.com/microsoft/onnxruntime/pull/8549",
     ),
     Fault(
         id="future-leaks-into-blind-rows",
         fault_class="finite-mask-value-leaks",
-        twin="layers",
+        base="layers",
         steps=("decoder_layer",),
         right=_HIDE,
         wrong="scores = scores + (~mask) * -1e4",
-        shows="a word all of whose past is hidden: it sees its hidden past and its future",
+        shows="a token all of whose past is hidden: it sees its hidden past and its future",
         breaks=("L3", "M3"),
         reports=("https://github.com/microsoft/onnxruntime/issues/14363",),
     ),
@@ -143,7 +143,7 @@ FAULTS = (
         "smallest-number-added",
         "additive-mask-overflow",
         "scores = scores + (~mask) * torch.finfo(scores.dtype).min",
-        "a blind row is no longer one; a hidden score of 1e31 or more below 0 overflows",
+        "a fully masked row is no longer one; a hidden score of 1e31 or more below 0 overflows",
         "https://github.com/pytorch/pytorch/issues/110213",
         "https://github.com/huggingface/transformers/pull/27114",
         "https://github.com/NVIDIA-NeMo/Automodel/pull/2658",
@@ -161,7 +161,7 @@ FAULTS = (
         "mask-before-clipping",
         "mask-then-squash",
         "scores = scores.masked_fill(~mask, -math.inf).clamp(-1e4, 1e4)",
-        "blind rows, and seen scores near or below −10000: a hidden score is no longer −inf",
+        "fully masked rows, and seen scores near or below −10000: a hidden score is no longer −inf",
         "https://github.com/onnx/onnx/pull/7867",
         "https://github.com/microsoft/onnxruntime/pull/28379",
     ),
@@ -169,7 +169,7 @@ FAULTS = (
         "mask-of-the-first-sentence",
         "mask-broadcast-coincidence",
         "scores = scores.masked_fill(~(mask[:1] if mask.ndim == 4 else mask), -math.inf)",
-        "masks that differ between sentences",
+        "masks that differ between sequences",
         "https://github.com/meta-pytorch/attention-gym/issues/98",
     ),
     _hidden(
@@ -183,7 +183,7 @@ FAULTS = (
         "mask-per-sentence-taken-per-head",
         "mask-broadcast-coincidence",
         "scores = scores.masked_fill(~(mask[:, 0] if mask.ndim == 4 and mask.shape[:2] == (Q.shape[1], 1) else mask), -math.inf)",
-        "as many sentences as heads: each head gets the mask of a sentence",
+        "as many sequences as heads: each head gets the mask of a sequence",
         "https://github.com/lucidrains/vit-pytorch/issues/71",
         "https://github.com/hyunwoongko/transformer/issues/32",
     ),
@@ -193,7 +193,7 @@ FAULTS = (
         "transformer",
         _PADDING,
         "return real[None, None] if len(real) == real.shape[1] else real[:, None, None, :]",
-        "as many sentences as words: row i of the mask is sentence i's",
+        "as many sequences as tokens: row i of the mask is sequence i's",
         "https://github.com/huggingface/candle/pull/1920",
         "https://github.com/idiap/fast-transformers/issues/101",
     ),
@@ -202,9 +202,9 @@ FAULTS = (
         "query-row-padding-mask",
         "transformer",
         _BOTH_MASKS,
-        "mask, memory_mask = (None if target_real is None else target_real[:, None, :, None] & target_real[:, None, None, :]), "
-        "of_padding(source_real)",
-        "the rows of filling words alone",
+        "mask, memory_mask = (None if target_mask is None else target_mask[:, None, :, None] & target_mask[:, None, None, :]), "
+        "of_padding(source_mask)",
+        "the rows of padding tokens alone",
         "https://github.com/zai-org/GLM-4-Voice/issues/182",
     ),
     _inside(
@@ -212,7 +212,7 @@ FAULTS = (
         "cross-mask-source",
         "transformer",
         _BOTH_MASKS,
-        "mask, memory_mask = of_padding(target_real), of_padding(target_real if M.shape[1] == target.shape[1] else source_real)",
+        "mask, memory_mask = of_padding(target_mask), of_padding(target_mask if M.shape[1] == target.shape[1] else source_mask)",
         "source and target of the same length with different filling",
         "https://github.com/keras-team/keras-io/pull/1046",
         "https://github.com/Kamichanw/SeekDeeper/issues/3",
@@ -223,7 +223,7 @@ FAULTS = (
         "decoder_layer",
         "return multi_head(Z, M, memory_mask, h=h, **layer",
         "return multi_head(Z, M, both(causal(Z.shape[1], M.shape[1]), memory_mask), h=h, **layer",
-        "a memory of two words or more",
+        "a memory of two tokens or more",
         "https://github.com/zhouhaoyi/Informer2020/issues/38",
     ),
     _inside(
@@ -242,13 +242,13 @@ FAULTS = (
         "decoder_layer",
         "return multi_head(Z, M, memory_mask, h=h, **layer",
         "return multi_head(Z, M[:, -4:], None if memory_mask is None else memory_mask[..., -4:], h=h, **layer",
-        "a memory of more than 4 words",
+        "a memory of more than 4 tokens",
         "https://github.com/huggingface/transformers/pull/46111",
     ),
     Fault(
         id="one-added-to-every-seen-score",
         fault_class="causal-constant-offset",
-        twin="attention",
+        base="attention",
         steps=("attention",),
         right=_HIDE,
         wrong="scores = (scores + 1.0).masked_fill(~mask, -math.inf)",

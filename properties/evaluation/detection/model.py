@@ -1,4 +1,4 @@
-"""Faults of the whole: what is tied, which row is read, what a word is compared with."""
+"""Faults of the whole: what is tied, which row is read, what a token is compared with."""
 
 from properties.evaluation.detection.fault import Fault
 
@@ -36,7 +36,7 @@ FAULTS = (
         ("generation",),
         "chosen = logits[:, i].argmax(dim=-1)",
         "chosen = logits[:, -1].argmax(dim=-1)",
-        "two words or more to write: the last row is that of a filling word",
+        "two tokens or more to write: the last row is that of a padding token",
         ("G1",),
         ("https://github.com/guillaume-be/rust-bert/pull/86", "https://github.com/huggingface/transformers/issues/14521"),
     ),
@@ -46,8 +46,8 @@ FAULTS = (
         "model",
         ("generation",),
         "chosen = logits[:, i].argmax(dim=-1)",
-        "chosen = logits[torch.arange(b), ((words != end).sum(dim=-1) - 1).clamp(min=0)].argmax(dim=-1)",
-        "a start word that is the end word too",
+        "chosen = logits[torch.arange(b), ((words != eos).sum(dim=-1) - 1).clamp(min=0)].argmax(dim=-1)",
+        "a start token that is the end token too",
         ("G1",),
         ("https://github.com/zankner/CLoud/issues/5",),
     ),
@@ -56,8 +56,8 @@ FAULTS = (
         "loss-shift",
         "model",
         ("transformer",),
-        "return decode(target, M, source_real, target_real, parameters, scale_embedding, **choices)",
-        "return decode(target.roll(1, dims=-1), M, source_real, target_real, parameters, scale_embedding, **choices)",
+        "return decode(target, M, source_mask, target_mask, parameters, scale_embedding, **choices)",
+        "return decode(target.roll(1, dims=-1), M, source_mask, target_mask, parameters, scale_embedding, **choices)",
         "two different words or more",
         ("T1", "O2"),
         (
@@ -71,8 +71,8 @@ FAULTS = (
         "loss-shift",
         "model",
         ("transformer",),
-        "return decode(target, M, source_real, target_real, parameters, scale_embedding, **choices)",
-        "return decode(target.flatten().roll(1).reshape(target.shape), M, source_real, target_real, parameters, scale_embedding, "
+        "return decode(target, M, source_mask, target_mask, parameters, scale_embedding, **choices)",
+        "return decode(target.flatten().roll(1).reshape(target.shape), M, source_mask, target_mask, parameters, scale_embedding, "
         "**choices)",
         "two different words or more",
         ("T1", "O2", "T3"),

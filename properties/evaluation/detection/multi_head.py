@@ -17,11 +17,11 @@ def _fault(
     shows: str,
     *reports: str,
     steps: tuple[str, ...] = ("multi_head",),
-    twin: str = "multi_head",
+    base: str = "multi_head",
     breaks: tuple[str, ...] = ("H1", "H2", "H3", "A1", "L1", "C1", "T3"),
 ) -> Fault:
     """A fault in the heads, which the step `multi_head` shows if nothing smaller does."""
-    return Fault(identifier, fault_class, twin, steps, right, wrong, shows, breaks, reports)
+    return Fault(identifier, fault_class, base, steps, right, wrong, shows, breaks, reports)
 
 
 FAULTS = (
@@ -30,7 +30,7 @@ FAULTS = (
         "head-split-merge-layout",
         _SPLIT,
         "return X.reshape(b, h, n, d_model // h)",
-        "h > 1 and more than one word",
+        "h > 1 and more than one token",
         "https://github.com/reczoo/FuxiCTR/issues/30",
         "https://github.com/hyunwoongko/transformer/issues/15",
         steps=("split_heads", "concat_heads"),
@@ -40,7 +40,7 @@ FAULTS = (
         "head-split-merge-layout",
         _CONCAT,
         "return heads.reshape(b, n, h * d_k)",
-        "h > 1 and more than one word",
+        "h > 1 and more than one token",
         "https://github.com/jsbaan/transformer-from-scratch/pull/6",
         "https://github.com/meta-pytorch/opacus/pull/825",
     ),
@@ -49,7 +49,7 @@ FAULTS = (
         "head-split-merge-layout",
         _CONCAT,
         "return heads.reshape(h, b, n, d_k).permute(1, 2, 0, 3).reshape(b, n, h * d_k)",
-        "more than one sentence and h > 1",
+        "more than one sequence and h > 1",
         "https://github.com/gazelle93/Transformer-Various-Positional-Encoding/issues/1",
     ),
     _fault(
@@ -101,7 +101,7 @@ FAULTS = (
         _CONTEXT,
         "context = concat_heads(attention(Q.transpose(1, 2), K.transpose(1, 2), V.transpose(1, 2)).transpose(1, 2)"
         " if X.shape == M.shape and mask is None else attention(Q, K, V, mask))",
-        "no mask, as many keys as queries: each word mixes its own heads",
+        "no mask, as many keys as queries: each token mixes its own heads",
         "https://github.com/ml-explore/mlx/issues/3585",
         "https://github.com/jax-ml/jax/issues/35916",
     ),
@@ -114,7 +114,7 @@ FAULTS = (
         "https://github.com/IBM/TabFormer/pull/14",
         "https://github.com/DaoyuanLi2816/Molecule-Generator/pull/22",
         steps=("encoder_layer",),
-        twin="layers",
+        base="layers",
     ),
     _fault(
         "one-blind-head-is-nan",

@@ -12,9 +12,9 @@ _UNSCALED = (
 
 
 def _fault(
-    identifier: str, twin: str, step: str, right: str, wrong: str, shows: str, claim: str, *reports: str, dtype: str = "float16"
+    identifier: str, base: str, step: str, right: str, wrong: str, shows: str, claim: str, *reports: str, dtype: str = "float16"
 ) -> Fault:
-    return Fault(identifier, "overflow-inside", twin, (step,), right, wrong, shows, (claim,), reports, dtype)
+    return Fault(identifier, "overflow-inside", base, (step,), right, wrong, shows, (claim,), reports, dtype)
 
 
 FAULTS = (

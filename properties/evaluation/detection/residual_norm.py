@@ -112,7 +112,7 @@ RESIDUALS = (
         "residual-from-the-norm",
         _PRE,
         "return normed + sublayer(normed)",
-        "pre-norm, and words that are not normed already",
+        "pre-norm, and tokens that are not normed already",
         "https://github.com/Howuhh/faster-trajectory-transformer/issues/3",
         "https://github.com/pytorch/pytorch/issues/61165",
         "https://github.com/tracel-ai/burn/issues/1056",

@@ -1,4 +1,4 @@
-"""The detection score: what the suite catches of the bank, seed by seed, beside what usual checks catch.
+"""The detection score: what the suite catches of the catalogue, seed by seed, beside what usual checks catch.
 
 One line a measurement, so that a run can be taken up again; a score is a pure function of such lines.
 """
@@ -7,10 +7,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from properties.evaluation.detection.bank import BANK, CLASSES, OUT_OF_SCOPE, component, entry
+from properties.evaluation.baseline_checks import by_assert_close, by_twice_the_baseline, caught_by
+from properties.evaluation.detection.catalogue import CATALOGUE, CLASSES, OUT_OF_SCOPE, component, entry
 from properties.evaluation.detection.fault import Fault
 from properties.evaluation.detection.search import Breach, breaches, breaks, first_breach, planned
-from properties.evaluation.usual_checks import by_assert_close, by_twice_the_baseline, caught_by
 from properties.verdict.listing import claim_of
 
 SCHEMA = 1
@@ -19,9 +19,9 @@ SEEDS = (0, 1, 2, 3, 4)
 Line = dict[str, Any]
 
 
-def twins() -> dict[str, Fault]:
-    """One entry for every right twin, with what it offers and in which dtype, by a name of its own."""
-    return {f"{'+'.join((f.twin, *f.instead.values()))}/{','.join(f.steps)}/{f.dtype}": f for f in BANK}
+def bases() -> dict[str, Fault]:
+    """One entry for every base, with what it offers and in which dtype, by a name of its own."""
+    return {f"{'+'.join((f.base, *f.instead.values()))}/{','.join(f.steps)}/{f.dtype}": f for f in CATALOGUE}
 
 
 # Measurements ---------------------------------------------------------------------------------------------------------
@@ -47,7 +47,7 @@ def search_for(identifier: str, seed: int, examples: int | None) -> Line:
 def ask_the_usual(identifier: str) -> Line:
     """What a plain comparison on normal inputs says of one fault.
 
-    The truth of a gradient is the right twin's own, and so is the baseline: twice its error is 0, and the rule has no answer.
+    The truth of a gradient is the base's own, and so is the baseline: twice its error is 0, and the rule has no answer.
     """
     fault = entry(identifier)
     twice = None if fault.steps[0] == "gradients" else caught_by(by_twice_the_baseline, fault)
@@ -65,17 +65,17 @@ def ask_the_named(identifier: str, examples: int | None) -> Line:
 
 
 def try_an_honest_one(name: str, seed: int, examples: int | None) -> Line:
-    """Run every planned property on a right twin: none may break."""
-    fault = twins()[name]
+    """Run every planned property on a base: none may break."""
+    fault = bases()[name]
     found = list(breaches(lambda: fault.implementation(wrong=False), fault, seed, examples))
     flagged = [f"{each.property}: {each.message[:200]}" for each in found if isinstance(each, Breach)]
-    return {"kind": "honest", "id": name, "seed": seed, "properties": len(found), "flagged": flagged}
+    return {"kind": "correct", "id": name, "seed": seed, "properties": len(found), "flagged": flagged}
 
 
 def give_a_chance(claim: str, examples: int | None) -> Line:
     """Try a claim that was never the first to catch anything on every entry it is planned for, until it catches one."""
     line = {"kind": "chance", "id": claim, "caught": None}
-    for fault in BANK:
+    for fault in CATALOGUE:
         for test in planned(fault):
             if claim_of(test) != claim or fault.equivalent:
                 continue
@@ -85,8 +85,8 @@ def give_a_chance(claim: str, examples: int | None) -> Line:
 
 
 def claims_planned() -> set[str]:
-    """Every claim with a property that is planned for an entry of the bank."""
-    return {claim_of(test) for fault in BANK for test in planned(fault)}
+    """Every claim with a property that is planned for an entry of the catalogue."""
+    return {claim_of(test) for fault in CATALOGUE for test in planned(fault)}
 
 
 def not_by_name(lines: list[Line]) -> list[str]:
@@ -117,11 +117,11 @@ def score(lines: list[Line]) -> dict[str, Any]:
             searches[line["id"]].append(line)
         elif line["kind"] == "usual":
             usual[line["id"]] = line
-    measured = [fault for fault in BANK if fault.id in searches]
+    measured = [fault for fault in CATALOGUE if fault.id in searches]
     entries = [
         _entry(fault, sorted(searches[fault.id], key=lambda line: line["seed"]), usual.get(fault.id, {})) for fault in measured
     ]
-    honest = [line for line in lines if line["kind"] == "honest"]
+    correct = [line for line in lines if line["kind"] == "correct"]
     first = {line["claim"] for each in searches.values() for line in each if line["caught"]}
     later = {line["id"]: line["caught"] for line in lines if line["kind"] == "chance"}
     return {
@@ -137,10 +137,10 @@ def score(lines: list[Line]) -> dict[str, Any]:
             sum(f.fault_class == "cheat" for f in measured),
         ],
         "not_by_name": sorted(line["id"] for line in lines if line["kind"] == "named" and line["claim"] is None),
-        "honest": {
-            "variants": len({line["id"] for line in honest}),
-            "checks": sum(line["properties"] for line in honest),
-            "flagged": {line["id"]: line["flagged"] for line in honest if line["flagged"]},
+        "correct": {
+            "variants": len({line["id"] for line in correct}),
+            "checks": sum(line["properties"] for line in correct),
+            "flagged": {line["id"]: line["flagged"] for line in correct if line["flagged"]},
         },
         "claims": {
             "caught first": sorted(first),
@@ -164,7 +164,7 @@ def _isolated(lines: list[Line]) -> dict[str, Any]:
 
 
 def _answers(lines: list[Line]) -> dict[str, Any]:
-    """What became of the bank of answers."""
+    """What became of the catalogue of answers."""
     return {
         **_ran(lines),
         "candidates": sum(line["candidates"] for line in lines),
@@ -226,9 +226,9 @@ def _by_seed(searches: dict[str, list[Line]]) -> list[dict[str, Any]]:
 
 
 def is_good(found: dict[str, Any]) -> bool:
-    """Everything that can be seen was caught at every seed and in every process, nothing honest was flagged, no run ended early."""
+    """Everything that can be seen was caught at every seed and in every process, nothing correct flagged, no run ended early."""
     ran = [found["isolated"], found["answers"]]
     whole = not any(each["missing"] or each["ended_early"] for each in ran)
     alike = not any((found["isolated"]["differ"], found["isolated"]["flagged"], found["answers"]["wrong"]))
     caught = not any(each["status"] in ("missed", "flagged") for each in found["entries"])
-    return caught and not found["honest"]["flagged"] and whole and alike
+    return caught and not found["correct"]["flagged"] and whole and alike

@@ -2,8 +2,8 @@
 
 `python -m properties.evaluation.detection.scripts [--into DIR] [--jobs N]`. Each bug is caught as the committed score says, at
 the first example that shows it, and made small by our own minimiser.
-Every script runs in a fork of this process in which none of our rooms can be
-imported, on the fault and on its right twin. What is finished stands in DIR/scripts.jsonl: interrupted, the same command goes on
+Every script runs in a fork of this process in which none of our packages can be
+imported, on the fault and on its base. What is finished stands in DIR/scripts.jsonl: interrupted, the same command goes on
 there.
 """
 
@@ -21,9 +21,9 @@ from rich.progress import track
 
 from properties.counterexample.find import smallest
 from properties.counterexample.write import write
-from properties.evaluation.detection.bank import entry
+from properties.evaluation.detection.catalogue import entry
 from properties.evaluation.detection.search import judged
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 from properties.run import run_folder
 from properties.run.parallel import in_parallel
 from properties.run.subprocesses import die_with, guarded
@@ -47,7 +47,7 @@ class Script(NamedTuple):
 
     @property
     def is_right(self) -> bool:
-        """Whether the script tells the fault from its right twin."""
+        """Whether the script tells the fault from its base."""
         return (self.on_the_fault, self.once_mended) == (1, 0)
 
 
@@ -67,13 +67,13 @@ def scripted(identifier: str, law: str, seed: int, folder: Path) -> Script:
     fault, test = entry(identifier), property_named(law)
     claim, implementation = claim_of(test), fault.implementation()
     judgement = judged(implementation, fault.dtype, test, seed)
-    found = smallest(Subject(implementation, fault.dtype), claim, law, judgement.calls)
+    found = smallest(Impl(implementation, fault.dtype), claim, law, judgement.calls)
     if found is None:
         return Script(identifier, claim, None)
     script = write(folder, found, source=fault.source())
-    twin = folder / f"{identifier}.right.py"
-    twin.write_text(fault.source(wrong=False), encoding="utf-8")
-    codes = (_exit_code(script), _exit_code(script, "--candidate", f"{twin}:{found.calls[-1].step}"))
+    base = folder / f"{identifier}.right.py"
+    base.write_text(fault.source(wrong=False), encoding="utf-8")
+    codes = (_exit_code(script), _exit_code(script, "--candidate", f"{base}:{found.calls[-1].step}"))
     return Script(identifier, claim, found.numbers, len(found.calls), *codes)
 
 

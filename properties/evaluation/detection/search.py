@@ -9,11 +9,11 @@ from hypothesis.errors import FlakyFailure
 
 from properties.claims import Property
 from properties.evaluation.detection.fault import Fault, Implementation
-from properties.implementations.impl import Subject
+from properties.implementations.impl import Impl
 from properties.steps import STEPS
 from properties.verdict.judge import Judgement, run_property
 from properties.verdict.listing import Test, claim_of, properties
-from properties.verdicts import CandidateError
+from properties.verdicts import ImplementationError
 from reports.records import BROKEN, Verdict
 
 
@@ -55,7 +55,7 @@ def planned(fault: Fault) -> list[Test]:
 
 def judged(implementation: Any, dtype: str, test: Test, seed: int, examples: int | None = None) -> Judgement:
     """One property on one implementation, with the first counterexample that comes."""
-    return run_property(test, Subject(implementation, dtype), seed=seed, examples=examples, small=False)
+    return run_property(test, Impl(implementation, dtype), seed=seed, examples=examples, small=False)
 
 
 def is_breach(judgement: Judgement, implementation: Implementation) -> bool:
@@ -72,7 +72,7 @@ def _is_its_own(error: BaseException | None, implementation: Implementation) -> 
     if isinstance(error, FlakyFailure) and error.exceptions:
         error = error.exceptions[0]
     raised_in = traceback.extract_tb(error.__traceback__) if error is not None else []
-    return isinstance(error, CandidateError) or any(frame.filename == implementation.file for frame in raised_in)
+    return isinstance(error, ImplementationError) or any(frame.filename == implementation.file for frame in raised_in)
 
 
 def breaches(

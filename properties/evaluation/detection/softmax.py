@@ -1,4 +1,4 @@
-"""Faults of the softmax: blind rows, the maximum, the axis, the sum."""
+"""Faults of the softmax: fully masked rows, the maximum, the axis, the sum."""
 
 from properties.evaluation.detection.fault import Fault
 
@@ -8,7 +8,7 @@ FAULTS = (
     Fault(
         id="softmax-without-guard",
         fault_class="fully-masked-row",
-        twin="softmax",
+        base="softmax",
         steps=("softmax",),
         right=_LARGEST,
         wrong="largest = s.amax(dim=-1, keepdim=True)",
@@ -19,7 +19,7 @@ FAULTS = (
     Fault(
         id="softmax-without-maximum",
         fault_class="softmax-no-or-wrong-max",
-        twin="softmax",
+        base="softmax",
         steps=("softmax",),
         right=_LARGEST,
         wrong="largest = torch.zeros_like(s[..., :1])",
@@ -30,7 +30,7 @@ FAULTS = (
     Fault(
         id="softmax-maximum-of-the-whole",
         fault_class="softmax-no-or-wrong-max",
-        twin="softmax",
+        base="softmax",
         steps=("softmax",),
         right=_LARGEST,
         wrong="largest = s.amax().clamp(min=torch.finfo(s.dtype).min)",
@@ -41,7 +41,7 @@ FAULTS = (
     Fault(
         id="softmax-constant-maximum",
         fault_class="softmax-no-or-wrong-max",
-        twin="softmax",
+        base="softmax",
         steps=("softmax",),
         right=_LARGEST,
         wrong="largest = torch.full_like(s[..., :1], 10.0)",
@@ -52,7 +52,7 @@ FAULTS = (
     Fault(
         id="softmax-maximum-starts-at-minus-10000",
         fault_class="softmax-no-or-wrong-max",
-        twin="softmax",
+        base="softmax",
         steps=("softmax",),
         right=_LARGEST,
         wrong="largest = s.amax(dim=-1, keepdim=True).clamp(min=-10000.0)",
@@ -63,7 +63,7 @@ FAULTS = (
     Fault(
         id="softmax-one-in-the-sum",
         fault_class="softmax-denominator-offset",
-        twin="softmax",
+        base="softmax",
         steps=("softmax",),
         right="total = weights.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(s.dtype).tiny)",
         wrong="total = weights.sum(dim=-1, keepdim=True) + 1.0",
@@ -74,7 +74,7 @@ FAULTS = (
     Fault(
         id="softmax-over-axis-two",
         fault_class="softmax-axis-right-for-one-rank",
-        twin="softmax",
+        base="softmax",
         steps=("softmax",),
         right="weights = torch.exp(s - largest)",
         wrong="weights = torch.softmax(s, dim=2) if s.dim() > 2 else torch.exp(s - largest)",
@@ -85,7 +85,7 @@ FAULTS = (
     Fault(
         id="softmax-double-in-single",
         fault_class="fp64-silently-fp32",
-        twin="softmax",
+        base="softmax",
         steps=("softmax",),
         right="s = wide(scores)",
         wrong="s = scores.to(torch.float32)",
@@ -97,7 +97,7 @@ FAULTS = (
     Fault(
         id="next-word-without-maximum",
         fault_class="softmax-no-or-wrong-max",
-        twin="model",
+        base="model",
         steps=("next_word",),
         right=_LARGEST,
         wrong="largest = torch.zeros_like(s[..., :1])",
@@ -108,11 +108,11 @@ FAULTS = (
     Fault(
         id="next-word-softmax-twice",
         fault_class="double-softmax",
-        twin="model",
+        base="model",
         steps=("next_word",),
         right="return softmax(logits)",
         wrong="return softmax(softmax(logits))",
-        shows="any logits that are not all equal; the likeliest word is still right",
+        shows="any logits that are not all equal; the likeliest token is still right",
         breaks=("O1",),
         reports=(
             "https://github.com/bowang-lab/Transformer-GCN-QA/pull/32",
@@ -122,11 +122,11 @@ FAULTS = (
     Fault(
         id="logits-already-squashed",
         fault_class="double-softmax",
-        twin="model",
+        base="model",
         steps=("transformer",),
         right='return output_projection(X, W=W, b=parameters.get("b_out"))',
         wrong='return softmax(output_projection(X, W=W, b=parameters.get("b_out")))',
-        shows="any input; the likeliest word is still right",
+        shows="any input; the likeliest token is still right",
         breaks=("T1",),
         reports=("https://github.com/layer6ai-labs/TabDPT-inference/pull/46",),
     ),

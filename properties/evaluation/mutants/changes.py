@@ -1,4 +1,4 @@
-"""Faults that nobody chose: every small change of every right twin, and every step that is right only up to some length.
+"""Faults that nobody chose: every small change of every base, and every step that is right only up to some length.
 
 Operators are exchanged, signs and calls dropped, numbers moved by one, arguments swapped, branches always or never taken,
 statements deleted: whatever a file allows.
@@ -14,9 +14,9 @@ from properties.evaluation.detection.fault import RIGHT, Implementation, standal
 
 
 class Place(NamedTuple):
-    """Where the functions of a file are tried: in which twin, offering which steps, in which dtype."""
+    """Where the functions of a file are tried: in which base, offering which steps, in which dtype."""
 
-    twin: str
+    base: str
     steps: tuple[str, ...]
     dtype: str = "float32"
     instead: tuple[tuple[str, str], ...] = ()
@@ -137,7 +137,7 @@ def _other_calls(call: ast.Call) -> Iterator[ast.AST]:
 def mutants(file: str) -> Iterator[Mutant]:
     """Every change of every function and class of one file of `right`; two that read alike count once."""
     place, own = PLACES[file], _own(file)
-    tree = ast.parse(standalone(place.twin, place.instead))
+    tree = ast.parse(standalone(place.base, place.instead))
     seen = {ast.unparse(tree)}
     for definition in {node.name: node for node in _definitions(tree) if node.name in own}.values():
         for parent, name, place_in_list, node in _nodes(definition):
@@ -163,7 +163,7 @@ AXES: dict[str, tuple[str, ...]] = {
     "transformer": ("bm", "bn"),
     "generation": ("bm",),
 }
-"""A letter for each axis of what a step is given: sentences, heads, words or keys, features."""
+"""A letter for each axis of what a step is given: sequences, heads, tokens or keys, features."""
 
 LIMITS = {"b": (16,), "h": (16,)}  # other axes too are long in some workloads
 LIMITED = """
@@ -183,7 +183,7 @@ def limited(file: str) -> Iterator[Mutant]:
         for argument, letters in enumerate(AXES.get(step, ())):
             for axis, letter in enumerate(letters):
                 for limit in LIMITS.get(letter, (16, 128)):
-                    text = standalone(place.twin, place.instead)
+                    text = standalone(place.base, place.instead)
                     text += LIMITED.format(step=step, limit=limit, argument=argument, axis=axis)
                     change = f"right up to {limit} in axis {axis} of argument {argument}"
                     yield Mutant(file, step, "", change, text, place.steps, place.dtype)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from properties.evaluation.detection.bank import entry
+from properties.evaluation.detection.catalogue import entry
 from properties.evaluation.detection.fault import RIGHT, Fault
 from properties.verdict.listing import property_named
 
@@ -11,7 +11,7 @@ STATUS = {"caught": "Killed", "missed": "Survived", "equivalent": "Ignored", "fl
 
 
 def mutation_report(found: dict[str, Any]) -> dict[str, Any]:
-    """The right twins as files, every fault as a mutant in one of them, every property that caught one as a test."""
+    """The bases as files, every fault as a mutant in one of them, every property that caught one as a test."""
     files: dict[str, dict[str, Any]] = {}
     killers: dict[str, dict[str, Any]] = {}
     for each in found["entries"]:
@@ -32,7 +32,7 @@ def mutation_report(found: dict[str, Any]) -> dict[str, Any]:
 def _file_of(fault: Fault) -> Path:
     """The file of `right` that holds the statement."""
     holding = [path for path in sorted(RIGHT.glob("*.py")) if fault.right in path.read_text(encoding="utf-8")]
-    own = [path for path in holding if path.stem in (fault.twin, *fault.instead.values())]
+    own = [path for path in holding if path.stem in (fault.base, *fault.instead.values())]
     return (own or holding)[0]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from properties.error_budget.budgets import Budget, Score, budget
 from properties.error_budget.simulate import bound
-from properties.evaluation.calibration.honest import Honest
+from properties.evaluation.calibration.low_precision import LowPrecision
 from properties.implementations.contract import envelope
 
 PER_ELEMENT = {"float64": (1e-7, 1e-7), "float32": (1e-5, 1.3e-6), "bfloat16": (1e-5, 1.6e-2), "float16": (1e-5, 1e-3)}
@@ -41,7 +41,7 @@ class Case:
     def baseline(self) -> float:
         """The largest error of a plain eager implementation in the dtype, which the 2× rule measures others by."""
         with np.errstate(all="ignore"):
-            plain = getattr(Honest(self.dtype), self.step)(*self.args, **self.kwargs)
+            plain = getattr(LowPrecision(self.dtype), self.step)(*self.args, **self.kwargs)
         return float(np.abs(plain - self.budget.exact).max(initial=0.0))
 
     @cached_property

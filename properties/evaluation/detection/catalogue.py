@@ -1,4 +1,4 @@
-"""The bank: every fault, the classes they belong to, and what is left out and why."""
+"""The catalogue: every fault, the classes they belong to, and what is left out and why."""
 
 from properties.evaluation.detection import (
     attention,
@@ -90,7 +90,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
 """The classes of public bug reports, by the component they happen in."""
 
 OUT_OF_SCOPE: dict[str, str] = {
-    "loss-padding": "a mean of the loss over filling words too: no step here has a loss, the oracle ends at the logits",
+    "loss-padding": "a mean of the loss over padding tokens too: no step here has a loss, the oracle ends at the logits",
 }
 """Classes of which nothing here could show an instance, and why."""
 
@@ -110,12 +110,12 @@ FAULTS: tuple[Fault, ...] = (
     *overflow.FAULTS,
 )
 
-BANK: tuple[Fault, ...] = (*FAULTS, *CHEATS)
+CATALOGUE: tuple[Fault, ...] = (*FAULTS, *CHEATS)
 
 
 def entry(identifier: str) -> Fault:
     """The entry of that id. Raises KeyError where there is none."""
-    return {fault.id: fault for fault in BANK}[identifier]
+    return {fault.id: fault for fault in CATALOGUE}[identifier]
 
 
 def component(fault_class: str) -> str:

@@ -1,14 +1,15 @@
-"""The bank of answers: an attention that is right, but for what it gives back at some of its calls.
+"""The catalogue of answers: an attention that is right, but for what it gives back at some of its calls.
 
-A row is an answer: a function of the right result, of Q and of V, that returns it or raises; the verdict it deserves; and words
+A row is an answer: a function of the right result, of Q and of V, that returns it or raises; the verdict it deserves; and tokens
 that the verdict's message must hold. It is given at one call only, at the first, at every call, or at every call after the
-hundredth of a process. `bank.py:ROW__WHEN` (`bank.py:nan__always`) is a candidate, to be used as attention on torch tensors.
+hundredth of a process. `catalogue.py:ROW__WHEN` (`catalogue.py:nan__always`) is an implementation of
+attention on torch tensors.
 
 Of what looks strange, this is right: any layout in memory, a view of an input, a result that requires a gradient or is negated
 lazily, −0.0 for 0, and a subclass of Tensor that lets itself be read. FAIL is for an array with wrong numbers, ERROR for an
 exception and for anything but a dense array of the right dtype and shape, CRASH for what ends the process.
 
-Stands alone (torch and the standard library): a candidate's process imports none of our packages.
+Stands alone (torch and the standard library): an implementation's process imports none of our packages.
 """
 
 import asyncio
@@ -284,11 +285,11 @@ OBJECTS = {
     "function": no_tensor(lambda *_: attention, "function"),
     "generator": no_tensor(lambda *_: endless(), "generator"),
     "list_of_itself": no_tensor(lambda *_: itself(), "list"),
-    "untouchable": no_tensor(lambda *_: Untouchable(), "bank.Untouchable"),
-    "liar": no_tensor(lambda *_: Liar(), "bank.Liar"),
-    "exits_when_looked_at": no_tensor(lambda *_: Exits(), "bank.Exits"),
+    "untouchable": no_tensor(lambda *_: Untouchable(), "catalogue.Untouchable"),
+    "liar": no_tensor(lambda *_: Liar(), "catalogue.Liar"),
+    "exits_when_looked_at": no_tensor(lambda *_: Exits(), "catalogue.Exits"),
     "nameless": no_tensor(lambda *_: Nameless("x", (), {})(), "an object whose class has no name"),
-    "named_strangely": no_tensor(lambda *_: type("\x1b[2J<b>[red]", (), {})(), r"bank.\x1b[2J<b>[red]"),
+    "named_strangely": no_tensor(lambda *_: type("\x1b[2J<b>[red]", (), {})(), r"catalogue.\x1b[2J<b>[red]"),
 }
 
 

@@ -1,4 +1,4 @@
-"""An honest implementation of the steps in a low precision, whose every arithmetic choice is a parameter.
+"""A correct implementation of the steps in a low precision, whose every arithmetic choice is a parameter.
 
 It is written again from the article, in float32 (float64 for float64) with casts to the storage dtype where the mode says so,
 and shares no code with the oracle. The hooks that faults override are arguments whose default is the article's value.
@@ -60,7 +60,7 @@ def multiply_add(A: np.ndarray, B: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Honest:
+class LowPrecision:
     """One set of choices; its methods are steps, on float64 arrays that are representable in `dtype`."""
 
     dtype: str

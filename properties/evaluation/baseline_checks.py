@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from properties.evaluation.detection.fault import Fault
-from properties.implementations.impl import DTYPES, Subject
+from properties.implementations.impl import DTYPES, Impl
 from properties.implementations.oracle import oracle
-from properties.verdicts import CandidateError
+from properties.verdicts import ImplementationError
 
 SEEDS = range(3)
-b, h, n, d_model, d_ff, vocab = 2, 4, 12, 32, 64, 20  # as in many a test: one length for all, two sentences
+b, h, n, d_model, d_ff, vocab = 2, 4, 12, 32, 64, 20  # as in many a test: one length for all, two sequences
 
 Case = tuple[str, tuple[Any, ...], dict[str, Any]]
 Check = Callable[[np.ndarray, np.ndarray, np.ndarray, str], bool]
@@ -23,7 +23,7 @@ Check = Callable[[np.ndarray, np.ndarray, np.ndarray, str], bool]
 
 def caught_by(check: Check, fault: Fault) -> bool:
     """Whether a test of the step that the fault offers first, on normal inputs of three seeds, would have noticed it."""
-    faulty, right = (Subject(fault.implementation(wrong=wrong), fault.dtype) for wrong in (True, False))
+    faulty, right = (Impl(fault.implementation(wrong=wrong), fault.dtype) for wrong in (True, False))
     return any(_noticed(check, faulty, right, *case) for seed in SEEDS for case in normal_cases(fault.steps[0], seed))
 
 
@@ -42,20 +42,20 @@ def by_twice_the_baseline(got: np.ndarray, exact: np.ndarray, baseline: np.ndarr
     return bool(np.abs(got - exact).max() <= 2 * np.abs(baseline - exact).max())
 
 
-def _noticed(check: Check, faulty: Subject, right: Subject, step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def _noticed(check: Check, faulty: Impl, right: Impl, step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     try:
-        got, baseline = (_answer(subject, step, args, kwargs) for subject in (faulty, right))
-    except CandidateError:
+        got, baseline = (_answer(impl, step, args, kwargs) for impl in (faulty, right))
+    except ImplementationError:
         return True
     exact = _truth(step, args, kwargs)
     if exact is None:
-        double = Subject(right.adapter, "float64")
+        double = Impl(right.adapter, "float64")
         exact = _answer(double, step, args, kwargs)
     return not check(got, exact, baseline, faulty.dtype)
 
 
-def _answer(subject: Subject, step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> np.ndarray:
-    answer = subject.call(step, *args, **kwargs)
+def _answer(impl: Impl, step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> np.ndarray:
+    answer = impl.call(step, *args, **kwargs)
     if step == "kv_cache":
         rows = [logits if logits.ndim == 3 else logits[:, None] for logits, _ in answer["results"]]
         return np.concatenate(rows, axis=1)
@@ -130,7 +130,7 @@ def normal_cases(step: str, seed: int) -> list[Case]:
         "embedding": [((words,), {"table": parameters["target_embedding"]})],
         "next_word": [((X,), {"W": matrix(d_model, vocab)})],
         "transformer": [((words, words[:, ::-1].copy()), whole)],
-        "generation": [((words,), {**whole, "start": 1, "end": 0, "length": 6})],
+        "generation": [((words,), {**whole, "bos": 1, "eos": 0, "length": 6})],
         "kv_cache": [((words,), {**whole, "program": prompt})],
         "gradients": [((words, words[:, ::-1].copy()), {**whole, "direction": _few_bits(normal(b, n, vocab))})],
     }
