@@ -20,7 +20,7 @@ from optimized.initialisation import initialise
 from optimized.parameters import Architecture, TransformerParameters, tensors
 from optimized.training import label_smoothed_loss, trainable
 from optimized.transformer import transformer
-from properties.copy_reverse import EOS, BOS, Sentences, Task, draw
+from properties.copy_reverse import BOS, EOS, Sequences, Task, draw
 from properties.implementations.weights import save, to_reference
 from reference.generation import generate as generate_step_by_step
 from reference.parameters import Architecture as ReferenceArchitecture
@@ -36,13 +36,13 @@ def learning_rate(step: int, steps: int) -> float:
     return PEAK * min((step + 1) / WARM_UP, 1.0, 2 * (steps - step) / steps)
 
 
-def batches(seed: int, steps: int) -> Iterator[Sentences]:
+def batches(seed: int, steps: int) -> Iterator[Sequences]:
     """What the model is taught with."""
     rng = np.random.default_rng(seed)
     return (draw(TASK, BATCH, rng) for _ in range(steps))
 
 
-def loss_on(batch: Sentences, parameters: TransformerParameters) -> torch.Tensor:
+def loss_on(batch: Sequences, parameters: TransformerParameters) -> torch.Tensor:
     """How far the model's next tokens are from the right ones."""
     source, source_mask, given = (torch.from_numpy(X) for X in (batch.source, batch.source_mask, batch.given))
     logits = transformer(source, given, parameters, ARCHITECTURE, source_mask)
@@ -65,20 +65,20 @@ def train(seed: int, steps: int) -> TransformerParameters:
     return parameters
 
 
-def write(asked: Sentences, parameters: TransformerParameters) -> np.ndarray:
+def write(asked: Sequences, parameters: TransformerParameters) -> np.ndarray:
     """What the model makes of these sources."""
     source, real = torch.from_numpy(asked.source), torch.from_numpy(asked.source_mask)
     length = asked.target.shape[1]
     return generate(source, parameters, ARCHITECTURE, bos=BOS, eos=EOS, length=length, source_mask=real).numpy()
 
 
-def oracle_agrees(asked: Sentences, written: np.ndarray, parameters: TransformerParameters) -> int:
+def oracle_agrees(asked: Sequences, written: np.ndarray, parameters: TransformerParameters) -> int:
     """How many of these rows the oracle writes token by token like the fast implementation."""
     weights, architecture = to_reference(parameters), ReferenceArchitecture(h=ARCHITECTURE.h)
     agreeing = 0
-    for source, real, words in zip(asked.source, asked.source_mask, written, strict=True):
-        own = generate_step_by_step(source, weights, architecture, bos=BOS, eos=EOS, length=len(words), source_mask=real)
-        agreeing += np.array_equal(own, words[: len(own)]) and bool((words[len(own) :] == EOS).all())
+    for source, real, tokens in zip(asked.source, asked.source_mask, written, strict=True):
+        own = generate_step_by_step(source, weights, architecture, bos=BOS, eos=EOS, length=len(tokens), source_mask=real)
+        agreeing += np.array_equal(own, tokens[: len(own)]) and bool((tokens[len(own) :] == EOS).all())
     return agreeing
 
 

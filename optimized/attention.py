@@ -52,10 +52,10 @@ def _kernel_replaces_scores(Q: Tensor, K: Tensor, V: Tensor) -> bool:
 
 def _with_hidden_keys(Q: Tensor, K: Tensor, V: Tensor, mask: Tensor) -> Tensor:
     """Fused, for a mask (…, 1, m): hidden keys are emptied, and who is fully masked looks at values that are emptied as well."""
-    blind = ~mask.any(dim=-1, keepdim=True)
+    fully_masked = ~mask.any(dim=-1, keepdim=True)
     K = K.masked_fill(~mask.mT, 0.0)
-    V = V.masked_fill(blind, 0.0)
-    return F.scaled_dot_product_attention(Q, K, V, attn_mask=mask | blind)
+    V = V.masked_fill(fully_masked, 0.0)
+    return F.scaled_dot_product_attention(Q, K, V, attn_mask=mask | fully_masked)
 
 
 def _by_the_formula(Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None) -> Tensor:

@@ -82,15 +82,15 @@ class Cache:
         other.take(torch.arange(len(self.memory_mask), device=self.memory_mask.device))
         return other
 
-    def _reserve(self, words: int) -> None:
+    def _reserve(self, tokens: int) -> None:
         """Make room for so many tokens, if there is not enough: at least twice as much as there was."""
         capacity = self.own[0][0].shape[-2]
-        if words <= capacity:
+        if tokens <= capacity:
             return
 
         def larger(kept: Tensor) -> Tensor:
             b, h, _, width = kept.shape
-            room = kept.new_empty(b, h, max(words, 2 * capacity), width)
+            room = kept.new_empty(b, h, max(tokens, 2 * capacity), width)
             room[..., : self.length, :] = kept[..., : self.length, :]
             return room
 

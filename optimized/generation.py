@@ -49,19 +49,19 @@ class Writer:
         self.cache = Cache.of(memory, real, self.capacity)
 
     @torch.no_grad()
-    def prefill(self, words: Int[Tensor, "b n"]) -> Float[Tensor, "b n vocab"]:
+    def prefill(self, tokens: Int[Tensor, "b n"]) -> Float[Tensor, "b n vocab"]:
         """Read n tokens more in every row at once, and score the token after each of them."""
-        if words.shape[-1] == 0:
+        if tokens.shape[-1] == 0:
             raise ValueError("tokens: expected at least one token, got an empty sequence")
-        if len(words) != len(self.cache.memory_mask):
-            raise ValueError(f"tokens: expected a row for each of {len(self.cache.memory_mask)} sources, got {len(words)}")
-        X = add_positions(embedding(words, self.parameters.target_embedding, self.architecture.scale_embedding), self.length)
+        if len(tokens) != len(self.cache.memory_mask):
+            raise ValueError(f"tokens: expected a row for each of {len(self.cache.memory_mask)} sources, got {len(tokens)}")
+        X = add_positions(embedding(tokens, self.parameters.target_embedding, self.architecture.scale_embedding), self.length)
         X = continue_decoder(X, self.cache, self.parameters.decoder, self.architecture, self.parameters.decoder_norm)
         return project_to_vocab(X, self.parameters)
 
-    def step(self, words: Int[Tensor, " b"]) -> Float[Tensor, "b vocab"]:
+    def step(self, tokens: Int[Tensor, " b"]) -> Float[Tensor, "b vocab"]:
         """Read one token more in every row, and score the token after it."""
-        return self.prefill(words[:, None])[:, 0]
+        return self.prefill(tokens[:, None])[:, 0]
 
     def rollback(self, length: int) -> None:
         """Forget all tokens but the first `length` of every row."""
@@ -105,12 +105,12 @@ def generate(
     """
     writer = Writer(source, parameters, architecture, source_mask, capacity=length)
     written = torch.full((len(source), length), eos, device=source.device)
-    words = torch.full((len(source),), bos, device=source.device)
+    tokens = torch.full((len(source),), bos, device=source.device)
     going = torch.ones(len(source), dtype=torch.bool, device=source.device)
     for i in range(length):
-        words = torch.where(going, writer.step(words).argmax(dim=-1), eos)
-        written[:, i] = words
-        going = going & (words != eos)
+        tokens = torch.where(going, writer.step(tokens).argmax(dim=-1), eos)
+        written[:, i] = tokens
+        going = going & (tokens != eos)
         if not going.any():
             break
     return written

@@ -31,8 +31,8 @@ class _Draw:
         uniform = torch.rand(rows, columns, dtype=torch.float64, generator=self.random)
         return (2 * uniform - 1) * math.sqrt(6.0 / (rows + columns))
 
-    def table(self, words: int) -> Tensor:
-        return torch.randn(words, self.d_model, dtype=torch.float64, generator=self.random) / math.sqrt(self.d_model)
+    def table(self, tokens: int) -> Tensor:
+        return torch.randn(tokens, self.d_model, dtype=torch.float64, generator=self.random) / math.sqrt(self.d_model)
 
     def zeros(self, width: int) -> Tensor:
         return torch.zeros(width, dtype=torch.float64)

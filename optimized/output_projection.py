@@ -19,6 +19,6 @@ def output_projection(
     return linear(X, W, b)
 
 
-def next_word(logits: Float[Tensor, "... n vocab"]) -> Float[Tensor, "... n vocab"]:
+def next_token(logits: Float[Tensor, "... n vocab"]) -> Float[Tensor, "... n vocab"]:
     """All rows at once: row i is the distribution of token i + 1."""
     return softmax(logits)

@@ -19,5 +19,5 @@ def softmax(scores: Float[Tensor, "... n m"]) -> Float[Tensor, "... n m"]:
     weights = torch.softmax(scores, dim=-1)
     if not torch.compiler.is_compiling() and not weights[..., :1].isnan().any():
         return weights
-    blind = (scores == -torch.inf).all(dim=-1, keepdim=True)
-    return torch.softmax(scores.masked_fill(blind, 0.0), dim=-1).masked_fill(blind, 0.0)
+    fully_masked = (scores == -torch.inf).all(dim=-1, keepdim=True)
+    return torch.softmax(scores.masked_fill(fully_masked, 0.0), dim=-1).masked_fill(fully_masked, 0.0)

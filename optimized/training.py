@@ -15,7 +15,7 @@ from optimized.parameters import TransformerParameters, map_tensors
 
 def label_smoothed_loss(
     logits: Float[Tensor, "... n vocab"],
-    words: Int[Tensor, "... n"],
+    tokens: Int[Tensor, "... n"],
     real: Bool[Tensor, "... n"] | None = None,
     smoothing: float = 0.1,
 ) -> Float[Tensor, ""]:
@@ -24,7 +24,7 @@ def label_smoothed_loss(
     Raises ValueError when no token is real: there would be no mean.
     """
     wide = torch.promote_types(logits.dtype, torch.float32)
-    losses = F.cross_entropy(logits.to(wide).flatten(0, -2), words.flatten(), reduction="none", label_smoothing=smoothing)
+    losses = F.cross_entropy(logits.to(wide).flatten(0, -2), tokens.flatten(), reduction="none", label_smoothing=smoothing)
     if real is not None:
         losses = losses[real.flatten()]
     if losses.numel() == 0:

@@ -22,7 +22,7 @@ from properties.assertions import assert_identical, assert_rounding_only
 from properties.counterexample.cache_programs import Branch, Played, Program, followed, shorter
 from properties.implementations.cached import OPTIONAL
 from properties.implementations.impl import Impl
-from properties.inputs.parameters import SEEDS, Call, Nested, choices, dyadic, real_words, sentences, sizes
+from properties.inputs.parameters import SEEDS, Call, Nested, choices, dyadic, real_tokens, sequences, sizes
 from properties.verdicts import ClaimBroken, ImplementationCrash, ImplementationError, ImplementationTimeout, record
 
 WRONG = (ClaimBroken, ImplementationError, ImplementationCrash, ImplementationTimeout)
@@ -41,11 +41,11 @@ def cache_starts(draw: st.DrawFn) -> Call:
 
     All weights come from one seed, so that shrinking is about the program.
     """
-    b, _, m, h, d_model, d_ff = draw(sizes(even=True, most_words=4, most_sentences=3))
+    b, _, m, h, d_model, d_ff = draw(sizes(even=True, most_tokens=4, most_sequences=3))
     source_vocab, vocab, layers = draw(st.integers(2, 7)), draw(st.integers(2, 6)), draw(st.integers(1, 2))
     parameters = seeded_model(draw(SEEDS), d_model, d_ff, source_vocab=source_vocab, vocab=vocab, layers=layers)
     model = {"parameters": parameters, **draw(choices(h)), "scale_embedding": draw(st.booleans())}
-    return Call((draw(sentences(b, m, source_vocab)), draw(real_words(b, m))), model)
+    return Call((draw(sequences(b, m, source_vocab)), draw(real_tokens(b, m))), model)
 
 
 def seeded_model(seed: int, d_model: int, d_ff: int, *, source_vocab: int, vocab: int, layers: int) -> Nested:
@@ -106,13 +106,13 @@ class CacheMachine(RuleBasedStateMachine):
 
     # ---- the rules ----
 
-    @precondition(lambda self: any(branch.words.shape[1] + 3 <= MOST_WORDS for branch in self.branches))
+    @precondition(lambda self: any(branch.tokens.shape[1] + 3 <= MOST_WORDS for branch in self.branches))
     @rule(branch=BRANCHES, k=CHUNKS, seed=SEEDS, at_once=st.booleans())
     def read(self, branch: int, k: int, seed: int, at_once: bool) -> None:
         """Read k tokens more: a prompt in chunks, or step by step."""
-        which = chosen(branch, [i for i, each in enumerate(self.branches) if each.words.shape[1] + 3 <= MOST_WORDS])
-        words = self.some_words(np.random.default_rng(seed) if seed else None, len(self.branches[which].words), k)
-        for part in [words] if at_once else [words[:, i] for i in range(k)]:
+        which = chosen(branch, [i for i, each in enumerate(self.branches) if each.tokens.shape[1] + 3 <= MOST_WORDS])
+        tokens = self.some_tokens(np.random.default_rng(seed) if seed else None, len(self.branches[which].tokens), k)
+        for part in [tokens] if at_once else [tokens[:, i] for i in range(k)]:
             self.do(which, "prefill" if at_once else "step", part)
 
     @rule(branch=BRANCHES, changes=st.lists(st.integers(0, len(CHANGES) - 1), min_size=1, max_size=3), seed=SEEDS)
@@ -126,9 +126,9 @@ class CacheMachine(RuleBasedStateMachine):
 
     def sensible(self, branch: Branch, *, first: bool) -> list[str]:
         """The changes that can be made to a branch, and that do not undo what was changed just before."""
-        rows = len(branch.words)
+        rows = len(branch.tokens)
         senseless = {
-            "rollback": not branch.words.size,
+            "rollback": not branch.tokens.size,
             "leave": rows == 1,
             "join": rows == MOST_ROWS,
             "copy": len(self.branches) == MOST_BRANCHES,
@@ -139,27 +139,27 @@ class CacheMachine(RuleBasedStateMachine):
 
     def _rollback(self, which: int, rng: np.random.Generator) -> None:
         """Forget the last token, or several of them, or all."""
-        n = self.branches[which].words.shape[1]
+        n = self.branches[which].tokens.shape[1]
         self.do(which, "rollback", int(rng.choice([n - 1, rng.integers(0, n), 0], p=[0.4, 0.5, 0.1])))
 
     def _reorder(self, which: int, rng: np.random.Generator) -> None:
         """Rows change places; some come twice, others not at all."""
-        b = len(self.branches[which].words)
+        b = len(self.branches[which].tokens)
         self.do(which, "reorder", rng.integers(0, b, b))
 
     def _leave(self, which: int, rng: np.random.Generator) -> None:
         """A row is finished and goes; the others close up."""
-        self.do(which, "leave", rng.integers(0, len(self.branches[which].words), 1))
+        self.do(which, "leave", rng.integers(0, len(self.branches[which].tokens), 1))
 
     def _join(self, which: int, rng: np.random.Generator) -> None:
         """A row with a source of its own, which has read as many tokens elsewhere, comes in."""
         old = self.branches[which]
         source, real = self.some_source(rng, 1, old.source.shape[1])
-        self.do(which, "join", source, real, self.some_words(rng, 1, old.words.shape[1]))
+        self.do(which, "join", source, real, self.some_tokens(rng, 1, old.tokens.shape[1]))
 
     def _reset(self, which: int, rng: np.random.Generator) -> None:
         """The same cache is used again for other sources, often for as many as before."""
-        b = len(self.branches[which].words) if rng.random() < 0.5 else int(rng.integers(1, 4))
+        b = len(self.branches[which].tokens) if rng.random() < 0.5 else int(rng.integers(1, 4))
         self.do(which, "reset", *self.some_source(rng, b, int(rng.integers(1, 5))))
 
     def _copy(self, which: int, _: np.random.Generator) -> None:
@@ -204,11 +204,11 @@ class CacheMachine(RuleBasedStateMachine):
 
     def probe(self, which: int, turn: int) -> np.ndarray:
         """The token that all rows of a branch are asked when it is its turn."""
-        return np.full(len(self.branches[which].words), (1 + which + turn) % self.cache.vocab)
+        return np.full(len(self.branches[which].tokens), (1 + which + turn) % self.cache.vocab)
 
     # ---- what is drawn ----
 
-    def some_words(self, rng: np.random.Generator | None, b: int, k: int) -> np.ndarray:
+    def some_tokens(self, rng: np.random.Generator | None, b: int, k: int) -> np.ndarray:
         """Tokens of the target's dictionary; None gives the first, repeated."""
         return np.zeros((b, k), dtype=np.int64) if rng is None else rng.integers(0, self.cache.vocab, (b, k))
 
@@ -244,7 +244,7 @@ class CacheOf:
         for place, (operation, (logits, length)) in enumerate(zip(program, results, strict=True), start=1):
             with showing(program[:place]):
                 branches = followed(branches, operation, self.rows_of_logits(operation, logits))
-                length_is_the_number_of_words_read(length, branches[operation[0]].words.shape[1])
+                length_is_the_number_of_tokens_read(length, branches[operation[0]].tokens.shape[1])
         return branches
 
     def rows_of_logits(self, operation: list[Any], logits: np.ndarray | None) -> np.ndarray | None:
@@ -260,14 +260,14 @@ class CacheOf:
 
     def answers_are_the_whole_models(self, branch: Branch) -> None:
         """The logits for all tokens a branch has read are those of the whole model on these tokens, but for rounding."""
-        teaching = (branch.source, branch.words, branch.real)
+        teaching = (branch.source, branch.tokens, branch.real)
         assert_rounding_only(self.impl, "transformer", branch.logits, *teaching, **self.model)
 
     def judge(self, source: np.ndarray, real: np.ndarray | None, program: Program) -> None:
         """Raise what is wrong with the branch that a program's last operation is about."""
         last = self.after(source, real, program)[program[-1][0]]
         with showing(program):
-            if last.words.size:
+            if last.tokens.size:
                 self.answers_are_the_whole_models(last)
 
     def shortest(self, source: np.ndarray, real: np.ndarray | None, program: Program) -> Played:
@@ -305,10 +305,10 @@ class CacheOf:
         return None
 
 
-def length_is_the_number_of_words_read(length: int | None, words: int) -> None:
+def length_is_the_number_of_tokens_read(length: int | None, tokens: int) -> None:
     """A cache that tells its length tells how many tokens it has read."""
     if length is not None:
-        assert_identical(np.array(length), np.array(words), "length of the cache")
+        assert_identical(np.array(length), np.array(tokens), "length of the cache")
 
 
 @contextmanager

@@ -27,17 +27,17 @@ TRAINED = Path(__file__).with_name("data") / "copy_reverse.safetensors"
 class Task:
     """How many tokens there are to write sequences with, and how many a sequence has at most."""
 
-    words: int = 8
+    tokens: int = 8
     longest: int = 8
 
     @property
     def vocab(self) -> int:
         """The tokens, and the four that say what to do and where a sequence begins and ends."""
-        return FIRST_WORD + self.words
+        return FIRST_WORD + self.tokens
 
 
 @dataclass(frozen=True)
-class Sentences:
+class Sequences:
     """A batch to train or to ask with; all rows are filled up to the longest sequence the task has."""
 
     source: np.ndarray  # (b, 1 + longest)
@@ -63,21 +63,21 @@ class Sentences:
         """(b,) True where every token of the row is the right one."""
         return (written == self.target).all(axis=1)
 
-    def first(self, rows: int) -> "Sentences":
+    def first(self, rows: int) -> "Sequences":
         """The first so many rows."""
-        return Sentences(self.source[:rows], self.source_mask[:rows], self.target[:rows])
+        return Sequences(self.source[:rows], self.source_mask[:rows], self.target[:rows])
 
     def questions(self) -> set[bytes]:
         """Each row's source, comparable: two batches are disjoint when these sets are."""
         return {row.tobytes() for row in np.where(self.source_mask, self.source, -1)}
 
 
-def is_held_out(sentence: np.ndarray) -> bool:
+def is_held_out(sequence: np.ndarray) -> bool:
     """Whether this sequence is kept from training."""
-    return zlib.crc32(sentence.astype(np.uint8).tobytes()) % 8 == 0
+    return zlib.crc32(sequence.astype(np.uint8).tobytes()) % 8 == 0
 
 
-def draw(task: Task, count: int, rng: np.random.Generator, *, held_out: bool = False, length: int | None = None) -> Sentences:
+def draw(task: Task, count: int, rng: np.random.Generator, *, held_out: bool = False, length: int | None = None) -> Sequences:
     """Sequences for training, or held out ones; of lengths from 1 to the longest, or all of the same `length`."""
     shape = (count, max(task.longest, length or 0) + 1)
     source, target = np.zeros(shape, dtype=np.int64), np.full(shape, EOS)
@@ -85,15 +85,15 @@ def draw(task: Task, count: int, rng: np.random.Generator, *, held_out: bool = F
     row = 0
     while row < count:
         k = rng.integers(1, task.longest + 1) if length is None else length
-        sentence = rng.integers(FIRST_WORD, task.vocab, k)
-        if is_held_out(sentence) != held_out:
+        sequence = rng.integers(FIRST_WORD, task.vocab, k)
+        if is_held_out(sequence) != held_out:
             continue
         order = rng.choice((COPY, REVERSE))
-        source[row, 0], source[row, 1 : k + 1] = order, sentence
+        source[row, 0], source[row, 1 : k + 1] = order, sequence
         source_mask[row, : k + 1] = True
-        target[row, :k] = sentence if order == COPY else sentence[::-1]
+        target[row, :k] = sequence if order == COPY else sequence[::-1]
         row += 1
-    return Sentences(source, source_mask, target)
+    return Sequences(source, source_mask, target)
 
 
 @cache

@@ -61,7 +61,7 @@ _ROWS = [
         "(b, n, d_model)",
     ),
     Step("output_projection", "output_projection", "X (b, n, d_model), *, W (d_model, vocab), b=None", "(b, n, vocab)"),
-    Step("next_word", "output_projection", "X (b, n, d_model), *, W (d_model, vocab), b=None", "(b, n, vocab), rows sum to 1"),
+    Step("next_token", "output_projection", "X (b, n, d_model), *, W (d_model, vocab), b=None", "(b, n, vocab), rows sum to 1"),
     Step(
         "transformer",
         "transformer",
@@ -119,7 +119,7 @@ def expected_shape(step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
             return (b, n, h * d_k)
         case "multi_head":
             return (*first.shape[:-1], kwargs["W_O"].shape[1])
-        case "output_projection" | "next_word":
+        case "output_projection" | "next_token":
             return (*first.shape[:-1], kwargs["W"].shape[1])
         case "transformer":
             return (*args[1].shape, kwargs["parameters"]["target_embedding"].shape[0])

@@ -30,7 +30,7 @@ def weights_of(impl, Q: np.ndarray, K: np.ndarray) -> np.ndarray:
 
 @claim("A1", needs="multi_head")
 @given(SEEDS, st.integers(1, 5), st.integers(1, 4))
-def test_queries_keys_and_values_are_three_products_of_the_same_words(impl, seed, n, d):
+def test_queries_keys_and_values_are_three_products_of_the_same_tokens(impl, seed, n, d):
     """With one head and W_O = 1, a token attending to its own sequence is attention on X·W_Q, X·W_K, X·W_V."""
     rng = np.random.default_rng(seed)
     X = rng.integers(-2, 3, (1, n, d)).astype(np.float64)
@@ -51,7 +51,7 @@ def test_attention_agrees_with_the_oracle(impl, call):
 
 @claim("A2", needs="attention")
 @given(attention_calls(), SEEDS)
-def test_numbers_count_to_their_last_digit(impl, call, seed):
+def test_attention_keeps_all_digits_of_its_inputs(impl, call, seed):
     """Queries, keys and values that use every digit of the dtype are judged like any others: no product may cut them short."""
     *tensors, mask = call.args
     Q, K, V = (full_mantissa(impl, X, seed + k) for k, X in enumerate(tensors))
@@ -61,7 +61,7 @@ def test_numbers_count_to_their_last_digit(impl, call, seed):
 
 @claim("A2", needs="attention")
 @given(exact_attention_calls())
-def test_a_power_of_two_of_equal_scores_averages_exactly(impl, call):
+def test_equal_scores_average_exactly(impl, call):
     """1, 2, 4 or 8 keys that tie, all others far below or hidden: the mean of their values, bit for bit, in every dtype."""
     assert_identical(impl.attention(*call.args), oracle("attention", *call.args), "mean of tied values")
 
@@ -85,7 +85,7 @@ def test_a_query_that_points_at_one_key_reads_its_value(impl, h, n, m, seed):
 
 @claim("A2", needs="attention")
 @given(attention_calls(), st.integers(0, 200), SEEDS)
-def test_every_query_asks_for_itself(impl, call, i, seed):
+def test_queries_do_not_influence_each_other(impl, call, i, seed):
     """Another query in row i leaves every other row bit-identical, and moves its own as the oracle predicts."""
     Q, *others = call.args
     i %= Q.shape[2]
@@ -101,7 +101,7 @@ def test_every_query_asks_for_itself(impl, call, i, seed):
 
 @claim("A2", needs="attention")
 @given(attention_calls(), SEEDS)
-def test_heads_and_sentences_do_not_see_each_other(impl, call, seed):
+def test_heads_and_batch_rows_do_not_influence_each_other(impl, call, seed):
     """Other numbers in one head of one sequence leave all others bit-identical; asked again, the first answer comes again."""
     *tensors, mask = call.args
     b, h = tensors[0].shape[:2]
@@ -121,7 +121,7 @@ def test_heads_and_sentences_do_not_see_each_other(impl, call, seed):
 
 @claim("T3", needs="attention")
 @given(attention_calls())
-def test_a_sentence_and_a_head_are_answered_alike_alone_and_in_company(impl, call):
+def test_attention_of_one_row_and_head_equals_its_slice_of_the_batch(impl, call):
     """Each head of each sequence, asked alone, is judged as in the batch."""
     *tensors, mask = call.args
     b, h, n, m = (*tensors[0].shape[:3], tensors[1].shape[2])
@@ -139,9 +139,9 @@ def test_a_sentence_and_a_head_are_answered_alike_alone_and_in_company(impl, cal
 
 
 @claim("A3", needs="attention")
-def test_a_word_need_not_look_at_itself_the_most(impl):
+def test_a_token_need_not_attend_most_to_itself(impl):
     """Refuted: "a token's relation to itself is the largest". A longer token in the same direction scores higher."""
-    words = st.tuples(st.integers(1, 3), st.integers(1, 2)).flatmap(
+    tokens = st.tuples(st.integers(1, 3), st.integers(1, 2)).flatmap(
         lambda shape: st.lists(st.integers(-4, 4), min_size=shape[0] * shape[1], max_size=shape[0] * shape[1]).map(
             lambda numbers: np.array(numbers, dtype=np.float64).reshape(shape)
         )
@@ -151,14 +151,14 @@ def test_a_word_need_not_look_at_itself_the_most(impl):
         P = weights_of(impl, X, X)
         return bool((P.max(axis=1) > P.diagonal() + sum_bound(len(X) + 2, impl, 1.0)).any())
 
-    X = smallest_counterexample(words, prefers_another, "a token that looks at another more than at itself")
+    X = smallest_counterexample(tokens, prefers_another, "a token that looks at another more than at itself")
 
     record.counterexample(f"Q = K = {X.tolist()} gives the weights {weights_of(impl, X, X).round(4).tolist()}")
 
 
 @claim("A3", needs="attention")
 @given(st.integers(1, 6), st.integers(1, 6), SEEDS)
-def test_among_words_of_equal_norm_each_looks_at_itself_the_most(impl, n, d, seed):
+def test_with_equal_norms_each_token_attends_most_to_itself(impl, n, d, seed):
     """Corrected (Cauchy-Schwarz): without projections, and for rows of one norm, the diagonal is its row's maximum, to rounding."""
     rng = np.random.default_rng(seed)
     row = rng.integers(-3, 4, d)
@@ -200,7 +200,7 @@ def test_scores_have_variance_one_over_all_vectors_of_signs(impl, d):
 @claim("A4", needs="attention")
 def test_a_sum_of_products_need_not_exceed_one_nor_does_scaling_keep_it_there(impl):
     """Refuted: "a sum over many features surely exceeds 1", and the root does not bring it below 1 either."""
-    words = st.integers(1, 6).flatmap(lambda d: st.lists(st.sampled_from((1.0, -1.0)), min_size=2 * d, max_size=2 * d))
+    tokens = st.integers(1, 6).flatmap(lambda d: st.lists(st.sampled_from((1.0, -1.0)), min_size=2 * d, max_size=2 * d))
 
     def halves(numbers: list[float]) -> tuple[np.ndarray, np.ndarray]:
         d = len(numbers) // 2
@@ -209,7 +209,7 @@ def test_a_sum_of_products_need_not_exceed_one_nor_does_scaling_keep_it_there(im
     def is_balanced(numbers: list[float]) -> bool:
         return bool(shares(impl, *halves(numbers)) == 0.5)
 
-    q, k = halves(smallest_counterexample(words, is_balanced, "two vectors of ±1 whose product does not exceed 1"))
+    q, k = halves(smallest_counterexample(tokens, is_balanced, "two vectors of ±1 whose product does not exceed 1"))
     record.counterexample(f"q = {q[0].tolist()} and k = {k[0].tolist()} score 0, whatever it is divided by")
 
     ones = np.ones((1, 9))  # a product of 9, divided by √9
@@ -321,18 +321,18 @@ def test_queries_in_another_order_give_rows_in_that_order(impl, call, seed):
 @claim("A10", needs="attention")
 def test_attention_as_a_whole_crosses_features(impl):
     """Refuted: "attention does not cross features". Another feature 0 of a token changes P, and so feature 1 of the output."""
-    words = st.lists(st.integers(-2, 2), min_size=4, max_size=4).map(lambda x: np.array(x, dtype=np.float64).reshape(2, 2))
+    tokens = st.lists(st.integers(-2, 2), min_size=4, max_size=4).map(lambda x: np.array(x, dtype=np.float64).reshape(2, 2))
 
     def moved(X: np.ndarray) -> np.ndarray:
         other = X.copy()
         other[0, 0] += 1.0
-        before, after = (impl.attention(alone(words), alone(words), alone(words))[0, 0] for words in (X, other))
+        before, after = (impl.attention(alone(tokens), alone(tokens), alone(tokens))[0, 0] for tokens in (X, other))
         return np.abs(after - before)[:, 1]
 
     def crosses(X: np.ndarray) -> bool:
         return bool(moved(X).max() > sum_bound(8, impl, 4.0))
 
-    X = smallest_counterexample(words, crosses, "a change of feature 0 that reaches feature 1")
+    X = smallest_counterexample(tokens, crosses, "a change of feature 0 that reaches feature 1")
 
     record.counterexample(f"X = {X.tolist()} with 1 added to X[0, 0] moves feature 1 of the output by {moved(X).round(4).tolist()}")
 

@@ -77,7 +77,7 @@ def programs(first: str, second: str) -> Iterator[Program]:
 def assert_reads_on(cache: CacheOf, program: Program) -> None:
     """After the program two tokens more in every branch, turn by turn, are answered as they must be."""
     planned = reduce(lambda branches, operation: followed(branches, operation, None), program, cache.unread(SOURCE, REAL))
-    rows = [np.arange(len(branch.words)) for branch in planned]
+    rows = [np.arange(len(branch.tokens)) for branch in planned]
     more = [[which, "step", (rows[which] + which + turn) % VOCAB] for turn in range(TURNS) for which in range(len(planned))]
     for which, branch in enumerate(cache.after(SOURCE, REAL, [*program, *more]), start=1):
         with showing([*program, *more][: len(program) + len(more) - len(planned) + which]):  # as far as this branch's last token

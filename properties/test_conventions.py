@@ -33,67 +33,67 @@ def assert_followed(impl: Impl, name: str, step: str) -> None:
 
 
 @claim("M2", needs="attention")
-def test_what_true_in_a_mask_means_is_as_declared(impl):
+def test_mask_polarity_is_as_declared(impl):
     """True = attend, True = hidden, 1 = may attend, or numbers to be added."""
     assert_followed(impl, "mask_polarity", "attention")
 
 
 @claim("M2", needs="multi_head")
-def test_what_true_in_a_mask_of_many_heads_means_is_as_declared(impl):
+def test_mask_polarity_of_multi_head_is_as_declared(impl):
     """The same for an implementation of whole multi-head attention."""
     assert_followed(impl, "mask_polarity", "multi_head")
 
 
 @claim("M2", needs="attention")
-def test_what_a_query_gets_that_may_look_nowhere_is_as_declared(impl):
+def test_fully_masked_row_is_as_declared(impl):
     """Zeros, NaN or the mean of the values."""
     assert_followed(impl, "fully_masked_row", "attention")
 
 
 @claim("M3", needs="attention")
-def test_whether_nan_behind_a_mask_leaks_is_as_declared(impl):
+def test_non_finite_masked_values_are_as_declared(impl):
     """0·NaN is NaN nearly everywhere; an implementation that blocks it may say so, and is then held to it."""
     assert_followed(impl, "non_finite_behind_mask", "attention")
 
 
 @claim("M3", needs="attention")
-def test_whether_nan_in_a_masked_key_leaks_is_as_declared(impl):
+def test_non_finite_masked_keys_are_as_declared(impl):
     """Where −∞ is put in place of a masked score nothing of its key arrives; where −∞ is added to it, NaN does."""
     assert_followed(impl, "non_finite_masked_key", "attention")
 
 
 @claim("M1", needs="mask")
-def test_where_a_causal_mask_begins_is_as_declared(impl):
+def test_causal_alignment_is_as_declared(impl):
     """With n ≠ m the two sequences begin at the same token (top-left) or end at the same token (bottom-right)."""
     assert_followed(impl, "causal_alignment", "mask")
 
 
 @claim("A5", needs="softmax")
-def test_what_becomes_of_a_row_of_minus_infinity_is_as_declared(impl):
+def test_fully_masked_softmax_is_as_declared(impl):
     """Zeros, NaN, or the same weight for all."""
     assert_followed(impl, "fully_masked_softmax", "softmax")
 
 
 @claim("R2", needs="layer_norm")
-def test_where_eps_stands_is_as_declared(impl):
+def test_layer_norm_eps_is_as_declared(impl):
     """Under the root with the variance, or added to the root."""
     assert_followed(impl, "eps", "layer_norm")
 
 
 @claim("PE1", needs="positional_encoding")
-def test_how_sines_and_cosines_are_laid_out_is_as_declared(impl):
+def test_positional_encoding_layout_is_as_declared(impl):
     """In turn, or all sines before all cosines."""
     assert_followed(impl, "layout", "positional_encoding")
 
 
 @claim("E1", needs="embedding")
-def test_what_becomes_of_a_token_outside_of_the_vocabulary_is_as_declared(impl):
+def test_out_of_range_token_is_as_declared(impl):
     """It is refused, −1 is the last row, or some row is returned."""
     assert_followed(impl, "out_of_range_token", "embedding")
 
 
 @claim("PE1", needs="positional_encoding")
-def test_what_becomes_of_an_odd_number_of_features_is_as_declared(impl):
+def test_odd_d_model_is_as_declared(impl):
     """It is refused, or an encoding is returned in which a sine or a cosine is left over."""
     assert_followed(impl, "odd_d_model", "positional_encoding")
 
@@ -143,14 +143,14 @@ class Configurable:
         tiny = np.finfo(X.dtype).smallest_normal
         return np.where(np.abs(X) < tiny, np.zeros_like(X), X) if self.follows.subnormals == "flushed" else X
 
-    def _weights(self, scores: np.ndarray, blind: str | None) -> np.ndarray:
+    def _weights(self, scores: np.ndarray, fully_masked: str | None) -> np.ndarray:
         fully_masked = (scores == -np.inf).all(axis=-1, keepdims=True)
-        if blind == "mean":
+        if fully_masked == "mean":
             scores = np.where(fully_masked, 0.0, scores)
         with np.errstate(invalid="ignore"):
             weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
             weights = weights / weights.sum(axis=-1, keepdims=True)
-        return np.where(fully_masked, 0.0, weights) if blind == "zeros" else weights
+        return np.where(fully_masked, 0.0, weights) if fully_masked == "zeros" else weights
 
     def attention(self, Q: np.ndarray, K: np.ndarray, V: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
         """One that may take a mask to add, and that may keep NaN out."""
@@ -237,7 +237,7 @@ def test_the_polarity_of_masks_is_what_the_signature_says_unless_it_is_left_open
         assert_followed(impl, "mask_polarity", "attention")
 
 
-def test_who_reads_masks_of_several_forms_is_held_to_the_one_declared():
+def test_an_implementation_of_several_mask_forms_is_held_to_the_declared_one():
     """Truth values, ones and zeros, numbers to be added: whoever takes them all may declare any of them."""
     liberal = Configurable(OURS)
     liberal._may_look = lambda mask: np.isfinite(mask) if mask.dtype == float else mask == 1  # type: ignore[method-assign]
@@ -287,14 +287,14 @@ def test_a_choice_that_does_not_exist_is_refused():
         Conventions(eps="between")
 
 
-@given(st.sampled_from(EVERY_COMBINATION), attention_calls(masked=True, blind=True), scores())
+@given(st.sampled_from(EVERY_COMBINATION), attention_calls(masked=True, fully_masked=True), scores())
 def test_an_implementation_of_any_conventions_agrees_with_the_oracle(follows, call, rows):
     """Asked in its own terms and its answers translated, it is judged as one of ours: masks, fully masked rows, layout, eps."""
     impl = Impl(Configurable(follows, follows), "float64")
     X, norm = call.args[2][:, 0], {"gain": np.ones(call.args[2].shape[-1]), "bias": np.ones(call.args[2].shape[-1]), "eps": 0.25}
-    blind = np.where(np.arange(rows.shape[-2])[:, None] == 0, -np.inf, rows)
+    fully_masked = np.where(np.arange(rows.shape[-2])[:, None] == 0, -np.inf, rows)
 
     assert_rounding_only(impl, "attention", impl.attention(*call.args), *call.args)
-    assert_rounding_only(impl, "softmax", impl.softmax(blind), blind)
+    assert_rounding_only(impl, "softmax", impl.softmax(fully_masked), fully_masked)
     assert_rounding_only(impl, "layer_norm", impl.layer_norm(X, **norm), X, **norm)
     assert_rounding_only(impl, "positional_encoding", impl.positional_encoding(5, 6), 5, 6)

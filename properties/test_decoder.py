@@ -53,29 +53,29 @@ def test_a_decoder_of_one_layer_is_that_layer(impl, call):
 
 @claim("M3", needs="decoder_layer")
 @given(decoder_layer_calls(), st.integers(0, 4), SEEDS)
-def test_no_future_word_influences_a_decoder_layer(impl, call, i, seed):
+def test_future_tokens_do_not_influence_a_decoder_layer(impl, call, i, seed):
     """Whatever finite numbers stand behind token i, tokens 0 … i come out bit-identical; masks on top of it or not."""
     X, *others = call.args
     i %= X.shape[1]
     junk = X.copy()
     junk[:, i + 1 :] = dyadic(2 + seed, X[:, i + 1 :].shape, huge(impl.dtype))
 
-    before, after = (impl.decoder_layer(words, *others, **call.kwargs) for words in (X, junk))
+    before, after = (impl.decoder_layer(tokens, *others, **call.kwargs) for tokens in (X, junk))
 
     assert_identical(after[:, : i + 1], before[:, : i + 1], f"tokens up to {i}, after later ones changed")
 
 
 @claim("L3", needs="decoder_layer")
 @given(decoder_layer_calls(), SEEDS)
-def test_the_past_moves_a_decoder_layer_as_the_oracle_predicts(impl, call, seed):
+def test_past_tokens_influence_a_decoder_layer_as_the_oracle_predicts(impl, call, seed):
     """The first token is everybody's past: changed, it changes the answer, and the new answer is judged like the old one."""
     X, *others = call.args
     changed = X.copy()
     changed[:, 0] = dyadic(2 + seed, X[:, 0].shape, 2.0)
 
-    for words in (X, changed):
-        got = impl.decoder_layer(words, *others, **call.kwargs)
-        assert_rounding_only(impl, "decoder_layer", got, words, *others, **call.kwargs)
+    for tokens in (X, changed):
+        got = impl.decoder_layer(tokens, *others, **call.kwargs)
+        assert_rounding_only(impl, "decoder_layer", got, tokens, *others, **call.kwargs)
 
 
 @claim("C1", needs="decoder_layer")
@@ -105,7 +105,7 @@ def test_a_decoder_layer_reads_the_memory_as_a_set(impl, call, seed):
 
 @claim("C2", needs="decoder_layer")
 @given(st.data(), decoder_layer_calls(), SEEDS)
-def test_hidden_words_of_the_memory_do_not_reach_a_decoder_layer(impl, data, call, seed):
+def test_masked_memory_tokens_do_not_influence_a_decoder_layer(impl, data, call, seed):
     """Whatever finite numbers stand in a word of the memory that is hidden, the answer is the same to the last bit."""
     X, M, mask, _ = call.args
     b, m, _ = M.shape
@@ -121,7 +121,7 @@ def test_hidden_words_of_the_memory_do_not_reach_a_decoder_layer(impl, data, cal
 @st.composite
 def calls_where_one_layer_reads(draw: st.DrawFn) -> tuple[Call, int]:
     """Two decoder layers of which only the one drawn listens to the memory: the other's cross-attention answers 0."""
-    b, n, m, h, d_model, d_ff = draw(sizes(most_words=4, most_sentences=2))
+    b, n, m, h, d_model, d_ff = draw(sizes(most_tokens=4, most_sequences=2))
     layers = [draw(decoder_layer_weights(d_model, d_ff)) for _ in range(2)]
     reader = draw(st.integers(0, 1))
     deaf = layers[1 - reader]["cross_attention"]
@@ -148,9 +148,9 @@ def test_the_target_has_a_table_of_its_own(impl, call, seed):
     """Other meanings for tokens the source does not use, or for target tokens not written, change no bit of the answer."""
     source, target, *_ = call.args
     parameters = dict(call.kwargs["parameters"])
-    for name, words in (("source_embedding", source), ("target_embedding", target)):
+    for name, tokens in (("source_embedding", source), ("target_embedding", target)):
         table = parameters[name].copy()
-        absent = np.setdiff1d(np.arange(len(table)), words)
+        absent = np.setdiff1d(np.arange(len(table)), tokens)
         table[absent] = dyadic(2 + seed, table[absent].shape, 2.0)
         parameters[name] = table
 

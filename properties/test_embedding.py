@@ -23,7 +23,7 @@ def test_embedding_agrees_with_the_oracle(impl, call, scale):
 
 @claim("E1", needs="embedding")
 @given(embeddings(), st.booleans())
-def test_a_token_outside_of_the_vocabulary_is_met_as_declared(impl, call, below):
+def test_a_token_outside_of_the_vocabulary_is_handled_as_declared(impl, call, below):
     """An id below 0 or beyond the last row is refused, or −1 is the last row, or some row is returned; no other row notices."""
     (tokens,), table = call.args, call.kwargs["table"]
     outside = tokens.copy()
@@ -46,7 +46,7 @@ def test_a_token_outside_of_the_vocabulary_is_met_as_declared(impl, call, below)
 
 @claim("E2", needs="embedding")
 @given(embeddings(repeat=True), SEEDS)
-def test_a_word_means_the_same_wherever_it_stands(impl, call, seed):
+def test_embedding_ignores_position(impl, call, seed):
     """Tokens in another order give their rows in that order, and a token that is repeated gives one row twice, bit for bit."""
     (tokens,), table = call.args, call.kwargs["table"]
     order = np.random.default_rng(seed).permutation(tokens.shape[1])
@@ -59,26 +59,26 @@ def test_a_word_means_the_same_wherever_it_stands(impl, call, seed):
 
 @claim("E2", needs="embedding")
 @given(embeddings(repeat=True), SEEDS)
-def test_only_a_words_own_entry_counts(impl, call, seed):
+def test_embedding_reads_only_the_tokens_own_row(impl, call, seed):
     """New meanings for all other tokens leave a token's rows bit-identical; a new meaning for itself shows in each of them."""
     (tokens,), table = call.args, call.kwargs["table"]
-    word = tokens[0, 0]
+    token = tokens[0, 0]
     others, own = table.copy(), table.copy()
-    others[np.arange(len(table)) != word] = dyadic(2 + seed, table.shape)[np.arange(len(table)) != word]
-    own[word] += 1.0
+    others[np.arange(len(table)) != token] = dyadic(2 + seed, table.shape)[np.arange(len(table)) != token]
+    own[token] += 1.0
 
     before, without, within = (impl.embedding(tokens, table=values, scale=False) for values in (table, others, own))
 
-    assert_identical(without[tokens == word], before[tokens == word], "rows of a token after other tokens changed")
+    assert_identical(without[tokens == token], before[tokens == token], "rows of a token after other tokens changed")
     assert_identical(
-        within[tokens == word], np.repeat(own[None, word], (tokens == word).sum(), axis=0), "rows of a token that changed"
+        within[tokens == token], np.repeat(own[None, token], (tokens == token).sum(), axis=0), "rows of a token that changed"
     )
-    assert_identical(within[tokens != word], before[tokens != word], "rows of the tokens that did not change")
+    assert_identical(within[tokens != token], before[tokens != token], "rows of the tokens that did not change")
 
 
 @claim("E4", needs="embedding")
 @given(embeddings(widths=ROOTED))
-def test_the_factor_is_the_root_of_the_width_and_on_unless_switched_off(impl, call):
+def test_embedding_scale_is_sqrt_d_model_by_default(impl, call):
     """Where √d_model is a power of two the row comes out as exactly √d_model times the table's; switched off, as the table's."""
     (tokens,), table = call.args, call.kwargs["table"]
     scaled = table[tokens] * np.sqrt(table.shape[1])

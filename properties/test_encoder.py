@@ -37,7 +37,7 @@ def test_encoder_agrees_with_the_oracle(impl, call):
 
 @claim("L2", needs="encoder")
 @given(encoder_calls(padded=True))
-def test_words_that_count_are_encoded_as_the_oracle_does_among_words_that_fill_up(impl, call):
+def test_real_tokens_among_padding_are_encoded_as_the_oracle_does(impl, call):
     """Where some tokens only fill up the length, the others are judged; what becomes of the filling is another property's."""
     (X, mask), filling = call.args, ~call.args[1][:, 0, 0, :, None]
     got = impl.encoder(X, mask, **call.kwargs)
@@ -49,7 +49,7 @@ def test_words_that_count_are_encoded_as_the_oracle_does_among_words_that_fill_u
 @claim("T3", needs="encoder")
 @example(FILLED, True)
 @given(encoder_calls(padded=True), st.booleans())
-def test_words_that_fill_up_may_be_blind_and_reach_nobody(impl, call, usual):
+def test_fully_masked_padding_tokens_influence_nobody(impl, call, usual):
     """The mask written as a square, in which padding tokens is fully masked: whatever becomes of them, the others are judged."""
     (X, columns), filling = call.args, ~call.args[1][:, 0, 0, :, None]
     square = columns & columns.swapaxes(-1, -2)
@@ -63,7 +63,7 @@ def test_words_that_fill_up_may_be_blind_and_reach_nobody(impl, call, usual):
 
 @claim("L2", needs="encoder")
 @given(encoder_calls(), st.integers(1, 2))
-def test_words_that_fill_up_are_encoded_like_any_others(impl, call, filling):
+def test_padding_tokens_are_encoded_as_the_oracle_does(impl, call, filling):
     """Nobody looks at the last tokens, yet they look: their rows follow from the tokens that count like all rows."""
     (X, _), d_model = call.args, call.args[0].shape[-1]
     X = np.concatenate([X, X[:, :1].repeat(filling, axis=1)], axis=1)
@@ -88,7 +88,7 @@ def test_an_encoder_of_one_layer_is_that_layer(impl, call):
 
 @claim("L1", needs="encoder_layer")
 @given(st.data(), encoder_layer_calls(masked=False), SEEDS)
-def test_words_nobody_may_look_at_have_no_influence(impl, data, call, seed):
+def test_masked_tokens_do_not_influence_an_encoder_layer(impl, data, call, seed):
     """Padding tokens hidden from all others can hold anything finite: the tokens that count stay bit-identical."""
     X, _ = call.args
     b, n, _ = X.shape
@@ -96,22 +96,22 @@ def test_words_nobody_may_look_at_have_no_influence(impl, data, call, seed):
     hidden = ~mask[:, 0, 0]
     junk = np.where(hidden[..., None], dyadic(2 + seed, X.shape, huge(impl.dtype)), X)
 
-    before, after = (impl.encoder_layer(words, mask, **call.kwargs) for words in (X, junk))
+    before, after = (impl.encoder_layer(tokens, mask, **call.kwargs) for tokens in (X, junk))
 
     assert_identical(after[~hidden], before[~hidden], "tokens that count, after the padding tokens changed")
 
 
 @claim("L1", needs="encoder_layer")
 @given(encoder_layer_calls(masked=False), st.integers(0, 4), SEEDS)
-def test_every_word_moves_every_other_as_the_oracle_predicts(impl, call, i, seed):
+def test_every_token_influences_every_other_as_the_oracle_predicts(impl, call, i, seed):
     """Without a mask all tokens see a changed token: both answers are judged, one after the other, by the same implementation."""
     X, _ = call.args
     changed = X.copy()
     changed[:, i % X.shape[1]] = dyadic(2 + seed, X[:, 0].shape, 2.0)
 
-    for words in (X, changed):
-        got = impl.encoder_layer(words, **call.kwargs)
-        assert_rounding_only(impl, "encoder_layer", got, words, **call.kwargs)
+    for tokens in (X, changed):
+        got = impl.encoder_layer(tokens, **call.kwargs)
+        assert_rounding_only(impl, "encoder_layer", got, tokens, **call.kwargs)
 
 
 @claim("L1", needs="encoder_layer")
@@ -128,7 +128,7 @@ def test_without_positions_a_layer_has_no_order(impl, call, seed):
 
 @claim("T3", needs="encoder_layer")
 @given(encoder_layer_calls(masked=False))
-def test_a_sentence_is_encoded_alike_alone_and_in_company(impl, call):
+def test_encoding_one_sequence_equals_its_row_of_the_batch(impl, call):
     """Each sequence of a batch, run alone, is judged as the same sequence; the batch in reverse order comes out reversed."""
     X, _ = call.args
 

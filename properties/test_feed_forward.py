@@ -72,7 +72,7 @@ def test_dead_units_say_nothing(impl, call):
 
 @claim("F1", needs="feed_forward")
 @given(st.sampled_from(ACTIVATIONS), SEEDS, st.integers(0, 5))
-def test_the_bend_itself_agrees_with_the_oracle(impl, activation, seed, exponent):
+def test_activation_agrees_with_the_oracle(impl, activation, seed, exponent):
     """With identities for both maps the step is the activation alone: judged from the tails to the bend, on both sides."""
     eye, nothing = np.eye(8), np.zeros(8)
     X = dyadic(2 + seed, (1, 4, 8), 2.0 ** (exponent - 2))
@@ -83,7 +83,7 @@ def test_the_bend_itself_agrees_with_the_oracle(impl, activation, seed, exponent
 
 @claim("F2", needs="feed_forward")
 @given(feed_forward_calls(), st.integers(0, 4), SEEDS)
-def test_every_word_is_treated_by_itself(impl, call, i, seed):
+def test_feed_forward_is_position_wise(impl, call, i, seed):
     """Changing a token, however much, leaves every other token bit-identical, and moves itself as the oracle predicts."""
     (X,) = call.args
     i %= X.shape[1]
@@ -103,7 +103,7 @@ def test_every_word_is_treated_by_itself(impl, call, i, seed):
 
 @claim("F2", needs="feed_forward")
 @given(feed_forward_calls(), SEEDS)
-def test_words_in_another_order_come_out_in_that_order(impl, call, seed):
+def test_permuted_tokens_give_permuted_rows(impl, call, seed):
     """Reordering the tokens reorders the result: the same maps serve every place."""
     (X,) = call.args
     order = np.random.default_rng(seed).permutation(X.shape[1])

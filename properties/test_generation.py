@@ -11,14 +11,14 @@ from properties.inputs.parameters import SEEDS, generation_calls
 
 @claim("G1", needs="generation")
 @given(generation_calls())
-def test_every_word_written_is_the_likeliest(impl, call):
+def test_generation_is_greedy(impl, call):
     """Greedy: each token has the largest logit after the tokens before it; the oracle's tokens, where the lead exceeds rounding."""
     assert_greedy(impl, call, impl.generation(*call.args, **call.kwargs))
 
 
 @claim("G1", needs=("generation", "transformer"))
 @given(generation_calls())
-def test_writing_equals_being_taught_what_was_written(impl, call):
+def test_generation_agrees_with_teacher_forcing(impl, call):
     """With its cache or without, the implementation writes the tokens its own transformer scores highest, given what it wrote."""
     written = impl.generation(*call.args, **call.kwargs)
     teaching = taught(call, written)
@@ -30,7 +30,7 @@ def test_writing_equals_being_taught_what_was_written(impl, call):
 
 @claim("G1", needs="generation")
 @given(generation_calls())
-def test_a_row_stops_at_its_own_end_word(impl, call):
+def test_a_row_stops_at_its_own_eos(impl, call):
     """After a row's end token only end tokens follow; rows that have not ended go on; every token is in the vocabulary."""
     eos, vocab = call.kwargs["eos"], len(call.kwargs["parameters"]["target_embedding"])
 
@@ -45,7 +45,7 @@ def test_a_row_stops_at_its_own_end_word(impl, call):
 
 @claim("G1", needs="generation")
 @given(generation_calls())
-def test_a_row_ends_where_its_own_first_word_says(impl, call):
+def test_a_row_whose_first_token_is_eos_ends_there(impl, call):
     """With the first row's first token for the end token that row is finished at once, and the others are written as before."""
     first = impl.generation(*call.args, **call.kwargs)
     ending = call.but(eos=int(first[0, 0]))
@@ -59,7 +59,7 @@ def test_a_row_ends_where_its_own_first_word_says(impl, call):
 
 @claim("T3", needs="generation")
 @given(generation_calls())
-def test_a_sentence_is_continued_alike_alone_and_in_company(impl, call):
+def test_generation_of_one_sequence_equals_its_row_of_the_batch(impl, call):
     """Each source alone is continued by likeliest tokens too: no row waits for, or borrows from, another."""
     source, source_mask = call.args
 
@@ -73,7 +73,7 @@ def test_a_sentence_is_continued_alike_alone_and_in_company(impl, call):
 
 @claim("T3", needs="generation")
 @given(generation_calls(), st.integers(1, 3), SEEDS)
-def test_words_that_fill_up_the_source_are_not_read(impl, call, more, seed):
+def test_padding_tokens_do_not_influence_generation(impl, call, more, seed):
     """Padding of the source changes nothing of what is written, whatever the padding tokens are."""
     source, source_mask = call.args
     b, m = source.shape

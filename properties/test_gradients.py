@@ -143,7 +143,7 @@ def at_the_ends(array: np.ndarray) -> np.ndarray:
 
 
 @claim("T2", needs=("transformer", "gradients"), dtypes=PRECISE)
-def test_gradients_at_every_size_say_how_the_oracle_moves(impl):
+def test_gradients_at_every_size_agree_with_differences_of_the_oracle(impl):
     """Along directions of all parameters, and of the last rows and columns alone, ⟨gradient, direction⟩ is the oracle's slope."""
     for large in large_calls():
         weights = named(large.kwargs["parameters"])

@@ -41,7 +41,7 @@ LEVELS = np.array([1.0, 0.0, -1.0])  # of the keys: the visible one scores as lo
 
 
 @claim("M2", needs="attention")
-def test_hidden_keys_have_no_weight_however_low_the_visible_one_scores(impl):
+def test_masked_keys_have_no_weight_at_the_lowest_scores(impl):
     """Down to the lowest score of the dtype, the hidden values leave no trace; and the visible one is what comes out."""
     for low in lowest(impl.dtype):
         q, k = factors(low)
@@ -72,7 +72,7 @@ PLAIN = {"gain": np.ones(D_MODEL), "bias": np.zeros(D_MODEL)}
 SCORING_LOW = {"gain": np.array([0.0, 1, 1, 1]), "bias": np.eye(D_MODEL)[0]}  # of the memory: every token of it is one to be seen
 
 
-def words(value: float) -> np.ndarray:
+def tokens(value: float) -> np.ndarray:
     """Three tokens: their first feature is how they score, the second what they say, which is up to `value` in the last two."""
     return np.pad(np.array([LEVELS, [1.0, value, 2 * value]]).T, ((0, 0), (0, D_MODEL - 2)))[None]
 
@@ -94,18 +94,18 @@ def layer(low: float, *attentions: str, last_norm: Nested = PLAIN) -> Nested:
 
 def of_heads(low: float, value: float) -> Call:
     """One token looks at three."""
-    return Call((words(1.0)[:, :1], words(value), SEES[None]), {"h": H, **heads(low)})
+    return Call((tokens(1.0)[:, :1], tokens(value), SEES[None]), {"h": H, **heads(low)})
 
 
 def of_an_encoder_layer(low: float, value: float) -> Call:
     """Two tokens of three fill up the length."""
-    return Call((words(value), SEES[None, None, None]), {"h": H, "layer": layer(low, "self_attention")})
+    return Call((tokens(value), SEES[None, None, None]), {"h": H, "layer": layer(low, "self_attention")})
 
 
 def of_a_decoder_layer(low: float, value: float) -> Call:
     """Two tokens lie ahead of the first, and two tokens of the memory fill up its length."""
     masks = None, SEES[None, None, None]
-    return Call((words(value), words(value), *masks), {"h": H, "layer": layer(low, "self_attention", "cross_attention")})
+    return Call((tokens(value), tokens(value), *masks), {"h": H, "layer": layer(low, "self_attention", "cross_attention")})
 
 
 def of_a_transformer(low: float, value: float) -> Call:
@@ -125,7 +125,7 @@ def of_a_transformer(low: float, value: float) -> Call:
     return Call((ids, ids, SEES[None], None), {"parameters": parameters, "h": H, "scale_embedding": False})
 
 
-def hidden_words_have_no_weight(identifier: str, step: str, asked: Callable[[float, float], Call]) -> Callable[..., None]:
+def hidden_tokens_have_no_weight(identifier: str, step: str, asked: Callable[[float, float], Call]) -> Callable[..., None]:
     """The property that the first token of `step` does not change with what hidden tokens say, however low it scores itself."""
 
     def test(impl: Impl) -> None:
@@ -141,13 +141,13 @@ def hidden_words_have_no_weight(identifier: str, step: str, asked: Callable[[flo
     return claim(identifier, needs=step)(test)  # as @claim(…) would
 
 
-test_multi_head_gives_hidden_words_no_weight_at_the_lowest_scores = hidden_words_have_no_weight("M2", "multi_head", of_heads)
-test_encoder_layer_gives_hidden_words_no_weight_at_the_lowest_scores = hidden_words_have_no_weight(
+test_multi_head_gives_hidden_tokens_no_weight_at_the_lowest_scores = hidden_tokens_have_no_weight("M2", "multi_head", of_heads)
+test_encoder_layer_gives_hidden_tokens_no_weight_at_the_lowest_scores = hidden_tokens_have_no_weight(
     "L1", "encoder_layer", of_an_encoder_layer
 )
-test_decoder_layer_gives_hidden_words_no_weight_at_the_lowest_scores = hidden_words_have_no_weight(
+test_decoder_layer_gives_hidden_tokens_no_weight_at_the_lowest_scores = hidden_tokens_have_no_weight(
     "M3", "decoder_layer", of_a_decoder_layer
 )
-test_transformer_gives_hidden_words_no_weight_at_the_lowest_scores = hidden_words_have_no_weight(
+test_transformer_gives_hidden_tokens_no_weight_at_the_lowest_scores = hidden_tokens_have_no_weight(
     "T3", "transformer", of_a_transformer
 )

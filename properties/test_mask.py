@@ -30,7 +30,7 @@ def test_the_mask_is_lower_triangular(impl, n, m):
 
 @claim("M1", needs="mask")
 @given(LENGTHS)
-def test_word_i_sees_i_words_and_itself(impl, n):
+def test_token_i_attends_to_tokens_up_to_i(impl, n):
     """In a square mask row i holds i + 1 tokens, the first i + 1 of them."""
     mask = impl.mask(n, n)
 
@@ -40,7 +40,7 @@ def test_word_i_sees_i_words_and_itself(impl, n):
 
 @claim("M1", needs=("mask", "attention"))
 @given(attention_calls(masked=False), st.integers(1, 9))
-def test_weights_of_what_lies_ahead_are_exactly_zero(impl, call, n):
+def test_causal_weights_of_future_tokens_are_exactly_zero(impl, call, n):
     """Under its own causal mask an attention gives later tokens a weight of 0, with no bit left over."""
     Q, *_ = call.args
     X = np.resize(Q, (*Q.shape[:2], n, Q.shape[-1]))
@@ -52,7 +52,7 @@ def test_weights_of_what_lies_ahead_are_exactly_zero(impl, call, n):
 
 @claim("M1", needs="attention")
 @given(attention_calls(masked=True))
-def test_hidden_keys_have_a_weight_of_exactly_zero(impl, call):
+def test_masked_keys_have_a_weight_of_exactly_zero(impl, call):
     """The same for a mask of any form: what it hides gets no weight at all."""
     Q, K, _, mask = call.args
     weights = seen(impl, Q, K, mask)
@@ -63,7 +63,7 @@ def test_hidden_keys_have_a_weight_of_exactly_zero(impl, call):
 
 @claim("M2", needs="attention")
 @given(attention_calls(masked=True))
-def test_the_weights_of_what_is_left_still_sum_to_one(impl, call):
+def test_masked_weights_sum_to_one(impl, call):
     """The mask comes before softmax: where every value is 1 the average is 1, however many keys are hidden."""
     Q, K, V, mask = call.args
     b, h, m, _ = V.shape
@@ -75,7 +75,7 @@ def test_the_weights_of_what_is_left_still_sum_to_one(impl, call):
 
 @claim("M2", needs="attention")
 @given(attention_calls(masked=False), SEEDS)
-def test_hiding_a_key_is_leaving_it_out(impl, call, seed):
+def test_masking_a_key_equals_removing_it(impl, call, seed):
     """An attention with some keys hidden from everybody is judged as the attention without those keys."""
     Q, K, V, _ = call.args
     m = K.shape[-2]
@@ -88,8 +88,8 @@ def test_hiding_a_key_is_leaving_it_out(impl, call, seed):
 
 
 @claim("M2", needs="attention")
-@given(attention_calls(masked=True, blind=True))
-def test_a_row_that_may_look_nowhere_gets_what_is_declared(impl, call):
+@given(attention_calls(masked=True, fully_masked=True))
+def test_a_fully_masked_row_follows_the_declared_convention(impl, call):
     """Zeros, NaN or the mean of the values, by convention; the other rows are judged as ever."""
     got = impl.attention(*call.args)
 
@@ -106,14 +106,14 @@ USUAL = Call(
 @claim("M2", needs="multi_head")
 @example(USUAL, 1)
 @given(multi_head_calls(masked=False), SEEDS)
-def test_a_word_that_may_look_nowhere_in_any_head_gets_what_is_declared(impl, call, seed):
+def test_a_fully_masked_row_of_multi_head_follows_the_declared_convention(impl, call, seed):
     """Looking at its own sequence, such a token hears nothing, NaN or the mean, by convention, and no other token notices."""
     X, call = call.args[0], call.but(W_Q=np.zeros_like(call.kwargs["W_Q"]), b_Q=None)  # all scores are 0
     b, n, d_model = X.shape
-    blind = np.random.default_rng(seed).random((b, 1, n, 1)) < 0.5
-    rows = blind[:, 0, :, 0]
+    fully_masked = np.random.default_rng(seed).random((b, 1, n, 1)) < 0.5
+    rows = fully_masked[:, 0, :, 0]
 
-    got = impl.multi_head(X, X, np.broadcast_to(~blind, (b, 1, n, n)), **call.kwargs)
+    got = impl.multi_head(X, X, np.broadcast_to(~fully_masked, (b, 1, n, n)), **call.kwargs)
 
     seeing = impl.multi_head(X, X, np.ones((b, 1, n, n), dtype=bool), **call.kwargs)
     assert_identical(got[~rows], seeing[~rows], "tokens that see everything")
@@ -127,7 +127,7 @@ def test_a_word_that_may_look_nowhere_in_any_head_gets_what_is_declared(impl, ca
 
 @claim("M2", needs="attention")
 @given(attention_calls(masked=False), st.integers(0, 7), SEEDS)
-def test_a_mask_means_the_same_in_every_shape_it_can_be_written_in(impl, call, which, seed):
+def test_broadcastable_mask_shapes_are_equivalent(impl, call, which, seed):
     """A mask with axes of 1 is judged as the same mask written out, and written out it is judged the same."""
     Q, K, V, _ = call.args
     b, h, n, m = (*Q.shape[:3], K.shape[-2])
@@ -141,7 +141,7 @@ def test_a_mask_means_the_same_in_every_shape_it_can_be_written_in(impl, call, w
 
 @claim("M3", needs="attention")
 @given(attention_calls(masked=True), st.integers(0, 200), SEEDS, st.sampled_from((1.0, -1.0)))
-def test_what_is_hidden_from_a_word_does_not_influence_it(impl, call, i, seed, sign):
+def test_masked_tokens_do_not_influence_multi_head(impl, call, i, seed, sign):
     """Whatever finite numbers stand in the keys and values hidden from query i, its row comes out bit-identical."""
     Q, K, V, mask = call.args
     b, h, n, m = (*Q.shape[:3], K.shape[-2])
@@ -159,7 +159,7 @@ def test_what_is_hidden_from_a_word_does_not_influence_it(impl, call, i, seed, s
 
 @claim("M3", needs="attention")
 @given(attention_calls(masked=True), st.integers(0, 200), SEEDS)
-def test_what_a_word_may_see_moves_it_as_the_oracle_predicts(impl, call, j, seed):
+def test_attended_tokens_influence_multi_head_as_the_oracle_predicts(impl, call, j, seed):
     """Another key and value in place j: rows that see it follow the oracle, and rows it is hidden from stay bit-identical."""
     Q, K, V, mask = call.args
     b, h, n, m = (*Q.shape[:3], K.shape[-2])
@@ -169,6 +169,6 @@ def test_what_a_word_may_see_moves_it_as_the_oracle_predicts(impl, call, j, seed
 
     before, after = impl.attention(Q, K, V, mask), impl.attention(Q, other_K, other_V, mask)
 
-    blind_to_it = ~full(mask, b, h, n, m)[..., j]
-    assert_identical(after[blind_to_it], before[blind_to_it], f"rows that key {j} is hidden from")
+    fully_masked_to_it = ~full(mask, b, h, n, m)[..., j]
+    assert_identical(after[fully_masked_to_it], before[fully_masked_to_it], f"rows that key {j} is hidden from")
     assert_rounding_only(impl, "attention", after, Q, other_K, other_V, mask)

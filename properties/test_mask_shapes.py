@@ -64,13 +64,13 @@ def assert_every_shape_is_read(impl: Impl, axes: range) -> None:
 
 
 @claim("M2", needs="attention")
-def test_a_mask_of_every_broadcastable_shape_means_what_it_broadcasts_to(impl):
+def test_masks_of_every_broadcastable_shape_agree_with_the_oracle(impl):
     """Of two, three or four axes, each whole or 1, the last one too: a query sees what the mask says."""
     assert_every_shape_is_read(impl, range(2, 5))
 
 
 @claim("M2", needs="attention")
-def test_a_mask_of_fewer_than_two_axes_means_what_it_broadcasts_to(impl):
+def test_masks_of_fewer_than_two_axes_agree_with_the_oracle(impl):
     """One truth value for each key, or one for all, with an axis or without."""
     assert_every_shape_is_read(impl, range(2))
 
@@ -151,7 +151,7 @@ def test_nan_and_infinity_in_masked_keys_and_values_are_blocked_or_leak_as_decla
 
 
 @claim("M3", needs="multi_head")
-def test_nan_and_infinity_in_masked_words_are_blocked_or_leak_as_declared(impl):
+def test_nan_and_infinity_in_masked_tokens_are_blocked_or_leak_as_declared(impl):
     """A masked token of the memory is a key and a value; nobody attends to it, and where either leaks a row may be NaN."""
     for sizes in POISONED:
         b, h, n, m = sizes

@@ -46,7 +46,7 @@ def matrices_in_heads(draw: st.DrawFn) -> tuple[np.ndarray, int]:
 
 @claim("H1", needs=("split_heads", "concat_heads"))
 @given(matrices_in_heads())
-def test_split_then_concatenate_gives_the_matrix_back(impl, drawn):
+def test_split_and_concatenate_round_trip(impl, drawn):
     """Cutting the features into heads and putting them side by side again changes no bit."""
     X, h = drawn
 
@@ -85,7 +85,7 @@ def test_heads_agree_with_the_oracle(impl, call):
 
 @claim("H3", needs="multi_head")
 @given(exact_calls())
-def test_one_visible_word_passes_its_values_on_exactly(impl, call):
+def test_a_single_attended_token_passes_its_values_on_exactly(impl, call):
     """Where a token of a head sees one token, its weight is 1, and (M W_V + b_V) W_O + b_O in small integers has no rounding."""
     got = impl.multi_head(*call.args, **call.kwargs)
 
@@ -233,7 +233,7 @@ def test_memory_is_read_as_a_set(impl, call, seed):
 
 @claim("C2", needs="multi_head")
 @given(st.data(), multi_head_calls(masked=False), SEEDS)
-def test_hidden_words_of_the_memory_have_no_influence(impl, data, call, seed):
+def test_masked_memory_tokens_do_not_influence_multi_head(impl, data, call, seed):
     """Whatever finite numbers stand in a word that nobody may attend to, the answer is the same to the last bit."""
     X, M, _ = call.args
     b, m, _ = M.shape
@@ -248,7 +248,7 @@ def test_hidden_words_of_the_memory_have_no_influence(impl, data, call, seed):
 
 @claim("H3", needs="multi_head")
 @given(multi_head_calls(), st.integers(0, 4), SEEDS)
-def test_words_that_ask_do_not_see_each_other(impl, call, i, seed):
+def test_queries_of_cross_attention_do_not_influence_each_other(impl, call, i, seed):
     """Changing one row of X leaves every other row of the output bit-identical, and moves its own as the oracle predicts."""
     X, M, mask = call.args
     i %= X.shape[1]

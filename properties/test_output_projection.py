@@ -57,20 +57,20 @@ def test_logits_of_small_integers_are_exact(impl, call, seed):
     assert_identical(impl.output_projection(X, **whole), oracle("output_projection", X, **whole), "logits")
 
 
-@claim("O1", needs="next_word")
+@claim("O1", needs="next_token")
 @given(projections())
 def test_probabilities_agree_with_the_oracle(impl, call):
     """softmax(X W + b) differs from the oracle by rounding alone."""
-    got = impl.next_word(*call.args, **call.kwargs)
+    got = impl.next_token(*call.args, **call.kwargs)
 
-    assert_rounding_only(impl, "next_word", got, *call.args, **call.kwargs)
+    assert_rounding_only(impl, "next_token", got, *call.args, **call.kwargs)
 
 
-@claim("O1", needs="next_word")
+@claim("O1", needs="next_token")
 @given(projections())
-def test_every_row_is_a_distribution_over_the_dictionary(impl, call):
+def test_every_row_is_a_distribution_over_the_vocabulary(impl, call):
     """No probability is negative or above 1, and each row sums to 1 within the rounding of the dtype."""
-    got = impl.next_word(*call.args, **call.kwargs)
+    got = impl.next_token(*call.args, **call.kwargs)
     vocab = got.shape[-1]
 
     assert_at_most(-got.min(), 0.0, "−smallest probability")
@@ -85,29 +85,29 @@ def clear_winners(draw: st.DrawFn) -> np.ndarray:
     return z
 
 
-@claim("O3", needs="next_word")
+@claim("O3", needs="next_token")
 def test_different_logits_may_have_equal_probabilities(impl):
     """Refuted in every dtype: "the largest probability marks the largest logit". Two logits so close that their p are equal."""
 
     def tied(k: int) -> bool:
         call = given_logits(np.array([0.0, 2.0**-k]))
-        first, second = impl.next_word(*call.args, **call.kwargs)[0, 0]
+        first, second = impl.next_token(*call.args, **call.kwargs)[0, 0]
         return bool(first == second)
 
     most = 24 if impl.dtype == "float16" else 64  # 2^-24 is the smallest number float16 has
     k = smallest_counterexample(st.integers(1, most), tied, "two different logits of equal probability")
 
-    p = impl.next_word(*given_logits(np.array([0.0, 2.0**-k])).args, **given_logits(np.array([0.0, 2.0**-k])).kwargs)[0, 0]
+    p = impl.next_token(*given_logits(np.array([0.0, 2.0**-k])).args, **given_logits(np.array([0.0, 2.0**-k])).kwargs)[0, 0]
     record.counterexample(f"z = [0, 2^-{k}] has softmax(z) = {p.tolist()} in {impl.dtype}: the probabilities tie")
 
 
-@claim("O3", needs="next_word")
+@claim("O3", needs="next_token")
 @given(clear_winners())
 def test_a_logit_that_leads_clearly_has_the_largest_probability(impl, z):
     """Corrected: where the largest logit leads by more than rounding, its token has the one largest probability."""
     call = given_logits(z)
 
-    p = impl.next_word(*call.args, **call.kwargs)[0, 0]
+    p = impl.next_token(*call.args, **call.kwargs)[0, 0]
 
     winners = (p == p.max()).astype(np.float64)
     assert_identical(winners, (z == z.max()).astype(np.float64), "tokens of the largest probability")

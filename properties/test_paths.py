@@ -74,22 +74,22 @@ def test_options_are_right_together(impl):
 
 @claim("G1", needs="kv_cache")
 @given(cache_starts(), st.lists(st.integers(1, 3), min_size=1, max_size=3), SEEDS)
-def test_a_prompt_in_chunks_is_the_prompt_at_once(impl, start, chunks, seed):
+def test_chunked_prefill_equals_prefill_at_once(impl, start, chunks, seed):
     """Read at once, in any chunks, or token by token, a prompt is scored alike at every token of it."""
     source, real = start.args
     vocab = len(start.kwargs["parameters"]["target_embedding"])
-    words = np.random.default_rng(seed).integers(0, vocab, (len(source), sum(chunks)))
-    parts = np.split(words, np.cumsum(chunks)[:-1], axis=1)
+    tokens = np.random.default_rng(seed).integers(0, vocab, (len(source), sum(chunks)))
+    parts = np.split(tokens, np.cumsum(chunks)[:-1], axis=1)
     programs = [
-        [[0, "prefill", words]],
+        [[0, "prefill", tokens]],
         [[0, "prefill", part] for part in parts],
-        [[0, "step", words[:, i]] for i in range(words.shape[1])],
+        [[0, "step", tokens[:, i]] for i in range(tokens.shape[1])],
     ]
 
     for program in programs:
         results = impl.kv_cache(source, real, program=program, **start.kwargs)["results"]
         logits = np.concatenate([rows.reshape(len(source), -1, vocab) for rows, _ in results], axis=1)
-        assert_rounding_only(impl, "transformer", logits, source, words, real, **start.kwargs)
+        assert_rounding_only(impl, "transformer", logits, source, tokens, real, **start.kwargs)
 
 
 @claim("G1", needs=("kv_cache", "transformer"))
@@ -98,17 +98,17 @@ def test_a_cache_leaves_the_model_as_it_was(impl, start, k, seed):
     """The whole model answers alike before a cache of it has been used and after: nothing of the cache is left in it."""
     source, real = start.args
     vocab = len(start.kwargs["parameters"]["target_embedding"])
-    words, others = np.random.default_rng(seed).integers(0, vocab, (2, len(source), k))
+    tokens, others = np.random.default_rng(seed).integers(0, vocab, (2, len(source), k))
 
     for _ in range(2):
-        got = impl.transformer(source, words, real, **start.kwargs)
-        assert_rounding_only(impl, "transformer", got, source, words, real, **start.kwargs)
+        got = impl.transformer(source, tokens, real, **start.kwargs)
+        assert_rounding_only(impl, "transformer", got, source, tokens, real, **start.kwargs)
         impl.kv_cache(source, real, program=[[0, "prefill", others]], **start.kwargs)
 
 
 @claim("A6", needs="attention")
 @given(attention_calls())
-def test_attention_answers_alike_alone_and_in_company(impl, call):
+def test_attention_is_batch_invariant(impl, call):
     """Each sequence and head asked by itself, as a batch of one, is judged as in the batch."""
     Q, K, V, mask = call.args
     b, h, n, m = *Q.shape[:3], K.shape[2]
@@ -125,7 +125,7 @@ def test_attention_answers_alike_alone_and_in_company(impl, call):
 
 @claim("H3", needs="multi_head")
 @given(multi_head_calls(masked=False))
-def test_heads_answer_alike_alone_and_in_company(impl, call):
+def test_multi_head_is_batch_invariant(impl, call):
     """Each sequence of a batch by itself."""
     X, M, _ = call.args
 
@@ -136,7 +136,7 @@ def test_heads_answer_alike_alone_and_in_company(impl, call):
 
 @claim("L1", needs="encoder_layer")
 @given(encoder_layer_calls(masked=False))
-def test_an_encoder_layer_answers_alike_alone_and_in_company(impl, call):
+def test_an_encoder_layer_is_batch_invariant(impl, call):
     """Each sequence of a batch by itself."""
     X = call.args[0]
 

@@ -42,7 +42,7 @@ def test_encoding_agrees_with_the_oracle(impl, n, d_model):
 
 @claim("PE1", needs="positional_encoding")
 @given(WIDTHS)
-def test_the_first_place_is_sine_and_cosine_of_nothing(impl, d_model):
+def test_position_zero_is_sine_and_cosine_of_zero(impl, d_model):
     """Sin 0 = 0 and cos 0 = 1 need no rounding: the first row is exact in every dtype."""
     sines, cosines = sines_and_cosines(impl, 1, d_model)
 
@@ -52,7 +52,7 @@ def test_the_first_place_is_sine_and_cosine_of_nothing(impl, d_model):
 
 @claim("PE1", needs="positional_encoding")
 @given(LENGTHS, WIDTHS)
-def test_a_longer_sequence_begins_with_the_same_places(impl, n, d_model):
+def test_positional_encoding_of_a_longer_sequence_has_the_same_prefix(impl, n, d_model):
     """A place's encoding does not depend on how many places are asked for (to the rounding of a vectorised sine)."""
     longer = impl.positional_encoding(n + 3, d_model)
 
@@ -61,7 +61,7 @@ def test_a_longer_sequence_begins_with_the_same_places(impl, n, d_model):
 
 @claim("PE1", needs="positional_encoding")
 @given(st.integers(1, 5), st.integers(0, 8).map(lambda half: 2 * half + 1))
-def test_an_odd_number_of_features_is_met_as_declared(impl, n, d_model):
+def test_odd_d_model_is_handled_as_declared(impl, n, d_model):
     """Features come in pairs of a sine and a cosine: an odd number is refused, or one of a pair is left over."""
     if impl.conventions.odd_d_model == "refused":
         refused = impl.refuses("positional_encoding", n, d_model)
@@ -115,7 +115,7 @@ def test_however_small_the_step_the_encoding_is_continuous(impl, place, step, d_
 
 
 @claim("PE4", needs="positional_encoding", dtypes=("bfloat16", "float16"))
-def test_two_places_look_alike_in_few_features_and_few_bits(impl):
+def test_two_positions_coincide_in_few_features_and_low_precision(impl):
     """Refuted: "no two positions look alike". With two features of few bits two places have the same row."""
 
     def alike(n: int) -> bool:
@@ -130,7 +130,7 @@ def test_two_places_look_alike_in_few_features_and_few_bits(impl):
 
 @claim("PE4", needs="positional_encoding")
 @given(st.sampled_from((2, 16, 258, 700, 1030)))
-def test_no_two_places_look_alike_in_512_features(impl, n):
+def test_no_two_positions_coincide_in_512_features(impl, n):
     """Corrected: at d_model = 512 all rows differ, in every dtype; places counted in bfloat16 would meet at 256 and 257."""
     rows = np.unique(impl.positional_encoding(n, 512), axis=0)
 
@@ -138,7 +138,7 @@ def test_no_two_places_look_alike_in_512_features(impl, n):
 
 
 @claim("PE5", needs="positional_encoding")
-def test_two_features_look_alike_where_there_is_one_place(impl):
+def test_two_features_coincide_at_a_single_position(impl):
     """Refuted: "no two features look alike". Place 0 alone says 0 for every sine and 1 for every cosine."""
     cases = st.tuples(st.integers(1, 16), st.integers(1, 8).map(lambda pairs: 2 * pairs))
 
@@ -153,7 +153,7 @@ def test_two_features_look_alike_where_there_is_one_place(impl):
 
 
 @claim("PE5", needs="positional_encoding", dtypes=("bfloat16", "float16"))
-def test_features_look_alike_in_the_articles_own_matrix(impl):
+def test_features_coincide_in_the_articles_own_matrix(impl):
     """Refuted by rounding, too: slow waves of the 16×512 matrix become the same column."""
     different = len(np.unique(impl.positional_encoding(16, 512), axis=1).T)
 
@@ -163,7 +163,7 @@ def test_features_look_alike_in_the_articles_own_matrix(impl):
 
 @claim("PE5", needs="positional_encoding", dtypes=("float64",))
 @given(st.integers(2, 20), WIDTHS)
-def test_from_two_places_on_no_two_features_look_alike(impl, n, d_model):
+def test_no_two_features_coincide_from_two_positions_on(impl, n, d_model):
     """Corrected: where rounding does not interfere, n ≥ 2 places tell all features apart."""
     columns = np.unique(impl.positional_encoding(n, d_model), axis=1).T
 
@@ -172,7 +172,7 @@ def test_from_two_places_on_no_two_features_look_alike(impl, n, d_model):
 
 @claim("PE6", needs="positional_encoding")
 @given(st.integers(1, 40), WIDTHS)
-def test_the_product_of_two_places_depends_on_their_distance_alone(impl, n, d_model):
+def test_the_dot_product_of_two_positions_depends_on_their_distance_alone(impl, n, d_model):
     """⟨PE[p], PE[q]⟩ = Σ cos((p − q)·ω), to rounding."""
     PE = impl.positional_encoding(n, d_model)
     distance = np.arange(n)[:, None] - np.arange(n)
@@ -184,7 +184,7 @@ def test_the_product_of_two_places_depends_on_their_distance_alone(impl, n, d_mo
 
 @claim("PE6", needs="positional_encoding")
 @given(st.integers(1, 20), st.integers(0, 20), WIDTHS)
-def test_one_rotation_leads_from_every_place_to_the_one_k_further(impl, n, k, d_model):
+def test_a_shift_of_k_positions_is_one_rotation(impl, n, k, d_model):
     """PE[p+k] = R_k·PE[p]: each pair turned by the angle that PE[k] itself holds, whatever p is; to rounding."""
     sines, cosines = sines_and_cosines(impl, n + k, d_model)
     sin_k, cos_k = sines[k], cosines[k]
@@ -196,7 +196,7 @@ def test_one_rotation_leads_from_every_place_to_the_one_k_further(impl, n, k, d_
 
 @claim("PE7", needs="positional_encoding")
 @given(LENGTHS, WIDTHS)
-def test_the_encoding_of_every_place_is_equally_long(impl, n, d_model):
+def test_every_position_has_the_same_norm(impl, n, d_model):
     """Corrected: ‖PE[p]‖² = d_model/2 at every place, to rounding, while the whole number p grows without limit."""
     squares = (impl.positional_encoding(n, d_model) ** 2).sum(axis=1)
 
@@ -204,23 +204,23 @@ def test_the_encoding_of_every_place_is_equally_long(impl, n, d_model):
 
 
 @claim("PE7", needs=("embedding", "positional_encoding"))
-def test_sines_swamp_an_embedding_that_is_not_scaled(impl):
+def test_sines_exceed_an_embedding_that_is_not_scaled(impl):
     """Refuted: "sines do not swamp small embeddings". A token of norm 1 is shorter than its place's encoding, unless scaled."""
 
     def norms(d_model: int, *, scale: bool) -> tuple[float, float]:
-        word = impl.embedding(np.array([[0]]), table=np.eye(1, d_model), scale=scale)
-        return float(np.linalg.norm(word)), float(np.linalg.norm(impl.positional_encoding(1, d_model)))
+        token = impl.embedding(np.array([[0]]), table=np.eye(1, d_model), scale=scale)
+        return float(np.linalg.norm(token)), float(np.linalg.norm(impl.positional_encoding(1, d_model)))
 
     def swamped(d_model: int, *, scale: bool) -> bool:
-        word, place = norms(d_model, scale=scale)
-        return word < place
+        token, place = norms(d_model, scale=scale)
+        return token < place
 
     widths = st.integers(1, 256).map(lambda pairs: 2 * pairs)
     d_model = smallest_counterexample(
         widths, lambda d_model: swamped(d_model, scale=False), "an encoding longer than a token of norm 1"
     )
-    word, place = norms(512, scale=False)
-    record.counterexample(f"from d_model = {d_model} on the encoding is the longer one; at 512 it is {place:g} against {word:g}")
+    token, place = norms(512, scale=False)
+    record.counterexample(f"from d_model = {d_model} on the encoding is the longer one; at 512 it is {place:g} against {token:g}")
 
     for d_model in (4, 64, 512):  # what holds: times √d_model the token is longer by √2
         assert_identical(
@@ -230,23 +230,23 @@ def test_sines_swamp_an_embedding_that_is_not_scaled(impl):
 
 @claim("E3", needs=("embedding", "positional_encoding"))
 @given(embeddings(widths=(2, 4, 8, 16), repeat=True), st.booleans())
-def test_a_repeated_word_differs_from_place_to_place(impl, call, scale):
+def test_a_repeated_token_differs_from_position_to_position(impl, call, scale):
     """The sum of embedding and encoding has the embedding's shape, and rows of the same token that differ."""
-    words = impl.embedding(*call.args, **call.kwargs, scale=scale)
-    X = impl.representable(words + impl.positional_encoding(*words.shape[1:]))
+    tokens = impl.embedding(*call.args, **call.kwargs, scale=scale)
+    X = impl.representable(tokens + impl.positional_encoding(*tokens.shape[1:]))
 
-    assert_identical(np.array(X.shape), np.array(words.shape), "shape of the input matrix")
-    assert_identical(words[:, -1], words[:, 0], "embedding of a repeated token")
+    assert_identical(np.array(X.shape), np.array(tokens.shape), "shape of the input matrix")
+    assert_identical(tokens[:, -1], tokens[:, 0], "embedding of a repeated token")
     assert_at_most(-np.abs(X[:, -1] - X[:, 0]).max(axis=-1).min(), -rounding(impl, 8), "−difference of two places of one token")
 
 
 @claim("E3", needs=("embedding", "positional_encoding"))
-def test_a_large_feature_swallows_the_place(impl):
+def test_a_large_feature_rounds_the_position_away(impl):
     """Its limit: once a feature is so large that its spacing exceeds the sine, two places of a token give the same number."""
 
     def inputs(exponent: int) -> np.ndarray:
-        words = impl.embedding(np.array([[0, 0, 0]]), table=np.full((1, 2), 2.0**exponent), scale=False)
-        return impl.representable(words + impl.positional_encoding(3, 2))[0]
+        tokens = impl.embedding(np.array([[0, 0, 0]]), table=np.full((1, 2), 2.0**exponent), scale=False)
+        return impl.representable(tokens + impl.positional_encoding(3, 2))[0]
 
     most = 15 if impl.dtype == "float16" else 64
     exponent = smallest_counterexample(

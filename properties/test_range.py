@@ -71,7 +71,7 @@ def _output_projection(one: float) -> Iterator[Call]:
     yield Call((np.full((1, 1, 2), 512.0),), {"W": np.array([[512.0, 96.0], [-512.0, 16.0]]) * one, "b": np.array([8.0, 0.0])})
 
 
-def _next_word(_: float) -> Iterator[Call]:
+def _next_token(_: float) -> Iterator[Call]:
     yield Call((np.array([[[1.0], [-1.0]]]),), {"W": np.array([[2048.0, 2048.0, 1024.0]])})
 
 
@@ -141,7 +141,7 @@ CALLS = {
     "residual_norm": ("R1", _residual_norm),
     "feed_forward": ("F1", _feed_forward),
     "output_projection": ("O1", _output_projection),
-    "next_word": ("O1", _next_word),
+    "next_token": ("O1", _next_token),
     "embedding": ("E4", _embedding),
     "multi_head": ("H3", _multi_head),
     "encoder_layer": ("L1", _encoder_layer),

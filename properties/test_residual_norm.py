@@ -84,7 +84,7 @@ def test_add_and_norm_agrees_with_the_oracle(impl, drawn, seed):
 
 @claim("R1", needs="residual_norm")
 @given(rows_for_a_norm().flatmap(lambda X: st.tuples(st.just(X), norms(X))))
-def test_a_silent_sublayer_leaves_its_input(impl, drawn):
+def test_a_zero_sublayer_leaves_its_input(impl, drawn):
     """Where the sublayer says nothing the sum is X unchanged, so that add & norm is the norm of X alone."""
     X, norm = drawn
     X = impl.representable(X)
@@ -118,14 +118,14 @@ def silent_layers(draw: st.DrawFn, of_decoder: bool) -> Call:
 
 @claim("R1", needs="encoder_layer")
 @given(silent_layers(of_decoder=False))
-def test_a_silent_encoder_layer_hands_its_words_through(impl, call):
+def test_a_zero_encoder_layer_is_the_identity(impl, call):
     """With norms before the sublayers and sublayers that answer 0, the residual path alone is left: X, bit for bit."""
     assert_identical(impl.encoder_layer(*call.args, **call.kwargs), call.args[0], "encoder layer of silent sublayers")
 
 
 @claim("R1", needs="decoder_layer")
 @given(silent_layers(of_decoder=True))
-def test_a_silent_decoder_layer_hands_its_words_through(impl, call):
+def test_a_zero_decoder_layer_is_the_identity(impl, call):
     """The same for the decoder's three sublayers."""
     assert_identical(impl.decoder_layer(*call.args, **call.kwargs), call.args[0], "decoder layer of silent sublayers")
 
@@ -221,7 +221,7 @@ def test_the_norm_does_not_see_a_rows_scale(impl, X, exponent):
 
 @claim("R2", needs="layer_norm")
 @given(rows_for_a_norm(kinds=("plain", "constant")).flatmap(lambda X: st.tuples(st.just(X), norms(X))), st.integers(0, 4), SEEDS)
-def test_every_row_is_normed_by_itself(impl, drawn, i, seed):
+def test_layer_norm_is_row_wise(impl, drawn, i, seed):
     """Changing one row leaves every other row of the result bit-identical, and moves its own as the oracle predicts."""
     X, norm = drawn
     i %= X.shape[1]

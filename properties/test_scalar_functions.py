@@ -44,7 +44,7 @@ def test_softmax_is_right_at_every_difference_of_two_scores(impl):
 
 
 @claim("A9", needs="softmax")
-def test_softmax_meets_what_is_no_number(impl):
+def test_softmax_handles_nan_and_infinity(impl):
     """A score of −∞ gets nothing; NaN, or +∞, for which there is no answer, makes the row NaN."""
     scores = np.array([[-np.inf, 0.0], [np.nan, 0.0], [np.inf, 0.0]])
 
@@ -77,7 +77,7 @@ def test_gelu_is_right_at_every_number(impl, activation):
 
 @claim("F2", needs="feed_forward")
 @pytest.mark.parametrize("activation", ["gelu", "gelu_tanh"])
-def test_gelu_meets_what_is_no_number(impl, activation):
+def test_gelu_handles_nan_and_infinity(impl, activation):
     """NaN stays NaN, and no infinity becomes a number but 0."""
     got = impl.feed_forward(np.array([[[np.nan], [np.inf], [-np.inf]]]), **of_one_unit(activation))[0, :, 0]
 
@@ -97,7 +97,7 @@ def test_the_root_in_a_norm_is_right_at_every_number(impl):
 
 
 @claim("R2", needs="layer_norm")
-def test_a_norm_meets_what_is_no_number(impl):
+def test_layer_norm_handles_nan_and_infinity(impl):
     """A row with NaN or an infinity in it has neither mean nor variance."""
     X = np.array([[[np.nan, 1.0], [np.inf, -np.inf], [np.inf, 1.0]]])
 

@@ -57,9 +57,9 @@ def some(*shape: int) -> np.ndarray:
 
 def ids(vocab: int, *shape: int) -> np.ndarray:
     """Tokens of a dictionary, the last one among them."""
-    words = np.random.default_rng(SEED).integers(0, vocab, shape)
-    words.flat[-1] = vocab - 1
-    return words
+    tokens = np.random.default_rng(SEED).integers(0, vocab, shape)
+    tokens.flat[-1] = vocab - 1
+    return tokens
 
 
 def seen(*shape: int) -> np.ndarray:
@@ -180,7 +180,7 @@ test_encoder_at_every_size = at_every_size("L1", "encoder", _encoder)
 test_decoder_layer_at_every_size = at_every_size("L3", "decoder_layer", _decoder_layer)
 test_decoder_at_every_size = at_every_size("L3", "decoder", _decoder)
 test_output_projection_at_every_size = at_every_size("O1", "output_projection", _output_projection)
-test_next_word_at_every_size = at_every_size("O1", "next_word", _output_projection)
+test_next_token_at_every_size = at_every_size("O1", "next_token", _output_projection)
 test_embedding_at_every_size = at_every_size("E1", "embedding", _embedding)
 test_positional_encoding_at_every_size = at_every_size("PE1", "positional_encoding", _positional_encoding)
 test_transformer_at_every_size = at_every_size("T1", "transformer", _transformer)
@@ -197,7 +197,7 @@ def test_many_heads_are_split_and_joined(impl):
 
 
 @claim("M1", needs="mask")
-def test_the_mask_of_a_long_text_is_lower_triangular(impl):
+def test_the_mask_of_a_long_sequence_is_lower_triangular(impl):
     """1025 tokens, and more keys than queries."""
     for n, m in ((1025, 1025), (3, 2050), *((n, n) for n in at_the_edges(512))):
         assert_identical(impl.mask(n, m), causal(n, m, impl.conventions), f"mask of {n}×{m}")
@@ -218,7 +218,7 @@ def test_every_key_is_read_by_the_query_that_points_at_it(impl):
 
 
 @claim("G1", needs="generation")
-def test_a_long_text_is_written_as_it_would_be_scored(impl):
+def test_long_generation_is_greedy(impl):
     """66 tokens for 17 sources of 131, none of which ends: every token is the likeliest."""
     parameters = model(TINY, 6, 7, 1)
     never = {**parameters, "b_out": np.where(np.arange(7) == 6, -64.0, parameters["b_out"])}
@@ -229,14 +229,14 @@ def test_a_long_text_is_written_as_it_would_be_scored(impl):
 
 
 @claim("G1", needs="kv_cache")
-def test_a_cache_holds_a_long_text(impl):
+def test_a_cache_holds_a_long_sequence(impl):
     """Tokens are read up to an edge of a page, over it, and forgotten back to it: the cache is never noticed."""
     source = ids(7, 2, 5)
     cache = CacheOf(impl, {"parameters": model(TINY, 6, 7, 1), "h": 2})
     can_forget = "rollback" in cache.played(source, None, [])["operations"]
-    word = [0, "step", ids(7, 2)]
+    token = [0, "step", ids(7, 2)]
     for edge in (16, 32, 64, 128):
-        cache.judge(source, None, [[0, "prefill", ids(7, 2, edge)], word, word])
+        cache.judge(source, None, [[0, "prefill", ids(7, 2, edge)], token, token])
         if can_forget:
-            cache.judge(source, None, [[0, "prefill", ids(7, 2, edge - 1)], word, word, [0, "rollback", edge], word])
-            cache.judge(source, None, [[0, "prefill", ids(7, 2, edge + 17)], [0, "rollback", edge], word, word])
+            cache.judge(source, None, [[0, "prefill", ids(7, 2, edge - 1)], token, token, [0, "rollback", edge], token])
+            cache.judge(source, None, [[0, "prefill", ids(7, 2, edge + 17)], [0, "rollback", edge], token, token])

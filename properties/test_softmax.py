@@ -52,8 +52,8 @@ def test_a_row_of_minus_infinity_is_what_is_declared(impl, shape, seed):
     """A row with no finite score has zeros, NaN or equal weights, by convention; the others are untouched by it."""
     rng = np.random.default_rng(seed)
     rows = rng.integers(-64, 65, shape) / 16
-    blind = rng.random(shape[:-1]) < 0.5
-    rows[blind] = -np.inf
+    fully_masked = rng.random(shape[:-1]) < 0.5
+    rows[fully_masked] = -np.inf
 
     P = impl.softmax(rows)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from properties.assertions import assert_at_most, assert_identical
 from properties.claims import claim
-from properties.copy_reverse import EOS, BOS, Sentences, Task, draw, trained
+from properties.copy_reverse import BOS, EOS, Sequences, Task, draw, trained
 from properties.error_budget.budgets import sum_bound
 from properties.implementations.oracle import oracle
 from properties.implementations.weights import mapped, nested
@@ -21,22 +21,22 @@ from reference.initialisation import initialise
 ASKED = 100
 WRONG = 0.01  # the share of sequences a trained model may get wrong
 
-TINY = Task(words=5, longest=3)  # 155 sequences; an eighth of them is held out
+TINY = Task(tokens=5, longest=3)  # 155 sequences; an eighth of them is held out
 SEED, STEPS, BATCH, SMOOTHING = 0, 350, 64, 0.1
 PEAK, WARM_UP, MEAN, SQUARES = 1e-2, 20, 0.9, 0.98  # Adam (Kingma & Ba 2015) with the paper's second decay
 
 
 @cache
-def asked() -> Sentences:
+def asked() -> Sequences:
     """Sequences that the trained model never saw."""
     return draw(Task(), ASKED, np.random.default_rng(2), held_out=True)
 
 
-def written_by(write: Any, parameters: Nested, sentences: Sentences, *, padded: bool = True, **choices: Any) -> np.ndarray:
+def written_by(write: Any, parameters: Nested, sequences: Sequences, *, padded: bool = True, **choices: Any) -> np.ndarray:
     """What a step `generation` makes of these sources; it is told which tokens only fill them up, unless they are not `padded`."""
-    length = sentences.target.shape[1]
+    length = sequences.target.shape[1]
     arguments = {"parameters": parameters, "bos": BOS, "eos": EOS, "length": length, **choices}
-    return write(sentences.source, sentences.source_mask if padded else None, **arguments)
+    return write(sequences.source, sequences.source_mask if padded else None, **arguments)
 
 
 @cache
@@ -76,7 +76,7 @@ def test_a_trained_model_copies_and_reverses_what_it_never_saw(impl):
 # Learning with an implementation's own gradients ----------------------------------------------------------------------
 
 
-def direction_of(logits: np.ndarray, batch: Sentences) -> np.ndarray:
+def direction_of(logits: np.ndarray, batch: Sequences) -> np.ndarray:
     """The gradient of the label-smoothed loss (section 5.4) by the logits: softmax(logits) − q, over the tokens that count."""
     q = np.full(logits.shape, SMOOTHING / logits.shape[-1])
     np.put_along_axis(q, batch.target[..., None], 1 - SMOOTHING + SMOOTHING / logits.shape[-1], axis=-1)

@@ -12,7 +12,7 @@ from properties.claims import claim
 from properties.error_budget.budgets import sum_bound
 from properties.implementations.impl import Impl
 from properties.implementations.oracle import oracle
-from properties.inputs.parameters import SEEDS, Call, Nested, dyadic, masks, sentences, transformer_calls
+from properties.inputs.parameters import SEEDS, Call, Nested, dyadic, masks, sequences, transformer_calls
 from properties.verdicts import ClaimBroken, record
 
 
@@ -45,7 +45,7 @@ def test_the_source_moves_the_target_as_the_oracle_predicts(impl, call, seed):
 
 @claim("T1", needs="transformer")
 @given(transformer_calls(padded=False, tied=True))
-def test_a_tied_output_matrix_is_the_target_embedding_turned(impl, call):
+def test_a_tied_output_matrix_is_the_target_embedding_transposed(impl, call):
     """Tied, the output matrix is target_embeddingᵀ: handed over explicitly it gives the same logits."""
     parameters = call.kwargs["parameters"]
     untied = call.but(parameters={**parameters, "W_out": parameters["target_embedding"].T.copy()})
@@ -57,21 +57,21 @@ def test_a_tied_output_matrix_is_the_target_embedding_turned(impl, call):
 
 @claim("O2", needs="transformer")
 @given(transformer_calls(), st.integers(0, 3), SEEDS)
-def test_a_row_knows_only_its_own_and_earlier_target_words(impl, call, i, seed):
+def test_future_target_tokens_do_not_influence_the_logits(impl, call, i, seed):
     """Row i scores token i + 1 from target tokens 0 … i: other later tokens leave rows 0 … i bit-identical."""
     source, target, *real = call.args
     i %= target.shape[1]
     other = target.copy()
     other[:, i + 1 :] = np.random.default_rng(seed).integers(0, vocabularies(call)[1], other[:, i + 1 :].shape)
 
-    before, after = (impl.transformer(source, words, *real, **call.kwargs) for words in (target, other))
+    before, after = (impl.transformer(source, tokens, *real, **call.kwargs) for tokens in (target, other))
 
     assert_identical(after[:, : i + 1], before[:, : i + 1], f"rows up to {i}, after later tokens changed")
 
 
 @claim("O2", needs="transformer")
 @given(transformer_calls(padded=False), SEEDS)
-def test_a_row_knows_all_its_earlier_target_words(impl, call, seed):
+def test_all_earlier_target_tokens_influence_the_logits(impl, call, seed):
     """Another first token moves every row as the oracle predicts."""
     source, target, *_ = call.args
     other = target.copy()
@@ -84,7 +84,7 @@ def test_a_row_knows_all_its_earlier_target_words(impl, call, seed):
 
 @claim("T3", needs="transformer")
 @given(transformer_calls(padded=False))
-def test_a_sentence_is_answered_alike_alone_and_in_company(impl, call):
+def test_logits_of_one_sequence_equal_its_row_of_the_batch(impl, call):
     """Each sequence of a batch, run alone or with its companions in another order, is judged as the same sequence."""
     source, target, *_ = call.args
 
@@ -96,13 +96,13 @@ def test_a_sentence_is_answered_alike_alone_and_in_company(impl, call):
 
 @claim("T3", needs="transformer")
 @given(st.data(), transformer_calls(padded=False), st.integers(0, 3), st.integers(0, 3))
-def test_a_sentence_is_answered_alike_however_far_it_is_filled_up(impl, data, call, more_source, more_target):
+def test_logits_do_not_depend_on_the_amount_of_padding(impl, data, call, more_source, more_target):
     """Filled up to a greater length with any tokens that are not real, the real rows are judged as without the filling."""
     source, target, *_ = call.args
     source_vocab, vocab = vocabularies(call)
     (b, m), n = source.shape, target.shape[1]
-    filled_source = np.concatenate([source, data.draw(sentences(b, more_source, source_vocab))], axis=1)
-    filled_target = np.concatenate([target, data.draw(sentences(b, more_target, vocab))], axis=1)
+    filled_source = np.concatenate([source, data.draw(sequences(b, more_source, source_vocab))], axis=1)
+    filled_target = np.concatenate([target, data.draw(sequences(b, more_target, vocab))], axis=1)
     real = (np.arange(m + more_source) < m, np.arange(n + more_target) < n)
     source_mask, target_mask = (np.repeat(row[None], b, axis=0) for row in real)
 
@@ -113,15 +113,15 @@ def test_a_sentence_is_answered_alike_however_far_it_is_filled_up(impl, data, ca
 
 @claim("T3", needs="transformer")
 @given(st.data(), transformer_calls(padded=False), SEEDS)
-def test_filling_words_have_no_influence(impl, data, call, seed):
+def test_padding_tokens_do_not_influence_real_tokens(impl, data, call, seed):
     """Which token fills up the length makes no difference: the rows of real tokens are bit-identical."""
     source, target, *_ = call.args
     rng = np.random.default_rng(seed)
     source_mask, target_mask = data.draw(masks(source.shape)), data.draw(masks(target.shape))
     target_mask[:, 0] = True  # the start token; a first token that is none would leave the row nothing to look at
     other = [
-        np.where(real, words, rng.integers(0, vocab, words.shape))
-        for words, real, vocab in zip((source, target), (source_mask, target_mask), vocabularies(call), strict=True)
+        np.where(real, tokens, rng.integers(0, vocab, tokens.shape))
+        for tokens, real, vocab in zip((source, target), (source_mask, target_mask), vocabularies(call), strict=True)
     ]
 
     before = impl.transformer(source, target, source_mask, target_mask, **call.kwargs)
@@ -146,7 +146,7 @@ def named(nested: Any, path: str = "") -> dict[str, np.ndarray]:
 
 
 @st.composite
-def generic_calls(draw: st.DrawFn, *, source_words: int = 3, may_be_tied: bool = False, may_be_level: bool = False) -> Call:
+def generic_calls(draw: st.DrawFn, *, source_tokens: int = 3, may_be_tied: bool = False, may_be_level: bool = False) -> Call:
     """A model none of whose numbers is special: two tokens more in each dictionary than occur, smooth activation, no padding.
 
     A tied one learns its table from both ends, so that no token of it is absent. If it may be level, the first token of a
@@ -181,10 +181,10 @@ def generic_calls(draw: st.DrawFn, *, source_words: int = 3, may_be_tied: bool =
         "decoder_norm": norm(),
     }
     choices = {"h": h, "norm": draw(st.sampled_from(("post", "pre"))), "activation": "gelu"}
-    source, target = rng.integers(0, 4, (b, source_words)), rng.integers(0, 3, (b, n))
+    source, target = rng.integers(0, 4, (b, source_tokens)), rng.integers(0, 3, (b, n))
     if may_be_level and draw(st.booleans()):
-        for table, words in ((parameters["source_embedding"], source), (parameters["target_embedding"], target)):
-            table[words[0, 0]] = (some(1) - oracle("positional_encoding", 1, d_model)[0]) / np.sqrt(d_model)
+        for table, tokens in ((parameters["source_embedding"], source), (parameters["target_embedding"], target)):
+            table[tokens[0, 0]] = (some(1) - oracle("positional_encoding", 1, d_model)[0]) / np.sqrt(d_model)
     return Call((source, target), {"parameters": parameters, **choices, "direction": some(b, n, 5)})
 
 
@@ -195,15 +195,15 @@ def rounding_of(gradients: dict[str, np.ndarray], impl: Impl) -> float:
 
 def unreachable(name: str, call: Call) -> bool:
     """Whether mathematics gives this parameter a gradient of 0: key biases always; queries and keys where there is one key."""
-    one_word = call.args[0].shape[1] == 1
+    one_token = call.args[0].shape[1] == 1
     return name.endswith("b_K") or (
-        one_word and name.rpartition(".")[2] in ("W_Q", "W_K", "b_Q") and ("encoder" in name or "cross_attention" in name)
+        one_token and name.rpartition(".")[2] in ("W_Q", "W_K", "b_Q") and ("encoder" in name or "cross_attention" in name)
     )
 
 
 @claim("T2", needs=("transformer", "gradients"), dtypes=PRECISE)
 @given(generic_calls())
-def test_key_biases_and_absent_words_learn_nothing(impl, call):
+def test_key_biases_and_absent_tokens_have_no_gradient(impl, call):
     """Refuted: "all the matrices can be learned". A key bias shifts all scores of a row alike, so its gradient is 0."""
     gradients = named(impl.gradients(*call.args, **call.kwargs))
     rounding = rounding_of(gradients, impl)
@@ -211,14 +211,14 @@ def test_key_biases_and_absent_words_learn_nothing(impl, call):
     for name in (name for name in gradients if name.endswith("b_K")):
         assert_at_most(np.abs(gradients[name]).max(), rounding, f"gradient of {name}")
         record.counterexample(f"{name} has gradient 0 (largest found {np.abs(gradients[name]).max():.1e}): it cannot be learned")
-    for name, words in (("source_embedding", call.args[0]), ("target_embedding", call.args[1])):
-        absent = np.setdiff1d(np.arange(len(gradients[name])), words)
+    for name, tokens in (("source_embedding", call.args[0]), ("target_embedding", call.args[1])):
+        absent = np.setdiff1d(np.arange(len(gradients[name])), tokens)
         assert_identical(gradients[name][absent], np.zeros_like(gradients[name][absent]), f"{name} of absent tokens")
 
 
 @claim("T2", needs=("transformer", "gradients"), dtypes=PRECISE)
-@given(generic_calls(source_words=1))
-def test_queries_and_keys_learn_nothing_from_a_single_key(impl, call):
+@given(generic_calls(source_tokens=1))
+def test_queries_and_keys_have_no_gradient_with_a_single_key(impl, call):
     """Refuted again where the source is one token: its weight is 1 whatever W_Q and W_K say."""
     gradients = named(impl.gradients(*call.args, **call.kwargs))
     rounding = rounding_of(gradients, impl)
@@ -229,7 +229,7 @@ def test_queries_and_keys_learn_nothing_from_a_single_key(impl, call):
 
 @claim("T2", needs=("transformer", "gradients"), dtypes=PRECISE)
 @given(generic_calls())
-def test_dead_units_learn_nothing(impl, call):
+def test_dead_units_have_no_gradient(impl, call):
     """Refuted once more: the weights into and out of a ReLU that is never active get a gradient of exactly 0."""
     encoder = call.kwargs["parameters"]["encoder"][0]
     b_1 = encoder["feed_forward"]["b_1"].copy()
@@ -247,7 +247,7 @@ def test_dead_units_learn_nothing(impl, call):
 
 @claim("T2", needs=("transformer", "gradients"), dtypes=PRECISE)
 @given(generic_calls())
-def test_every_other_parameter_is_reached(impl, call):
+def test_every_other_parameter_has_a_gradient(impl, call):
     """Corrected: every parameter but these exceptions gets a gradient that is not 0; so does each token that occurs."""
     gradients = named(impl.gradients(*call.args, **call.kwargs))
     rounding = rounding_of(gradients, "float64")  # a missing gradient is exactly 0
@@ -258,9 +258,9 @@ def test_every_other_parameter_is_reached(impl, call):
     for name, gradient in gradients.items():
         if not unreachable(name, call):
             assert_at_most(rounding, np.abs(gradient).max(), f"rounding, as against the gradient of {name}")
-    for name, words in (("source_embedding", call.args[0]), ("target_embedding", call.args[1])):
-        for word in np.unique(words):
-            assert_at_most(rounding, np.abs(gradients[name][word]).max(), f"rounding, as against the gradient of {name}[{word}]")
+    for name, tokens in (("source_embedding", call.args[0]), ("target_embedding", call.args[1])):
+        for token in np.unique(tokens):
+            assert_at_most(rounding, np.abs(gradients[name][token]).max(), f"rounding, as against the gradient of {name}[{token}]")
 
 
 def slope(loss: Callable[[float], float], rounding: float) -> tuple[float, float]:
@@ -307,7 +307,7 @@ def assert_gradients_say_how_the_oracle_moves(impl, call: Call, *steps: dict[str
 
 @claim("T2", needs=("transformer", "gradients"), dtypes=PRECISE)
 @given(generic_calls(may_be_tied=True, may_be_level=True), SEEDS)
-def test_gradients_say_how_the_oracle_moves(impl, call, seed):
+def test_gradients_agree_with_differences_of_the_oracle(impl, call, seed):
     """Along any direction of the parameters, ⟨gradient, direction⟩ is the slope that the oracle's own logits have there."""
     weights = named(call.kwargs["parameters"])
     step = {name: dyadic(2 + seed + i, array.shape) for i, (name, array) in enumerate(weights.items())}

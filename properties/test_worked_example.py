@@ -8,7 +8,7 @@ import pytest
 from properties.assertions import assert_at_most, assert_identical
 from properties.claims import claim
 from properties.error_budget.budgets import sum_bound
-from properties.worked_example import D_FF, D_MODEL, SENTENCE, STILL_TO_COME, TRANSLATION, H, describe, dictionary, parameters, run
+from properties.worked_example import D_FF, D_MODEL, SENTENCE, STILL_TO_COME, TRANSLATION, H, describe, parameters, run, vocabulary
 from reference.trace import Trace
 
 N, D_K = 16, D_MODEL // H
@@ -22,31 +22,31 @@ def trace() -> Trace:
 
 def expected_shapes() -> dict[str, tuple[int, int]]:
     """Every matrix of one encoder and one decoder layer, in the article's sizes."""
-    words, heads, wide = (N, D_MODEL), (N, N), (N, D_FF)
-    shapes = {f"{side}.{name}": words for side in ("source", "target") for name in ("embedding", "positional_encoding", "input")}
+    tokens, heads, wide = (N, D_MODEL), (N, N), (N, D_FF)
+    shapes = {f"{side}.{name}": tokens for side in ("source", "target") for name in ("embedding", "positional_encoding", "input")}
     sublayers = {"encoder": ("self_attention",), "decoder": ("self_attention", "cross_attention")}
     for stack, attentions in sublayers.items():
         for attention in attentions:
             at = f"{stack}.0.{attention}"
-            shapes |= {f"{at}.{name}": words for name in ("Q", "K", "V", "concat", "output")}
+            shapes |= {f"{at}.{name}": tokens for name in ("Q", "K", "V", "concat", "output")}
             for i in range(H):
                 squares = ("products", "scores", "masked_scores", "weights")
                 shapes |= {f"{at}.head.{i}.{name}": heads for name in squares} | {f"{at}.head.{i}.context": (N, D_K)}
         for i in range(1, len(attentions) + 2):
-            shapes |= {f"{stack}.0.add_norm_{i}.{name}": words for name in ("residual", "norm")}
+            shapes |= {f"{stack}.0.add_norm_{i}.{name}": tokens for name in ("residual", "norm")}
         forward = f"{stack}.0.feed_forward"
-        shapes |= {f"{forward}.preactivation": wide, f"{forward}.hidden": wide, f"{forward}.output": words}
-    vocab = (N, len(dictionary(TRANSLATION, STILL_TO_COME)))
+        shapes |= {f"{forward}.preactivation": wide, f"{forward}.hidden": wide, f"{forward}.output": tokens}
+    vocab = (N, len(vocabulary(TRANSLATION, STILL_TO_COME)))
     return shapes | {"logits": vocab, "probabilities": vocab}
 
 
-def test_the_sentence_has_sixteen_words_of_which_one_stands_twice():
+def test_the_example_has_sixteen_tokens_one_of_them_twice():
     """As in the article: 16 tokens, and a token that repeats."""
-    words, _ = run()
-    twice = [word for word, times in Counter(words).items() if times > 1]
+    tokens, _ = run()
+    twice = [token for token, times in Counter(tokens).items() if times > 1]
 
-    assert len(words) == N
-    assert words == SENTENCE.split()
+    assert len(tokens) == N
+    assert tokens == SENTENCE.split()
     assert twice == ["the"]
     assert len(TRANSLATION.split()) == N
 
@@ -68,16 +68,16 @@ def test_every_matrix_is_described(trace):
 
 
 @claim("E2", oracle_only=True)
-def test_the_repeated_word_means_the_same_in_both_places(impl, trace):
+def test_the_repeated_token_has_one_embedding(impl, trace):
     """Before positions are added, the two rows of the repeated token are the same, and no other two are."""
-    rows = [trace["source.embedding"][i] for i, word in enumerate(SENTENCE.split()) if word == "the"]
+    rows = [trace["source.embedding"][i] for i, token in enumerate(SENTENCE.split()) if token == "the"]  # noqa: S105 (a word)
 
     assert_identical(rows[1], rows[0], "embedding of the second 'the'")
     assert len(np.unique(trace["source.embedding"], axis=0)) == N - 1
 
 
 @claim("E3", oracle_only=True)
-def test_the_repeated_word_differs_from_place_to_place(impl, trace):
+def test_the_repeated_token_differs_by_position(impl, trace):
     """After positions are added all 16 rows differ, and the input is the sum of its two parts."""
     parts = trace["source.embedding"] + trace["source.positional_encoding"]
 
@@ -111,6 +111,6 @@ def test_cross_attention_reads_the_encoders_last_matrix(impl):
     for i, layer in enumerate(parameters(layers=2).decoder):
         weights, at = layer.cross_attention, f"decoder.{i}.cross_attention"
         asked = two_layers[f"decoder.{i}.add_norm_1.norm"]
-        for name, words, W, b in (("Q", asked, weights.W_Q, weights.b_Q), ("K", memory, weights.W_K, weights.b_K)):
-            assert_identical(two_layers[f"{at}.{name}"], words @ W + b, f"{at}.{name}")
+        for name, tokens, W, b in (("Q", asked, weights.W_Q, weights.b_Q), ("K", memory, weights.W_K, weights.b_K)):
+            assert_identical(two_layers[f"{at}.{name}"], tokens @ W + b, f"{at}.{name}")
         assert_identical(two_layers[f"{at}.V"], memory @ weights.W_V + weights.b_V, f"{at}.V")

@@ -73,8 +73,8 @@ class Record:
     @property
     def why_refused(self) -> str:
         """What the implementation says of the examples it does not take."""
-        words = "; ".join(filter(None, self.refusals[:REFUSALS_TOLD]))
-        return f"refused: {words}" if words else "refused, without a word why"
+        tokens = "; ".join(filter(None, self.refusals[:REFUSALS_TOLD]))
+        return f"refused: {tokens}" if tokens else "refused, without a word why"
 
 
 class Recorder:

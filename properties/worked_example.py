@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from reference.initialisation import initialise
-from reference.output_projection import next_word
+from reference.output_projection import next_token
 from reference.parameters import Architecture, TransformerParameters
 from reference.trace import Trace
 from reference.transformer import transformer
@@ -51,25 +51,25 @@ PLACES = {"encoder": "encoder layer", "decoder": "decoder layer"}
 ATTENTIONS = {"self_attention": "self-attention", "cross_attention": "cross-attention to the source"}
 
 
-def dictionary(*texts: str) -> dict[str, int]:
+def vocabulary(*texts: str) -> dict[str, int]:
     """Every token of the texts with its number, in the order of appearance."""
-    words = dict.fromkeys(word for text in texts for word in text.split())
-    return {word: number for number, word in enumerate(words)}
+    tokens = dict.fromkeys(token for text in texts for token in text.split())
+    return {token: number for number, token in enumerate(tokens)}
 
 
 def parameters(layers: int = 1) -> TransformerParameters:
     """Random weights of the article's sizes for these dictionaries."""
-    vocab, source_vocab = len(dictionary(TRANSLATION, STILL_TO_COME)), len(dictionary(SENTENCE))
+    vocab, source_vocab = len(vocabulary(TRANSLATION, STILL_TO_COME)), len(vocabulary(SENTENCE))
     return initialise(SEED, vocab=vocab, source_vocab=source_vocab, d_model=D_MODEL, d_ff=D_FF, layers=layers)
 
 
 def run(layers: int = 1) -> tuple[Sequence[str], Trace]:
     """The sequence's tokens, and every matrix on the way from them to the next token of the translation."""
-    source_words, target_words = dictionary(SENTENCE), dictionary(TRANSLATION, STILL_TO_COME)
-    source = np.array([source_words[word] for word in SENTENCE.split()])
-    target = np.array([target_words[word] for word in TRANSLATION.split()])
+    source_tokens, target_tokens = vocabulary(SENTENCE), vocabulary(TRANSLATION, STILL_TO_COME)
+    source = np.array([source_tokens[token] for token in SENTENCE.split()])
+    target = np.array([target_tokens[token] for token in TRANSLATION.split()])
     with Trace() as trace:
-        next_word(transformer(source, target, parameters(layers), Architecture(h=H)))
+        next_token(transformer(source, target, parameters(layers), Architecture(h=H)))
     return SENTENCE.split(), trace
 
 

@@ -20,6 +20,6 @@ def output_projection(
     return record("logits", linear(X, W, b))
 
 
-def next_word(logits: Float64[np.ndarray, "n vocab"]) -> Float64[np.ndarray, "n vocab"]:
+def next_token(logits: Float64[np.ndarray, "n vocab"]) -> Float64[np.ndarray, "n vocab"]:
     """Row i is the distribution of word i + 1."""
     return record("probabilities", softmax(logits))

@@ -25,7 +25,7 @@ GUARD = (
     sys.executable,
     "-I",
     "-S",
-    str(packages.ROOT / "properties" / "subprocesses.py"),
+    str(packages.ROOT / "properties" / "run" / "subprocesses.py"),
 )  # by its path: it is in one of our packages
 
 

@@ -76,7 +76,9 @@ class Request:
         return options + (["-pxdist", f"--numprocesses={self.workers}", "--dist=worksteal"] if self.workers > 1 else [])
 
 
-UNWRITABLE = re.compile(r"INTERNALERROR> .*properties\.runs\.Unwritable: (.*)")  # how a traceback of pytest's own says it
+UNWRITABLE = re.compile(
+    r"INTERNALERROR> .*properties\.run\.run_folder\.Unwritable: (.*)"
+)  # how a traceback of pytest's own says it
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def _own_architecture(model: nn.Module) -> Architecture:
 
 def _default_call(model: nn.Module, inputs: tuple[torch.Tensor, ...], dtype: torch.dtype, seed: int) -> Callable[[], Any]:
     if hugging_face_weights.is_hugging_face(model):
-        source, target = inputs or hugging_face_weights.word_ids(model, seed)
+        source, target = inputs or hugging_face_weights.token_ids(model, seed)
         return lambda: model(input_ids=source, decoder_input_ids=target, use_cache=False)
     if not isinstance(model, nn.Transformer):
         return lambda: model(*inputs)

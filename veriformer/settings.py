@@ -15,10 +15,10 @@ class Refused(click.ClickException, ValueError):
     exit_code = 2
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def nearest(token: str, known: Iterable[str]) -> str:
     """`; did you mean …?` where a known token is close, else nothing."""
     by_lower_case = {name.lower(): name for name in known}
-    close = get_close_matches(word.lower(), by_lower_case, n=1)
+    close = get_close_matches(token.lower(), by_lower_case, n=1)
     return f"; did you mean {by_lower_case[close[0]]}?" if close else ""
 
 

@@ -22,7 +22,7 @@ class Branch:
 
     source: np.ndarray  # (b, m)
     real: np.ndarray  # (b, m), False for source tokens that only fill up the length
-    words: np.ndarray  # (b, n)
+    tokens: np.ndarray  # (b, n)
     logits: np.ndarray  # (b, n, vocab), as answered by the implementation
 
     @classmethod
@@ -31,24 +31,24 @@ class Branch:
         b, real = len(source), np.ones(source.shape, dtype=bool) if real is None else real
         return cls(source, real, np.zeros((b, 0), dtype=np.int64), np.zeros((b, 0, vocab)))
 
-    def reading(self, words: np.ndarray, logits: np.ndarray | None) -> "Branch":
+    def reading(self, tokens: np.ndarray, logits: np.ndarray | None) -> "Branch":
         """The branch once it has read `words`, (b, k); `logits`, (b, k, vocab), were answered for them, or are not yet: NaN."""
-        unanswered = np.full((*words.shape, self.logits.shape[-1]), np.nan)
-        both = (self.words, words), (self.logits, unanswered if logits is None else logits)
-        words_now, logits_now = (np.concatenate(parts, axis=1) for parts in both)
-        return replace(self, words=words_now, logits=logits_now)
+        unanswered = np.full((*tokens.shape, self.logits.shape[-1]), np.nan)
+        both = (self.tokens, tokens), (self.logits, unanswered if logits is None else logits)
+        tokens_now, logits_now = (np.concatenate(parts, axis=1) for parts in both)
+        return replace(self, tokens=tokens_now, logits=logits_now)
 
     def first(self, length: int) -> "Branch":
         """The branch when it had read `length` tokens."""
-        return replace(self, words=self.words[:, :length], logits=self.logits[:, :length])
+        return replace(self, tokens=self.tokens[:, :length], logits=self.logits[:, :length])
 
     def rows(self, chosen: np.ndarray) -> "Branch":
         """The branch whose row i is row chosen[i] of this one."""
-        return Branch(self.source[chosen], self.real[chosen], self.words[chosen], self.logits[chosen])
+        return Branch(self.source[chosen], self.real[chosen], self.tokens[chosen], self.logits[chosen])
 
     def above(self, other: "Branch") -> "Branch":
         """The branch with the rows of `other` behind its own."""
-        names = ("source", "real", "words", "logits")
+        names = ("source", "real", "tokens", "logits")
         return Branch(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in names))
 
 
@@ -59,16 +59,16 @@ def followed(branches: Sequence[Branch], operation: list[Any], logits: np.ndarra
     vocab = old.logits.shape[-1]
     match name:
         case "prefill" | "step":
-            new = old.reading(operands[0].reshape(len(old.words), -1), logits)
+            new = old.reading(operands[0].reshape(len(old.tokens), -1), logits)
         case "rollback":
             new = old.first(operands[0])
         case "reorder":
             new = old.rows(operands[0])
         case "leave":
-            new = old.rows(np.delete(np.arange(len(old.words)), operands[0]))
+            new = old.rows(np.delete(np.arange(len(old.tokens)), operands[0]))
         case "join":
-            source, real, words = operands
-            new = old.above(Branch.unread(source, real, vocab).reading(words, logits))
+            source, real, tokens = operands
+            new = old.above(Branch.unread(source, real, vocab).reading(tokens, logits))
         case "reset":
             new = Branch.unread(operands[0], operands[1], vocab)
         case "request":
@@ -101,7 +101,7 @@ class Played:
                 operands = [np.roll(np.arange(len(operands[0])), 1)]
             elif name in ("join", "reset", "request"):
                 operands[0] = rng.integers(0, source_vocab, operands[0].shape)
-                operands[2:] = [rng.integers(0, vocab, words.shape) for words in operands[2:]]
+                operands[2:] = [rng.integers(0, vocab, tokens.shape) for tokens in operands[2:]]
             return [which, name, *operands]
 
         return Played(rng.integers(0, source_vocab, self.source.shape), self.real, [other(each) for each in self.program])

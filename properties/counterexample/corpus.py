@@ -31,8 +31,8 @@ def stored(folder: Path) -> list[Stored]:
     """Every counterexample below `folder`, each once, in the order of their names."""
     found = {}
     for path in sorted(folder.glob(PLACE)):
-        twin = json.loads(path.read_text(encoding="utf-8"))
-        found[twin["id"]] = Stored(twin["id"], twin["claim"], tuple(calls_of(path)))
+        base = json.loads(path.read_text(encoding="utf-8"))
+        found[base["id"]] = Stored(base["id"], base["claim"], tuple(calls_of(path)))
     return [found[name] for name in sorted(found)]
 
 

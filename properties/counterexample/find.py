@@ -177,13 +177,13 @@ def _answers_of_a_cache(impl: Impl, asked: Asked, *, again: bool) -> Answers:
 def _written(impl: Impl, asked: Asked) -> Answers | None:
     """The oracle's tokens, where each of them leads by more than rounding could make up for."""
     model = {name: value for name, value in asked.kwargs.items() if name not in ("bos", "eos", "length")}
-    words = oracle("generation", *asked.args, **asked.kwargs)
+    tokens = oracle("generation", *asked.args, **asked.kwargs)
     source, *source_mask = asked.args
-    target = np.concatenate([np.full((len(words), 1), asked.kwargs["bos"]), words[:, :-1]], axis=1)
+    target = np.concatenate([np.full((len(tokens), 1), asked.kwargs["bos"]), tokens[:, :-1]], axis=1)
     logits, allowed, _ = _allowed(impl, "transformer", (source, target, *source_mask), model)
     first, second = np.sort(logits, axis=-1)[..., -1], np.sort(logits, axis=-1)[..., -2]
     clear = first - second > 2 * allowed.max(axis=-1)
-    return [Answer(words, *[np.zeros(words.shape)] * 2)] if clear.all() else None
+    return [Answer(tokens, *[np.zeros(tokens.shape)] * 2)] if clear.all() else None
 
 
 def fault(impl: Impl, calls: Sequence[Asked]) -> str | None:

@@ -32,7 +32,7 @@ AXES: dict[str, dict[int | str, str]] = {
     "decoder": {0: "b n .", 1: "b m .", 2: "b . n n", 3: "b . n m"},
     "embedding": {0: "b n", "table": ". d"},
     "output_projection": {0: "b n .", "W": ". w", "b": "w"},
-    "next_word": {0: "b n .", "W": ". w", "b": "w"},
+    "next_token": {0: "b n .", "W": ". w", "b": "w"},
     "split_heads": {0: "b n ."},
     "concat_heads": {0: "b h n k"},
     "transformer": {0: "b m", 1: "b n", 2: "b m", 3: "b n"},

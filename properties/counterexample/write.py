@@ -31,7 +31,7 @@ def write(folder: Path, found: Counterexample, *, candidate: str | None = None, 
         candidate = f"{found.id}.candidate.py"
         (folder / candidate).write_text(source, encoding="utf-8")
     path.write_text(_script(found, candidate, beside=source is not None), encoding="utf-8")
-    twin = {
+    base = {
         "id": found.id,
         "claim": found.claim,
         "property": found.law,
@@ -42,7 +42,7 @@ def write(folder: Path, found: Counterexample, *, candidate: str | None = None, 
         "calls": as_data([call._asdict() for call in found.calls]),
         "answers": as_data([[{"expected": exact, "allowed": allowed} for exact, allowed, _ in each] for each in found.answers]),
     }
-    path.with_suffix(".json").write_text(json.dumps(twin, indent=1, ensure_ascii=False), encoding="utf-8")
+    path.with_suffix(".json").write_text(json.dumps(base, indent=1, ensure_ascii=False), encoding="utf-8")
     return path
 
 

@@ -242,7 +242,8 @@ def sum_bound(terms: int, who: Impl | str, scale: float) -> float:
 
     γₙ = n·u/(1 − n·u) for the n = terms + 4 operations (four around the sum) in what `who`, an implementation or
     the name of a dtype, accumulates in; each term, and the result, may have been stored in the dtype (u each). A contract may allow
-    more: operands that are cut, parts that are stored, and a term that is flushed to 0, as weight (of a number up to `scale`) or as it is.
+    more: operands that are cut, parts that are stored, and a term that is flushed to 0, as weight (of a number up to `scale`) or
+    as it is.
     """
     contracts = envelope(who) if isinstance(who, str) else in_force(who)
     return max(_sum_bound(terms, contract, float(scale)) for contract in contracts)

@@ -70,8 +70,8 @@ def _truth(step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> np.ndarr
         return None
     if step == "kv_cache":
         given = {name: value for name, value in kwargs.items() if name != "program"}
-        words = np.concatenate([entry[2].reshape(b, -1) for entry in kwargs["program"]], axis=1)
-        return oracle("transformer", args[0], words, **given)
+        tokens = np.concatenate([entry[2].reshape(b, -1) for entry in kwargs["program"]], axis=1)
+        return oracle("transformer", args[0], tokens, **given)
     return np.asarray(oracle(step, *args, **kwargs), dtype=np.float64)
 
 
@@ -100,7 +100,7 @@ def normal_cases(step: str, seed: int) -> list[Case]:
     forward = {"W_1": matrix(d_model, d_ff), "b_1": np.zeros(d_ff), "W_2": matrix(d_ff, d_model), "b_2": np.zeros(d_model)}
     layer = {"self_attention": heads, "cross_attention": heads, "feed_forward": forward} | {f"norm_{i}": norm for i in (1, 2, 3)}
     encoder_layer = {name: layer[name] for name in ("self_attention", "norm_1", "feed_forward", "norm_2")}
-    words = rng.integers(0, vocab, (b, n))
+    tokens = rng.integers(0, vocab, (b, n))
     parameters = {
         "source_embedding": matrix(vocab, d_model),
         "target_embedding": matrix(vocab, d_model),
@@ -113,7 +113,7 @@ def normal_cases(step: str, seed: int) -> list[Case]:
     }
     whole = {"parameters": parameters, "h": h}
     Q, K, V = (_few_bits(normal(b, h, n, d_model // h)) for _ in range(3))
-    prompt = [[0, "prefill", words[:, : n // 2]], *([0, "step", words[:, i]] for i in range(n // 2, n))]
+    prompt = [[0, "prefill", tokens[:, : n // 2]], *([0, "step", tokens[:, i]] for i in range(n // 2, n))]
     calls: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {
         "softmax": [((_few_bits(normal(b, n, n)),), {})],
         "attention": [((Q, K, V), {}), ((Q, K, V, causal), {})],
@@ -127,12 +127,12 @@ def normal_cases(step: str, seed: int) -> list[Case]:
         "encoder": [((X,), {"layers": [encoder_layer, encoder_layer], "final_norm": norm, "h": h})],
         "decoder_layer": [((X, X), {"layer": layer, "h": h})],
         "positional_encoding": [((n, d_model), {})],
-        "embedding": [((words,), {"table": parameters["target_embedding"]})],
-        "next_word": [((X,), {"W": matrix(d_model, vocab)})],
-        "transformer": [((words, words[:, ::-1].copy()), whole)],
-        "generation": [((words,), {**whole, "bos": 1, "eos": 0, "length": 6})],
-        "kv_cache": [((words,), {**whole, "program": prompt})],
-        "gradients": [((words, words[:, ::-1].copy()), {**whole, "direction": _few_bits(normal(b, n, vocab))})],
+        "embedding": [((tokens,), {"table": parameters["target_embedding"]})],
+        "next_token": [((X,), {"W": matrix(d_model, vocab)})],
+        "transformer": [((tokens, tokens[:, ::-1].copy()), whole)],
+        "generation": [((tokens,), {**whole, "bos": 1, "eos": 0, "length": 6})],
+        "kv_cache": [((tokens,), {**whole, "program": prompt})],
+        "gradients": [((tokens, tokens[:, ::-1].copy()), {**whole, "direction": _few_bits(normal(b, n, vocab))})],
     }
     return [(step, args, kwargs) for args, kwargs in calls[step]]
 

@@ -125,7 +125,7 @@ def model(seed: int, dtype: torch.dtype, layers: int = LAYERS) -> nn.Transformer
 def found(made: nn.Transformer, parameters: dict[str, Any], seed: int, dtype: torch.dtype) -> Finding:
     """What localisation says of this model, one sequence of random features through it."""
     generator = torch.Generator().manual_seed(seed)
-    source, target = (torch.randn(1, words, D_MODEL, generator=generator).to(dtype) for words in (M, N))
+    source, target = (torch.randn(1, tokens, D_MODEL, generator=generator).to(dtype) for tokens in (M, N))
     ahead = torch.triu(torch.ones(N, N, dtype=torch.bool), diagonal=1)
     intermediates = record_intermediates(made, lambda: made(source, target, tgt_mask=ahead), torch_names(made))
     return localize(Case(parameters, Architecture(h=H)), intermediates, dtype=str(dtype).removeprefix("torch."))

@@ -30,11 +30,11 @@ class Cache(Protocol):
     length: int
     """How many tokens each row has read: 0 at first. Optional."""
 
-    def prefill(self, words: Any) -> Any:
+    def prefill(self, tokens: Any) -> Any:
         """Read k ≥ 1 more tokens in every row, (b, k); return the logits after each of them, (b, k, vocab)."""
         ...
 
-    def step(self, words: Any) -> Any:
+    def step(self, tokens: Any) -> Any:
         """Read one more token in every row, (b,); return the logits after it, (b, vocab)."""
         ...
 
@@ -83,9 +83,9 @@ def play(
         elif operation == "request":
             branches.append(kv_cache(*operands, **model))
         elif operation == "join":
-            *other_source, words = operands
+            *other_source, tokens = operands
             other = kv_cache(*other_source, **model)
-            logits = other.prefill(words) if words.shape[1] else None
+            logits = other.prefill(tokens) if tokens.shape[1] else None
             cache.join(other)
         elif operation in ("prefill", "step"):
             logits = getattr(cache, operation)(*operands)

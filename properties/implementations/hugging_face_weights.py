@@ -70,12 +70,12 @@ def attention_to_hugging_face(heads: Nested) -> dict[str, torch.Tensor]:
     return weights | {f"{theirs}.bias": heads[f"b_{k}"] for k, theirs in PROJECTIONS.items()}
 
 
-def word_ids(model: Any, seed: int, m: int = 11, n: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
+def token_ids(model: Any, seed: int, m: int = 11, n: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
     """A source and a target of random tokens, none of them one of the special ones the model treats otherwise."""
     generator = torch.Generator().manual_seed(seed)
     special = [model.config.pad_token_id, model.config.eos_token_id, model.config.bos_token_id]
-    words = torch.tensor([word for word in range(model.config.vocab_size) if word not in special])
-    source, target = (words[torch.randint(len(words), (1, count), generator=generator)] for count in (m, n))
+    tokens = torch.tensor([token for token in range(model.config.vocab_size) if token not in special])
+    source, target = (tokens[torch.randint(len(tokens), (1, count), generator=generator)] for count in (m, n))
     return source, target
 
 

@@ -208,10 +208,10 @@ class Impl:
         if result.shape != expected:
             raise ImplementationError(f"{self.name}.{step}: expected a result of shape {expected}, got {result.shape}")
         if step == "generation":
-            self._must_be_words(result, len(kwargs["parameters"]["target_embedding"]))
+            self._must_be_tokens(result, len(kwargs["parameters"]["target_embedding"]))
         return result.astype(np.float64) if STEPS[step].kind == "float" else result
 
-    def _must_be_words(self, written: np.ndarray, vocab: int) -> None:
+    def _must_be_tokens(self, written: np.ndarray, vocab: int) -> None:
         if (strange := written[(written < 0) | (written >= vocab)]).size:
             raise ImplementationError(
                 f"{self.name}.generation: expected tokens of the vocabulary, 0 to {vocab - 1}, got {strange[0]}"

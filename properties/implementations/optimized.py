@@ -15,7 +15,7 @@ from optimized.feed_forward import feed_forward
 from optimized.generation import Writer, generate
 from optimized.mask import causal_mask
 from optimized.multi_head import concat_heads, multi_head, split_heads
-from optimized.output_projection import next_word, output_projection
+from optimized.output_projection import next_token, output_projection
 from optimized.parameters import Architecture, FeedForwardParameters, MultiHeadParameters, NormParameters, TransformerParameters
 from optimized.positional_encoding import positional_encoding
 from optimized.residual_norm import layer_norm, residual_norm
@@ -130,9 +130,9 @@ class Optimized:
         """See `optimized.output_projection`."""
         return output_projection(X, W, b)
 
-    def next_word(self, X: Tensor, *, W: Tensor, b: Tensor | None = None) -> Tensor:
+    def next_token(self, X: Tensor, *, W: Tensor, b: Tensor | None = None) -> Tensor:
         """See `optimized.output_projection`."""
-        return next_word(output_projection(X, W, b))
+        return next_token(output_projection(X, W, b))
 
     def transformer(
         self,

@@ -17,7 +17,7 @@ from reference.feed_forward import feed_forward
 from reference.generation import generate
 from reference.mask import causal_mask
 from reference.multi_head import concat_heads, multi_head, split_heads
-from reference.output_projection import next_word, output_projection
+from reference.output_projection import next_token, output_projection
 from reference.parameters import (
     Architecture,
     DecoderLayerParameters,
@@ -206,8 +206,8 @@ def _output_projection(X: np.ndarray, *, W: np.ndarray, b: np.ndarray | None = N
     return _stack([output_projection(row, W, b) for row in X], (*X.shape[:-1], W.shape[1]))
 
 
-def _next_word(X: np.ndarray, *, W: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:
-    return _stack([next_word(output_projection(row, W, b)) for row in X], (*X.shape[:-1], W.shape[1]))
+def _next_token(X: np.ndarray, *, W: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:
+    return _stack([next_token(output_projection(row, W, b)) for row in X], (*X.shape[:-1], W.shape[1]))
 
 
 def _rows(real: np.ndarray | None, b: int) -> list[np.ndarray | None]:
@@ -244,8 +244,8 @@ def _generation(
     whole, architecture, real = transformer_parameters(parameters), Architecture(**choices), _rows(source_mask, b)
     written = np.full((b, length), eos, dtype=np.int64)
     for i in range(b):
-        words = generate(source[i], whole, architecture, bos=bos, eos=eos, length=length, source_mask=real[i])
-        written[i, : len(words)] = words
+        tokens = generate(source[i], whole, architecture, bos=bos, eos=eos, length=length, source_mask=real[i])
+        written[i, : len(tokens)] = tokens
     return written
 
 
@@ -266,7 +266,7 @@ ORACLES: dict[str, Callable[..., np.ndarray]] = {
     "decoder_layer": _decoder_layer,
     "decoder": _decoder,
     "output_projection": _output_projection,
-    "next_word": _next_word,
+    "next_token": _next_token,
     "transformer": _transformer,
     "generation": _generation,
 }

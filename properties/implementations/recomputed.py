@@ -18,24 +18,24 @@ class Recomputed:
     @property
     def length(self) -> int:
         """How many tokens each row has read."""
-        return self.words.shape[1]
+        return self.tokens.shape[1]
 
-    def prefill(self, words: np.ndarray) -> np.ndarray:
+    def prefill(self, tokens: np.ndarray) -> np.ndarray:
         """Append the tokens; return the last k rows of logits."""
-        self.words = np.concatenate([self.words, words], axis=1)
-        return self._transformer(self.source, self.words, self.real, **self._model)[:, -words.shape[1] :]
+        self.tokens = np.concatenate([self.tokens, tokens], axis=1)
+        return self._transformer(self.source, self.tokens, self.real, **self._model)[:, -tokens.shape[1] :]
 
-    def step(self, words: np.ndarray) -> np.ndarray:
+    def step(self, tokens: np.ndarray) -> np.ndarray:
         """Append one token; return the last row of logits."""
-        return self.prefill(words[:, None])[:, 0]
+        return self.prefill(tokens[:, None])[:, 0]
 
     def rollback(self, length: int) -> None:
         """Drop the last tokens."""
-        self.words = self.words[:, :length]
+        self.tokens = self.tokens[:, :length]
 
     def reorder(self, rows: np.ndarray) -> None:
         """Pick rows."""
-        self.source, self.real, self.words = self.source[rows], self.real[rows], self.words[rows]
+        self.source, self.real, self.tokens = self.source[rows], self.real[rows], self.tokens[rows]
 
     def leave(self, rows: np.ndarray) -> None:
         """Keep the other rows."""
@@ -45,15 +45,15 @@ class Recomputed:
         """Stack both."""
         self.source = np.concatenate([self.source, other.source])
         self.real = np.concatenate([self.real, other.real])
-        self.words = np.concatenate([self.words, other.words])
+        self.tokens = np.concatenate([self.tokens, other.tokens])
 
     def reset(self, source: np.ndarray, source_mask: np.ndarray | None = None) -> None:
         """Forget everything but the model."""
-        self.source, self.words = source, np.zeros((len(source), 0), dtype=np.int64)
+        self.source, self.tokens = source, np.zeros((len(source), 0), dtype=np.int64)
         self.real = np.ones(source.shape, dtype=bool) if source_mask is None else source_mask
 
     def copy(self) -> "Recomputed":
         """The same sources and tokens once more."""
-        twin = Recomputed(self._transformer, self.source, self.real, **self._model)
-        twin.words = self.words
-        return twin
+        base = Recomputed(self._transformer, self.source, self.real, **self._model)
+        base.tokens = self.tokens
+        return base

@@ -89,7 +89,7 @@ class MultiHeadEval(_MultiHead):
 
     name, training = "torch.multi_head.eval", False
     known_failures: ClassVar[dict[str, str]] = {
-        "test_a_word_that_may_look_nowhere_in_any_head_gets_what_is_declared": (
+        "test_a_fully_masked_row_of_multi_head_follows_the_declared_convention": (
             "its fast path for self-attention gives NaN to a fully masked token, "
             "where training mode, and cross-attention in either mode, give zeros"
         )
@@ -153,8 +153,8 @@ class _Transformer(_Modules):
     ) -> Tensor:
         """An nn.Transformer on embeddings with positions; its output times W_out."""
         X, Y = (
-            self._embedded(words, parameters[f"{side}_embedding"], scale_embedding)
-            for words, side in ((source, "source"), (target, "target"))
+            self._embedded(tokens, parameters[f"{side}_embedding"], scale_embedding)
+            for tokens, side in ((source, "source"), (target, "target"))
         )
         encoder, of_encoder = self._encoder(parameters["encoder"], parameters.get("encoder_norm"), X, **choices)
         decoder, of_decoder = self._decoder(parameters["decoder"], parameters.get("decoder_norm"), Y, **choices)
@@ -227,11 +227,11 @@ class _Transformer(_Modules):
         }
 
     @staticmethod
-    def _embedded(words: Tensor, table: Tensor, scale: bool) -> Tensor:
+    def _embedded(tokens: Tensor, table: Tensor, scale: bool) -> Tensor:
         d_model = table.shape[1]
-        rows = F.embedding(words, table) * (d_model**0.5 if scale else 1.0)
-        frequencies = 10000.0 ** (-torch.arange(0, d_model, 2, dtype=torch.float64, device=words.device) / d_model)
-        angles = torch.arange(words.shape[1], dtype=torch.float64, device=words.device)[:, None] * frequencies
+        rows = F.embedding(tokens, table) * (d_model**0.5 if scale else 1.0)
+        frequencies = 10000.0 ** (-torch.arange(0, d_model, 2, dtype=torch.float64, device=tokens.device) / d_model)
+        angles = torch.arange(tokens.shape[1], dtype=torch.float64, device=tokens.device)[:, None] * frequencies
         return rows + torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).to(table.dtype)
 
 
@@ -253,11 +253,11 @@ class TransformerEval(_Transformer):
 
     name, training = "torch.transformer.eval", False
     known_failures: ClassVar[dict[str, str]] = {
-        "test_words_that_fill_up_are_encoded_like_any_others": (
+        "test_padding_tokens_are_encoded_as_the_oracle_does": (
             "nn.TransformerEncoder leaves tokens that fill up the length out of its fast path (nested tensors) and gives zeros for "
             "their rows, where training mode encodes them"
         ),
-        "test_words_that_fill_up_may_be_blind_and_reach_nobody": (
+        "test_fully_masked_padding_tokens_influence_nobody": (
             "the fast path of its layers gives NaN to a fully masked token, and the next layer hands it on to every token, "
             "where training mode gives zeros"
         ),

@@ -73,7 +73,7 @@ def mask_shapes(b: int, h: int, n: int, m: int) -> list[tuple[int, ...]]:
 
 
 @st.composite
-def ragged_masks(draw: st.DrawFn, b: int, h: int, n: int, m: int, *, blind: bool = False) -> np.ndarray:
+def ragged_masks(draw: st.DrawFn, b: int, h: int, n: int, m: int, *, fully_masked: bool = False) -> np.ndarray:
     """A mask of any broadcastable shape, other for each row and head that it tells apart; `blind` rows is fully masked."""
     shape = draw(st.sampled_from(mask_shapes(b, h, n, m)))
     kind = draw(st.sampled_from(("lengths", "causal", "scattered", "window", "one")))
@@ -88,7 +88,7 @@ def ragged_masks(draw: st.DrawFn, b: int, h: int, n: int, m: int, *, blind: bool
         "one": np.zeros(shape, dtype=bool),
     }[kind] & np.ones(shape, dtype=bool)
     np.put_along_axis(mask, rng.integers(0, m, (*shape[:-1], 1)), True, axis=-1)
-    if blind:
+    if fully_masked:
         mask[rng.random(shape[:-1]) < 0.5] = False
     return mask
 
@@ -170,12 +170,14 @@ def _one(pattern: str, rng: np.random.Generator) -> str:
 
 
 @st.composite
-def attention_calls(draw: st.DrawFn, *, masked: bool | None = None, blind: bool = False) -> Call:
+def attention_calls(draw: st.DrawFn, *, masked: bool | None = None, fully_masked: bool = False) -> Call:
     """Q, K, V and a mask: `masked` always, never or (None) sometimes; `blind` rows look nowhere."""
     size = draw(sizes())
     b, h, n, m, _, d_v = size
     Q, K = draw(scored(size))
-    mask = draw(ragged_masks(b, h, n, m, blind=blind)) if (draw(st.booleans()) if masked is None else masked) else None
+    mask = (
+        draw(ragged_masks(b, h, n, m, fully_masked=fully_masked)) if (draw(st.booleans()) if masked is None else masked) else None
+    )
     return Call((Q, K, draw(values(b, h, m, d_v)), mask), {})
 
 

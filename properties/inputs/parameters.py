@@ -86,12 +86,12 @@ def gains(d_model: int) -> st.SearchStrategy[np.ndarray]:
 
 @cache
 @st.composite
-def sizes(draw: st.DrawFn, *, even: bool = False, most_words: int = 5, most_sentences: int = 3) -> Sizes:
+def sizes(draw: st.DrawFn, *, even: bool = False, most_tokens: int = 5, most_sequences: int = 3) -> Sizes:
     """Small axes; `even` features are what a positional encoding needs. Coincidences (n = m = h …) are drawn too."""
     h = draw(st.integers(1, 3))
     d_k = draw(st.sampled_from((2, 4) if h < 3 else (2,))) if even else draw(st.integers(2 if h == 1 else 1, 3))
-    words = st.integers(1, most_words)
-    return Sizes(draw(st.integers(1, most_sentences)), draw(words), draw(words), h, h * d_k, draw(st.integers(1, 7)))
+    tokens = st.integers(1, most_tokens)
+    return Sizes(draw(st.integers(1, most_sequences)), draw(tokens), draw(tokens), h, h * d_k, draw(st.integers(1, 7)))
 
 
 # One step's parameters ------------------------------------------------------------------------------------------------
@@ -201,7 +201,7 @@ def past_masks(draw: st.DrawFn, b: int, n: int) -> np.ndarray | None:
 
 @cache
 @st.composite
-def real_words(draw: st.DrawFn, b: int, n: int) -> np.ndarray | None:
+def real_tokens(draw: st.DrawFn, b: int, n: int) -> np.ndarray | None:
     """Which tokens are tokens and which only fill up the length; the first always is one."""
     if draw(st.booleans()):
         return None
@@ -243,7 +243,7 @@ def encoder_layer_calls(draw: st.DrawFn, *, masked: bool = True) -> Call:
 @st.composite
 def encoder_calls(draw: st.DrawFn, *, padded: bool = False) -> Call:
     """A stack of one to three encoder layers, with or without a final norm; if `padded`, some tokens only fill up the length."""
-    b, n, _, h, d_model, d_ff = draw(sizes(most_words=4, most_sentences=2))
+    b, n, _, h, d_model, d_ff = draw(sizes(most_tokens=4, most_sequences=2))
     mask = draw(masks((b, 1, 1, n)) if padded else optional_masks((n, n), (b, 1, n, n)))
     layers = draw(st.lists(encoder_layer_weights(d_model, d_ff), min_size=1, max_size=3))
     final_norm = draw(st.none() | norm_weights(d_model))
@@ -262,7 +262,7 @@ def decoder_layer_calls(draw: st.DrawFn) -> Call:
 @st.composite
 def decoder_calls(draw: st.DrawFn) -> Call:
     """A stack of one to three decoder layers, with or without a final norm."""
-    b, n, m, h, d_model, d_ff = draw(sizes(most_words=4, most_sentences=2))
+    b, n, m, h, d_model, d_ff = draw(sizes(most_tokens=4, most_sequences=2))
     mask, memory_mask = draw(past_masks(b, n)), draw(optional_masks((b, 1, 1, m), (b, 1, n, m)))
     layers = draw(st.lists(decoder_layer_weights(d_model, d_ff), min_size=1, max_size=3))
     final_norm = draw(st.none() | norm_weights(d_model))
@@ -289,19 +289,19 @@ def models(
 
 
 @cache
-def sentences(b: int, words: int, vocab: int) -> st.SearchStrategy[np.ndarray]:
+def sequences(b: int, tokens: int, vocab: int) -> st.SearchStrategy[np.ndarray]:
     """Token ids; a sequence shrinks to the first token of the vocabulary, repeated."""
-    return SEEDS.map(lambda seed: np.random.default_rng(seed).integers(0, vocab if seed else 1, (b, words)))
+    return SEEDS.map(lambda seed: np.random.default_rng(seed).integers(0, vocab if seed else 1, (b, tokens)))
 
 
 @st.composite
 def transformer_calls(draw: st.DrawFn, *, padded: bool = True, tied: bool | None = None, most_layers: int = 1) -> Call:
     """A source, a target and a whole model; dictionaries of different sizes."""
-    b, n, m, h, d_model, d_ff = draw(sizes(even=True, most_words=4, most_sentences=2))
+    b, n, m, h, d_model, d_ff = draw(sizes(even=True, most_tokens=4, most_sequences=2))
     source_vocab, vocab = draw(st.integers(2, 7)), draw(st.integers(2, 6))
     parameters = draw(models(d_model, d_ff, source_vocab=source_vocab, vocab=vocab, tied=tied, most_layers=most_layers))
-    source, target = draw(sentences(b, m, source_vocab)), draw(sentences(b, n, vocab))
-    real = (draw(real_words(b, m)), draw(real_words(b, n))) if padded else (None, None)
+    source, target = draw(sequences(b, m, source_vocab)), draw(sequences(b, n, vocab))
+    real = (draw(real_tokens(b, m)), draw(real_tokens(b, n))) if padded else (None, None)
     scale = draw(st.booleans())
     return Call((source, target, *real), {"parameters": parameters, **draw(choices(h)), "scale_embedding": scale})
 
@@ -309,12 +309,12 @@ def transformer_calls(draw: st.DrawFn, *, padded: bool = True, tied: bool | None
 @st.composite
 def generation_calls(draw: st.DrawFn) -> Call:
     """Sources of different lengths, a start and an end token, sometimes the same, and how many tokens to write at most."""
-    b, _, m, h, d_model, d_ff = draw(sizes(even=True, most_words=4, most_sentences=2))
+    b, _, m, h, d_model, d_ff = draw(sizes(even=True, most_tokens=4, most_sequences=2))
     source_vocab, vocab = draw(st.integers(2, 7)), draw(st.integers(2, 6))
     parameters = draw(models(d_model, d_ff, source_vocab=source_vocab, vocab=vocab))
     start, end = draw(st.integers(0, vocab - 1)), draw(st.integers(0, vocab - 1))
     return Call(
-        (draw(sentences(b, m, source_vocab)), draw(real_words(b, m))),
+        (draw(sequences(b, m, source_vocab)), draw(real_tokens(b, m))),
         {
             "parameters": parameters,
             "bos": start,

@@ -40,7 +40,7 @@ def record_intermediates(model: nn.Module, call: Callable[[], Any], names: Names
             handle.remove()
     if not hooked:
         raise ValueError(f"names: the call ran none of the modules {', '.join(list(names.values())[:3])}, …: nothing was heard")
-    return {name: _sentence(name, tensor, row, batch_axis) for name, tensor in hooked.items()}
+    return {name: _sequence(name, tensor, row, batch_axis) for name, tensor in hooked.items()}
 
 
 def _hook(hooked: dict[str, torch.Tensor], name: str, *, given: bool) -> Callable[..., None]:
@@ -53,7 +53,7 @@ def _hook(hooked: dict[str, torch.Tensor], name: str, *, given: bool) -> Callabl
     return hook
 
 
-def _sentence(name: str, tensor: torch.Tensor, row: int, batch_axis: int) -> np.ndarray:
+def _sequence(name: str, tensor: torch.Tensor, row: int, batch_axis: int) -> np.ndarray:
     values = tensor.to("cpu", torch.float64).numpy()
     if values.ndim == 2:
         return values

@@ -79,7 +79,7 @@ class Walk(Storing):
         self.order: list[str] = []  # every matrix of the oracle, heard or not
 
     def keep(self, name: str, matrix: np.ndarray) -> np.ndarray:
-        """Raises ValueError for a tap of another shape than the oracle's matrix of that name."""
+        """Raises ValueError for an intermediate of another shape than the oracle's matrix of that name."""
         self.order.append(name)
         if name not in self.intermediates:
             assert isinstance(matrix, Shadowed)
@@ -149,7 +149,7 @@ def localize(
     contract: Contract | Sequence[Contract] | None = None,
     escalate: bool = True,
 ) -> Finding:
-    """Judge every tap by its own error and by its whole one; suspects on fresh trials again, unless `escalate` is False.
+    """Judge every intermediate by its own error and by its whole one; suspects on fresh trials again, unless `escalate` is False.
 
     `taps` are named as the oracle's trace names its matrices, one sequence, float64 numbers of `dtype`. Raises ValueError for
     intermediates that are not finite, that have another shape than the oracle's, or of which the oracle knows none.
@@ -243,7 +243,7 @@ def _must_be_usable(case: Case, intermediates: Taps) -> None:
 
 
 def _since(order: list[str], intermediates: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    """The steps between the tap before `name` and itself that nobody heard, inside the same layer; heads are not named apart."""
+    """The steps between the intermediate before `name` and itself that nobody recorded, inside the same layer; heads are not named apart."""
     before = order[: order.index(name)]
     last = max((i for i, other in enumerate(before) if other in intermediates), default=-1)
     unheard = [

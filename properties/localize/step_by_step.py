@@ -1,6 +1,6 @@
 """Intermediates of an implementation that offers single steps: a whole model run from its own steps, every result of theirs heard.
 
-For implementations that are no `torch.nn.Module` and answer no `tap`. What is judged is each step on the values the chain gives
+For implementations that are no `torch.nn.Module` and answer no `intermediate`. What is judged is each step on the values the chain gives
 it, not how the implementation wires them together: its own whole `transformer` is another property's affair.
 """
 
@@ -42,10 +42,10 @@ class _Chain:
         self.intermediates[name] = result[0]
         return result
 
-    def enter(self, side: str, words: np.ndarray) -> np.ndarray:
+    def enter(self, side: str, tokens: np.ndarray) -> np.ndarray:
         table, scale = self.case.parameters[f"{side}_embedding"], self.case.architecture.scale_embedding
-        X = self.keep(f"{side}.embedding", self.impl.embedding(words[None], table=table, scale=scale))
-        PE = self.impl.positional_encoding(len(words), table.shape[1])
+        X = self.keep(f"{side}.embedding", self.impl.embedding(tokens[None], table=table, scale=scale))
+        PE = self.impl.positional_encoding(len(tokens), table.shape[1])
         self.intermediates[f"{side}.positional_encoding"] = PE
         return self.keep(f"{side}.input", self.impl.representable(X + PE))
 

@@ -16,14 +16,14 @@ from matplotlib.figure import Figure
 
 from optimized.parameters import Architecture
 from optimized.transformer import transformer
-from properties.copy_reverse import Sentences, Task, draw, trained
+from properties.copy_reverse import Sequences, Task, draw, trained
 from properties.implementations.weights import to_optimized
 from properties.studies.study import Row, Study, run
 
 TASK = Task()
 
 
-def answered(asked: Sentences, shown: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def answered(asked: Sequences, shown: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """For every token of the targets: was it the likeliest, and how likely was it? Of the sources only `shown` tokens are seen."""
     parameters, choices = trained()
     seen = asked.source_mask & (np.arange(asked.source.shape[1]) <= (asked.source.shape[1] if shown is None else shown))
@@ -43,14 +43,14 @@ def row(against: str, amount: int, right: np.ndarray, likely: np.ndarray) -> Row
     }
 
 
-def measure(sentences: int = 400, seed: int = 3, longest: int = 12) -> list[Row]:
+def measure(sequences: int = 400, seed: int = 3, longest: int = 12) -> list[Row]:
     """All three questions; the tokens of the sequences count, their ends do not."""
-    return list(_measured(sentences, np.random.default_rng(seed), longest))
+    return list(_measured(sequences, np.random.default_rng(seed), longest))
 
 
-def _measured(sentences: int, rng: np.random.Generator, longest: int) -> Iterator[Row]:
+def _measured(sequences: int, rng: np.random.Generator, longest: int) -> Iterator[Row]:
     k = TASK.longest
-    asked = draw(TASK, sentences, rng, held_out=True, length=k)
+    asked = draw(TASK, sequences, rng, held_out=True, length=k)
     for shown in range(k + 1):
         right, likely = answered(asked, shown)
         yield row("source shown", shown, right[:, :k], likely[:, :k])
@@ -58,7 +58,7 @@ def _measured(sentences: int, rng: np.random.Generator, longest: int) -> Iterato
     for given in range(k):
         yield row("target given", given, right[:, given], likely[:, given])
     for length in range(1, longest + 1):
-        right, likely = answered(draw(TASK, sentences, rng, held_out=True, length=length))
+        right, likely = answered(draw(TASK, sequences, rng, held_out=True, length=length))
         yield row("source length", length, right[:, :length], likely[:, :length])
 
 

@@ -24,7 +24,7 @@ from properties.studies.study import Row, Study, run, spread
 
 DEPTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24)
 H = 4
-QUANTITIES = ("activation", "words", "gradient")
+QUANTITIES = ("activation", "tokens", "gradient")
 
 
 def layer(X: Tensor, parameters: EncoderLayerParameters, *, residual: bool, norm: bool) -> Tensor:
@@ -43,24 +43,24 @@ def rms(X: Tensor) -> float:
     return float(X.square().mean().sqrt())
 
 
-def one_run(depth: int, seed: int, *, words: int, d_model: int, residual: bool, norm: bool) -> dict[str, float]:
+def one_run(depth: int, seed: int, *, tokens: int, d_model: int, residual: bool, norm: bool) -> dict[str, float]:
     """The three quantities after `depth` layers drawn from this seed."""
     stack = initialise(seed, vocab=1, d_model=d_model, d_ff=4 * d_model, layers=depth, dtype=torch.float64).encoder
-    X, direction = torch.randn(2, words, d_model, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    X, direction = torch.randn(2, tokens, d_model, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     out = X.requires_grad_()
     for parameters in stack:
         out = layer(out, parameters, residual=residual, norm=norm)
     (gradient,) = torch.autograd.grad((out * direction).sum(), X)
     out = out.detach()
-    spread_of_words = rms(out - out.mean(dim=0)) / rms(out)
-    return {"activation": rms(out), "words": spread_of_words, "gradient": float(gradient.norm() / direction.norm())}
+    spread_of_tokens = rms(out - out.mean(dim=0)) / rms(out)
+    return {"activation": rms(out), "tokens": spread_of_tokens, "gradient": float(gradient.norm() / direction.norm())}
 
 
-def measure(depths: Sequence[int] = DEPTHS, seeds: int = 5, words: int = 16, d_model: int = 64) -> list[Row]:
+def measure(depths: Sequence[int] = DEPTHS, seeds: int = 5, tokens: int = 16, d_model: int = 64) -> list[Row]:
     """Every combination at every depth; median and range over the seeds."""
     rows = []
     for (residual, norm), depth in product(product((True, False), repeat=2), depths):
-        runs = [one_run(depth, seed, words=words, d_model=d_model, residual=residual, norm=norm) for seed in range(seeds)]
+        runs = [one_run(depth, seed, tokens=tokens, d_model=d_model, residual=residual, norm=norm) for seed in range(seeds)]
         quantities = {key: value for name in QUANTITIES for key, value in spread([one[name] for one in runs], name).items()}
         rows.append({"layers": described(residual=residual, norm=norm), "depth": depth, **quantities})
     return rows

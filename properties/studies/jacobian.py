@@ -24,9 +24,9 @@ def jacobian_norm(scores: np.ndarray) -> float:
     return float(np.linalg.norm(np.diag(p) - np.outer(p, p), 2))
 
 
-def measure(scales: Sequence[float] = SCALES, words: int = 16, rows: int = 400, seed: int = 0) -> list[Row]:
+def measure(scales: Sequence[float] = SCALES, tokens: int = 16, rows: int = 400, seed: int = 0) -> list[Row]:
     """For each scale, the norms over the same random rows, stretched."""
-    scores = np.random.default_rng(seed).standard_normal((rows, words))
+    scores = np.random.default_rng(seed).standard_normal((rows, tokens))
     return [{"scale": scale, **spread([jacobian_norm(scale * row) for row in scores], "norm")} for scale in scales]
 
 

@@ -32,7 +32,7 @@ def test_flops_are_those_that_torch_counts(step):
     assert workload.flops == counted(workload)
 
 
-def test_writing_costs_a_row_for_every_word():
+def test_writing_costs_a_row_for_every_token():
     """With one token to write, generation is the encoder, the memory's keys and values, and a target of one token."""
     one = {**SMALL, "length": 1}
     writing = Workload("generation", "generation", one).flops
@@ -91,7 +91,7 @@ def test_inputs_are_the_same_numbers_in_every_dtype(step):
     assert step in ("mask", "positional_encoding") or not np.array_equal(first.args[0], second.args[0])
 
 
-def test_greedy_writing_does_not_write_one_word_for_ever():
+def test_greedy_writing_does_not_write_one_token_for_ever():
     """Nor does it end before the length asked for."""
     workload = named("generation.1@d_model=64+d_ff=64+layers=2+vocab=100+length=24+m=8")
     call = workload.calls(seed=0)[0]

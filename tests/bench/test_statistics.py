@@ -20,7 +20,7 @@ from bench.statistics import Interval, bootstrap, distrust, log_ratios, margin_o
         (None, None, "unresolved"),
     ],
 )
-def test_a_word_for_every_interval(low, high, word):
+def test_a_token_for_every_interval(low, high, word):
     """Only a whole interval on one side of the band, or inside it, decides anything."""
     assert verdict(Interval(1.0, low, high), margin=0.03) == word
 

@@ -256,7 +256,7 @@ def test_nor_has_one_in_arrays_of_another_library(name):
     assert gate.verdict == "FAIL"
 
 
-def test_a_word_that_is_not_the_likeliest_is_seen():
+def test_a_token_that_is_not_the_likeliest_is_seen():
     """Generation that writes the next token of the vocabulary instead is not greedy."""
     gate = outcome(Workload("generation", "generation", SMALL), "optimized", lambda words: (words + 1) % SMALL["vocab"])
 
@@ -353,7 +353,7 @@ def test_two_lengths_are_not_fitted():
     assert fitted_exponent([512, 1024], [1.0, 4.0], []) is None
 
 
-def test_a_small_share_of_the_words_is_judged_and_said():
+def test_a_small_share_of_the_tokens_is_judged_and_said():
     """The part of a large output that the oracle is asked for is named."""
     workload = named("attention.256")
     found = parts(workload, workload.calls(seed=1), seed=1)[0]

@@ -18,11 +18,11 @@ SOURCE = torch.tensor([[1, 2, 3], [3, 2, 1]])
 NO_WORDS = torch.zeros(2, 0, dtype=torch.int64)
 
 
-def writer(words=0, source=SOURCE):
+def writer(tokens=0, source=SOURCE):
     """A writer that has read so many tokens."""
     begun = Writer(source, SMALL, TWO_HEADS)
-    if words:
-        begun.prefill(torch.zeros(len(source), words, dtype=torch.int64))
+    if tokens:
+        begun.prefill(torch.zeros(len(source), tokens, dtype=torch.int64))
     return begun
 
 

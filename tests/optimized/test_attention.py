@@ -68,7 +68,7 @@ def test_a_query_that_may_look_nowhere_receives_zeros_and_sends_no_nan_back(dtyp
 
 
 @each_dtype
-def test_one_blind_query_leaves_the_gradients_of_the_others_alone(dtype):
+def test_one_fully_masked_query_leaves_the_gradients_of_the_others_alone(dtype):
     """Row 2 is fully masked: its query gets a gradient of zero, every other one that is finite and not zero."""
     Q, K, V = (drawn(1, 2, n, 4, dtype=dtype, seed=n).requires_grad_() for n in (6, 5, 5))
     mask = torch.ones(6, 5, dtype=torch.bool)
@@ -132,7 +132,7 @@ def test_layouts_do_not_matter(rule, contiguous):
 
 @each_dtype
 @pytest.mark.parametrize("compiled", [False, True])
-def test_softmax_of_a_blind_row_is_zeros_and_its_gradient_too(dtype, compiled):
+def test_softmax_of_a_fully_masked_row_is_zeros_and_its_gradient_too(dtype, compiled):
     """−∞ throughout: weights of 0 and no NaN in the gradient; other rows as ever, no key at all included. It compiles whole."""
     softmax = torch.compile(plain_softmax, backend="aot_eager", fullgraph=True) if compiled else plain_softmax
     scores = drawn(2, 3, dtype=dtype)

@@ -19,9 +19,9 @@ REAL = torch.tensor([[True, True, True], [True, False, False], [True, True, Fals
 WORDS = torch.tensor([[1, 2, 3, 4, 5, 6, 0], [6, 5, 4, 3, 2, 1, 0], [0, 0, 1, 1, 2, 2, 3]])
 
 
-def assert_the_whole_model_s(logits, source, real, words):
+def assert_the_whole_model_s(logits, source, real, tokens):
     """These logits are what the oracle says of the last of `words`, but for rounding."""
-    arguments = [X.numpy() for X in (source, words, real)]
+    arguments = [X.numpy() for X in (source, tokens, real)]
     model = {"parameters": mapped(as_float64, nested(PARAMETERS)), "h": 2, "norm": "pre", "activation": "gelu"}
     whole = Impl(Optimized()).transformer(*arguments, **model).copy()
     whole[:, -1] = logits.numpy()
@@ -78,10 +78,10 @@ def test_a_writer_collects_no_gradients():
     assert not writer.step(WORDS[:, 0]).requires_grad
 
 
-def shifted_to(word, lead):
+def shifted_to(token, lead):
     """The parameters with a bias that lets `word` win by far."""
     b_out = torch.zeros(7, dtype=torch.float64)
-    b_out[word] = lead
+    b_out[token] = lead
     parameters = nested(PARAMETERS) | {"b_out": b_out}
     return type(PARAMETERS)(**{name: parameters[name] if name == "b_out" else getattr(PARAMETERS, name) for name in parameters})
 
@@ -89,7 +89,7 @@ def shifted_to(word, lead):
 def test_generation_stops_when_every_row_has_ended(monkeypatch):
     """The end token wins at once: one token is written, the rest is filled up, and nothing more is computed."""
     read, step = [], Writer.step
-    monkeypatch.setattr(Writer, "step", lambda writer, words: read.append(words) or step(writer, words))
+    monkeypatch.setattr(Writer, "step", lambda writer, tokens: read.append(tokens) or step(writer, tokens))
 
     written = generate(SOURCE, shifted_to(6, 1e6), ARCHITECTURE, bos=0, eos=6, length=4, source_mask=REAL)
 
@@ -97,7 +97,7 @@ def test_generation_stops_when_every_row_has_ended(monkeypatch):
     assert len(read) == 1
 
 
-def test_generation_of_no_words_is_no_words():
+def test_generation_of_length_zero_is_empty():
     """Length 0 is an ordinary case."""
     assert generate(SOURCE, PARAMETERS, ARCHITECTURE, bos=0, eos=6, length=0).shape == (3, 0)
 

@@ -21,11 +21,11 @@ WORDS = torch.tensor([[0, 4, 2], [1, 1, 3]])
 REAL = torch.tensor([[True, True, False], [True, False, False]])
 
 
-def by_the_formula(logits, words, real, smoothing):
+def by_the_formula(logits, tokens, real, smoothing):
     """−Σ q log softmax, averaged over the real tokens, in NumPy."""
     logits = logits.numpy()
     log_p = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
-    q = (1 - smoothing) * np.eye(logits.shape[-1])[words.numpy()] + smoothing / logits.shape[-1]
+    q = (1 - smoothing) * np.eye(logits.shape[-1])[tokens.numpy()] + smoothing / logits.shape[-1]
     return -((q * log_p).sum(axis=-1) * real.numpy()).sum() / real.numpy().sum()
 
 
@@ -39,7 +39,7 @@ def test_the_loss_is_the_papers(smoothing, real):
     assert_at_most(abs(got - exact), sum_bound(100, "float64", abs(exact)), "|loss − formula|")
 
 
-def test_words_that_only_fill_up_teach_nothing():
+def test_padding_tokens_have_no_gradient():
     """Their logits get a gradient of exactly zero, whatever they are; those of real tokens do not."""
     logits = LOGITS.clone().requires_grad_()
 
@@ -70,21 +70,21 @@ def test_a_trainable_copy_collects_gradients_and_the_original_does_not():
 
 
 @pytest.mark.parametrize("held_out", [False, True])
-def test_the_target_is_the_sentence_copied_or_reversed_and_its_end(held_out):
+def test_the_target_is_the_sequence_copied_or_reversed_and_its_end(held_out):
     """Row by row, by the definition; held out sequences when asked for, others otherwise."""
-    batch = draw(Task(words=3, longest=4), 200, np.random.default_rng(1), held_out=held_out)
+    batch = draw(Task(tokens=3, longest=4), 200, np.random.default_rng(1), held_out=held_out)
 
     for source, real, target, given, counts in zip(
         batch.source, batch.source_mask, batch.target, batch.given, batch.target_mask, strict=True
     ):
-        order, *sentence = source[real]
-        right = sentence if order == COPY else sentence[::-1]
+        order, *sequence = source[real]
+        right = sequence if order == COPY else sequence[::-1]
         assert order in (COPY, REVERSE)
-        assert all(FIRST_WORD <= word < FIRST_WORD + 3 for word in sentence)
+        assert all(FIRST_WORD <= token < FIRST_WORD + 3 for token in sequence)
         assert list(target) == right + [END] * (5 - len(right))
         assert list(given) == [START, *target[:-1]]
         assert list(counts) == [True] * (len(right) + 1) + [False] * (4 - len(right))
-        assert is_held_out(np.array(sentence)) == held_out
+        assert is_held_out(np.array(sequence)) == held_out
     assert set(batch.lengths) == {1, 2, 3, 4}
 
 

@@ -28,9 +28,9 @@ class Named:
         self.name, self.dtype, self.adapter, self.conventions = name, dtype, object(), OURS
 
 
-def heads(seed: int, words: int = 6) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def heads(seed: int, tokens: int = 6) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Q, K and V of two heads."""
-    return tuple(dyadic(2 + seed + i, (1, 2, words, 4), 2.0) for i in range(3))
+    return tuple(dyadic(2 + seed + i, (1, 2, tokens, 4), 2.0) for i in range(3))
 
 
 def torch_attention(dtype: str, *QKV: np.ndarray) -> np.ndarray:
@@ -40,7 +40,7 @@ def torch_attention(dtype: str, *QKV: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @given(SEEDS)
-def test_an_honest_attention_is_within_its_budget(dtype, seed):
+def test_an_correct_attention_is_within_its_budget(dtype, seed):
     """Sound: PyTorch's attention passes, in every dtype."""
     QKV = heads(seed)
 
@@ -63,7 +63,7 @@ def test_a_scale_one_off_is_not(dtype, seed):
 @pytest.mark.parametrize("dtype", [dtype for dtype in DTYPES if dtype != "float64"])  # there the oracle errs as much itself
 def test_a_fault_spread_thin_shows_in_the_sums(dtype):
     """A gain of a few units of roundoff is within every single component's budget, and far outside the whole's."""
-    Q, K, V = heads(3, words=48)
+    Q, K, V = heads(3, tokens=48)
     allowed = budget("attention", Q, K, V + 4, dtype=dtype)
 
     score = allowed.score(allowed.exact * (1 + 2.5 * FORMATS[dtype].u))
@@ -74,7 +74,7 @@ def test_a_fault_spread_thin_shows_in_the_sums(dtype):
 
 def test_a_probe_sees_what_it_looks_for():
     """A sum of errors along a named fault sees a tenth of that fault."""
-    Q, K, V = heads(5, words=32)
+    Q, K, V = heads(5, tokens=32)
     wrong = oracle("attention", Q, K * (1 + 2.0**-6), V)
     allowed = budget("attention", Q, K, V, dtype="bfloat16", probes={"scale": wrong})
 
@@ -106,7 +106,7 @@ def test_infinities_of_the_oracle_are_met_as_categories():
     assert allowed.score(-allowed.exact).verdict is Verdict.FAIL
 
 
-def test_what_an_honest_run_overflows_is_not_judged():
+def test_what_an_correct_run_overflows_is_not_judged():
     """Products beyond float16 may be infinite or not: counted as unjudged, and a case full of them proves nothing."""
     X, W = np.full((1, 1, 4), 2.0**9), np.full((4, 2), 2.0**9)
     score = budget("output_projection", X, W=W, dtype="float16").score(np.full((1, 1, 2), np.inf))

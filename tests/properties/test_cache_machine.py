@@ -34,7 +34,7 @@ class RollsBackTooFar(Recomputed):
 
     @property
     def length(self):
-        return self.words.shape[1] + self.shift
+        return self.tokens.shape[1] + self.shift
 
     def rollback(self, length):
         self.shift += self.length - length and length > 0
@@ -45,7 +45,7 @@ class ReordersWordsOnly(Recomputed):
     """The rows change places, their sources stay."""
 
     def reorder(self, rows):
-        self.words = self.words[rows]
+        self.tokens = self.tokens[rows]
 
 
 class ResetsTheWordsOnly(Recomputed):
@@ -68,9 +68,9 @@ class TellsTheChunkForTheLength(Recomputed):
 
     length = 0
 
-    def prefill(self, words):
-        self.length = words.shape[1]
-        return super().prefill(words)
+    def prefill(self, tokens):
+        self.length = tokens.shape[1]
+        return super().prefill(tokens)
 
     def rollback(self, length):
         self.length = length
@@ -83,7 +83,7 @@ def judged(implementation, dtype="float64", by=drawn):
 
 
 @pytest.mark.parametrize("by", [drawn, enumerated])
-def test_an_honest_cache_passes(by):
+def test_an_correct_cache_passes(by):
     """Recomputing is right, and something was compared."""
     judgement = judged(Adapter(Recomputed), by=by)
 

@@ -13,9 +13,9 @@ from properties.implementations.recomputed import Recomputed
 VOCAB, SOURCE_VOCAB, ROWS = 5, 4, 3
 
 
-def logits(source, words, real):
+def logits(source, tokens, real):
     """Numbers for each token a row has read, which tell its source and its tokens apart."""
-    return np.cumsum(words, axis=1)[..., None] + np.where(real, source, 9).sum(axis=1)[:, None, None] * np.ones(VOCAB)
+    return np.cumsum(tokens, axis=1)[..., None] + np.where(real, source, 9).sum(axis=1)[:, None, None] * np.ones(VOCAB)
 
 
 def played_on_a_cache(played):
@@ -26,7 +26,7 @@ def played_on_a_cache(played):
     for operation, (answered, length) in zip(played.program, results, strict=True):
         answered = None if answered is None else answered.reshape(len(answered), -1, VOCAB)  # noqa: PLW2901
         branches = followed(branches, operation, answered)
-        assert length == branches[operation[0]].words.shape[1]
+        assert length == branches[operation[0]].tokens.shape[1]
     return branches
 
 
@@ -86,12 +86,12 @@ def test_every_shorter_program_can_be_played(played):
 def test_the_branches_followed_have_read_what_the_cache_has(played):
     """A token more in every branch is answered for the source and the tokens that the model says it holds."""
     for which, branch in enumerate(played_on_a_cache(played)):
-        step = [which, "step", np.ones(len(branch.words), dtype=np.int64)]
+        step = [which, "step", np.ones(len(branch.tokens), dtype=np.int64)]
 
         asked = play(partial(Recomputed, logits), played.source, played.real, program=[*played.program, step])["results"][-1][0]
 
-        words = np.concatenate([branch.words, np.ones((len(branch.words), 1), dtype=np.int64)], axis=1)
-        np.testing.assert_array_equal(asked, logits(branch.source, words, branch.real)[:, -1])
+        tokens = np.concatenate([branch.tokens, np.ones((len(branch.tokens), 1), dtype=np.int64)], axis=1)
+        np.testing.assert_array_equal(asked, logits(branch.source, tokens, branch.real)[:, -1])
 
 
 def test_what_was_done_to_a_copy_is_done_to_the_original():
@@ -113,8 +113,8 @@ def test_what_was_done_to_a_second_request_is_done_to_the_first():
 
 def test_operations_are_fitted_to_what_is_left():
     """Without the tokens that it would forget a rollback is left out too."""
-    words = np.zeros((2, 1), dtype=np.int64)
-    played = Played(np.zeros((2, 3), dtype=np.int64), None, [[0, "prefill", words], [0, "rollback", 0], [0, "prefill", words]])
+    tokens = np.zeros((2, 1), dtype=np.int64)
+    played = Played(np.zeros((2, 3), dtype=np.int64), None, [[0, "prefill", tokens], [0, "rollback", 0], [0, "prefill", tokens]])
 
     fewer = list(shorter(played, SOURCE_VOCAB, VOCAB))
 

@@ -28,7 +28,7 @@ HALF_A_STEP = 0.5  # graded faults shrink by half octaves, and a margin may lie 
 
 @pytest.mark.parametrize("dtype", LOW_DTYPES)
 @pytest.mark.parametrize("step", STEP_CASES)
-def test_no_honest_step_is_accused(step, dtype):
+def test_no_correct_step_is_accused(step, dtype):
     """On cases nobody has seen before, every variant of the catalogue is within the budget."""
     for number in range(2):
         found = runner.work(("steps", step, dtype, number), FRESH)
@@ -39,7 +39,7 @@ def test_no_honest_step_is_accused(step, dtype):
 
 @pytest.mark.parametrize("dtype", LOW_DTYPES)
 @pytest.mark.parametrize("step", MODULES)
-def test_no_honest_module_is_accused(step, dtype):
+def test_no_correct_module_is_accused(step, dtype):
     """Several steps in a row, six layers among them."""
     found = runner.work(("modules", step, dtype, 0), FRESH)
 

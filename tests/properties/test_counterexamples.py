@@ -256,7 +256,7 @@ def test_a_counterexample_is_asked_again_next_time(place):
         again(impl=candidate("scale"))
 
 
-def test_the_twin_loses_no_bit():
+def test_the_base_loses_no_bit():
     """What JSON cannot hold by itself comes back all the same: bits, shapes without numbers, NaN and infinity."""
     values = {"a": np.array([0.1, -0.0, np.nan, np.inf]), "b": np.zeros((0, 3), dtype=np.int64), "c": [np.inf, True, None, "x", 2]}
 

@@ -97,7 +97,7 @@ def test_an_entry_stands_alone_and_answers(fault):
 
 
 @pytest.mark.parametrize("fault", bases(), ids=lambda fault: f"{fault.base}-{'-'.join(fault.steps)}-{fault.dtype}")
-def test_a_right_twin_breaks_nothing(fault):
+def test_a_base_breaks_nothing(fault):
     """Every property that is run on the faulty one passes on its base."""
     found = list(breaches(lambda: fault.implementation(wrong=False), fault, seed=0, examples=5))
 

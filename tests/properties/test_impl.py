@@ -43,16 +43,16 @@ def test_a_wrong_answer_is_an_error_that_says_what_was_expected(body, complaint)
 
 
 @pytest.mark.parametrize("word", [-1, 5])
-def test_a_word_outside_of_the_dictionary_is_an_error_of_the_implementation(word):
+def test_a_token_outside_of_the_vocabulary_is_an_error_of_the_implementation(token):
     """Whatever looks it up afterwards would otherwise fail in its place."""
 
     class Writer:
         name, arrays, dtypes, conventions, steps = "writer", "numpy", ("float64",), None, frozenset({"generation"})
 
         def generation(self, source, source_mask=None, *, parameters, bos, eos, length, h):
-            return np.full((len(source), length), word)
+            return np.full((len(source), length), token)
 
-    with pytest.raises(ImplementationError, match=f"expected tokens of the vocabulary, 0 to 4, got {word}"):
+    with pytest.raises(ImplementationError, match=f"expected tokens of the vocabulary, 0 to 4, got {token}"):
         Impl(Writer()).generation(np.array([[0]]), parameters={"target_embedding": np.zeros((5, 2))}, bos=0, eos=1, length=2, h=1)
 
 
@@ -73,14 +73,14 @@ def test_changing_a_nested_or_integer_input_is_noticed():
 
 
 @pytest.mark.parametrize(
-    ("first", "wrong", "words"),
+    ("first", "wrong", "tokens"),
     [
         (lambda: 1 / 0, ImplementationError, "raised ZeroDivisionError: division by zero"),
         (lambda: exit("no licence"), ImplementationCrash, "exited with code 1"),  # noqa: PLR1722 (as a script does)
         (lambda: torch.full((1, 2), -torch.inf), ClaimBroken, "-inf"),
     ],
 )
-def test_an_answer_to_a_probe_that_does_not_come_again_is_told(first, wrong, words):
+def test_an_answer_to_a_probe_that_does_not_come_again_is_told(first, wrong, tokens):
     """No property sees the answers that show a convention: a first call that goes wrong would be lost with them."""
     calls = []
 
@@ -94,5 +94,5 @@ def test_an_answer_to_a_probe_that_does_not_come_again_is_told(first, wrong, wor
     with pytest.raises(wrong, match="softmax of a row of −∞, asked for twice: ") as caught:
         _ = Impl(adapter, "float32").conventions
 
-    assert words in str(caught.value)
+    assert tokens in str(caught.value)
     assert Impl(adapter, "float32").conventions.fully_masked_softmax == "zeros"

@@ -25,12 +25,12 @@ AHEAD = torch.triu(torch.ones(5, 5, dtype=torch.bool), diagonal=1)
 def hooked(made: nn.Transformer, seed: int = 0) -> Taps:
     """One sequence of random features through a model of two layers."""
     generator = torch.Generator().manual_seed(seed)
-    source, target = (torch.randn(1, words, 64, generator=generator) for words in (7, 5))
+    source, target = (torch.randn(1, tokens, 64, generator=generator) for tokens in (7, 5))
     return record_intermediates(made, lambda: made(source, target, tgt_mask=AHEAD), torch_names(made))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_an_honest_model_of_twelve_layers_has_no_step_over_budget(dtype):
+def test_an_correct_model_of_twelve_layers_has_no_step_over_budget(dtype):
     """Errors grow over twelve layers; none of them is a step's own."""
     made = model(3, dtype)
 

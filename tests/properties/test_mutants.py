@@ -15,7 +15,7 @@ def of(file: str, change: str):
     return found
 
 
-def test_every_right_twin_is_changed():
+def test_every_base_is_changed():
     """No file is left out."""
     files = {path.stem for path in RIGHT.glob("*.py")} - {"__init__"}
 
@@ -23,7 +23,7 @@ def test_every_right_twin_is_changed():
 
 
 @pytest.mark.parametrize("file", ["softmax", "mask", "residual_norm"])
-def test_mutants_differ_from_the_right_twin_and_from_each_other(file):
+def test_mutants_differ_from_the_right_base_and_from_each_other(file):
     """None is the base itself, or comes twice, and each is a program."""
     right = ast.unparse(ast.parse(standalone(PLACES[file].base)))
     texts = [mutant.text for mutant in mutants(file)]

@@ -16,7 +16,7 @@ from properties.test_range import CALLS, unit
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("step", CALLS)
-def test_no_honest_run_overflows_in_calls_about_the_range(step, dtype):
+def test_no_correct_run_overflows_in_calls_about_the_range(step, dtype):
     """Under each contract of the envelope every component is judged; the arguments are numbers of the dtype."""
     impl = Impl(built_in("optimized"), dtype)
     calls = list(CALLS[step][1](unit(dtype)))

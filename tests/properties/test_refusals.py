@@ -81,7 +81,7 @@ def test_refused_examples_are_counted_and_the_others_verified(impl):
     assert found.verdict is Verdict.PASS
     assert found.refused > found.generated > 0
     assert found.message in (
-        f"more than half of the examples were refused: {words}" for words in ("no gelu; no gelu_tanh", "no gelu_tanh; no gelu")
+        f"more than half of the examples were refused: {tokens}" for tokens in ("no gelu; no gelu_tanh", "no gelu_tanh; no gelu")
     )
 
 
@@ -98,9 +98,9 @@ def test_a_few_refusals_are_counted_and_no_more_is_said(impl):
         test_feed_forward.test_small_integers_come_out_exactly,  # draws its examples
         test_scalar_functions.test_relu_is_exact_at_every_number,  # is one example
         test_sizes.test_feed_forward_at_every_size,  # goes through several
-        test_attention.test_a_word_need_not_look_at_itself_the_most,  # searches for a counterexample
+        test_attention.test_a_token_need_not_attend_most_to_itself,  # searches for a counterexample
         refuted,
-        test_conventions.test_what_a_query_gets_that_may_look_nowhere_is_as_declared,  # probes
+        test_conventions.test_fully_masked_row_is_as_declared,  # probes
         test_conventions.test_whether_feed_forward_keeps_subnormal_numbers,
     ],
     ids=lambda test: test.__name__,
@@ -117,7 +117,7 @@ def test_where_every_example_is_refused_nothing_is_verified(impl, test):
 
 def test_what_is_said_of_a_refusal_is_told(impl):
     """In the implementation's own tokens."""
-    test, of_the_paper = test_scalar_functions.test_gelu_meets_what_is_no_number, impl("OfThePaper")
+    test, of_the_paper = test_scalar_functions.test_gelu_handles_nan_and_infinity, impl("OfThePaper")
     found = judge(partial(test, of_the_paper, "gelu"), test.property_of_claim, test.__name__, of_the_paper)
 
     assert (found.verdict, found.message) == (Verdict.UNSUPPORTED, "refused: no gelu")
@@ -160,7 +160,7 @@ class Caching:
     [
         test_cache.test_every_two_operations_on_a_cache,
         test_cache.test_a_cache_answers_as_the_whole_model,
-        test_paths.test_a_prompt_in_chunks_is_the_prompt_at_once,
+        test_paths.test_chunked_prefill_equals_prefill_at_once,
     ],
     ids=lambda test: test.__name__,
 )

@@ -21,9 +21,9 @@ TORCH = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.
 LOW = [Contract("bfloat16"), Contract("bfloat16", mode="fused")]
 
 
-def heads(seed: int, words: int = 5) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def heads(seed: int, tokens: int = 5) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Q, K and V of two heads."""
-    return tuple(dyadic(2 + seed + i, (1, 2, words, 4), 2.0) for i in range(3))
+    return tuple(dyadic(2 + seed + i, (1, 2, tokens, 4), 2.0) for i in range(3))
 
 
 @pytest.mark.parametrize("dtype", TORCH)
@@ -135,7 +135,7 @@ def test_errors_grow_with_the_unit_roundoff(dtype):
 
 def test_what_is_not_cast_has_smaller_errors():
     """A fused attention that keeps P in float32 strays less than one that casts it: the contract tells the two apart."""
-    Q, K, V = heads(1, words=16)
+    Q, K, V = heads(1, tokens=16)
     fused, cast = (
         simulate("attention", (Q, K, V), {}, [Contract("bfloat16", mode="fused", cast_weights=cast)], 64, 0)[1][0]
         for cast in (False, True)

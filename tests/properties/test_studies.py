@@ -16,9 +16,9 @@ from properties.studies.jacobian import jacobian_norm
 from properties.studies.study import run, table
 
 SMALL = {
-    "growth": {"depths": (1, 2), "seeds": 2, "words": 3, "d_model": 8},
-    "context": {"sentences": 3, "longest": 9},
-    "jacobian": {"scales": (1.0, 32.0), "words": 3, "rows": 4},
+    "growth": {"depths": (1, 2), "seeds": 2, "tokens": 3, "d_model": 8},
+    "context": {"sequences": 3, "longest": 9},
+    "jacobian": {"scales": (1.0, 32.0), "tokens": 3, "rows": 4},
 }
 each_study = pytest.mark.parametrize("name", SMALL)
 
@@ -34,7 +34,7 @@ def test_every_study_of_the_catalogue_has_a_script():
 
 
 @each_study
-def test_a_study_leaves_a_table_a_plot_and_a_sentence(name, tmp_path, capsys):
+def test_a_study_leaves_a_table_a_plot_and_a_sequence(name, tmp_path, capsys):
     """What is printed stands in the table; the plot is an SVG; a second run writes the same bytes."""
     for folder in ("first", "second"):
         run(study(name), ["-o", str(tmp_path / folder)], **SMALL[name])

@@ -208,8 +208,8 @@ def test_torch_s_transformer_with_converted_weights_agrees_with_the_oracle(norm_
     source, target = torch.tensor([[1, 5, 2, 0], [3, 3, 4, 1]]), torch.tensor([[2, 0, 6], [1, 1, 5]])
     face = Optimized()
 
-    def put_in(words, table):
-        return face.embedding(words, table=table) + face.positional_encoding(words.shape[1], 8, dtype=torch.float64)
+    def put_in(tokens, table):
+        return face.embedding(tokens, table=table) + face.positional_encoding(tokens.shape[1], 8, dtype=torch.float64)
 
     with torch.no_grad():
         X, M = put_in(target, parts["target_embedding"]), put_in(source, parts["source_embedding"])

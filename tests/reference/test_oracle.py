@@ -41,7 +41,7 @@ from reference.generation import generate
 from reference.initialisation import initialise
 from reference.mask import apply_mask, both, causal_mask, padding_mask
 from reference.multi_head import concat_heads, multi_head, split_heads
-from reference.output_projection import next_word
+from reference.output_projection import next_token
 from reference.parameters import Architecture, MultiHeadParameters, NormParameters, TransformerParameters
 from reference.positional_encoding import positional_encoding
 from reference.residual_norm import layer_norm, residual_norm
@@ -165,8 +165,8 @@ def test_feed_forward_unit_by_unit(call):
         ),
     }[p["activation"]]
 
-    for i, words in enumerate(X):
-        hidden = [[bend(unit) for unit in row] for row in linear_again(words, p["W_1"], p["b_1"])]
+    for i, tokens in enumerate(X):
+        hidden = [[bend(unit) for unit in row] for row in linear_again(tokens, p["W_1"], p["b_1"])]
         again = np.array([[dot(row, list(p["W_2"][:, c])) + p["b_2"][c] for c in range(X.shape[-1])] for row in hidden])
         assert_same(oracle("feed_forward", *call.args, **call.kwargs)[i], again, 2**10, "feed_forward")
 
@@ -214,11 +214,12 @@ def whole_again(source: np.ndarray, target: np.ndarray, p: TransformerParameters
     """The Transformer from the second derivations alone, in one function."""
     d = p.source_embedding.shape[1]
 
-    def enter(words: np.ndarray, table: np.ndarray) -> np.ndarray:
+    def enter(tokens: np.ndarray, table: np.ndarray) -> np.ndarray:
         places = [
-            [(math.sin if c % 2 == 0 else math.cos)(t * 10000.0 ** (-(c - c % 2) / d)) for c in range(d)] for t in range(len(words))
+            [(math.sin if c % 2 == 0 else math.cos)(t * 10000.0 ** (-(c - c % 2) / d)) for c in range(d)]
+            for t in range(len(tokens))
         ]
-        return np.array([[table[w][c] * (math.sqrt(d) if a.scale_embedding else 1) for c in range(d)] for w in words]) + places
+        return np.array([[table[w][c] * (math.sqrt(d) if a.scale_embedding else 1) for c in range(d)] for w in tokens]) + places
 
     def add_norm(X: np.ndarray, sublayer, norm: NormParameters) -> np.ndarray:
         if a.norm == "pre":
@@ -465,19 +466,19 @@ def test_the_oracle_refuses_what_has_no_answer():
             call()
 
 
-def test_a_blind_word_gets_zeros():
+def test_a_fully_masked_row_gets_zeros():
     """A row that is fully masked has weights 0 and output 0, by declared convention."""
-    blind = np.array([[True, True], [False, False]])
+    fully_masked = np.array([[True, True], [False, False]])
 
-    assert np.array_equal(attention(np.ones((2, 3)), np.ones((2, 3)), np.ones((2, 5)), blind), [[1.0] * 5, [0.0] * 5])
+    assert np.array_equal(attention(np.ones((2, 3)), np.ones((2, 3)), np.ones((2, 5)), fully_masked), [[1.0] * 5, [0.0] * 5])
     assert np.array_equal(softmax(np.full((1, 3), -np.inf)), np.zeros((1, 3)))
 
 
 def test_probabilities_are_the_softmax_of_logits():
-    """`next_word` is softmax, row by row."""
+    """`next_token` is softmax, row by row."""
     logits = dyadic(5, (3, 4), 4.0)
 
-    assert_same(next_word(logits), np.array([softmax_again(list(row)) for row in logits]), 8, "next_word")
+    assert_same(next_token(logits), np.array([softmax_again(list(row)) for row in logits]), 8, "next_token")
 
 
 def test_residual_norm_runs_its_sublayer_on_the_right_side():
@@ -494,10 +495,10 @@ def test_residual_norm_runs_its_sublayer_on_the_right_side():
 def test_tracing_changes_nothing():
     """The logits are the same bits with a trace as without, and every traced matrix is float64."""
     p = initialise(1, vocab=5, d_model=8, d_ff=6, layers=2)
-    words = np.array([1, 4, 2])
+    tokens = np.array([1, 4, 2])
     with Trace() as trace:
-        traced = transformer(words, words, p, Architecture(h=2))
+        traced = transformer(tokens, tokens, p, Architecture(h=2))
 
-    assert np.array_equal(traced, transformer(words, words, p, Architecture(h=2)))
+    assert np.array_equal(traced, transformer(tokens, tokens, p, Architecture(h=2)))
     assert all(matrix.dtype == np.float64 for matrix in trace.values())
     assert np.array_equal(trace["logits"], traced)

@@ -172,9 +172,9 @@ def end(process: subprocess.Popen, folder: Path, sent: signal.Signals) -> float:
 def test_a_command_leaves_nobody_at_work(name, sent, scratch):
     """Whoever hangs holds Python's lock. What was finished is on disk; a signal is one line, and the exit code a shell expects."""
     case, folder = COMMANDS[name], Path(tempfile.mkdtemp(dir=scratch))
-    words = shlex.split(case.command)
+    tokens = shlex.split(case.command)
 
-    with hanging(["-m", *(words if "." in words[0] else ["veriformer", *words])], folder, scratch, case.hangs) as process:
+    with hanging(["-m", *(tokens if "." in tokens[0] else ["veriformer", *tokens])], folder, scratch, case.hangs) as process:
         print(f"{name}, {sent.name}: {end(process, folder, sent):.1f} s")
 
         said = (folder / "said").read_text(encoding="utf-8")

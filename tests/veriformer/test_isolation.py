@@ -74,7 +74,7 @@ def test_a_class_is_made_once_and_offers_its_methods(candidate):
     assert [softmax(proxy)[0, 0] for _ in range(3)] == [1, 2, 3]
 
 
-def test_torch_tensors_are_handed_to_a_candidate_that_takes_them(candidate):
+def test_torch_tensors_are_handed_to_a_implementation_that_takes_them(candidate):
     """In the dtype asked for, bfloat16 too."""
     proxy = candidate("import torch\ndef softmax(scores): return torch.softmax(scores, dim=-1)", arrays="torch")
 
@@ -192,7 +192,7 @@ def test_a_target_that_does_not_survive_its_import_fails_every_call(candidate, s
     assert complaint in str(caught.value)
 
 
-def test_what_a_candidate_prints_does_not_disturb_its_answer(candidate):
+def test_what_a_implementation_prints_does_not_disturb_its_answer(candidate):
     """More than a pipe holds, on both streams, and a closed stdout."""
     source = """
         import os, sys
@@ -205,7 +205,7 @@ def test_what_a_candidate_prints_does_not_disturb_its_answer(candidate):
     assert np.array_equal(softmax(candidate(source)), SCORES)
 
 
-def test_what_a_candidate_does_to_global_state_stays_with_it(candidate):
+def test_what_a_implementation_does_to_global_state_stays_with_it(candidate):
     """Its random state and error handling are not ours."""
     np.random.seed(7)  # noqa: NPY002 (the global state is what this is about)
     expected = np.random.RandomState(7).random()

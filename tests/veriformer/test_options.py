@@ -137,7 +137,7 @@ def test_every_command_is_there():
         assert "Usage:" in said.stdout
 
 
-def test_a_room_that_is_somebody_elses_is_refused(monkeypatch, tmp_path):
+def test_a_package_that_is_somebody_elses_is_refused(monkeypatch, tmp_path):
     """With both places named, when a folder of the user's comes first on the path."""
     (tmp_path / "bench").mkdir()
     (tmp_path / "bench" / "__init__.py").touch()

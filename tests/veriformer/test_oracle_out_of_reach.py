@@ -14,7 +14,7 @@ def softmax(scores):
 """
 
 
-def test_a_candidate_that_answers_with_the_oracle_is_an_error(tmp_path, monkeypatch):
+def test_a_implementation_that_answers_with_the_oracle_is_an_error(tmp_path, monkeypatch):
     """Its import fails inside the call, which says why."""
     (tmp_path / "peeks.py").write_text(PEEKS)
     monkeypatch.chdir(tmp_path)
@@ -25,7 +25,7 @@ def test_a_candidate_that_answers_with_the_oracle_is_an_error(tmp_path, monkeypa
         candidate.call("softmax", (np.zeros((1, 2)),), {}, "float32")
 
 
-def test_a_candidate_that_imports_the_oracle_is_refused(tmp_path, monkeypatch):
+def test_a_implementation_that_imports_the_oracle_is_refused(tmp_path, monkeypatch):
     """At import it is a usage error, in one line."""
     (tmp_path / "reads.py").write_text("import reference.softmax\nsoftmax = reference.softmax.softmax\n")
     monkeypatch.chdir(tmp_path)

@@ -49,7 +49,7 @@ def test_a_broken_claim_comes_first_with_its_smallest_input(tmp_path):
     assert "1 PASS, 2 FAIL, 1 UNSUPPORTED" in text
 
 
-def test_a_candidate_that_always_dies_is_told_once(tmp_path):
+def test_a_implementation_that_always_dies_is_told_once(tmp_path):
     """One card for all claims that a crash in the same place explains."""
     crash = {"verdict": "CRASH", "message": "mine exited with code 0", "counterexample": "n=1"}
     text = shown(tmp_path, {"claim": "A5", **crash}, {"claim": "A9", **crash})

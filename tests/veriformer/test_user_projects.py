@@ -182,7 +182,7 @@ def test_a_wrong_scale_and_a_shifted_mask_are_found(scratch):
     assert any(text.startswith("mask(n=1, m=2)") for text in texts)
 
 
-def test_a_candidate_that_dies_three_ways_gets_its_verdicts_and_the_run_completes(scratch):
+def test_a_implementation_that_dies_three_ways_gets_its_verdicts_and_the_run_completes(scratch):
     """A segmentation fault, os._exit(0), a hang: each shrunk; what works of it passes; nothing planned is missing."""
     claims = "--claims=A5,A7,H1,M1"
     said = python("-m", "veriformer", "verify", "mine:Deadly", claims, "--max-time=1", "--examples=10", "--json", folder=scratch)
@@ -199,7 +199,7 @@ def test_a_candidate_that_dies_three_ways_gets_its_verdicts_and_the_run_complete
     assert "exited with code 0 during the call" in crash["message"]
 
 
-def test_a_candidate_that_leaves_while_it_is_imported_is_a_verdict(scratch):
+def test_a_implementation_that_leaves_while_it_is_imported_is_a_verdict(scratch):
     """os._exit(0) at import: a crash on every claim, exit 1."""
     said = python("-m", "veriformer", "verify", "gone:softmax", "--as=softmax", "--claims=A5", "--json", folder=scratch)
 
@@ -207,7 +207,7 @@ def test_a_candidate_that_leaves_while_it_is_imported_is_a_verdict(scratch):
     assert verdicts(said) == {"A5": {"CRASH"}}
 
 
-def test_pytest_gives_the_same_verdicts_as_the_door(scratch, tmp_path):
+def test_pytest_gives_the_same_verdicts_as_the_command_line(scratch, tmp_path):
     """`pytest --pyargs properties --implementation TARGET` from any folder: the same properties, examples and verdicts.
 
     Each from a folder of its own: what one run broke, the next one in the same folder tries first.

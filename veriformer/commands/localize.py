@@ -13,7 +13,7 @@ from reports.records import encoded
 from veriformer.settings import Refused, nearest
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
-SIZES = {"d_model": 64, "d_ff": 128, "h": 4, "words": 9, "vocab": 17}
+SIZES = {"d_model": 64, "d_ff": 128, "h": 4, "tokens": 9, "vocab": 17}
 
 
 @click.command()
@@ -136,7 +136,7 @@ def _by_steps(adapter: Any, dtype: str, layers: int, seed: int) -> Any:
     parameters = mapped(
         lambda array: impl.representable(array + 0.25 * rng.standard_normal(array.shape) * (array.ndim == 1)), nested(drawn)
     )
-    source, target = rng.integers(0, SIZES["vocab"], (2, SIZES["words"]))
+    source, target = rng.integers(0, SIZES["vocab"], (2, SIZES["tokens"]))
     return localize_steps(impl, Case(parameters, Architecture(h=SIZES["h"]), source, target))
 
 

@@ -14,8 +14,8 @@ def command() -> None:
     """
     from properties.worked_example import describe, run
 
-    words, trace = run()
-    click.echo(f"{len(words)} tokens: {' '.join(words)}\n")
+    tokens, trace = run()
+    click.echo(f"{len(tokens)} tokens: {' '.join(tokens)}\n")
     for name, shape, what in describe(trace):
         size = "×".join(map(str, shape))
         click.echo(f"{name:45} {size:>8}  {what}")

@@ -78,7 +78,7 @@ class Worker:
             os.kill(self.pid, signal.SIGUSR1)
         _readable(self._log, 0.2)
 
-    def last_words(self) -> tuple[str, str]:
+    def last_tokens(self) -> tuple[str, str]:
         """Where it was (`file:line in function`, from the stack faulthandler prints) and the last lines printed before that."""
         until = time.monotonic() + 0.5  # it may be printing without end
         while time.monotonic() < until and _readable(self._log, 0.01) and self._drain():

@@ -82,7 +82,7 @@ class ImplementationProxy:
             declarations.take(self, card.get("conventions"), card.get("contract"))
         except ValueError as error:
             raise TargetError(f"{target}: {error}") from error
-        self.intermediates: bool = card.get("taps", False)
+        self.intermediates: bool = card.get("intermediates", False)
         self.training: bool = card.get("training", False)
 
     def __repr__(self) -> str:
@@ -122,8 +122,10 @@ class ImplementationProxy:
         return accepted(answer, step, self.arrays, dtype, self._label(step))
 
     def intermediate(self, name: str, dtype: str) -> np.ndarray:
-        """The intermediate matrix `name` of the last call, from the implementation's own `tap(name)`."""
-        return accepted(self.answer("tap", (name,), {}, dtype), "tap", self.arrays, dtype, self._label("tap"))
+        """The intermediate matrix `name` of the last call, from the implementation's own `intermediate(name)`."""
+        return accepted(
+            self.answer("intermediate", (name,), {}, dtype), "intermediate", self.arrays, dtype, self._label("intermediate")
+        )
 
     def answer(
         self,
@@ -222,7 +224,7 @@ class ImplementationProxy:
         assert self._worker
         if hung:
             self._worker.interrupt()
-        place, printed = self._worker.last_words()
+        place, printed = self._worker.last_tokens()
         if hung:
             self.close()
         return (f" ({place})" if place else "") + (f"; its last output: {printed}" if printed else "")

@@ -1,4 +1,4 @@
-"""The process a user's implementation lives in. Started by `veriformer.isolation.proxy` as `python -P candidate.py FD torch|numpy`.
+"""The process a user's implementation lives in. Started by `veriformer.isolation.proxy` as `python -P worker.py FD torch|numpy`.
 
 Stand-alone: it imports the standard library, numpy, torch where asked, the user's code, and none of our packages (a few files that
 stand alone as well are loaded by their paths), so that the user's own `bench` or `properties` keep their names; and the oracle is
@@ -275,7 +275,7 @@ class Candidate:
             "dtypes": None if dtypes is None else [str(dtype).removeprefix("torch.") for dtype in dtypes],
             "conventions": self._plainly("conventions"),
             "contract": self._plainly("contract"),
-            "taps": callable(getattr(self.thing, "tap", None)),
+            "intermediates": callable(getattr(self.thing, "intermediate", None)),
             "training": bool(getattr(self.thing, "training", False)),
         }
 
@@ -295,12 +295,12 @@ class Candidate:
         return value
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Call one step, or `tap`: the result described, or what was raised. SystemExit ends the worker, as it would a script."""
+        """Call one step, or `intermediate`: the result described, or what was raised. SystemExit ends the worker, as it would a script."""
         inputs: list[layouts.Handed] = []
         give = partial(_given, make=partial(self._handed, request, inputs))
         args = [give(value, path) for value, path in zip(request["args"], request["names"], strict=True)]
         kwargs = {name: give(value, name) for name, value in request["kwargs"].items()}
-        function = self.thing.intermediate if request["step"] == "tap" else self.steps[request["step"]]
+        function = self.thing.intermediate if request["step"] == "intermediate" else self.steps[request["step"]]
         if request["step"] == "kv_cache":
             function = partial(cached.play, function)
         if request["layout"] == layouts.REFILLED:

@@ -30,11 +30,11 @@ class Fault:
 # Attention ------------------------------------------------------------------------------------------------------------
 
 
-def _heads(seed: int, *, words: int = 64, d: int = 64, h: int = 4, sharpness: float = 3.0, causal: bool = False) -> Arguments:
-    draw = Draw(seed, words, d)
-    K = np.clip(np.round(draw.rng.standard_normal((1, h, words, d)) * 16), -64, 64) / 16
-    Q = np.clip(np.round(draw.rng.standard_normal((1, h, words, d)) * 16), -64, 64) / 16 * sharpness
-    return (_short(Q), _short(K), draw.numbers(1, h, words, d, magnitude=2.0), np.tri(words, dtype=bool) if causal else None), {}
+def _heads(seed: int, *, tokens: int = 64, d: int = 64, h: int = 4, sharpness: float = 3.0, causal: bool = False) -> Arguments:
+    draw = Draw(seed, tokens, d)
+    K = np.clip(np.round(draw.rng.standard_normal((1, h, tokens, d)) * 16), -64, 64) / 16
+    Q = np.clip(np.round(draw.rng.standard_normal((1, h, tokens, d)) * 16), -64, 64) / 16 * sharpness
+    return (_short(Q), _short(K), draw.numbers(1, h, tokens, d, magnitude=2.0), np.tri(tokens, dtype=bool) if causal else None), {}
 
 
 def _short(x: np.ndarray) -> np.ndarray:
@@ -52,7 +52,7 @@ def _scaled(factor: Callable[[int], float]) -> Callable[[LowPrecision, tuple[Any
 
 def _live_scores_below(seed: int) -> Arguments:
     """Every row may attend to one key alone, whose score is about −12000."""
-    (_, _, V, _), _ = _heads(seed, words=24, d=4, h=2)
+    (_, _, V, _), _ = _heads(seed, tokens=24, d=4, h=2)
     Q, K = np.full((1, 2, 24, 4), 80.0), np.full((1, 2, 24, 4), -80.0)
     return (Q, K, V, np.eye(24, dtype=bool)), {}
 
@@ -66,7 +66,7 @@ def _finite_mask(arithmetic: LowPrecision, args: tuple[Any, ...], _: Nested) -> 
 
 def _aligned(seed: int) -> Arguments:
     """The key after a query is that query: the mask hides the very token it likes best."""
-    (Q, K, V, mask), _ = _heads(seed, words=48, d=16, sharpness=1.0, causal=True)
+    (Q, K, V, mask), _ = _heads(seed, tokens=48, d=16, sharpness=1.0, causal=True)
     K[:, :, 31] = Q[:, :, 30]
     return (Q, K, V, mask), {}
 

@@ -13,13 +13,13 @@ class BareCache:
     def __init__(self, cache: KVCache) -> None:
         self.inner = cache
 
-    def prefill(self, words: Tensor) -> Tensor:
+    def prefill(self, tokens: Tensor) -> Tensor:
         """Read k more tokens in every row; the logits after each of them."""
-        return self.inner.prefill(words)
+        return self.inner.prefill(tokens)
 
-    def step(self, words: Tensor) -> Tensor:
+    def step(self, tokens: Tensor) -> Tensor:
         """Read one more token in every row; the logits after it."""
-        return self.inner.step(words)
+        return self.inner.step(tokens)
 
 
 def kv_cache(

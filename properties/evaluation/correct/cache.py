@@ -61,12 +61,12 @@ class KVCache:
         self.own = [self.store(*self._project(M[:, :0], layer["self_attention"])) for layer in self.parameters["decoder"]]
         self.length = 0
 
-    def prefill(self, words: Tensor) -> Tensor:
+    def prefill(self, tokens: Tensor) -> Tensor:
         """Read k more tokens in every row; the logits after each of them."""
-        k = words.shape[1]
+        k = tokens.shape[1]
         table = self.parameters["target_embedding"]
         places = torch.arange(self.length, self.length + k)
-        X = embedding(words, table=table, scale=self.scale)
+        X = embedding(tokens, table=table, scale=self.scale)
         X = X + encoding_of(places, table.shape[-1]).to(X.dtype)
         for layer, own, cross in zip(self.parameters["decoder"], self.own, self.cross, strict=True):
             X = self._through(X, layer, own, cross)
@@ -76,9 +76,9 @@ class KVCache:
         W = table.mT if self.parameters.get("W_out") is None else self.parameters["W_out"]
         return output_projection(X, W=W, b=self.parameters.get("b_out"))
 
-    def step(self, words: Tensor) -> Tensor:
+    def step(self, tokens: Tensor) -> Tensor:
         """Read one more token in every row; the logits after it."""
-        return self.prefill(words[:, None])[:, 0]
+        return self.prefill(tokens[:, None])[:, 0]
 
     def rollback(self, length: int) -> None:
         """Forget all but the first `length` tokens."""
@@ -160,11 +160,11 @@ def generation(
 ) -> Tensor:
     """Greedy tokens, each read by the cache once."""
     cache = kv_cache(source, source_mask, parameters=parameters, **choices)
-    words, written = torch.full((len(source),), bos), []
+    tokens, written = torch.full((len(source),), bos), []
     running = torch.ones(len(source), dtype=torch.bool)
     for _ in range(length):
-        logits = cache.step(words)
-        words = torch.where(running, logits.argmax(dim=-1), eos)
-        running = running & (words != eos)
-        written.append(words)
+        logits = cache.step(tokens)
+        tokens = torch.where(running, logits.argmax(dim=-1), eos)
+        running = running & (tokens != eos)
+        written.append(tokens)
     return torch.stack(written, dim=1)

@@ -19,7 +19,7 @@ def output_projection(X: Tensor, *, W: Tensor, b: Tensor | None = None) -> Tenso
     return linear(X, W, b)
 
 
-def next_word(X: Tensor, *, W: Tensor, b: Tensor | None = None) -> Tensor:
+def next_token(X: Tensor, *, W: Tensor, b: Tensor | None = None) -> Tensor:
     """A probability for every token of the vocabulary."""
     logits = output_projection(X, W=W, b=b)
     return softmax(logits)
@@ -79,12 +79,12 @@ def generation(
     """Greedy tokens, in a buffer of the full length: the causal mask hides what is not written yet."""
     b = len(source)
     M = encode(source, source_mask, parameters, scale_embedding, **choices)
-    words = torch.full((b, length + 1), eos)
-    words[:, 0] = bos
+    tokens = torch.full((b, length + 1), eos)
+    tokens[:, 0] = bos
     running = torch.ones(b, dtype=torch.bool)
     for i in range(length):
-        logits = decode(words, M, source_mask, None, parameters, scale_embedding, **choices)
+        logits = decode(tokens, M, source_mask, None, parameters, scale_embedding, **choices)
         chosen = logits[:, i].argmax(dim=-1)
-        words[:, i + 1] = torch.where(running, chosen, eos)
+        tokens[:, i + 1] = torch.where(running, chosen, eos)
         running = running & (chosen != eos)
-    return words[:, 1:]
+    return tokens[:, 1:]

@@ -20,8 +20,8 @@ class Paged:
             slot = self.length % PAGE
             if slot == 0:
                 self.pages.append(tuple(torch.zeros(*x.shape[:2], PAGE, x.shape[-1], dtype=x.dtype) for x in (K, V)))
-            for page, words in zip(self.pages[-1], (K, V), strict=True):
-                page[:, :, slot] = words[:, :, i]
+            for page, tokens in zip(self.pages[-1], (K, V), strict=True):
+                page[:, :, slot] = tokens[:, :, i]
             self.length += 1
 
     def read(self) -> tuple[Tensor, Tensor]:

@@ -121,7 +121,7 @@ FAULTS = (
         "dropout-mask-differs-in-backward",
         "again = (Q @ K.mT / math.sqrt(Q.shape[-1])).masked_fill(~seen, -math.inf)",
         "again = (Q @ K.mT / math.sqrt(Q.shape[-1])).masked_fill(~seen.roll(1, dims=-1), -math.inf)",
-        "any hidden word (the report is of dropout, which has no oracle; a mask that differs backward is the same mistake)",
+        "any hidden token (the report is of dropout, which has no oracle; a mask that differs backward is the same mistake)",
         "https://github.com/Dao-AILab/flash-attention/issues/1251",
         instead=_TILED,
     ),

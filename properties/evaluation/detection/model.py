@@ -46,7 +46,7 @@ FAULTS = (
         "model",
         ("generation",),
         "chosen = logits[:, i].argmax(dim=-1)",
-        "chosen = logits[torch.arange(b), ((words != eos).sum(dim=-1) - 1).clamp(min=0)].argmax(dim=-1)",
+        "chosen = logits[torch.arange(b), ((tokens != eos).sum(dim=-1) - 1).clamp(min=0)].argmax(dim=-1)",
         "a start token that is the end token too",
         ("G1",),
         ("https://github.com/zankner/CLoud/issues/5",),

@@ -34,7 +34,7 @@ PLACES: dict[str, Place] = {
     **{file: Place("feed_forward", ("feed_forward",)) for file in ("linear", "feed_forward")},
     "residual_norm": Place("layers", ("layer_norm", "residual_norm", "encoder_layer")),
     "layers": Place("layers", ("encoder_layer", "encoder", "decoder_layer", "decoder")),
-    "model": Place("model", ("output_projection", "next_word", "transformer", "generation")),
+    "model": Place("model", ("output_projection", "next_token", "transformer", "generation")),
     "cache": Place("cache", ("kv_cache", "generation")),
     **{file: Place(file, ("kv_cache",)) for file in ("static_cache", "paged_cache", "bare_cache")},
     "gradients": Place("gradients", _GRADIENTS, "float64"),
@@ -157,7 +157,7 @@ FEATURES, TWO = ("bnd",), ("bnd", "bmd")
 AXES: dict[str, tuple[str, ...]] = {
     "attention": ("bhnd", "bhmd", "bhmd"),
     "softmax": ("nm",),
-    **dict.fromkeys(("layer_norm", "feed_forward", "encoder_layer", "output_projection", "next_word"), FEATURES),
+    **dict.fromkeys(("layer_norm", "feed_forward", "encoder_layer", "output_projection", "next_token"), FEATURES),
     **dict.fromkeys(("multi_head", "residual_norm", "decoder_layer"), TWO),
     "embedding": ("bn",),
     "transformer": ("bm", "bn"),
