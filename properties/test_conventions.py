@@ -143,14 +143,14 @@ class Configurable:
         tiny = np.finfo(X.dtype).smallest_normal
         return np.where(np.abs(X) < tiny, np.zeros_like(X), X) if self.follows.subnormals == "flushed" else X
 
-    def _weights(self, scores: np.ndarray, fully_masked: str | None) -> np.ndarray:
+    def _weights(self, scores: np.ndarray, choice: str | None) -> np.ndarray:
         fully_masked = (scores == -np.inf).all(axis=-1, keepdims=True)
-        if fully_masked == "mean":
+        if choice == "mean":
             scores = np.where(fully_masked, 0.0, scores)
         with np.errstate(invalid="ignore"):
             weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
             weights = weights / weights.sum(axis=-1, keepdims=True)
-        return np.where(fully_masked, 0.0, weights) if fully_masked == "zeros" else weights
+        return np.where(fully_masked, 0.0, weights) if choice == "zeros" else weights
 
     def attention(self, Q: np.ndarray, K: np.ndarray, V: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
         """One that may take a mask to add, and that may keep NaN out."""
@@ -171,11 +171,11 @@ class Configurable:
             case "integer":
                 return mask == 1
             case polarity:
-                return mask ^ (polarity == "hidden")
+                return mask ^ (polarity == "true_masks")
 
     def mask(self, n: int, m: int) -> np.ndarray:
         """Top-left or bottom-right, True for *attend* unless masks say what is hidden."""
-        return causal(n, m, self.follows) ^ (self.follows.mask_polarity == "hidden")
+        return causal(n, m, self.follows) ^ (self.follows.mask_polarity == "true_masks")
 
     def layer_norm(self, X: np.ndarray, *, gain: np.ndarray, bias: np.ndarray, eps: float = 1e-5) -> np.ndarray:
         """Eps on either side of the root."""
@@ -229,11 +229,11 @@ def test_every_combination_of_conventions_is_identified_exactly():
 
 def test_the_polarity_of_masks_is_what_the_signature_says_unless_it_is_left_open():
     """A bare callable is held to True = attend: an inverted mask is a fault and not a finding."""
-    inverted = replace(OURS, mask_polarity="hidden")
+    inverted = replace(OURS, mask_polarity="true_masks")
     impl = Impl(Configurable(inverted), "float64")
 
     assert impl.conventions.mask_polarity == "true_attends"
-    with pytest.raises(ConventionMismatch, match="mask_polarity: declared true_attends, but the probe shows hidden"):
+    with pytest.raises(ConventionMismatch, match="mask_polarity: declared true_attends, but the probe shows true_masks"):
         assert_followed(impl, "mask_polarity", "attention")
 
 

@@ -23,6 +23,6 @@ def embedding(
     vocab, d_model = table.shape
     if np.any((tokens < 0) | (tokens >= vocab)):
         wrong = tokens[(tokens < 0) | (tokens >= vocab)][0]
-        raise ValueError(f"tokens: expected ids from 0 to {vocab - 1} (the dictionary has {vocab} words), got {wrong}")
+        raise ValueError(f"tokens: expected ids from 0 to {vocab - 1} (the vocabulary has {vocab} tokens), got {wrong}")
     rows = table[tokens]
     return record("embedding", rows * np.sqrt(d_model) if scale else rows)

@@ -27,7 +27,7 @@ def encode(
     Raises ValueError for an empty source: there would be nothing for cross-attention to look at.
     """
     if len(source) == 0:
-        raise ValueError("source: expected at least one word, got an empty sequence")
+        raise ValueError("source: expected at least one token, got an empty sequence")
     with inside("source"):
         X = add_positions(embedding(source, parameters.source_embedding, architecture.scale_embedding))
     mask = None if source_mask is None else padding_mask(source_mask, len(source))
@@ -45,7 +45,7 @@ def decode(
     """Score the word after each target word, given the encoder's output M. Raises ValueError for an empty target."""
     n = len(target)
     if n == 0:
-        raise ValueError("target: expected at least one word (the start word), got an empty sequence")
+        raise ValueError("target: expected at least one token (the start token), got an empty sequence")
     with inside("target"):
         X = add_positions(embedding(target, parameters.target_embedding, architecture.scale_embedding))
     mask = None if target_mask is None else padding_mask(target_mask, n)

@@ -22,12 +22,19 @@ Anything = TypeVar("Anything")
 Said = str | Mapping[str, Any] | None
 
 OPEN = "open"  # a choice that is no choice
+RENAMED: dict[Any, Any] = {
+    "blind_row": "fully_masked_row",
+    "blind_softmax": "fully_masked_softmax",
+    ("mask_polarity", "may_look"): ("mask_polarity", "true_attends"),
+    ("mask_polarity", "hidden"): ("mask_polarity", "true_masks"),
+}
+"""Names of veriformer 0.1, which are refused with the new one."""
 
 READ: dict[type, tuple[str, Callable[[str], Any]]] = {
     bool: ("true or false", lambda text: {"true": True, "false": False}[text.lower()]),
     int: ("a whole number", int),
     float: ("a number", float),
-    str: ("a token", str),
+    str: ("a word", str),
 }
 ACCURACIES = "accuracies"  # numbers by the name of a function
 KINDS: dict[str, type] = {
@@ -40,6 +47,9 @@ def read_conventions(said: Said) -> dict[str, str | None]:
     """Conventions by name, None for one that is left open. Raises ValueError, in one line, for a name or a choice that is none."""
     found = {}
     for name, choice in _items("conventions", said):
+        if name in RENAMED or (name, choice) in RENAMED:
+            new = RENAMED.get(name) or "=".join(RENAMED[name, choice])
+            raise ValueError(f"conventions: {name if name in RENAMED else f'{name}={choice}'} is {new} since veriformer 0.2")
         _known(f"conventions: no {name!r}", name, CHOICES)
         if choice in (OPEN, None):
             found[name] = None

@@ -36,7 +36,7 @@ LIBRARIES: dict[str, dict[str, Row]] = {
         "out_of_range_token": Row("refused", "docs.pytorch.org, torch.nn.functional.embedding: IndexError on the CPU"),
     },
     "torch.nn": {
-        "mask_polarity": Row("hidden", f"{_MHA}: a True value indicates that the position is not allowed to attend"),
+        "mask_polarity": Row("true_masks", f"{_MHA}: a True value indicates that the position is not allowed to attend"),
         "eps": Row("inside", "docs.pytorch.org, torch.nn.LayerNorm: the root of Var[x] + ε"),
         "non_finite_behind_mask": Row("leaks", _IEEE),
         "out_of_range_token": Row("refused", "docs.pytorch.org, torch.nn.functional.embedding: IndexError on the CPU"),

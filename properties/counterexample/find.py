@@ -324,7 +324,7 @@ def _as_they_say_it(impl: Impl, call: Asked, expected: Answers) -> Answers:
     conventions = impl.conventions
     (exact, *bounds), *more = expected
     match call.step:
-        case "mask" if conventions.mask_polarity == "hidden":
+        case "mask" if conventions.mask_polarity == "true_masks":
             exact = ~exact
         case "positional_encoding" if conventions.layout == "halves":
             exact, *bounds = (np.concatenate([each[:, ::2], each[:, 1::2]], axis=1) for each in (exact, *bounds))

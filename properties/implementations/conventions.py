@@ -28,7 +28,7 @@ CONVENTIONS: dict[str, Convention] = {
         "True, or a number, in a mask",
         {
             "true_attends": "True = attend",
-            "hidden": "True = masked",
+            "true_masks": "True = masked",
             "integer": "1 = attend, 0 = masked",
             "additive": "added to scores",
         },
@@ -128,7 +128,7 @@ def _mask_as(polarity: str | None, mask: np.ndarray | None) -> np.ndarray | None
     if mask is None:
         return None
     match polarity:
-        case "hidden":
+        case "true_masks":
             return np.asarray(~mask)  # of a single truth value, too
         case "integer":
             return mask.astype(np.int64)
@@ -142,7 +142,7 @@ def answered(step: str, answer: Any, args: tuple[Any, ...], kwargs: dict[str, An
     Where a fully masked row is NaN by declaration, NaN becomes 0 there, and anything else NaN.
     """
     match step:
-        case "mask" if conventions.mask_polarity == "hidden":
+        case "mask" if conventions.mask_polarity == "true_masks":
             return ~answer
         case "positional_encoding" if conventions.layout == "halves" and answer.shape[1] % 2 == 0:
             sines, cosines = np.split(answer, 2, axis=1)

@@ -16,7 +16,7 @@ from properties.implementations.impl import DTYPES
 from properties.implementations.weights import Nested, attention_to_torch, mapped, to_torch
 
 CONVENTIONS = Conventions(
-    mask_polarity="hidden", fully_masked_row="zeros", eps="inside", layout="interleaved", non_finite_behind_mask="leaks"
+    mask_polarity="true_masks", fully_masked_row="zeros", eps="inside", layout="interleaved", non_finite_behind_mask="leaks"
 )
 
 

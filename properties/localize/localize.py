@@ -243,7 +243,7 @@ def _must_be_usable(case: Case, intermediates: Taps) -> None:
 
 
 def _since(order: list[str], intermediates: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    """The steps between the intermediate before `name` and itself that nobody recorded, inside the same layer; heads are not named apart."""
+    """The steps between the intermediate before `name` and itself that nobody recorded, inside the same layer."""
     before = order[: order.index(name)]
     last = max((i for i, other in enumerate(before) if other in intermediates), default=-1)
     unheard = [

@@ -1,7 +1,7 @@
-"""Intermediates of an implementation that offers single steps: a whole model run from its own steps, every result of theirs heard.
+"""Intermediates of an implementation that offers single steps: a whole model run from its own steps, every result recorded.
 
-For implementations that are no `torch.nn.Module` and answer no `intermediate`. What is judged is each step on the values the chain gives
-it, not how the implementation wires them together: its own whole `transformer` is another property's affair.
+For implementations that are no `torch.nn.Module` and have no `intermediate(name)`. What is judged is each step on the values
+the chain gives it, not how the implementation wires them together: its own whole `transformer` is another property's affair.
 """
 
 from typing import Any

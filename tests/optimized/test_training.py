@@ -11,7 +11,7 @@ from optimized.initialisation import initialise
 from optimized.parameters import tensors
 from optimized.training import label_smoothed_loss, trainable
 from properties.assertions import assert_at_most
-from properties.copy_reverse import COPY, END, FIRST_WORD, REVERSE, START, Task, draw, is_held_out
+from properties.copy_reverse import BOS, COPY, EOS, FIRST_WORD, REVERSE, Task, draw, is_held_out
 from properties.error_budget.budgets import sum_bound
 from properties.implementations.weights import flat, load
 
@@ -81,8 +81,8 @@ def test_the_target_is_the_sequence_copied_or_reversed_and_its_end(held_out):
         right = sequence if order == COPY else sequence[::-1]
         assert order in (COPY, REVERSE)
         assert all(FIRST_WORD <= token < FIRST_WORD + 3 for token in sequence)
-        assert list(target) == right + [END] * (5 - len(right))
-        assert list(given) == [START, *target[:-1]]
+        assert list(target) == right + [EOS] * (5 - len(right))
+        assert list(given) == [BOS, *target[:-1]]
         assert list(counts) == [True] * (len(right) + 1) + [False] * (4 - len(right))
         assert is_held_out(np.array(sequence)) == held_out
     assert set(batch.lengths) == {1, 2, 3, 4}

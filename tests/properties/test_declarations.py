@@ -125,9 +125,14 @@ def test_what_is_declared_takes_the_place_of_what_an_implementation_says():
 
 
 NONSENSE = [
+    ({"conventions": "blind_row=nan"}, "--conventions: blind_row is fully_masked_row since veriformer 0.2"),
     (
-        {"conventions": "blind_rw=nan"},
-        "--conventions: no 'blind_rw'; did you mean fully_masked_row?; expected some of mask_polarity",
+        {"conventions": "mask_polarity=hidden"},
+        "--conventions: mask_polarity=hidden is mask_polarity=true_masks since veriformer 0.2",
+    ),
+    (
+        {"conventions": "fully_masked_rw=nan"},
+        "--conventions: no 'fully_masked_rw'; did you mean fully_masked_row?; expected some of mask_polarity",
     ),
     ({"conventions": "fully_masked_row=zero"}, "--conventions: fully_masked_row: expected one of zeros, nan, mean, got 'zero'"),
     ({"conventions": "fully_masked_row"}, "--conventions: expected name=value, got 'fully_masked_row'"),

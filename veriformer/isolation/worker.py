@@ -295,7 +295,7 @@ class Candidate:
         return value
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Call one step, or `intermediate`: the result described, or what was raised. SystemExit ends the worker, as it would a script."""
+        """Call one step, or `intermediate`: the result described, or what was raised. SystemExit ends the worker."""
         inputs: list[layouts.Handed] = []
         give = partial(_given, make=partial(self._handed, request, inputs))
         args = [give(value, path) for value, path in zip(request["args"], request["names"], strict=True)]
