@@ -20,7 +20,7 @@ lint: $(READY)  ## style, types, and who may import whom
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 
 docs: $(READY)  ## the documentation, in build/docs; a link that leads nowhere is an error
-	$(VENV)/bin/mkdocs build --strict --quiet --site-dir build/docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
 score: $(READY)  ## how many of the re-created real bugs are caught
 	$(VENV)/bin/veriformer score
