@@ -18,7 +18,7 @@ import torch
 from veriformer.cli import main
 
 mpl.use("svg")
-from matplotlib import pyplot as plt  # noqa: E402 (after the choice of a backend without a display)
+from matplotlib import pyplot as plt
 
 N, M, D_K, D_V = 8, 12, 8, 8
 LOOK_AGAIN, FAIL = 6.0, 8.0  # σ; tests/docs hold them to the budget's own
