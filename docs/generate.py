@@ -47,8 +47,8 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """Markdown's."""
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (head, *rows)]
+    """Markdown's; a bar outside of code is no border."""
+    lines = ["| " + " | ".join(cell if "`" in cell else cell.replace("|", "\\|") for cell in row) + " |" for row in (head, *rows)]
     return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
 
 
