@@ -33,7 +33,7 @@ UNTIL_RENAMED = {  # what the code still says: what the documentation says
     "hidden": "true_masks",
     "blind_row": "fully_masked_row",
     "blind_softmax": "fully_masked_softmax",
-    "properties.faults.mutants": "properties.evaluation.mutants",
+    "properties.faults.mutants": "properties.evaluation.mutants.run",
     "properties.faults.scripts": "properties.evaluation.detection.scripts",
     "properties.localization": "properties.evaluation.localization",
 }
