@@ -12,12 +12,11 @@ from pathlib import Path
 import click
 import pytest
 
-from bench import statistics
-from bench.lines import VERDICTS
+from bench import lines, statistics
 from bench.run import Settings
 from properties import budgets
 from properties.contracts import Contract
-from properties.rounding.scales import FAIL
+from properties.rounding import scales
 from reports.records import BROKEN, Exit, Verdict
 from veriformer.cli import main
 from veriformer.commands import list as listed
@@ -146,7 +145,7 @@ def test_options_named_in_a_sentence_exist(pytest_help):
     group = click.Context(main)
     found = [main.get_command(group, name) for name in main.list_commands(group)]
     ours = {option for command in found if command for parameter in command.params for option in parameter.opts}
-    ours |= set() if RENAMED else {"--time-limit"}  # of `bench`, `report` and `run`, where it is still --budget
+    ours |= {"--time-limit"} if "--budget" in ours else set()  # the option of `bench`, `report` and `run` until it is renamed
     named = {
         option for page in PAGES for code in re.findall(r"`([^`\n]+)`", text(page)) for option in re.findall(r"--[a-z][\w-]+", code)
     }
@@ -207,6 +206,15 @@ def test_verdicts_are_those_of_the_records_worst_first():
     assert found == [(verdict.value, verdict in BROKEN) for verdict in Verdict]
 
 
+def test_lines_of_the_benchmark_are_all_there_are():
+    """Each kind of line, and each status of a cell."""
+    found = [cells[0].strip("`") for cells in rows(section("docs/run-format.md", "Lines of bench.jsonl"))]
+    kinds = {each.what for each in vars(lines).values() if isinstance(getattr(each, "what", None), str)}
+
+    assert set(found) == kinds | set(lines.STATUSES)
+    assert len(found) == len(kinds) + len(lines.STATUSES)
+
+
 def test_exit_codes_are_all_there_are():
     """Each in the table."""
     found = [int(code) for cells in rows(section("docs/verify-your-kernel.md", "Exit codes")) for code in cells[0].split(",")]
@@ -217,7 +225,7 @@ def test_exit_codes_are_all_there_are():
 def test_marks_of_the_budget_are_those_in_force():
     """Where it is judged again, on how many runs, and where it fails."""
     derived, judged = (section("docs/error-budgets.md", heading) for heading in ("How one is derived", "From error to verdict"))
-    again, fail = f"{budgets.SUSPECT:g}", f"{FAIL:g}"
+    again, fail = f"{budgets.SUSPECT:g}", f"{scales.FAIL:g}"
 
     assert f"simulator**, {budgets.TRIALS} times" in derived
     assert [cells[0] for cells in rows(judged)] == [
@@ -228,6 +236,7 @@ def test_marks_of_the_budget_are_those_in_force():
         f"after that above {fail} σ",
     ]
     assert f"σ from {budgets.AGAIN} fresh runs" in judged
+    assert f"{scales.FURTHER:g} times theirs" in judged
     assert f"above {budgets.HOPELESS:g} σ is judged again only if {budgets.BRIEFLY}" in " ".join(judged.split())
     assert f"SUSPECT, where it appears, is an error of {again} to {fail} σ after {budgets.AGAIN} resamples" in text(
         "docs/results.md"
@@ -246,7 +255,7 @@ def test_verdicts_of_the_benchmark_are_those_it_gives():
     """Each with what it means; and the margins and the number of processes."""
     found = [cells[0] for cells in rows(section("docs/benchmarking.md", "Verdicts"))]
 
-    assert found == list(VERDICTS)
+    assert found == list(lines.VERDICTS)
     assert f"{statistics.CPU_MARGIN:.0%} on the CPU".replace("%", " %") in text("docs/benchmarking.md")
     assert f"{statistics.GPU_MARGIN:.0%} on a GPU".replace("%", " %") in text("docs/benchmarking.md")
     assert Settings.processes == 5
@@ -280,7 +289,7 @@ def test_the_figure_shows_what_its_page_says():
     exact, scale, _ = figure.budget(Q, K, V)
     correct, faulty = (abs(figure.attention(Q, K, V, d_k) - exact) for d_k in (figure.D_K, figure.D_K + 1))
 
-    assert (figure.LOOK_AGAIN, figure.FAIL) == (budgets.SUSPECT, FAIL)
+    assert (figure.LOOK_AGAIN, figure.FAIL) == (budgets.SUSPECT, scales.FAIL)
     assert (correct <= figure.FAIL * scale).all()
     assert (faulty > figure.FAIL * scale).sum() > exact.size / 4
     assert (correct > figure.ATOL + figure.RTOL * abs(exact)).any()
