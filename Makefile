@@ -5,7 +5,7 @@ VENV ?= .venv
 READY := $(VENV)/ready
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: report test lint score calibrate nightly
+.PHONY: report test lint docs score calibrate nightly
 
 report: $(READY)  ## verify and measure all that is built in; the page is runs/<id>/report.html
 	$(VENV)/bin/veriformer report
@@ -19,10 +19,13 @@ lint: $(READY)  ## style, types, and who may import whom
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 
+docs: $(READY)  ## the documentation, in build/docs; a link that leads nowhere is an error
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+
 score: $(READY)  ## how many of the re-created real bugs are caught
 	$(VENV)/bin/veriformer score
 
-calibrate: $(READY)  ## false alarms, and the smallest fault each budget sees
+calibrate: $(READY)  ## false positives, and the smallest fault each budget sees
 	$(VENV)/bin/veriformer calibrate
 
 nightly: $(READY)  ## many more examples, drawn at random; what failed once is tried first the next time
@@ -30,5 +33,5 @@ nightly: $(READY)  ## many more examples, drawn at random; what failed once is t
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[lint]'
+	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[lint,docs]'
 	touch $@

@@ -1,0 +1,156 @@
+"""What the documentation takes from the code: tables, the schema, a figure. Run by the build, so nothing generated is committed.
+
+A page says `<!-- generated: NAME -->` where the table of that name in `TABLES` belongs.
+"""
+
+import re
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+from reference import STEPS
+from reports.records import schema
+from veriformer.commands import list as listed
+
+ROOT = Path(__file__).resolve().parents[1]
+MARKER = re.compile(r"<!-- generated: (\w+) -->")
+KINDS = {"law": "Law", "refuted": "Refuted", "study": "Study"}
+BESIDE = ("torch", "torch.nn", "flash-attn", "onnx", "jax")  # libraries with a column of their own
+
+
+# What mkdocs calls ----------------------------------------------------------------------------------------------------
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the figure of the error budget, and the head of the committed report."""
+    sys.path.insert(0, str(ROOT / "docs" / "figures"))
+    files.append(File.generated(config, "figures/error_budget.svg", content=import_module("error_budget").draw()))
+    run = max((ROOT / "reports" / "runs").iterdir())  # named by their days
+    files.append(File.generated(config, "figures/report.png", abs_src_path=str(run / "report.png")))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Put each table in the place of its marker. Raises KeyError for a name that is none."""
+    del page
+    return MARKER.sub(lambda found: TABLES[found[1]](), markdown)
+
+
+# Tables ---------------------------------------------------------------------------------------------------------------
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """Markdown's; a bar outside of code is no border."""
+    lines = ["| " + " | ".join(cell if "`" in cell else cell.replace("|", "\\|") for cell in row) + " |" for row in (head, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
+
+
+def claims() -> str:
+    """Every claim under its step, in the article's order."""
+    sections = []
+    for step in STEPS:
+        rows = [
+            (f"**{claim['id']}** {KINDS[claim['kind']]}", claim["statement"], f"`{claim['formula']}`", claim["expectation"])
+            for claim in listed.claims()
+            if claim["step"] == step
+        ]
+        if rows:
+            sections.append(f"### {step}\n\n{table(('Claim', 'The article says', 'Formula', 'What is so'), rows)}")
+    return "\n\n".join(sections)
+
+
+def kinds() -> str:
+    """How many claims there are of each kind."""
+    of = [claim["kind"] for claim in listed.claims()]
+    return f"There are {len(of)} claims: {of.count('law')} laws, {of.count('refuted')} refuted and {of.count('study')} studies."
+
+
+def conventions() -> str:
+    """Each convention, its choices, and what five libraries choose."""
+    made = {(row["library"], row["convention"]): row["choice"] for row in listed.libraries()}
+    choices: dict[str, list[str]] = {}
+    for row in listed.conventions():
+        choices.setdefault(row["convention"], []).append(row["choice"])
+    rows = []
+    for name, options in choices.items():
+        chosen = [f"`{choice}`" if (choice := made.get((library, name))) else "–" for library in BESIDE]
+        rows.append((f"`{name}`", " ".join(f"`{option}`" for option in options), *chosen))
+    return table(("Convention", "Choices", *BESIDE), rows)
+
+
+def choices() -> str:
+    """What each choice means."""
+    rows = [(f"`{row['convention']}`", f"`{row['choice']}`", row["meaning"]) for row in listed.conventions()]
+    return table(("Convention", "Choice", "Meaning"), rows)
+
+
+def sources() -> str:
+    """Where each library says so."""
+    rows = [(row["library"], f"`{row['convention']}`", f"`{row['choice']}`", row["source"]) for row in listed.libraries()]
+    return table(("`--like`", "Convention", "Choice", "Source"), rows)
+
+
+def steps() -> str:
+    """The signature of every step."""
+    return "```text\n" + "\n".join(row["signature"] for row in listed.steps()) + "\n```"
+
+
+def implementations() -> str:
+    """What is built in."""
+    rows = [(f"`{each['name']}`", ", ".join(each["steps"]), ", ".join(each["dtypes"])) for each in listed.implementations()]
+    return table(("Name", "Steps", "dtypes"), rows)
+
+
+def verdict_record() -> str:
+    """The fields of a line of verify.jsonl, from its JSON Schema."""
+    record = schema()["$defs"]["VerdictRecord"]
+    required = set(record["required"])
+    rows = [
+        (f"`{name}`", _kind(field), "yes" if name in required else "", field.get("description", ""))
+        for name, field in record["properties"].items()
+    ]
+    return table(("Field", "Type", "Required", "Meaning"), rows)
+
+
+def _kind(field: dict[str, Any]) -> str:
+    """The type of a field of a JSON Schema, in a few words."""
+    if "const" in field:
+        return f"`{field['const']!r}`"
+    if "enum" in field:
+        return " ".join(f"`{value}`" for value in field["enum"])
+    if "anyOf" in field:
+        return " or ".join(_kind(each) for each in field["anyOf"])
+    if "$ref" in field:
+        return " ".join(f"`{value}`" for value in schema()["$defs"][field["$ref"].rpartition("/")[2]].get("enum", ()))
+    return str(field.get("type", "any"))
+
+
+def modules(package: str) -> str:
+    """Every module of a package: the steps in the article's order, then the others."""
+    found = [info.name for info in iter_modules([str(ROOT / package)])]
+    order = [name for name in STEPS if name in found] + sorted(set(found) - set(STEPS))
+    options = "    options:\n      show_root_toc_entry: true\n      heading_level: 2\n"
+    return f"::: {package}\n    options:\n      heading_level: 2\n      show_submodules: false\n\n" + "\n\n".join(
+        f"::: {package}.{name}\n{options}" for name in order
+    )
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "claims": claims,
+    "kinds": kinds,
+    "conventions": conventions,
+    "choices": choices,
+    "sources": sources,
+    "steps": steps,
+    "implementations": implementations,
+    "verdict_record": verdict_record,
+    "reference": lambda: modules("reference"),
+    "optimized": lambda: modules("optimized"),
+}
