@@ -22,7 +22,6 @@ from veriformer.show import Cards, show
 
 ROOT = Path(__file__).resolve().parents[1]
 MOST_BYTES = 7000
-UNTIL_RENAMED = {"blind_row": "fully_masked_row", "deviations": "σ"}  # what the terminal still says: what README says
 
 
 def page(name: str) -> str:
@@ -97,8 +96,6 @@ def test_readme_shows_what_the_terminal_prints(tmp_path, shown, code):
 
 def words(output: str) -> list[str]:
     """What a terminal shows, without what depends on its width and on where the run is kept."""
-    for old, new in UNTIL_RENAMED.items():
-        output = output.replace(old, new)
     return re.sub(r"[│╭╮╰╯─]|\((runs/)?\w+\)$", " ", output.strip()).split()
 
 
@@ -165,8 +162,8 @@ def test_the_size_of_the_catalogue_is_that_of_the_committed_score():
         f"\n{faults} faults re-created from bug reports of real projects, in {len(classes)} classes, and {cheats} cheats"
         in EVALUATION
     )
-    assert "Of {variants} correct implementations, in {checks} checks, none is flagged".format(**score["honest"]) in EVALUATION
-    assert score["honest"]["flagged"] == {}
+    assert "Of {variants} correct implementations, in {checks} checks, none is flagged".format(**score["correct"]) in EVALUATION
+    assert score["correct"]["flagged"] == {}
 
 
 def test_the_calibration_is_the_committed_one():
@@ -174,12 +171,12 @@ def test_the_calibration_is_the_committed_one():
     found = list(committed("calibration").values())
 
     for kind, row in (("steps", "correct results of single steps"), ("modules", "correct results of whole modules")):
-        assert figures(row) == [f"{of[kind]['false alarms']['ours']} of {of[kind]['checks']:,}" for of in found]
+        assert figures(row) == [f"{of[kind]['false positives']['ours']} of {of[kind]['checks']:,}" for of in found]
     for rival, row in (
         ("assert_close", "`assert_close` on the same steps"),
         ("2x baseline", "twice the baseline's error, on the same"),
     ):
-        assert figures(row) == [f"{of['steps']['false alarms'][rival]:,}" for of in found]
+        assert figures(row) == [f"{of['steps']['false positives'][rival]:,}" for of in found]
     assert figures("22 named faults") == [str(of["named"]["seen"]["ours"]) for of in found]
     exponents = [of["graded"]["mean exponent"] for of in found]
     assert figures("smallest fault seen") == [f"2^−{of['ours']:.1f}" for of in exponents]
@@ -194,7 +191,7 @@ def test_the_calibration_is_the_committed_one():
 def test_false_positives_of_readme_are_those_of_the_committed_calibration(dtype):
     """Of ours, of assert_close, and of twice the baseline's error."""
     steps = committed("calibration")[dtype]["steps"]
-    flagged = [f"{steps['false alarms'][rule]:,}" for rule in ("ours", "assert_close", "2x baseline")]
+    flagged = [f"{steps['false positives'][rule]:,}" for rule in ("ours", "assert_close", "2x baseline")]
 
     assert figures(f"correct {dtype} results flagged, of {steps['checks']:,} ", README) == flagged
 

@@ -26,26 +26,10 @@ PAGES = {
 }
 PACKAGES = ("reference", "optimized", "properties", "bench", "reports", "veriformer", "tests", "docs", "examples", ".ci")
 
-UNTIL_RENAMED = {  # what the code still says: what the documentation says
-    "may_look": "true_attends",
-    "hidden": "true_masks",
-    "blind_row": "fully_masked_row",
-    "blind_softmax": "fully_masked_softmax",
-    "properties.faults.mutants": "properties.evaluation.mutants.run",
-    "properties.faults.scripts": "properties.evaluation.detection.scripts",
-    "properties.localization": "properties.evaluation.localization",
-}
-RENAMED = (ROOT / "properties" / "error_budget").is_dir()
-
 
 def text(name: str) -> str:
     """A page."""
     return PAGES[name].read_text(encoding="utf-8")
-
-
-def new(word: str) -> str:
-    """A word of the code's as the documentation has it."""
-    return UNTIL_RENAMED.get(word, word)
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
@@ -125,12 +109,11 @@ def test_a_make_target_in_the_documentation_exists(command):
 )
 def test_a_module_in_the_documentation_can_be_run(module):
     """It is there, and has an end of its own."""
-    today = {new: old for old, new in UNTIL_RENAMED.items()}.get(module, module) if not RENAMED else module
-    spec = importlib.util.find_spec(today)
+    spec = importlib.util.find_spec(module)
 
     assert spec is not None
     if spec.submodule_search_locations is not None:
-        spec = importlib.util.find_spec(f"{today}.__main__")
+        spec = importlib.util.find_spec(f"{module}.__main__")
         assert spec is not None
     assert spec.origin is not None
     assert '__name__ == "__main__"' in Path(spec.origin).read_text(encoding="utf-8") or spec.name.endswith("__main__")
@@ -144,7 +127,6 @@ def test_options_named_in_a_sentence_exist(pytest_help):
     group = click.Context(main)
     found = [main.get_command(group, name) for name in main.list_commands(group)]
     ours = {option for command in found if command for parameter in command.params for option in parameter.opts}
-    ours |= {"--time-limit"} if "--budget" in ours else set()  # the option of `bench`, `report` and `run` until it is renamed
     named = {
         option for page in PAGES for code in re.findall(r"`([^`\n]+)`", text(page)) for option in re.findall(r"--[a-z][\w-]+", code)
     }
@@ -186,7 +168,6 @@ def test_keys_of_pyproject_in_the_documentation_are_options(page, block):
         assert set(value) <= {option.removeprefix("--") for each in command.params for option in each.opts}, page
 
 
-@pytest.mark.skipif(not RENAMED, reason="the documentation already names the folders that the code is moving to")
 @pytest.mark.parametrize("page", PAGES)
 def test_files_in_the_documentation_exist(page):
     """Every path in backticks that begins with one of our folders."""
@@ -268,11 +249,11 @@ CONVENTIONS = sorted({row["convention"] for row in listed.conventions()})
 @pytest.mark.parametrize("name", CONVENTIONS)
 def test_a_convention_is_described_as_each_library_has_it(name):
     """A section each, a line for each library: with its choice, or that it is left open."""
-    lines = section("docs/conventions.md", new(name)).replace("\n  ", " ").splitlines()
+    lines = section("docs/conventions.md", name).replace("\n  ", " ").splitlines()
     for library, names in LIBRARIES.items():
         line = next(line for line in lines if line.startswith(f"- {library}"))
-        chosen = {new(row["choice"]) for row in listed.libraries() if row["convention"] == name and row["library"] in names}
-        known = {new(row["choice"]) for row in listed.conventions() if row["convention"] == name}
+        chosen = {row["choice"] for row in listed.libraries() if row["convention"] == name and row["library"] in names}
+        known = {row["choice"] for row in listed.conventions() if row["convention"] == name}
 
         assert chosen <= set(re.findall(r"`(\w+)`", line)), line
         assert bool(chosen) != line.endswith("Left open."), line

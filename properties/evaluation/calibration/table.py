@@ -140,7 +140,7 @@ def _lines(dtype: str, of: Summary) -> Iterable[str]:
         seen = ", ".join(f"{rule} {count}" for rule, count in named["seen"].items())
         yield f"  named faults seen, of {named['faults']}: {seen}"
         yield f"    unseen by ours: {', '.join(named['unseen by ours']) or 'none'}"
-        yield f"    correct results rejected on the same inputs: {_counts(named['arithmetic results rejected'])}"
+        yield f"    correct results rejected on the same inputs: {_counts(named['correct results rejected'])}"
     if "graded" in of:
         graded = of["graded"]
         for what, key in (
