@@ -1,4 +1,4 @@
-"""How far the verification itself can be believed: what it catches of re-created real bugs, and how often it flags honest code."""
+"""How far the verification itself can be believed: what it catches of re-created real bugs, and how often it flags correct code."""
 
 from collections import Counter
 from typing import Any
@@ -9,7 +9,7 @@ from reports import words
 from reports.folders import Line, ReportError, Run
 from reports.tables import Table
 
-USUAL = {"assert_close": "torch.testing.assert_close on normal inputs", "twice_the_baseline": "twice the error of a baseline"}
+USUAL = {"assert_close": "torch.testing.assert_close on normal inputs", "twice_the_baseline": "at most 2 × the error of a baseline"}
 MALFORMED = (KeyError, TypeError, AttributeError, IndexError, ValueError)  # what reading a foreign file may raise
 STATUSES = ("caught", "missed", "flagged", "equivalent", "out of scope", "not measured")
 
@@ -28,7 +28,7 @@ def read(run: Run) -> tuple[Line | None, list[Line]]:
 
 
 def detection(score: Line) -> Line:
-    """The detection score as the page shows it: ours beside the usual checks, by component, what was missed, every entry."""
+    """The detection score as the page shows it: ours beside the baseline checks, by component, what was missed, every entry."""
     worst = min(score["by_seed"], key=lambda row: row["caught"], default={"caught": 0, "of": 0, "seed": "–", "missed": []})
     ours = {
         "name": f"this suite, at the worst of {words.plural(len(score['seeds']), 'seed')}",
@@ -63,7 +63,7 @@ def components(score: Line) -> list[Line]:
 
 
 def entries(score: Line) -> Table:
-    """One row an entry of the bank: how it ended, which claim saw it first, after how much, and whether a usual check sees it."""
+    """One row a re-created bug: how it ended, which claim saw it first, after how much, and whether a baseline check sees it."""
     rows = []
     for entry in score["entries"]:
         found = [search for search in entry["searches"] if search["caught"]]
@@ -81,14 +81,14 @@ def entries(score: Line) -> Table:
 
 
 def calibration(found: Line) -> list[Line]:
-    """Three tables: false alarms on honest code, named faults seen, the smallest fault that shows; ours beside other rules."""
+    """Three tables: false positives on correct code, named faults seen, the smallest fault that shows; ours beside other rules."""
     by_dtype = {dtype: told for dtype, told in found.items() if isinstance(told, dict)}
-    alarms, seen, visible = [], [], []
+    positives, seen, visible = [], [], []
     for dtype, told in by_dtype.items():
         for kind in ("steps", "modules"):
             if kind in told:
                 counts = {rule: _rate(count, told[kind]["checks"]) for rule, count in told[kind]["false alarms"].items()}
-                alarms.append({"dtype": dtype, "of": f"{words.count(told[kind]['checks'])} {kind}", **counts})
+                positives.append({"dtype": dtype, "checked": f"{words.count(told[kind]['checks'])} {kind}", **counts})
         if "named" in told:
             counts = {rule: words.count(count) for rule, count in told["named"]["seen"].items()}
             unseen = ", ".join(told["named"]["unseen by ours"]) or "none"
@@ -96,9 +96,9 @@ def calibration(found: Line) -> list[Line]:
         if "graded" in told:
             visible.append({"dtype": dtype, **{rule: f"2^−{power:.1f}" for rule, power in told["graded"]["mean exponent"].items()}})
     named = {
-        "False alarms on honest code": alarms,
-        "Named faults seen": seen,
-        "Smallest relative fault that shows, on average": visible,
+        "False positives: checks of correct code that are flagged (number and %), by these budgets and by other rules": positives,
+        "Named faults seen (number), by these budgets and by other rules": seen,
+        "Smallest relative fault that is seen (mean over the faults), by these budgets and by other rules": visible,
     }
     return [_table(name, rows) for name, rows in named.items() if rows]
 
@@ -109,4 +109,5 @@ def _rate(count: int, of: int) -> str:
 
 def _table(name: str, rows: list[dict[str, Any]]) -> Line:
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    return {"name": name, "columns": columns, "rows": [[row.get(column, "–") for column in columns] for row in rows]}
+    heads = [column.replace("unseen by", "missed by").replace("ours", "veriformer") for column in columns]
+    return {"name": name, "columns": heads, "rows": [[row.get(column, "–") for column in columns] for row in rows]}

@@ -14,7 +14,7 @@ from properties.implementations.convention_probes import settle
 from properties.implementations.impl import Subject
 from properties.implementations.registry import built_in
 from reports import merge
-from reports.conventions import alike
+from reports.cards import alike
 from reports.folders import read
 from reports.records import Choice, Follows, plain
 from reports.render import render

@@ -67,7 +67,7 @@ def test_what_is_written_down_of_a_judgement_is_valid(outcome, verdict, tmp_path
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"verdict": "FINE"}, {"generated": -1}, {"extra": 1}, {"schema": 2}, {"claim": "a5"}, {"share": "much"}]
+    "wrong", [{"verdict": "FINE"}, {"generated": -1}, {"extra": 1}, {"schema": 1}, {"claim": "a5"}, {"share": "much"}]
 )
 def test_a_line_of_another_form_is_refused(wrong, tmp_path):
     """Unknown verdicts, keys, versions and types."""
