@@ -15,7 +15,7 @@ from reports.records import Choice, Follows, Verdict
 UNDECLARED = "none declared: held to what eager and fused kernels may be off by"
 LONGEST = 300  # characters of a sentence
 
-HEADER = re.compile(r"^(\w+)(?:\(.*\))?(?:, arrays laid out in memory as .*)?:?$")  # of a call in a counterexample
+HEADER = re.compile(r"^(\w+)(?=[(,:])(?:\(.*\))?(?:, arrays laid out in memory as .*)?:?$")  # of a call in a counterexample
 REPLAYED = ("veriformer repro ", "no script: ")
 ANSWER = re.compile(r"^expected (?P<expected>\S+)(?: ± (?P<allowed>\S+))?, got (?P<got>\S+) at (?P<place>\([^)]*\))")
 SCORE = re.compile(
@@ -79,7 +79,7 @@ def _answer(told: Mapping[str, Any]) -> tuple[str, str]:
     """
     text = "" if told.get("refers") else str(told["counterexample"] or "")
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith((" ", *REPLAYED))]
-    headers = [found[1] for line in lines if (found := HEADER.match(line))]
+    headers = [found[1] for line in lines[:-1] if (found := HEADER.match(line))]
     return (headers[-1], lines[-1]) if headers else ("", "")
 
 

@@ -23,11 +23,13 @@ OUTCOMES = (  # worst first, in the order of `records.Verdict`
     Outcome("ERROR", "!", "error", "bad", "it raised, changed its input, or returned the wrong type, shape or dtype"),
     Outcome("FAIL", "✗", "broken", "bad", "the implementation contradicts the claim"),
     Outcome("CONVENTION_MISMATCH", "≠", "convention mismatch", "bad", "it follows another convention than it declares"),
-    Outcome("UNEXPECTED_PASS", "‼", "unexpected pass", "bad", "declared as a known failure, and it holds"),
+    Outcome(
+        "UNEXPECTED_PASS", "‼", "unexpected pass", "bad", "declared a known failure, and it holds: the declaration is out of date"
+    ),
     Outcome("VACUOUS", "∅", "vacuous", "bad", "nothing was compared, so nothing is proven"),
     Outcome("MISSING", "?", "did not run", "bad", "planned, and no verdict is there"),
     Outcome("SUSPECT", "~", "suspect", "warn", "6–8 σ after 256 resamples: reported, exit 0"),
-    Outcome("KNOWN_FAILURE", "×", "known failure", "warn", "fails as its adapter declares, with the reason"),
+    Outcome("KNOWN_FAILURE", "×", "known failure", "warn", "fails as its adapter declares, for the reason below"),
     Outcome("PARTIAL", "◐", "holds in part", "good", "some of its properties hold, the others need steps that are not offered"),
     Outcome("PASS", "✓", "holds", "good", "every planned property holds (a refuted claim: its counterexample is found)"),
     Outcome("UNSUPPORTED", "–", "not offered", "none", "the implementation does not offer the step; never counted as passed"),

@@ -31,6 +31,7 @@ def context(found: Findings) -> dict[str, Any]:
         "undeclared": UNDECLARED,
         "legend": [outcome for outcome in OUTCOMES if (found.matrix == outcome.name).any(axis=None)],
         "broken": [card(found, entry, number) for number, entry in enumerate(found.broken, 1)],
+        "known": known_failures(found.checks),
         "missing": found.missing.to_dict("records"),
         "refuted": found.refuted,
         "headroom": headroom(found.headroom),
@@ -67,9 +68,9 @@ SECTIONS = (
     ("refuted", "Refuted"),
     ("detection", "Detection"),
     ("tolerance", "Budgets"),
-    ("bench", "Cost"),
+    ("bench", "Time"),
     ("growth", "Growth"),
-    ("roof", "Limit"),
+    ("roof", "Roofline"),
     ("change", "Regression"),
     ("trust", "Trust"),
     ("environment", "Environment"),
@@ -133,6 +134,15 @@ def card(found: Findings, entry: Line, number: int) -> Line:
     }
 
 
+def known_failures(checked: Table) -> list[Line]:
+    """One entry a claim and implementation that fails as it declares: in which dtypes, and the reason."""
+    groups = checked[checked["verdict"] == "KNOWN_FAILURE"].groupby(["claim", "implementation"], sort=False)
+    return [
+        {"claim": claim, "implementation": name, "dtypes": list(rows["dtype"].unique()), "reason": rows["message"].iloc[0]}
+        for (claim, name), rows in groups
+    ]
+
+
 def headroom(table: Table) -> list[Line]:
     """The head-room table, the tightest first."""
     return table.sort_values("share", ascending=False, kind="stable").to_dict("records")
@@ -156,7 +166,8 @@ def workloads(found: Findings) -> list[Line]:
 
 def compared_legend(ratios: Table) -> list[Outcome]:
     """What the verdicts on timings mean, of those that stand in the table."""
-    margin, told = words.percent(ratios["margin"].max()), set(ratios["verdict"])
+    least, most = (f"{100 * margin:.2g}" for margin in (ratios["margin"].min(), ratios["margin"].max()))
+    margin, told = f"{least} %" if least == most else f"{least}–{most} %", set(ratios["verdict"])
     return [replace(one, meaning=one.meaning.format(margin=margin)) for name, one in COMPARED.items() if name in told]
 
 

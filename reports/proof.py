@@ -9,7 +9,10 @@ from reports import words
 from reports.folders import Line, ReportError, Run
 from reports.tables import Table
 
-USUAL = {"assert_close": "torch.testing.assert_close on normal inputs", "twice_the_baseline": "at most 2 × the error of a baseline"}
+BASELINES = {
+    "assert_close": "torch.testing.assert_close on normal inputs",
+    "twice_the_baseline": "at most 2 × the error of a baseline",
+}
 MALFORMED = (KeyError, TypeError, AttributeError, IndexError, ValueError)  # what reading a foreign file may raise
 STATUSES = ("caught", "missed", "flagged", "equivalent", "out of scope", "not measured")
 
@@ -35,7 +38,7 @@ def detection(score: Line) -> Line:
         "caught": worst["caught"],
         "of": worst["of"],
     }
-    rules = [{"name": name, "caught": score["usual"][rule][0], "of": score["usual"][rule][1]} for rule, name in USUAL.items()]
+    rules = [{"name": name, "caught": score["usual"][rule][0], "of": score["usual"][rule][1]} for rule, name in BASELINES.items()]
     return {
         "rules": [ours, *rules],
         "missed": sorted(entry["id"] for entry in score["entries"] if entry["status"] == "missed"),
@@ -74,7 +77,7 @@ def entries(score: Line) -> Table:
                 "claims": ", ".join(sorted({search["claim"] for search in found})),
                 "most examples": max((search["examples"] for search in found), default=None),
                 "most seconds": max((search["seconds"] for search in found), default=None),
-                **{rule: {True: "caught", False: "missed", None: "not asked"}[entry[rule]] for rule in USUAL},
+                **{rule: {True: "caught", False: "missed", None: "not asked"}[entry[rule]] for rule in BASELINES},
             }
         )
     return pd.DataFrame(rows)

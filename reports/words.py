@@ -100,9 +100,10 @@ def of_budget(share: Any) -> str:
 
 
 def times(value: Any) -> str:
-    """A factor to two digits: 41×, 1.7e4×."""
-    mantissa, _, power = f"{value:.2g}".partition("e")
-    return f"{mantissa}{f'e{int(power)}' if power else ''}×"
+    """A factor to two digits: 41×, 1700×, 1.7e4×."""
+    rounded = f"{value:.2g}"
+    mantissa, _, power = rounded.partition("e")
+    return f"{float(rounded):g}×" if value < 1e4 else f"{mantissa}e{int(power)}×" if power else f"{rounded}×"
 
 
 def apart(one: str, other: str) -> tuple[str, str]:
@@ -113,7 +114,7 @@ def apart(one: str, other: str) -> tuple[str, str]:
         return one, other
     if one.lstrip("-").isdigit() and other.lstrip("-").isdigit():
         return one, other
-    shown = [(f"{first:#.{digits}g}", f"{second:#.{digits}g}") for digits in range(3, 18)]
+    shown = [(f"{first:#.{digits}g}".rstrip("."), f"{second:#.{digits}g}".rstrip(".")) for digits in range(3, 18)]
     return next((pair for pair in shown if pair[0] != pair[1]), shown[0])
 
 

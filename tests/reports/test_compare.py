@@ -24,7 +24,7 @@ def runs_of(tmp_path):
 
 
 def invoke(command, *arguments):
-    """Run a command as the door does."""
+    """Run a command as the CLI does."""
     return CliRunner().invoke(command, [str(argument) for argument in arguments])
 
 

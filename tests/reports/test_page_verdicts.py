@@ -58,13 +58,14 @@ def test_run_that_verified_nothing_is_red(tmp_path):
 
 
 def test_broken_claim_has_a_card_with_all_a_person_needs(tmp_path):
-    """Statement, formula, input, expected and got, share of the budget, and the line that runs it again."""
+    """What is wrong first; then statement, formula, input, expected and got, share of the budget, and the line that replays it."""
     page, markdown = report(everything(tmp_path / "run"), tmp_path / "out")
 
     for text in (page.words(), " ".join(markdown.split())):
         for wanted in (
             "Softmax turns scores into probabilities",
             "c = 16384.",
+            "expected 1.0, got 0.0",
             "41.3 × the budget",
             "--claims A5 --dtype float64 --seed 0",
         ):
@@ -99,3 +100,29 @@ def test_claim_that_refers_to_the_counterexample_of_another_is_shown_with_it(tmp
 
     for text in (page.words(), markdown):
         assert text.count("x = 0.125") == 2
+
+
+def test_card_begins_with_what_is_wrong(tmp_path):
+    """Its heading, in the page and in the summary."""
+    lines = sample_runs.checks()
+    lines[0] |= {"verdict": "CRASH", "message": f"{lines[0]['implementation']}.softmax was killed by SIGSEGV during the call"}
+
+    page, markdown = report(sample_runs.write(tmp_path / "run", lines), tmp_path / "out")
+
+    text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert '<h3 id="card-1-title">softmax crashed (SIGSEGV) during the call</h3>' in text
+    assert f"† crashed A5 in {lines[0]['implementation']} float64" in page.words()
+    assert "### † softmax crashed (SIGSEGV) during the call" in markdown
+
+
+def test_known_failures_have_their_reasons(tmp_path):
+    """Once for all dtypes."""
+    lines = [
+        line | ({"verdict": "KNOWN_FAILURE", "message": "its fast path returns NaN"} if line["implementation"] == "torch" else {})
+        for line in sample_runs.checks()
+    ]
+
+    page, markdown = report(sample_runs.write(tmp_path / "run", lines), tmp_path / "out")
+
+    for text in (page.words(), markdown):
+        assert text.count("A5 in torch (float64, float32, bfloat16): its fast path returns NaN") == 1
