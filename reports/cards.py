@@ -73,11 +73,8 @@ def sentence(told: Mapping[str, Any]) -> str:
 
 
 def _answer(told: Mapping[str, Any]) -> tuple[str, str]:
-    """Which step the last call of the counterexample asks for, and the line that says what is wrong with the answer.
-
-    Nothing for one that stands with another verdict: its numbers are of another dtype, perhaps.
-    """
-    text = "" if told.get("refers") else str(told["counterexample"] or "")
+    """Which step the last call of the counterexample asks for, and the line that says what is wrong with the answer."""
+    text = str(told["counterexample"] or "")
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith((" ", *REPLAYED))]
     headers = [found[1] for line in lines[:-1] if (found := HEADER.match(line))]
     return (headers[-1], lines[-1]) if headers else ("", "")
@@ -90,7 +87,8 @@ def _wrong(step: str, answer: str, told: Mapping[str, Any]) -> str:
         return _instead(f"{step}: {answer}") if OTHER.match(answer) else ""
     expected, got = found["expected"], found["got"]
     times = _far(expected, got, found["allowed"])
-    return _number(step, expected, got, found["place"], times, str(told["dtype"]))
+    dtype = str(told.get("shown_in") or told["dtype"])  # of the counterexample, where it stands with another verdict
+    return _number(step, expected, got, found["place"], times, dtype)
 
 
 def _scored(message: str, told: Mapping[str, Any]) -> str:

@@ -225,7 +225,7 @@ def drift(table: Table) -> Plot | None:
             rows = table[table["peer"] == peer]
             axis.plot(rows["minutes"], rows["relative"], label=literal(peer), alpha=0.8, **(_look(place) | {"linestyle": "none"}))
         axis.axhline(1, color=INK, linewidth=1)
-        axis.set(xlabel="minutes since the first process", ylabel="time / the peer's median (ratio)")
+        axis.set(xlabel="minutes since the first process", ylabel="time / median (ratio)")
         axis.legend(fontsize=9, ncols=4, loc="upper left")
         spread = table["relative"].quantile([0.05, 0.95])
         between = f"{spread.iloc[0]:.3f} and {spread.iloc[1]:.3f}"

@@ -83,17 +83,13 @@ def by_peer(compared: Table) -> Table:
         verdicts = {verdict: told.get(verdict, 0) for verdict in COMPARED}
         middle = {"median_ratio": group["ratio"].median(), "least": group["low"].min(), "most": group["high"].max()}
         rows.append({"peer": peer, "baseline": baseline, "workloads": len(group), **verdicts, **middle})
-    rows.sort(key=lambda row: (_place(row["peer"]), -row["workloads"]))
+    rows.sort(key=lambda row: (precedence(row["peer"]), -row["workloads"]))
     return pd.DataFrame(rows, columns=["peer", "baseline", "workloads", *COMPARED, "median_ratio", "least", "most"])
 
 
-def _place(peer: str) -> int:
-    return 0 if is_a_users(peer) else 1 if peer == "optimized" else 2
-
-
-def is_a_users(peer: str) -> bool:
-    """Whether a peer is a user's own: such a one is named by module or file, `my_kernels:attention`."""
-    return ":" in peer
+def precedence(peer: str) -> int:
+    """Which peers are named first: a user's own, which is named by module or file (`kernels:flash`), then `optimized`."""
+    return 0 if ":" in peer else 1 if peer == "optimized" else 2
 
 
 def growth(run: Run, timed: Table) -> Table:

@@ -1,4 +1,4 @@
-"""The verdict in five lines: what is broken, how fast, how it grows, how far to trust it. Page, Markdown and terminal agree."""
+"""The verdict in five lines: what is broken, how fast, how it grows, how far to trust it. Page and Markdown agree."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +9,7 @@ from reports.outcomes import Tone
 from reports.plots import exponent
 from reports.records import Exit
 from reports.records import exit_code as exit_code_of
+from reports.speeds import precedence
 from reports.words import plural
 
 SHOWN = 4  # broken claims named in the summary; the others are counted
@@ -107,7 +108,7 @@ def _growth(found: Findings) -> Point:
         return Point("Growth", text, "none", "growth")
     quickest = [row for row in fitted if row["quantity"] == "time"] or fitted
     families: dict[str, list[str]] = {}
-    for row in quickest:
+    for row in sorted(quickest, key=lambda row: precedence(row["peer"])):
         name = f"{row['family']}, {row['quantity']} in {row['dtype']}"
         families.setdefault(name, []).append(f"{row['peer']} {exponent(row)}")
     told = [f"{name}: {', '.join(peers[:SHOWN])}" for name, peers in list(families.items())[:SHOWN]]

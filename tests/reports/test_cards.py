@@ -81,11 +81,11 @@ def test_sentence_of_what_raises_names_the_step_of_the_smallest_input():
     assert sentence(line) == "attention crashed (SIGSEGV) during the call"
 
 
-def test_what_stands_with_another_verdict_is_not_read_for_this_one():
-    """The smallest input may be of another dtype: the sentence is by the verdict's own message."""
-    line = told("FAIL", "off", refers=True, counterexample=f"{ATTENTION}expected 0.5, got nan at (0, 0, 1, 2)")
+def test_smallest_input_of_another_dtype_is_told_by_what_rounding_allows_in_that():
+    """A verdict that refers to the counterexample of its failure."""
+    line = told("FAIL", "off", refers=True, shown_in="bfloat16", counterexample=f"{ATTENTION}expected 1.0 ± 0.01, got 3.0 at (0,)")
 
-    assert sentence(line) == "off"
+    assert sentence(line) == "attention: wrong by 200× what bfloat16 rounding allows, worst at [0]: expected 1.00, got 3.00"
 
 
 def test_messages_of_the_budgets_and_of_the_counterexamples_are_understood():

@@ -102,6 +102,18 @@ def test_claim_that_refers_to_the_counterexample_of_another_is_shown_with_it(tmp
         assert text.count("x = 0.125") == 2
 
 
+def test_card_is_of_the_worst_verdict_of_its_claim(tmp_path):
+    """As the cell of the matrix that leads to it."""
+    lines = sample_runs.checks()
+    lines[0] |= {"verdict": "FAIL", "counterexample": "x = 0"}
+    other = next(line for line in lines if line["property"] != lines[0]["property"] and line["claim"] == lines[0]["claim"])
+    other |= {"verdict": "CRASH", "message": "it crashed", "counterexample": "x = 0.125"}
+
+    page, _ = report(sample_runs.write(tmp_path / "run", lines), tmp_path / "out")
+
+    assert "it crashed † crashed A5" in page.words()
+
+
 def test_card_begins_with_what_is_wrong(tmp_path):
     """Its heading, in the page and in the summary."""
     lines = sample_runs.checks()
