@@ -195,7 +195,8 @@ def _beginning(lines: list[str]) -> str:
     return "\n".join(lines if more <= 0 else [*lines[:first], f"… {more} more lines in verify.jsonl", *lines[-LAST_SHOWN:]])
 
 
-WITHIN = "error / budget ≤ 1 is within rounding. Green holds; yellow is reported, exit 0; red is broken, exit 1; dim: not offered."
+WITHIN = "error / budget ≤ 1 is within rounding."
+COLOURED = "Green holds; yellow is reported, exit 0; red is broken, exit 1; dim: not offered."
 OVERVIEW = f"Each cell counts claims; a claim takes its worst property's verdict. {WITHIN}"
 
 
@@ -215,7 +216,7 @@ def _legend(findings: list[VerdictRecord]) -> str:
 
 def _with_legend(console: Console, table: Table, legend: str) -> None:
     console.print(table)
-    console.print(Text(legend, "dim"))
+    console.print(Text(f"{legend} {COLOURED}" if console.color_system else legend, "dim"))
 
 
 def _table(findings: list[VerdictRecord]) -> Table:

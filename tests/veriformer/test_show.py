@@ -123,3 +123,19 @@ def test_tables_have_a_legend(tmp_path):
     assert "·: not planned. error / budget ≤ 1 is within rounding." in narrow
     assert "SUSPECT: 6–8 σ after 256 resamples: reported, exit 0" in narrow
     assert "Each cell counts claims; a claim takes its worst property's verdict. error / budget ≤ 1 is within rounding." in wide
+    assert "Green holds" not in wide
+
+
+def test_colours_have_a_legend_where_there_are_any(tmp_path):
+    """On a terminal that shows them."""
+    run_folder.create(tmp_path / "run", {"planned": []})
+    run_folder.append(
+        tmp_path / "run" / "verify.jsonl",
+        {"kind": "verdict", "claim": "A5", "property": "p", "implementation": "mine", "dtype": "float32", "device": "cpu"}
+        | {"seed": 3, "isolated": True, "verdict": "PASS"},
+    )
+    output = io.StringIO()
+
+    show(Results.of(tmp_path / "run"), Cards(Console(file=output, width=200, force_terminal=True, color_system="standard")))
+
+    assert "Green holds; yellow is reported, exit 0; red is broken, exit 1; dim: not offered." in output.getvalue()
