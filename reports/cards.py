@@ -12,7 +12,7 @@ from typing import Any
 from reports import words
 from reports.records import Choice, Follows, Verdict
 
-UNDECLARED = "none declared: held to what eager and fused kernels may be off by"
+UNDECLARED = "none declared: held to what eager and fused code may be off by"
 LONGEST = 300  # characters of a sentence
 
 HEADER = re.compile(r"^(\w+)(?=[(,:])(?:\(.*\))?(?:, arrays laid out in memory as .*)?:?$")  # of a call in a counterexample
@@ -147,7 +147,7 @@ def _plain(message: str, told: Mapping[str, Any], step: str = "") -> str:
     text = message.removeprefix("declared as failing: ")
     if implementation and text.startswith(f"{implementation}."):
         text = text.removeprefix(f"{implementation}.")
-    elif implementation and text.startswith(implementation):
+    elif implementation and re.match(rf"{re.escape(implementation)}(?![\w:])", text):
         text = (step or re.split(r"[:.]", implementation)[-1]) + text.removeprefix(implementation)
     return KILLED.sub(lambda found: f" crashed ({', '.join(filter(None, found.groups()))})", text)
 

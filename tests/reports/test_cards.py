@@ -37,6 +37,7 @@ def told(verdict: str = "FAIL", message: str = "", **found: object) -> dict:
             "softmax: dtype int64 instead of float32",
         ),
         ("ERROR", "kernels:flash changed its input Q in place", "flash changed its input Q in place"),
+        ("ERROR", "kernels:flash2 raised ValueError", "kernels:flash2 raised ValueError"),
         ("CRASH", "kernels:flash was killed by SIGSEGV during the call", "flash crashed (SIGSEGV) during the call"),
         ("CRASH", "kernels:flash was killed by SIGKILL (out of memory?)", "flash crashed (SIGKILL, out of memory?)"),
         ("TIMEOUT", "kernels:flash.softmax did not answer within 2 s", "softmax did not answer within 2 s"),

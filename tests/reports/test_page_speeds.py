@@ -120,7 +120,7 @@ def test_every_sign_has_its_legend_where_it_stands(tmp_path):
         "? did not run : planned, and no verdict is there",
         "Red makes the run fail (exit code 1; 5 where a check did not run)",
         "↓ faster : the whole 95 % interval is more than 3 % below 1",
-        "The share of the roofline is how much of the limit measured in this run",
+        "Share of roofline: how much of the limit measured in this run",
         "error / budget ≤ 1 is within rounding",
     ):
         assert wanted in page.words()
