@@ -15,10 +15,9 @@ from typing import Any
 
 import pandas as pd
 
-from reports import counts
 from reports.folders import ReportError, Run, difference, machine
 from reports.records import BROKEN, Exit, exit_code
-from reports.speeds import cells, ratios, trust
+from reports.speeds import cells, ratios, recounted, trust
 from reports.tables import COLUMN, Table, checks, claims, matrix
 
 MARGIN = 0.03
@@ -88,7 +87,7 @@ def compared(
     if again is not None:
         confirming = _timings(before, again, margin).set_index("id")["verdict"]
         timings["confirmed"] = (timings["verdict"] == "slower") & (timings["id"].map(confirming) == "slower")
-    return Compared(before, after, margin, machines, _verdicts(before, after), timings, counts.compared(before, after, margin))
+    return Compared(before, after, margin, machines, _verdicts(before, after), timings, recounted(before, after, margin))
 
 
 def _verdicts(before: Run, after: Run) -> Table:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports import counts, proof, speeds, tables
+from reports import proof, speeds, tables
 from reports.compare import Compared
 from reports.folders import Line, Run
 from reports.tables import Table
@@ -97,7 +97,7 @@ class Findings:
     @cached_property
     def counted(self) -> Table:
         """Every planned or counted cell."""
-        return counts.counts(self.run)
+        return speeds.counts(self.run)
 
     @cached_property
     def costs(self) -> Table:

@@ -6,6 +6,7 @@ score.json          the detection score           calibration.json   false posit
 """
 
 import json
+import os
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ EXTRAS: dict[str, dict[str, type]] = {  # other files of a run folder, and what 
     "calibration": {},
     "plan": {"planned": list, "bench_planned": list},
 }
+NUMBERED = {"score": 1, "plan": SCHEMA}  # the schema of those that name theirs
 MACHINE = ("processor", "cores", "threads", "float32_matmul_precision", "device", "device_name", "cuda")
 TIMED = ("group", "workload", "step", "dtype", "device", "threads")  # what all timed lines say of the thing timed
 BENCH = {  # the fields a report needs of each `what` of bench.jsonl
@@ -79,6 +81,8 @@ def read(folder: Path) -> Run:
     if not (folder / "manifest.json").exists():
         raise ReportError(f"{folder}: expected a run folder with a manifest.json, found none in it")
     manifest = _object(folder / "manifest.json")
+    if other := records.of_another_schema(manifest):
+        raise ReportError(f"{folder}: {other}")
     for part in ("claims", "planned"):
         if not isinstance(manifest.get(part), list):
             raise ReportError(f"{folder / 'manifest.json'}: expected a list {part!r}, found {type(manifest.get(part)).__name__}")
@@ -140,12 +144,13 @@ def _spelled(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
-def _object(path: Path, *, needed: bool = True) -> Line:
-    return _parsed(path.read_bytes(), str(path), needed=needed)
+def _object(path: Path) -> Line:
+    return _parsed(path.read_bytes(), str(path))
 
 
 def _extra(path: Path, needs: dict[str, type]) -> Line:
-    found = _object(path, needed=False)
+    found = _object(path)
+    _must_be_of(NUMBERED.get(path.stem), found, str(path))
     for name, kind in needs.items():
         if not isinstance(found.get(name), kind):
             raise ReportError(f"{path}: expected a {kind.__name__} {name!r}, found {type(found.get(name)).__name__}")
@@ -158,21 +163,28 @@ def _lines(path: Path, notes: list[str]) -> list[Line]:
     *whole, rest = path.read_bytes().split(b"\n")
     if rest:
         notes.append(f"{path.name}: the last line is cut off ({len(rest)} bytes); its cell counts as not run")
-    return [_parsed(line, f"{path}, line {number}") for number, line in enumerate(whole, 1) if line.strip()]
+    numbered = [(line, f"{path}, line {number}") for number, line in enumerate(whole, 1) if line.strip()]
+    found = [(_parsed(line, where), where) for line, where in numbered]
+    for line, where in found:
+        _must_be_of(SCHEMA, line, where)
+    return [line for line, _ in found]
 
 
-def _parsed(text: bytes, where: str, *, needed: bool = True) -> Line:
-    """One JSON object of our schema; a file that names none may be without where it is not `needed`."""
+def _must_be_of(schema: int | None, value: Line, where: str) -> None:
+    if schema is not None and value.get("schema") != schema:
+        raise ReportError(
+            f"{where}: expected schema {schema}, got {value.get('schema', 'none')!r}; it was written by another version"
+        )
+
+
+def _parsed(text: bytes, where: str) -> Line:
+    """One JSON object."""
     try:
         value = json.loads(text.decode("utf-8"), parse_constant=_no_json)
     except (ValueError, RecursionError) as error:
         raise ReportError(f"{where}: expected JSON, got {str(error).splitlines()[0]}") from None
     if not isinstance(value, dict):
         raise ReportError(f"{where}: expected a JSON object, got {type(value).__name__}")
-    if value.get("schema", None if needed else SCHEMA) != SCHEMA:
-        raise ReportError(
-            f"{where}: expected schema {SCHEMA}, got {value.get('schema', 'none')!r}; it was written by another version"
-        )
     return visible(value)
 
 
@@ -199,3 +211,22 @@ def _has_texts(value: Any, names: tuple[str, ...], where: str) -> None:
     for name in names:
         if not isinstance(value.get(name), str):
             raise ReportError(f"{where}: expected a text {name!r}, got {value.get(name)!r}")
+
+
+def write_whole(path: Path, text: str) -> Path:
+    """Put `text` in place of what is there, if anything; returns `path`. Raises OSError, which names it.
+
+    The file is there whole or not at all: nobody reads half of one, and a full disk leaves nothing behind.
+    """
+    unfinished = path.with_name(path.name + ".unfinished")
+    try:
+        with unfinished.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path

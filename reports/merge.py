@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from reports import records
-from reports.folders import Line, ReportError, Run, difference, machine
+from reports.folders import Line, ReportError, Run, difference, machine, write_whole
 from reports.records import SCHEMA, Check, VerdictRecord, encoded, plain
-from reports.whole import write_whole
 
 COUNTEREXAMPLES = "counterexamples"
 OF_A_RUN: dict[str, Callable[[Line], Any]] = {  # lines every run has for itself, and which of two counts (the least)

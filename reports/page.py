@@ -1,15 +1,16 @@
 """What the templates are given: the findings, ordered and shortened as a page shows them."""
 
 import math
-from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from reports import plots, proof, speeds, summary, words
-from reports.conventions import UNDECLARED, alike
+from reports.cards import UNDECLARED, alike
+from reports.cards import card as told_of
 from reports.findings import Findings
 from reports.folders import Line
-from reports.outcomes import BY_NAME, OUTCOMES
+from reports.outcomes import BY_NAME, COMPARED, OUTCOMES, Outcome
 from reports.tables import Table, tally
 
 FOREST_WIDTH = 200  # of the interval's picture, in its own units
@@ -30,6 +31,7 @@ def context(found: Findings) -> dict[str, Any]:
         "undeclared": UNDECLARED,
         "legend": [outcome for outcome in OUTCOMES if (found.matrix == outcome.name).any(axis=None)],
         "broken": [card(found, entry, number) for number, entry in enumerate(found.broken, 1)],
+        "known": known_failures(found.checks),
         "missing": found.missing.to_dict("records"),
         "refuted": found.refuted,
         "headroom": headroom(found.headroom),
@@ -54,7 +56,8 @@ def context(found: Findings) -> dict[str, Any]:
         "calibration": calibration,
         "sections": SECTIONS,
         "exponent": plots.exponent,
-        "arrows": defaultdict(str, faster="↓", slower="↑", same="=", unresolved="≈", untrusted="∅"),
+        "compared": COMPARED,
+        "compared_legend": compared_legend(found.ratios),
         "outcomes": BY_NAME,
     }
 
@@ -65,9 +68,9 @@ SECTIONS = (
     ("refuted", "Refuted"),
     ("detection", "Detection"),
     ("tolerance", "Budgets"),
-    ("bench", "Cost"),
+    ("bench", "Time"),
     ("growth", "Growth"),
-    ("roof", "Limit"),
+    ("roof", "Roofline"),
     ("change", "Regression"),
     ("trust", "Trust"),
     ("environment", "Environment"),
@@ -124,11 +127,20 @@ def card(found: Findings, entry: Line, number: int) -> Line:
     return {
         **texts,
         **entry,
+        **vars(told_of(entry, command)),
         "number": number,
         "outcome": BY_NAME[entry["verdict"]],
-        "replay": words.replay(entry, command),
         "over": 1 / share if not words.absent(share) and share > 1 else None,  # the budget as a share of the error
     }
+
+
+def known_failures(checked: Table) -> list[Line]:
+    """One entry a claim and implementation that fails as it declares: in which dtypes, and the reason."""
+    groups = checked[checked["verdict"] == "KNOWN_FAILURE"].groupby(["claim", "implementation"], sort=False)
+    return [
+        {"claim": claim, "implementation": name, "dtypes": list(rows["dtype"].unique()), "reason": rows["message"].iloc[0]}
+        for (claim, name), rows in groups
+    ]
 
 
 def headroom(table: Table) -> list[Line]:
@@ -150,6 +162,13 @@ def workloads(found: Findings) -> list[Line]:
         is_baseline = (cell["group"], cell["peer"]) in baselines
         group["cells"].append({**cell, "ratio": compared, "mark": _mark(compared, reach), "is_baseline": is_baseline})
     return list(groups.values())
+
+
+def compared_legend(ratios: Table) -> list[Outcome]:
+    """What the verdicts on timings mean, of those that stand in the table."""
+    least, most = (f"{100 * margin:.2g}" for margin in (ratios["margin"].min(), ratios["margin"].max()))
+    margin, told = f"{least} %" if least == most else f"{least}–{most} %", set(ratios["verdict"])
+    return [replace(one, meaning=one.meaning.format(margin=margin)) for name, one in COMPARED.items() if name in told]
 
 
 def ran(found: Findings) -> list[Line]:

@@ -120,14 +120,14 @@ def scaling(grown: Table, quantity: str) -> Plot | None:
             for row in group.to_dict("records"):
                 place = peers.index(row["peer"])
                 axis.plot(row["lengths"], row["values"], label=literal(row["peer"]), **_look(place))
-            axis.set(xscale="log", xlabel=literal(group["axis"].iloc[0]), title=literal(" · ".join(named)))
+            axis.set(xscale="log", xlabel=f"length {literal(group['axis'].iloc[0])}", title=literal(" · ".join(named)))
             axis.set_yscale("log", base=10 if quantity == "time" else 2)
             lengths = sorted({length for row in group["lengths"] for length in row})
             axis.set_xticks(lengths, [str(length) for length in lengths])
             axis.minorticks_off()
             _plain(axis.yaxis, unit)
             axis.legend(fontsize=9)
-        what = "Time a call" if quantity == "time" else "Peak memory"
+        what = "Time per call" if quantity == "time" else "Peak memory"
         fitted = table.dropna(subset=["exponent"]).to_dict("records")
         said = "; ".join(f"{row['peer']} {row['dtype']}: {exponent(row)}" for row in fitted)
         told = f"Fitted exponents: {said}." if said else "Too few lengths for a fitted exponent."
@@ -164,17 +164,18 @@ def roofline(timed: Table, limits: Table) -> Plot | None:
             over = group[group["above_roof"].fillna(value=False).astype(bool)]
             axis.plot(over["flops"] / over["bytes"], over["flops_per_s"], "x", color=BAD, markersize=12, markeredgewidth=2)
             axis.set(
-                xscale="log", yscale="log", xlabel="flop a byte", title=literal(f"{named[0]} · {named[1]} · threads: {named[2]}")
+                xscale="log",
+                yscale="log",
+                xlabel="arithmetic intensity (flop/byte)",
+                title=literal(f"{named[0]} · {named[1]} · threads: {named[2]}"),
             )
             _plain(axis.xaxis, lambda value: f"{value:g}")
             _plain(axis.yaxis, lambda value: words.rate(value, "flop/s"))
             axis.legend(fontsize=9)
         said = (
-            f"{above} points lie above the roof: an error of measurement, not a triumph."
-            if above
-            else "No point lies above the roof."
+            f"{words.plural(above, 'point')} above the roof: an error of measurement." if above else "No point lies above the roof."
         )
-        return drawn(figure, "roofline", "Work a second against work a byte, under the measured limits", said)
+        return drawn(figure, "roofline", "Roofline: flop/s against flop/byte, under the limits measured in this run", said)
 
 
 def _limits(limits: Table, named: tuple[Any, ...]) -> tuple[float, float] | None:
@@ -200,7 +201,12 @@ def headroom(table: Table) -> Plot | None:
                 look = _look(place) | {"linestyle": "none"}
                 axis.plot(here["share"], [part.index(claim) for claim in here["claim"]], label=literal(dtype), **look)
             axis.axvline(1, color=BAD, linewidth=1.4)
-            axis.set(xscale="log", xlim=(left, 1.5), xlabel="worst error / budget", ylim=(half - 0.5, -0.5))
+            axis.set(
+                xscale="log",
+                xlim=(left, 1.5),
+                xlabel="worst error / budget (1: all that rounding explains)",
+                ylim=(half - 0.5, -0.5),
+            )
             axis.set_yticks(range(len(part)), [literal(claim) for claim in part], fontsize=9)
             _plain(axis.xaxis, lambda value: f"{value:g}")
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=8, fontsize=9)
@@ -219,7 +225,7 @@ def drift(table: Table) -> Plot | None:
             rows = table[table["peer"] == peer]
             axis.plot(rows["minutes"], rows["relative"], label=literal(peer), alpha=0.8, **(_look(place) | {"linestyle": "none"}))
         axis.axhline(1, color=INK, linewidth=1)
-        axis.set(xlabel="minutes since the first process", ylabel="time / the peer's median")
+        axis.set(xlabel="minutes since the first process", ylabel="time / median (ratio)")
         axis.legend(fontsize=9, ncols=4, loc="upper left")
         spread = table["relative"].quantile([0.05, 0.95])
         between = f"{spread.iloc[0]:.3f} and {spread.iloc[1]:.3f}"

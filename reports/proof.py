@@ -9,7 +9,10 @@ from reports import words
 from reports.folders import Line, ReportError, Run
 from reports.tables import Table
 
-USUAL = {"assert_close": "torch.testing.assert_close on normal inputs", "twice_the_baseline": "twice the error of a baseline"}
+BASELINES = {
+    "assert_close": "torch.testing.assert_close on normal inputs",
+    "twice_the_baseline": "at most 2 × the error of a baseline",
+}
 MALFORMED = (KeyError, TypeError, AttributeError, IndexError, ValueError)  # what reading a foreign file may raise
 STATUSES = ("caught", "missed", "flagged", "equivalent", "out of scope", "not measured")
 
@@ -28,14 +31,14 @@ def read(run: Run) -> tuple[Line | None, list[Line]]:
 
 
 def detection(score: Line) -> Line:
-    """The detection score as the page shows it: ours beside the usual checks, by component, what was missed, every entry."""
+    """The detection score as the page shows it: ours beside the baseline checks, by component, what was missed, every entry."""
     worst = min(score["by_seed"], key=lambda row: row["caught"], default={"caught": 0, "of": 0, "seed": "–", "missed": []})
     ours = {
         "name": f"this suite, at the worst of {words.plural(len(score['seeds']), 'seed')}",
         "caught": worst["caught"],
         "of": worst["of"],
     }
-    rules = [{"name": name, "caught": score["usual"][rule][0], "of": score["usual"][rule][1]} for rule, name in USUAL.items()]
+    rules = [{"name": name, "caught": score["usual"][rule][0], "of": score["usual"][rule][1]} for rule, name in BASELINES.items()]
     return {
         "rules": [ours, *rules],
         "missed": sorted(entry["id"] for entry in score["entries"] if entry["status"] == "missed"),
@@ -63,7 +66,7 @@ def components(score: Line) -> list[Line]:
 
 
 def entries(score: Line) -> Table:
-    """One row an entry of the catalogue: how it ended, which claim saw it first, after how much, and what a baseline check says."""
+    """One row a re-created bug: how it ended, which claim saw it first, after how much, and whether a baseline check sees it."""
     rows = []
     for entry in score["entries"]:
         found = [search for search in entry["searches"] if search["caught"]]
@@ -74,7 +77,7 @@ def entries(score: Line) -> Table:
                 "claims": ", ".join(sorted({search["claim"] for search in found})),
                 "most examples": max((search["examples"] for search in found), default=None),
                 "most seconds": max((search["seconds"] for search in found), default=None),
-                **{rule: {True: "caught", False: "missed", None: "not asked"}[entry[rule]] for rule in USUAL},
+                **{rule: {True: "caught", False: "missed", None: "not asked"}[entry[rule]] for rule in BASELINES},
             }
         )
     return pd.DataFrame(rows)
@@ -83,12 +86,12 @@ def entries(score: Line) -> Table:
 def calibration(found: Line) -> list[Line]:
     """Three tables: false positives on correct code, named faults seen, the smallest fault that shows; ours beside other rules."""
     by_dtype = {dtype: told for dtype, told in found.items() if isinstance(told, dict)}
-    alarms, seen, visible = [], [], []
+    positives, seen, visible = [], [], []
     for dtype, told in by_dtype.items():
         for kind in ("steps", "modules"):
             if kind in told:
                 counts = {rule: _rate(count, told[kind]["checks"]) for rule, count in told[kind]["false positives"].items()}
-                alarms.append({"dtype": dtype, "of": f"{words.count(told[kind]['checks'])} {kind}", **counts})
+                positives.append({"dtype": dtype, "checked": f"{words.count(told[kind]['checks'])} {kind}", **counts})
         if "named" in told:
             counts = {rule: words.count(count) for rule, count in told["named"]["seen"].items()}
             unseen = ", ".join(told["named"]["unseen by ours"]) or "none"
@@ -96,9 +99,9 @@ def calibration(found: Line) -> list[Line]:
         if "graded" in told:
             visible.append({"dtype": dtype, **{rule: f"2^−{power:.1f}" for rule, power in told["graded"]["mean exponent"].items()}})
     named = {
-        "False positives on correct code": alarms,
-        "Named faults seen": seen,
-        "Smallest relative fault that shows, on average": visible,
+        "False positives: checks of correct code that are flagged (number and %), by these budgets and by other rules": positives,
+        "Named faults seen (number), by these budgets and by other rules": seen,
+        "Smallest relative fault that is seen (mean over the faults), by these budgets and by other rules": visible,
     }
     return [_table(name, rows) for name, rows in named.items() if rows]
 
@@ -109,4 +112,5 @@ def _rate(count: int, of: int) -> str:
 
 def _table(name: str, rows: list[dict[str, Any]]) -> Line:
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    return {"name": name, "columns": columns, "rows": [[row.get(column, "–") for column in columns] for row in rows]}
+    heads = [column.replace("unseen by", "missed by").replace("ours", "veriformer") for column in columns]
+    return {"name": name, "columns": heads, "rows": [[row.get(column, "–") for column in columns] for row in rows]}

@@ -17,7 +17,8 @@ from msgspec import Meta, Struct
 
 Record = TypeVar("Record", bound=Struct)
 
-SCHEMA = 1  # of manifest.json and the lines; a reader refuses any other
+SCHEMA = 2  # of manifest.json and the lines; a reader refuses any other
+WRITTEN_BY = {1: "veriformer 0.1", 2: "veriformer 0.2"}  # which version writes and reads a schema
 
 NOT_IN_JSON = {"inf": "Infinity", "-inf": "-Infinity", "nan": "NaN"}
 if TYPE_CHECKING:
@@ -71,6 +72,15 @@ def exit_code(*, broken: bool, missing: bool, something: bool = True) -> Exit:
     return Exit.BROKEN if broken else Exit.MISSING if missing or not something else Exit.GOOD
 
 
+def of_another_schema(manifest: dict[str, Any]) -> str:
+    """Which version reads a run with this manifest, where ours does not; "" where it does. The first schema need not be named."""
+    number = manifest.get("schema", 1)
+    if number == SCHEMA:
+        return ""
+    writer = WRITTEN_BY.get(number, "another version") if isinstance(number, int) else "another version"
+    return f"this run has schema {number!r}, written by {writer}; {WRITTEN_BY[SCHEMA]} reads schema {SCHEMA}"
+
+
 Text = Annotated[str, Meta(min_length=1)]
 Count = Annotated[int, Meta(ge=0)]
 Dtype = Literal["float64", "float32", "bfloat16", "float16"]
@@ -94,7 +104,7 @@ class Check(Struct, frozen=True, forbid_unknown_fields=True):
 class VerdictRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One line of verify.jsonl: what one property found on one implementation, dtype and device."""
 
-    schema: Literal[1] = SCHEMA
+    schema: Literal[2] = SCHEMA
     kind: Literal["verdict"] = "verdict"
     claim: Annotated[str, Meta(pattern="^[A-Z]+[0-9]+$", description="a claim's id; the manifest has its sequence and formula")]
     name: Annotated[str, Meta(min_length=1, description="the test function, with its own parameters")] = msgspec.field(
@@ -115,14 +125,14 @@ class VerdictRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         False
     )
     share: Annotated[Extended | None, Meta(description="the largest error, as a share of the budget; above 1 it is over")] = None
-    place: Annotated[str | None, Meta(description="the index of the worst component")] = None
+    place: Annotated[str | None, Meta(description="the index of the worst element")] = None
     expected: str | None = None
     got: str | None = None
     generated: Annotated[int, Meta(ge=0, description="examples that ran")] = 0
     filtered: Annotated[int, Meta(ge=0, description="examples that were drawn and rejected")] = 0
     refused: Annotated[int, Meta(ge=0, description="examples the implementation does not take (its NotImplementedError)")] = 0
-    compared: Annotated[int, Meta(ge=0, description="components of results that were held against something")] = 0
-    unjudged: Annotated[int, Meta(ge=0, description="components no correct computation can be held to")] = 0
+    compared: Annotated[int, Meta(ge=0, description="elements of results that were held against something")] = 0
+    unjudged: Annotated[int, Meta(ge=0, description="elements no correct computation can be held to")] = 0
     suspects: list[str] = msgspec.field(default_factory=list)
     seconds: Extended = 0.0
     suite_error: Annotated[

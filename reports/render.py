@@ -15,11 +15,10 @@ from markupsafe import Markup
 from reports import words
 from reports.compare import compared
 from reports.findings import Findings
-from reports.folders import ReportError, read
+from reports.folders import ReportError, read, write_whole
 from reports.merge import merged
 from reports.page import context
 from reports.tables import Table
-from reports.whole import write_whole
 
 PAGE, SUMMARY, TABLES = "report.html", "summary.md", "tables"
 PAGE_LIMIT, SUMMARY_LIMIT = 1536 * 1024, 60_000  # bytes

@@ -1,4 +1,4 @@
-"""Tables of what was timed: every planned cell, ratios with intervals, growth, the machine's limits, and how far to trust it."""
+"""Tables of what was timed and counted: all planned cells, ratios with intervals, growth, the machine's limits, trust."""
 
 from collections import Counter
 from typing import Any
@@ -7,6 +7,7 @@ import pandas as pd
 
 from reports import words
 from reports.folders import Line, Run
+from reports.outcomes import COMPARED
 from reports.tables import Table
 
 BELIEVED = ("PASS", "SUSPECT")  # a speed is shown only where the outputs of the timed calls were judged so
@@ -15,6 +16,9 @@ MEASURED = (
     *("median_ns", "low_ns", "high_ns", "min_ns", "first_call_ns", "peak_bytes"),
     *("flops_per_s", "bytes_per_s", "tokens_per_s", "roof_share", "processes", "rounds"),
 )
+
+COUNTS = ("instructions", "operators", "allocated_bytes")
+RECOUNTED = ["id", "count", "before", "after", "ratio", "verdict"]
 
 
 def lines(run: Run, what: str) -> list[Line]:
@@ -69,15 +73,23 @@ def _both(line: Line, with_speed: set[str]) -> bool:
 
 
 def by_peer(compared: Table) -> Table:
-    """Each peer against the baseline over all its workloads: how many are faster, slower, the same, and the median ratio."""
+    """Each peer against the baseline over all its workloads: how many are faster, slower, the same, and the median ratio.
+
+    A user's own come first, then `optimized`, then who was timed on most workloads.
+    """
     rows = []
     for (baseline, peer), group in compared.groupby(["baseline", "peer"], sort=True):
-        counts = Counter(group["verdict"])
-        words = {word: counts.get(word, 0) for word in ("faster", "same", "slower", "unresolved", "untrusted")}
+        told = Counter(group["verdict"])
+        verdicts = {verdict: told.get(verdict, 0) for verdict in COMPARED}
         middle = {"median_ratio": group["ratio"].median(), "least": group["low"].min(), "most": group["high"].max()}
-        rows.append({"peer": peer, "baseline": baseline, "workloads": len(group), **words, **middle})
-    columns = _names("peer baseline workloads faster same slower unresolved untrusted median_ratio least most")
-    return pd.DataFrame(rows, columns=columns)
+        rows.append({"peer": peer, "baseline": baseline, "workloads": len(group), **verdicts, **middle})
+    rows.sort(key=lambda row: (precedence(row["peer"]), -row["workloads"]))
+    return pd.DataFrame(rows, columns=["peer", "baseline", "workloads", *COMPARED, "median_ratio", "least", "most"])
+
+
+def precedence(peer: str) -> int:
+    """Which peers are named first: a user's own, which is named by module or file (`kernels:flash`), then `optimized`."""
+    return 0 if ":" in peer else 1 if peer == "optimized" else 2
 
 
 def growth(run: Run, timed: Table) -> Table:
@@ -181,3 +193,50 @@ def _names(text: str) -> list[str]:
 def _numeric(table: Table, columns: list[str]) -> Table:
     table[columns] = table[columns].apply(pd.to_numeric, errors="coerce")
     return table
+
+
+# ---- counts: instructions, operators and bytes of one call ----
+
+
+def counts(run: Run) -> Table:
+    """One row a cell that was counted or should have been. What gave a wrong result has no counts at all."""
+    done = {line["id"]: line for line in lines(run, "counters")}
+    planned = [str(cell) for cell in run.manifest.get("counters_planned") or []]
+    rows = [_count(done[name]) if name in done else _uncounted(name) for name in dict.fromkeys([*planned, *done])]
+    table = pd.DataFrame(rows, columns=[*NAMED, "status", "message", *COUNTS])
+    table[[*COUNTS]] = table[[*COUNTS]].apply(pd.to_numeric, errors="coerce")
+    return table
+
+
+def _count(line: Line) -> Line:
+    right = line["status"] == "measured" and (line["gate"] or {}).get("verdict") in BELIEVED
+    status = "wrong" if line["status"] == "measured" and not right else line["status"]
+    return {**line, "status": status} | ({} if right else dict.fromkeys(COUNTS))
+
+
+def _uncounted(name: str) -> Line:
+    group, _, peer = name.rpartition("/")
+    return {"id": name, "group": group, "peer": peer, "status": "missing", "message": "planned, and not counted"}
+
+
+def recounted(before: Run, after: Run, margin: float) -> Table:
+    """One row a count of the earlier run: more, fewer or the same now, instructions within `margin` and the others exactly.
+
+    What the later run did not count is there as "gone", unless that run counted nothing whatever: then there are no rows.
+    """
+    here, there = (counts(run).set_index("id") for run in (before, after))
+    rows: list[Line] = []
+    for name, was in here.iterrows() if len(there) else ():
+        for count in COUNTS:
+            now: Any = there[count].get(name)
+            if pd.notna(was[count]):
+                row = {"id": name, "count": count, "before": was[count], "after": now}
+                rows.append(row | _change(was[count], now, margin if count == "instructions" else 0.0))
+    return pd.DataFrame(rows, columns=RECOUNTED)
+
+
+def _change(before: float, after: Any, margin: float) -> Line:
+    if after is None or pd.isna(after):
+        return {"verdict": "gone"}
+    word = "more" if after > before * (1 + margin) else "fewer" if after * (1 + margin) < before else "same"
+    return {"ratio": after / before if before else None, "verdict": word}

@@ -1,4 +1,4 @@
-"""The verdict in five lines: what is broken, how fast, how it grows, how far to trust it. Page, Markdown and terminal agree."""
+"""The verdict in five lines: what is broken, how fast, how it grows, how far to trust it. Page and Markdown agree."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +9,7 @@ from reports.outcomes import Tone
 from reports.plots import exponent
 from reports.records import Exit
 from reports.records import exit_code as exit_code_of
+from reports.speeds import precedence
 from reports.words import plural
 
 SHOWN = 4  # broken claims named in the summary; the others are counted
@@ -87,16 +88,17 @@ def _broken(found: Findings) -> Point:
 def _speed(found: Findings) -> Point:
     if found.by_peer.empty:
         return Point("Speed", "not measured: veriformer bench", "none", "bench")
-    told = []
-    for row in found.by_peer.head(SHOWN).to_dict("records"):
-        counted = [f"{row[word]} {word}" for word in ("faster", "same", "slower", "unresolved", "untrusted") if row[word]]
-        over = f"{words.ratio(row['least'])} to {words.ratio(row['most'])} over {plural(row['workloads'], 'workload')}"
-        told.append(
-            f"{row['peer']} / {row['baseline']} = {words.ratio(row['median_ratio'])} of the time, {over} ({', '.join(counted)})"
-        )
+    told = [_against(row) for row in found.by_peer.head(SHOWN).to_dict("records")]
     told += [f"{plural(len(found.by_peer) - SHOWN, 'more peer')} below"] if len(found.by_peer) > SHOWN else []
     told += [f"{plural(found.wrong, 'timed cell')} wrong or failed, without a speed"] if found.wrong else []
     return Point("Speed", "; ".join(told), "bad" if found.wrong else "none", "bench")
+
+
+def _against(row: dict[str, Any]) -> str:
+    """A peer beside its baseline: "jax: 1.49× torch.eager's time (median of 17 workloads; 0.39–5.37×)"."""
+    over = f"median of {row['workloads']} workloads" if row["workloads"] > 1 else "1 workload"
+    reach = f"{words.factor(row['least'])}–{words.factor(row['most'])}×"
+    return f"{row['peer']}: {words.factor(row['median_ratio'])}× {row['baseline']}'s time ({over}; {reach})"
 
 
 def _growth(found: Findings) -> Point:
@@ -106,7 +108,7 @@ def _growth(found: Findings) -> Point:
         return Point("Growth", text, "none", "growth")
     quickest = [row for row in fitted if row["quantity"] == "time"] or fitted
     families: dict[str, list[str]] = {}
-    for row in quickest:
+    for row in sorted(quickest, key=lambda row: precedence(row["peer"])):
         name = f"{row['family']}, {row['quantity']} in {row['dtype']}"
         families.setdefault(name, []).append(f"{row['peer']} {exponent(row)}")
     told = [f"{name}: {', '.join(peers[:SHOWN])}" for name, peers in list(families.items())[:SHOWN]]
@@ -124,5 +126,5 @@ def _trust(found: Findings) -> Point:
     word = "timings trusted" if believed else f"{doubted} of {plural(len(found.ratios), 'comparison')} not trusted"
     notes = [*([str(found.trust["message"])] if found.trust["message"] else []), *notes]
     floor = f"noise floor ±{words.percent(found.trust['noise_floor'])}"
-    pressure = f"cores waited for {words.percent(found.trust['pressure'])} of the time"
+    pressure = f"CPU pressure (PSI) {words.percent(found.trust['pressure'])}"
     return Point("Trust", " · ".join([word, floor, pressure, *notes]), "none" if believed else "warn", "trust")

@@ -6,7 +6,7 @@ import msgspec
 import pandas as pd
 
 from reports.folders import Line, Run
-from reports.outcomes import OUTCOMES, worst
+from reports.outcomes import OUTCOMES, RANK, worst
 from reports.records import BROKEN, Check, Choice, VerdictRecord
 
 Table = Any  # a pandas.DataFrame: pandas ships no types that a checker can follow through a selection
@@ -85,20 +85,26 @@ def tally(grid: Table) -> Table:
 
 
 def broken(checked: Table) -> list[Line]:
-    """One entry a broken (claim, implementation): its plainest counterexample, and where else the same is broken.
+    """One entry a broken (claim, implementation): its worst verdict with its plainest counterexample, and where else it is broken.
 
-    A verdict that refers to the counterexample of another, as one of the same failure, is shown with that one.
+    A verdict that refers to the counterexample of another, as one of the same failure, is shown with it (`shown_in`: its dtype).
     """
     entries: list[Line] = []
     red = checked[checked["verdict"].isin(BROKEN)].copy()
     explained = red[red["failure"].ne("") & ~red["refers"].astype(bool)].drop_duplicates("failure").set_index("failure")
-    elsewhere = red["failure"].map(explained["counterexample"].to_dict()).astype(object).fillna("")
-    red["counterexample"] = red["counterexample"].where(~red["refers"].astype(bool), elsewhere)
+    refers = red["refers"].astype(bool)
+    for name, source in (("counterexample", "counterexample"), ("shown_in", "dtype")):
+        elsewhere = red["failure"].map(explained[source].to_dict()).astype(object).fillna("")
+        red[name] = red[source].where(~refers, elsewhere)
     for _, group in red.groupby(["claim", "implementation"], sort=False):
         rows = _records(group)
-        lead = min(rows, key=lambda row: (not row["counterexample"], len(row["counterexample"])))
+        lead = min(rows, key=_plainest)
         entries.append({**lead, "also": [row for row in rows if row is not lead]})
     return entries
+
+
+def _plainest(row: Line) -> tuple[Any, ...]:
+    return RANK[row["verdict"]], not row["counterexample"], row["refers"], len(row["counterexample"])
 
 
 def missing(checked: Table) -> Table:

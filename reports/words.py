@@ -82,6 +82,11 @@ def ratio(value: Any) -> str:
     return "–" if absent(value) else f"{value:.3f}" if value < 2 else number(value)
 
 
+def factor(value: Any) -> str:
+    """A ratio beside a unit, as one says it: 1.49, 0.39, 12."""
+    return "–" if absent(value) else f"{value:.2f}" if value < 10 else number(value)
+
+
 def interval(low: Any, high: Any) -> str:
     """Both ends of an interval."""
     return "–" if absent(low) or absent(high) else f"[{ratio(low)}, {ratio(high)}]"
@@ -92,6 +97,25 @@ def of_budget(share: Any) -> str:
     if absent(share):
         return "not measured against a budget"
     return f"{number(share)} × the budget" if share > 1 else f"{percent(share)} of the budget"
+
+
+def times(value: Any) -> str:
+    """A factor to two digits: 41×, 1700×, 1.7e4×."""
+    rounded = f"{value:.2g}"
+    mantissa, _, power = rounded.partition("e")
+    return f"{float(rounded):g}×" if value < 1e4 else f"{mantissa}e{int(power)}×" if power else f"{rounded}×"
+
+
+def apart(one: str, other: str) -> tuple[str, str]:
+    """Two numbers with three digits, or as many more as it takes to tell them apart; as they are where they are no numbers."""
+    try:
+        first, second = float(one), float(other)
+    except ValueError:
+        return one, other
+    if one.lstrip("-").isdigit() and other.lstrip("-").isdigit():
+        return one, other
+    shown = [(f"{first:#.{digits}g}".rstrip("."), f"{second:#.{digits}g}".rstrip(".")) for digits in range(3, 18)]
+    return next((pair for pair in shown if pair[0] != pair[1]), shown[0])
 
 
 def short(dtype: str) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from reports.records import SCHEMA
+
 CLAIMS = [
     {
         "id": "A5",
@@ -52,7 +54,7 @@ def check(claim: str, prop: str, implementation: str, dtype: str, **findings: An
     told = {"verdict": "PASS", "message": "", "counterexample": "", "share": 0.31, "place": None, "expected": None, "got": None}
     counts = {"generated": 100, "filtered": 3, "compared": 6400, "unjudged": 0, "suspects": [], "seconds": 0.5}
     named = {"claim": claim, "property": prop, "implementation": implementation, "dtype": dtype, "device": "cpu"}
-    return {"schema": 1, "kind": "verdict", **named, "seed": 0, "isolated": True, **told, **counts, **findings}
+    return {"schema": SCHEMA, "kind": "verdict", **named, "seed": 0, "isolated": True, **told, **counts, **findings}
 
 
 def checks(claims: Iterable[dict[str, Any]] = CLAIMS, implementations: Iterable[str] = IMPLEMENTATIONS) -> list[dict[str, Any]]:
@@ -80,7 +82,7 @@ def write(
     """A run folder with these lines; planned is what `lines` hold unless `manifest` says otherwise."""
     lines = checks() if lines is None else lines
     folder.mkdir(parents=True, exist_ok=True)
-    told = {"schema": 1, "id": folder.name, "claims": CLAIMS, "planned": planned(lines), "seed": 0, "environment": ENVIRONMENT}
+    told = {"schema": SCHEMA, "id": folder.name, "claims": CLAIMS, "planned": planned(lines), "seed": 0, "environment": ENVIRONMENT}
     timed = [line["id"] for line in bench or [] if line["what"] == "cell"]
     (folder / "manifest.json").write_text(json.dumps(told | {"bench_planned": timed} | manifest), encoding="utf-8")
     for name, written in (("verify.jsonl", lines), ("bench.jsonl", bench)):
@@ -127,7 +129,7 @@ def bench(
 
 
 def _line(what: str, identifier: str, **fields: Any) -> dict[str, Any]:
-    return {"schema": 1, "kind": "bench", "what": what, "id": identifier, **fields}
+    return {"schema": SCHEMA, "kind": "bench", "what": what, "id": identifier, **fields}
 
 
 def _process(group: str, number: int, baseline: float, peers: dict[str, float]) -> dict[str, Any]:

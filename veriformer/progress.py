@@ -48,6 +48,7 @@ class Watch:
         self.planned, self.all_claims = len(manifest["planned"]), len({check["claim"] for check in manifest["planned"]})
         self.begun = "follows" in manifest
         if self.begun and self.cards is not None:
+            self.cards.command = list(manifest.get("command") or [])
             with self.bar.aside():
                 self.cards.introduce([follows(each) for each in manifest["follows"]])
 

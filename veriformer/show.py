@@ -1,5 +1,6 @@
 """Findings on a terminal: what is broken first, each with its smallest input, then a table claim × implementation and dtype."""
 
+import json
 import os
 import sys
 from collections import Counter
@@ -7,13 +8,15 @@ from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
+import msgspec
 from rich.console import Console, Group
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from properties.claims import CLAIMS
-from reports.conventions import UNDECLARED, Alike, alike
+from reports.cards import UNDECLARED, Alike, alike, card
+from reports.outcomes import BY_NAME
 from reports.records import Follows, Verdict, VerdictRecord
 from reports.words import plural
 from veriformer.results import Results, worst
@@ -42,6 +45,7 @@ class Cards:
 
     def __init__(self, console: Console) -> None:
         self.console = console
+        self.command: list[str] = []  # what made the run: its checks are replayed with the same options
         self.introduced = False
         self.shown: set[About] = set()
 
@@ -60,20 +64,22 @@ class Cards:
         """Print the card of these verdicts, unless it has been printed."""
         if _about(alike[0]) not in self.shown:
             self.shown.add(_about(alike[0]))
-            self.console.print(_card(alike))
+            self.console.print(_card(alike, self.command))
 
 
 def show(results: Results, cards: Cards) -> None:
     """Print everything a person needs to know about a run, but for what was shown before."""
     console, groups = cards.console, _alike(results.broken)
+    cards.command = cards.command or _command(results.folder)
     cards.introduce(results.follows)
     for group in groups:
         cards.show(group)
     offered = {each.claim for each in results.findings if each.verdict != Verdict.UNSUPPORTED}
     if len({_cell(each) for each in results.findings}) > COLUMNS_SHOWN:
-        console.print(_overview(results.findings))
+        _with_legend(console, _overview(results.findings), OVERVIEW)
     elif offered:
-        console.print(_table([each for each in results.findings if each.claim in offered]))
+        told = [each for each in results.findings if each.claim in offered]
+        _with_legend(console, _table(told), _legend(told))
     for group in groups:
         if group[0].failure and len(group) > 1:
             console.print(_reach(group))
@@ -82,9 +88,11 @@ def show(results: Results, cards: Cards) -> None:
         console.print(Text(f"UNSUPPORTED, since it offers no step they need: {' '.join(lacking)}", "dim"))
     for line in _refusals(results.findings):
         console.print(Text(line, "yellow"))
-    for finding in results.findings:
-        for suspect in finding.suspects if finding.verdict == Verdict.SUSPECT else ():
-            console.print(Text(f"SUSPECT {finding.claim} {finding.name}: {suspect}", "yellow"))
+    suspects = [(each, said) for each in results.findings if each.verdict == Verdict.SUSPECT for said in each.suspects]
+    for finding, said in suspects:
+        console.print(Text(f"SUSPECT {finding.claim} {finding.name}: {said}", "yellow"))
+    if suspects:
+        console.print(Text(f"SUSPECT: {BY_NAME['SUSPECT'].meaning}", "dim"))
     console.print(_closing(results))
 
 
@@ -145,20 +153,34 @@ def _claims(alike: list[VerdictRecord]) -> list[str]:
     return sorted({each.claim for each in alike}, key=lambda claim: ORDER.get(claim, len(ORDER)))
 
 
-def _card(alike: list[VerdictRecord]) -> Panel:
-    """What the claim says, what was seen instead, on which smallest input, and how to see it again."""
+def _card(alike: list[VerdictRecord], command: list[str]) -> Panel:
+    """What is wrong in a sequence; then the claim, the smallest input, the numbers, and the commands that show it again."""
     finding = min(alike, key=lambda each: (each.refers, len(each.counterexample) or LINES_SHOWN**4))
-    lines = [Text(CLAIM[finding.claim].statement)] if len(_claims(alike)) == 1 else []
-    lines.append(Text(finding.message, "bold"))
-    if finding.expected is not None and finding.expected not in finding.message:
-        lines.append(Text(f"expected {finding.expected}, got {finding.got}" + (f" at {finding.place}" if finding.place else "")))
-    if finding.counterexample and finding.counterexample not in finding.message:
-        lines.append(Text(_beginning([line for line in finding.counterexample.splitlines() if line != finding.message])))
-    if finding.suite_error:
-        lines.append(Text("This is a defect of veriformer: please report it with this card.", "bold"))
-    lines.append(Text(f"{finding.name}; again: --claims {finding.claim} --dtype {finding.dtype} --seed {finding.seed}", "dim"))
+    told = card(msgspec.to_builtins(finding), command)
+    lines = Table.grid(padding=(0, 2, 0, 0))
+    if len(_claims(alike)) == 1:
+        lines.add_row(Text("claim"), Text(CLAIM[finding.claim].statement))
+    if told.example:
+        lines.add_row(Text("input"), Text(_beginning(told.example.splitlines())))
+    if told.numbers:
+        lines.add_row(Text("answer"), Text(told.numbers))
+    lines.add_row(Text("check", "dim"), Text(_seen(finding, told.said), "dim"))
+    lines.add_row(Text("replay", "dim"), Text("\n".join(told.commands), "dim"))
+    ours = [Text("This is a defect of veriformer: please report it with this card.", "bold")] if finding.suite_error else []
     title = Text(f"{' '.join(_claims(alike))}  {finding.verdict}  {'  '.join(_cell(finding))}")
-    return Panel(Group(*lines), title=title, title_align="left", border_style="red")
+    return Panel(Group(Text(told.wrong, "bold"), *ours, lines), title=title, title_align="left", border_style="red")
+
+
+def _seen(finding: VerdictRecord, said: str) -> str:
+    """Which property broke, after how many examples, and its own message."""
+    examples = f", {plural(finding.generated, 'example')}" if finding.generated else ""
+    return f"{finding.name}{examples}" + (f": {said}" if said else "")
+
+
+def _command(folder: Path) -> list[str]:
+    """What made the run, as its manifest says."""
+    path = folder / "manifest.json"
+    return list(json.loads(path.read_text(encoding="utf-8")).get("command") or []) if path.exists() else []
 
 
 def _reach(alike: list[VerdictRecord]) -> Text:
@@ -171,6 +193,30 @@ def _beginning(lines: list[str]) -> str:
     lines = [line for line in lines if line.strip()]
     first, more = LINES_SHOWN - LAST_SHOWN, len(lines) - LINES_SHOWN
     return "\n".join(lines if more <= 0 else [*lines[:first], f"… {more} more lines in verify.jsonl", *lines[-LAST_SHOWN:]])
+
+
+WITHIN = "error / budget ≤ 1 is within rounding."
+COLOURED = "Green holds; yellow is reported, exit 0; red is broken, exit 1; dim: not offered."
+OVERVIEW = f"Each cell counts claims; a claim takes its worst property's verdict. {WITHIN}"
+
+
+def _legend(findings: list[VerdictRecord]) -> str:
+    """What the signs of a table mean, of those that stand in it."""
+    groups: dict[tuple[object, ...], list[VerdictRecord]] = {}
+    for each in findings:
+        groups.setdefault((each.claim, *_cell(each)), []).append(each)
+    part = next((verdict for each in groups.values() if "/" in (verdict := _verdict(each).plain)), "")
+    planned = len(groups) == len({each.claim for each in findings}) * len(set(map(_cell, findings)))
+    said = ["A claim takes its worst property's verdict, and the examples of all."]
+    said += (
+        [f"{part}: {part.split()[1].replace('/', ' of ')} properties ran, the others need steps it does not offer."] if part else []
+    )
+    return " ".join([*said, *([] if planned else ["·: not planned."]), WITHIN])
+
+
+def _with_legend(console: Console, table: Table, legend: str) -> None:
+    console.print(table)
+    console.print(Text(f"{legend} {COLOURED}" if console.color_system else legend, "dim"))
 
 
 def _table(findings: list[VerdictRecord]) -> Table:

@@ -17,6 +17,7 @@ from reports.compare import compared
 from reports.findings import Findings
 from reports.folders import read
 from reports.merge import merged
+from reports.records import SCHEMA
 from reports.render import render
 from reports.summary import exit_code
 from veriformer.cli import main
@@ -206,7 +207,7 @@ def counted(peer: str, instructions: float | None, *, operators: int = 19, verdi
     named = {"workload": "attention.64", "step": "attention", "dtype": "float32", "device": "cpu", "threads": 1, "sizes": {"n": 64}}
     told = {"status": "measured", "message": "", "gate": {"verdict": verdict, "claim": "A6"}}
     counts = {"instructions": instructions, "operators": operators, "allocated_bytes": 1024}
-    line = {"schema": 1, "kind": "bench", "what": "counters", "id": f"{group}/{peer}", "group": group, "peer": peer}
+    line = {"schema": SCHEMA, "kind": "bench", "what": "counters", "id": f"{group}/{peer}", "group": group, "peer": peer}
     return {**line, **named, **told, **counts}
 
 

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 import sample_runs
+from click.testing import CliRunner
 
+from properties.run import run_folder
 from reports import outcomes, records
 from reports.folders import ReportError, read, visible
 from reports.records import BROKEN, Verdict
 from reports.tables import checks, missing
+from veriformer.commands import report as report_command
 
 
 def refusal(folder: Path) -> str:
@@ -55,14 +58,45 @@ def test_line_cut_between_two_lines_is_refused(tmp_path):
     assert "verify.jsonl, line 5: expected JSON" in refusal(folder)
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "verify.jsonl", "bench.jsonl"])
-def test_another_schema_version_is_refused(tmp_path, name):
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        ({"schema": 1}, "this run has schema 1, written by veriformer 0.1; veriformer 0.2 reads schema 2"),
+        ({}, "this run has schema 1, written by veriformer 0.1; veriformer 0.2 reads schema 2"),
+        ({"schema": 3}, "this run has schema 3, written by another version; veriformer 0.2 reads schema 2"),
+        ({"schema": [2]}, "this run has schema [2], written by another version; veriformer 0.2 reads schema 2"),
+    ],
+)
+def test_run_of_another_schema_is_told_which_version_reads_it(tmp_path, number, said):
+    """Whatever its lines are like: one line and exit code 2. A manifest of the first schema may name none."""
+    folder = sample_runs.write(tmp_path / "run")
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    del manifest["schema"]
+    (folder / "manifest.json").write_text(json.dumps(manifest | number), encoding="utf-8")
+    (folder / "verify.jsonl").write_text('{"of": "old"}\n', encoding="utf-8")
+
+    assert refusal(folder) == f"{folder}: {said}"
+    result = CliRunner().invoke(report_command.command, [str(folder)])
+    assert (result.exit_code, result.output.splitlines()[-1]) == (2, f"Error: {folder}: {said}")
+
+
+def test_run_that_is_made_now_has_the_schema_that_is_read(tmp_path):
+    """In its manifest and in every line."""
+    run_folder.create(tmp_path / "run", {"planned": []})
+    run_folder.append(tmp_path / "run" / "verify.jsonl", {})
+
+    written = [json.loads((tmp_path / "run" / name).read_text(encoding="utf-8")) for name in ("manifest.json", "verify.jsonl")]
+    assert [each["schema"] for each in written] == [2, 2]
+
+
+@pytest.mark.parametrize("name", ["verify.jsonl", "bench.jsonl"])
+def test_line_of_another_schema_is_refused(tmp_path, name):
     """Whatever another version meant by its fields, it is not guessed."""
     folder = sample_runs.write(tmp_path / "run", bench=sample_runs.bench())
     path = folder / name
-    path.write_text(path.read_text(encoding="utf-8").replace('"schema": 1', '"schema": 2', 1), encoding="utf-8")
+    path.write_text(path.read_text(encoding="utf-8").replace('"schema": 2', '"schema": 1', 1), encoding="utf-8")
 
-    assert "expected schema 1, got 2" in refusal(folder)
+    assert f"{name}, line 1: expected schema 2, got 1" in refusal(folder)
 
 
 def test_folders_that_are_none_are_refused(tmp_path):
@@ -80,8 +114,8 @@ def test_folders_that_are_none_are_refused(tmp_path):
     [
         ("[1]", "expected a JSON object, got list"),
         ("{", "expected JSON"),
-        ('{"schema": 1, "share": NaN}', "NaN, which is not a JSON number"),
-        ('{"schema": 1, "claim": "A5"}', "missing required field `property`"),
+        ('{"schema": 2, "share": NaN}', "NaN, which is not a JSON number"),
+        ('{"schema": 2, "claim": "A5"}', "missing required field `property`"),
         (json.dumps(sample_runs.check("A5", "p", "torch", "float32", verdict="MAYBE")), "Invalid enum value 'MAYBE'"),
         ("[" * 20_000, "expected JSON"),
     ],

@@ -16,7 +16,7 @@ from veriformer.commands import run as run_command
 
 
 def invoke(command, *arguments):
-    """Run a command as the door does."""
+    """Run a command as the CLI does."""
     return CliRunner().invoke(command, [str(argument) for argument in arguments])
 
 

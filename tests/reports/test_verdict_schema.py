@@ -19,7 +19,7 @@ KEY = {"kind": "verdict", "claim": "A5", "property": "p", "implementation": "min
 
 
 class Impl:
-    """What a judgement asks of an implementation."""
+    """What a judgement asks of a implementation."""
 
     name, dtype, adapter = "mine:softmax", "float32", None
 
@@ -67,7 +67,7 @@ def test_what_is_written_down_of_a_judgement_is_valid(outcome, verdict, tmp_path
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"verdict": "FINE"}, {"generated": -1}, {"extra": 1}, {"schema": 2}, {"claim": "a5"}, {"share": "much"}]
+    "wrong", [{"verdict": "FINE"}, {"generated": -1}, {"extra": 1}, {"schema": 1}, {"claim": "a5"}, {"share": "much"}]
 )
 def test_a_line_of_another_form_is_refused(wrong, tmp_path):
     """Unknown verdicts, keys, versions and types."""
@@ -77,7 +77,7 @@ def test_a_line_of_another_form_is_refused(wrong, tmp_path):
         Draft202012Validator(SCHEMA).validate(line)
 
 
-def test_the_schema_knows_our_tokens():
+def test_the_schema_knows_our_words():
     """Every verdict, the version, and the form of every claim's id."""
     properties = SCHEMA["$defs"]["VerdictRecord"]["properties"]
 

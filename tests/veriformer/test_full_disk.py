@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from properties.run import run_folder
-from reports.whole import write_whole
+from reports.folders import write_whole
 from veriformer import engine
 from veriformer.cli import main
 

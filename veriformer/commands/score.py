@@ -131,7 +131,7 @@ def _one(name: str, arguments: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    from reports.whole import write_whole
+    from reports.folders import write_whole
 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, encoded(content, indent=1) + "\n")
