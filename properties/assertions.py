@@ -31,9 +31,11 @@ def assert_rounding_only(impl: Impl, step: str, got: np.ndarray, *args: Any, **k
         record.current.with_itself += 1
         return
     score = allowed.score(got)
-    record.compared(score.components, unjudged=score.unjudged, share=score.share)
+    record.compared(score.elements, undecidable=score.undecidable, budget_used=score.budget_used)
     if score.verdict is Verdict.FAIL:
-        raise ClaimBroken(f"{step} {score}", place=score.place, expected=score.expected, got=score.got, share=score.share)
+        raise ClaimBroken(
+            f"{step} {score}", index=score.index, expected=score.expected, got=score.got, budget_used=score.budget_used
+        )
     if score.verdict is Verdict.SUSPECT:
         record.suspect(f"{step} {score}")
 
@@ -50,15 +52,17 @@ def assert_identical(got: np.ndarray, expected: np.ndarray, what: str) -> None:
     place = tuple(int(i) for i in np.argwhere(different)[0])
     right, wrong = expected[place].item(), got[place].item()
     message = f"{what}: expected {right} at {place}, got {wrong}; {int(different.sum())} of {got.size} differ"
-    raise ClaimBroken(message, place=place, expected=right, got=wrong)
+    raise ClaimBroken(message, index=place, expected=right, got=wrong)
 
 
 def assert_at_most(value: float, bound: float, what: str) -> None:
     """`value` ≤ `bound`, NaN being above everything. Raises ClaimBroken; records one comparison and the share of the bound."""
-    share = 0.0 if value <= 0 else value / bound if bound > 0 else np.inf
-    record.compared(1, share=min(share, 1.0) if value <= bound else share)
+    budget_used = 0.0 if value <= 0 else value / bound if bound > 0 else np.inf
+    record.compared(1, budget_used=min(budget_used, 1.0) if value <= bound else budget_used)
     if not value <= bound:
-        raise ClaimBroken(f"{what}: expected at most {bound:.6g}, got {value:.6g}", expected=bound, got=value, share=share)
+        raise ClaimBroken(
+            f"{what}: expected at most {bound:.6g}, got {value:.6g}", expected=bound, got=value, budget_used=budget_used
+        )
 
 
 def taught(call: Call, written: np.ndarray) -> Call:

@@ -22,13 +22,13 @@ class ClaimBroken(AssertionError):
         self,
         message: str,
         *,
-        place: tuple[int, ...] | str | None = None,
+        index: tuple[int, ...] | str | None = None,
         expected: Any = None,
         got: Any = None,
-        share: float | None = None,
+        budget_used: float | None = None,
     ) -> None:
         super().__init__(message)
-        self.place, self.expected, self.got, self.share = place, expected, got, share
+        self.index, self.expected, self.got, self.budget_used = index, expected, got, budget_used
 
 
 class ConventionMismatch(AssertionError):
@@ -63,10 +63,10 @@ class Record:
     refused: int = 0  # examples with arguments the implementation does not take (`NotOffered`)
     refusals: list[str] = field(default_factory=list)  # in its own words, each once
     with_itself: int = 0  # answers of the oracle's own that equal the oracle's: not counted as compared
-    compared: int = 0  # components of results that were held against something
-    unjudged: int = 0  # components no correct computation can be held to (overflow of a simulated run)
-    mostly_unjudged: int = 0  # cases with more than 1 % of their components unjudged
-    share: float = 0.0  # the largest error seen, as a share of the budget
+    compared: int = 0  # elements of results that were held against something
+    undecidable: int = 0  # elements no correct computation can be held to (overflow of a simulated run)
+    mostly_undecidable: int = 0  # cases with more than 1 % of their elements unjudged
+    budget_used: float = 0.0  # the largest error seen, as a share of the budget
     suspects: list[str] = field(default_factory=list)
     counterexamples: list[str] = field(default_factory=list)
 
@@ -97,14 +97,14 @@ class Recorder:
         finally:
             self.current = kept
 
-    def compared(self, components: int, *, unjudged: int = 0, share: float = 0.0) -> None:
-        """Count one comparison of `components` numbers, of which `unjudged` could not be judged; `share` ≤ 1 is within budget."""
-        self.current.compared += components - unjudged
-        self.current.unjudged += unjudged
-        if unjudged * 100 > components:
-            self.current.mostly_unjudged += 1
-        if np.isfinite(share):
-            self.current.share = max(self.current.share, float(share))
+    def compared(self, elements: int, *, undecidable: int = 0, budget_used: float = 0.0) -> None:
+        """Count one comparison of `elements` numbers, of which `unjudged` could not be judged; `share` ≤ 1 is within budget."""
+        self.current.compared += elements - undecidable
+        self.current.undecidable += undecidable
+        if undecidable * 100 > elements:
+            self.current.mostly_undecidable += 1
+        if np.isfinite(budget_used):
+            self.current.budget_used = max(self.current.budget_used, float(budget_used))
 
     def refused(self, why: str = "") -> None:
         """Count an example with arguments that the implementation does not take, and what it says of them."""

@@ -17,9 +17,9 @@ LONGEST = 300  # characters of a sequence
 
 HEADER = re.compile(r"^(\w+)(?=[(,:])(?:\(.*\))?(?:, arrays laid out in memory as .*)?:?$")  # of a call in a counterexample
 REPLAYED = ("veriformer repro ", "no script: ")
-ANSWER = re.compile(r"^expected (?P<expected>\S+)(?: ± (?P<allowed>\S+))?, got (?P<got>\S+) at (?P<place>\([^)]*\))")
+ANSWER = re.compile(r"^expected (?P<expected>\S+)(?: ± (?P<allowed>\S+))?, got (?P<got>\S+) at (?P<index>\([^)]*\))")
 SCORE = re.compile(
-    r"^(?P<step>\w+) (?:at|in [^(]*) ?(?P<place>\([^)]*\))(?:, worst)?: expected (?P<expected>[^\s,]+), got (?P<got>[^\s,:]+)"
+    r"^(?P<step>\w+) (?:at|in [^(]*) ?(?P<index>\([^)]*\))(?:, worst)?: expected (?P<expected>[^\s,]+), got (?P<got>[^\s,:]+)"
     r"(?:, which rounding|.* (?P<times>\S+) times what rounding)"
 )
 OTHER = re.compile(
@@ -48,7 +48,7 @@ def card(told: Mapping[str, Any], command: Sequence[str] = ()) -> Card:
     scripts = [line for line in lines if line.startswith(REPLAYED)]
     example = "\n".join(line for line in lines if line not in scripts and line != told["message"])
     wrong = sentence(told)
-    seen = f"expected {told['expected']}, got {told['got']}" + (f" at {told['place']}" if told["place"] else "")
+    seen = f"expected {told['expected']}, got {told['got']}" + (f" at {told['index']}" if told["index"] else "")
     shown = told["expected"] is None or "expected " in example or str(told["expected"]) in str(told["message"])
     message = str(told["message"] or "")
     said = "" if _plain(message, told, _answer(told)[0]) in wrong else message
@@ -88,7 +88,7 @@ def _wrong(step: str, answer: str, told: Mapping[str, Any]) -> str:
     expected, got = found["expected"], found["got"]
     times = _far(expected, got, found["allowed"])
     dtype = str(told.get("shown_in") or told["dtype"])  # of the counterexample, where it stands with another verdict
-    return _number(step, expected, got, found["place"], times, dtype)
+    return _number(step, expected, got, found["index"], times, dtype)
 
 
 def _scored(message: str, told: Mapping[str, Any]) -> str:
@@ -97,7 +97,7 @@ def _scored(message: str, told: Mapping[str, Any]) -> str:
     if found is None:
         return ""
     times = _as_float(found["times"] or "")
-    return _number(found["step"], found["expected"], found["got"], found["place"], times, str(told["dtype"]))
+    return _number(found["step"], found["expected"], found["got"], found["index"], times, str(told["dtype"]))
 
 
 def _far(expected: str, got: str, allowed: str | None) -> float | None:
@@ -113,8 +113,8 @@ def _as_float(text: str) -> float | None:
         return None
 
 
-def _number(step: str, expected: str, got: str, place: str, times: float | None, dtype: str) -> str:
-    where = _index(place)
+def _number(step: str, expected: str, got: str, index: str, times: float | None, dtype: str) -> str:
+    where = _index(index)
     if {expected, got} & {"nan", "inf", "-inf"}:
         return f"{step} returned {_plainly(got)} where {_plainly(expected)} is expected{f', at {where}' if where else ''}"
     seen = "expected {}, got {}".format(*words.apart(expected, got))
@@ -129,9 +129,9 @@ def _plainly(value: str) -> str:
     return value if number is None else "NaN" if words.absent(number) else f"{number:.3g}"
 
 
-def _index(place: str) -> str:
+def _index(index: str) -> str:
     """(0, 3) as [0, 3], (3,) as [3]."""
-    inside = place.strip("()").rstrip(",")
+    inside = index.strip("()").rstrip(",")
     return f"[{inside}]" if inside else ""
 
 

@@ -123,14 +123,15 @@ def card(found: Findings, entry: Line, number: int) -> Line:
     """A broken claim as its card shows it."""
     texts: dict[str, str] = found.claims.loc[entry["claim"]].to_dict()
     command = [str(part) for part in found.run.manifest.get("command") or []]
-    share = entry["share"]
+    budget_used = entry["budget_used"]
     return {
         **texts,
         **entry,
         **vars(told_of(entry, command)),
         "number": number,
         "outcome": BY_NAME[entry["verdict"]],
-        "over": 1 / share if not words.absent(share) and share > 1 else None,  # the budget as a share of the error
+        # the budget as a share of the error
+        "over": 1 / budget_used if not words.absent(budget_used) and budget_used > 1 else None,
     }
 
 
@@ -145,7 +146,7 @@ def known_failures(checked: Table) -> list[Line]:
 
 def headroom(table: Table) -> list[Line]:
     """The head-room table, the tightest first."""
-    return table.sort_values("share", ascending=False, kind="stable").to_dict("records")
+    return table.sort_values("budget_used", ascending=False, kind="stable").to_dict("records")
 
 
 def workloads(found: Findings) -> list[Line]:

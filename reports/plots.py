@@ -193,13 +193,13 @@ def headroom(table: Table) -> Plot | None:
     order = list(dict.fromkeys(table["claim"]))
     half = -(-len(order) // 2)
     columns = [part for part in (order[:half], order[half:]) if part]
-    left = table["share"].min() / 1.5
+    left = table["budget_used"].min() / 1.5
     with panels(len(columns), height=1.1 + 0.19 * half) as (figure, axes):
         for axis, part in zip(axes, columns, strict=True):
             for place, (dtype, rows) in enumerate(table.groupby("dtype", sort=True)):
                 here = rows[rows["claim"].isin(part)]
                 look = _look(place) | {"linestyle": "none"}
-                axis.plot(here["share"], [part.index(claim) for claim in here["claim"]], label=literal(dtype), **look)
+                axis.plot(here["budget_used"], [part.index(claim) for claim in here["claim"]], label=literal(dtype), **look)
             axis.axvline(1, color=BAD, linewidth=1.4)
             axis.set(
                 xscale="log",
@@ -210,8 +210,8 @@ def headroom(table: Table) -> Plot | None:
             axis.set_yticks(range(len(part)), [literal(claim) for claim in part], fontsize=9)
             _plain(axis.xaxis, lambda value: f"{value:g}")
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=8, fontsize=9)
-        nearest = table.loc[table["share"].idxmax()]
-        said = f"Nearest to its budget: {nearest['claim']} in {nearest['dtype']}, {words.of_budget(nearest['share'])}."
+        nearest = table.loc[table["budget_used"].idxmax()]
+        said = f"Nearest to its budget: {nearest['claim']} in {nearest['dtype']}, {words.of_budget(nearest['budget_used'])}."
         return drawn(figure, "headroom", "Worst error of each claim as a share of its budget", said)
 
 

@@ -89,7 +89,7 @@ Dtype = Literal["float64", "float32", "bfloat16", "float16"]
 class Check(Struct, frozen=True, forbid_unknown_fields=True):
     """What a verdict is about, and what is planned: a property on an implementation, at a dtype, on a device."""
 
-    claim: Annotated[str, Meta(pattern="^[A-Z]+[0-9]+$", description="a claim's id; the manifest has its sequence and formula")]
+    claim: Annotated[str, Meta(pattern="^[A-Z]+[0-9]+$", description="a claim's id; the manifest has its statement and formula")]
     name: Annotated[str, Meta(min_length=1, description="the test function, with its own parameters")] = msgspec.field(
         name="property"
     )
@@ -106,7 +106,7 @@ class VerdictRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     schema: Literal[2] = SCHEMA
     kind: Literal["verdict"] = "verdict"
-    claim: Annotated[str, Meta(pattern="^[A-Z]+[0-9]+$", description="a claim's id; the manifest has its sequence and formula")]
+    claim: Annotated[str, Meta(pattern="^[A-Z]+[0-9]+$", description="a claim's id; the manifest has its statement and formula")]
     name: Annotated[str, Meta(min_length=1, description="the test function, with its own parameters")] = msgspec.field(
         name="property"
     )
@@ -124,15 +124,17 @@ class VerdictRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     refers: Annotated[bool, Meta(description="whether the counterexample of this failure stands with another of its verdicts")] = (
         False
     )
-    share: Annotated[Extended | None, Meta(description="the largest error, as a share of the budget; above 1 it is over")] = None
-    place: Annotated[str | None, Meta(description="the index of the worst element")] = None
+    budget_used: Annotated[Extended | None, Meta(description="the largest error, as a share of the budget; above 1 it is over")] = (
+        None
+    )
+    index: Annotated[str | None, Meta(description="the index of the worst element")] = None
     expected: str | None = None
     got: str | None = None
     generated: Annotated[int, Meta(ge=0, description="examples that ran")] = 0
     filtered: Annotated[int, Meta(ge=0, description="examples that were drawn and rejected")] = 0
     refused: Annotated[int, Meta(ge=0, description="examples the implementation does not take (its NotImplementedError)")] = 0
     compared: Annotated[int, Meta(ge=0, description="elements of results that were held against something")] = 0
-    unjudged: Annotated[int, Meta(ge=0, description="elements no correct computation can be held to")] = 0
+    undecidable: Annotated[int, Meta(ge=0, description="elements no correct computation can be held to")] = 0
     suspects: list[str] = msgspec.field(default_factory=list)
     seconds: Extended = 0.0
     suite_error: Annotated[
@@ -140,7 +142,7 @@ class VerdictRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = ""
 
     def __post_init__(self) -> None:
-        for name in ("share", "seconds"):
+        for name in ("budget_used", "seconds"):
             if isinstance(getattr(self, name), str):
                 msgspec.structs.force_setattr(self, name, float(getattr(self, name)))
 
@@ -155,8 +157,8 @@ class VerdictRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return Check(self.claim, self.name, self.implementation, self.dtype, self.device)
 
     def __str__(self) -> str:
-        place = f" at {self.place}" if self.place else ""
-        seen = f"; expected {self.expected}, got {self.got}{place}" if self.expected is not None else ""
+        index = f" at {self.index}" if self.index else ""
+        seen = f"; expected {self.expected}, got {self.got}{index}" if self.expected is not None else ""
         isolated = "" if self.isolated else ", not isolated"
         text = f"{self.claim} {self.verdict} ({self.name}, {self.implementation}, {self.dtype}, {self.device}{isolated})"
         example = f"\n    {self.counterexample}" if self.counterexample and self.broken else ""

@@ -14,7 +14,7 @@ Table = Any  # a pandas.DataFrame: pandas ships no types that a checker can foll
 COLUMN = ["implementation", "dtype", "device"]  # what makes a column of the matrix
 WIDE_FIRST = {"float64": 0, "float32": 1, "bfloat16": 2, "float16": 3}
 CHECK = ["claim", "property", "implementation", "dtype", "device"]
-COUNTS = ["generated", "filtered", "refused", "compared", "unjudged", "seconds"]
+COUNTS = ["generated", "filtered", "refused", "compared", "undecidable", "seconds"]
 ABSENT: dict[str, Any] = {"verdict": "MISSING", **dict.fromkeys(COUNTS, 0)}
 """What the row of a check says where no verdict is there; nothing else."""
 SAID = [name for name in VerdictRecord.__struct_encode_fields__ if name not in ("schema", "kind", *CHECK)]
@@ -40,7 +40,7 @@ def checks(run: Run) -> Table:
     done = {each.check: each for each in run.verdicts}
     rows = [_row(check, done.get(check), check in planned) for check in dict.fromkeys([*planned, *done])]
     frame = pd.DataFrame(rows, columns=[*CHECK, *SAID, "planned"])
-    numbers = ["share", *COUNTS]
+    numbers = ["budget_used", *COUNTS]
     frame[numbers] = frame[numbers].apply(pd.to_numeric, errors="coerce")
     return frame
 
@@ -134,10 +134,15 @@ def refuted(checked: Table, catalogue: Table) -> list[Line]:
 
 def headroom(checked: Table) -> Table:
     """Claim and dtype: the worst error as a share of the budget, its inverse the head-room, and how much was compared."""
-    judged = checked[checked["verdict"].isin(["PASS", "SUSPECT"]) & (checked["share"] > 0)]
+    judged = checked[checked["verdict"].isin(["PASS", "SUSPECT"]) & (checked["budget_used"] > 0)]
     groups = judged.groupby(["claim", "dtype"], sort=False)
-    table = groups.agg(share=("share", "max"), checks=("share", "size"), compared=("compared", "sum"), unjudged=("unjudged", "sum"))
-    table.insert(1, "headroom", 1 / table["share"])
+    table = groups.agg(
+        budget_used=("budget_used", "max"),
+        checks=("budget_used", "size"),
+        compared=("compared", "sum"),
+        undecidable=("undecidable", "sum"),
+    )
+    table.insert(1, "headroom", 1 / table["budget_used"])
     return table.reset_index()
 
 

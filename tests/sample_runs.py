@@ -51,8 +51,16 @@ ENVIRONMENT = {"processor": "Example CPU", "cores": 2, "threads": 1, "device": "
 
 def check(claim: str, prop: str, implementation: str, dtype: str, **findings: Any) -> dict[str, Any]:
     """One line of verify.jsonl; it passes unless `findings` says otherwise."""
-    told = {"verdict": "PASS", "message": "", "counterexample": "", "share": 0.31, "place": None, "expected": None, "got": None}
-    counts = {"generated": 100, "filtered": 3, "compared": 6400, "unjudged": 0, "suspects": [], "seconds": 0.5}
+    told = {
+        "verdict": "PASS",
+        "message": "",
+        "counterexample": "",
+        "budget_used": 0.31,
+        "index": None,
+        "expected": None,
+        "got": None,
+    }
+    counts = {"generated": 100, "filtered": 3, "compared": 6400, "undecidable": 0, "suspects": [], "seconds": 0.5}
     named = {"claim": claim, "property": prop, "implementation": implementation, "dtype": dtype, "device": "cpu"}
     return {"schema": SCHEMA, "kind": "verdict", **named, "seed": 0, "isolated": True, **told, **counts, **findings}
 
@@ -134,9 +142,9 @@ def _line(what: str, identifier: str, **fields: Any) -> dict[str, Any]:
 
 def _process(group: str, number: int, baseline: float, peers: dict[str, float]) -> dict[str, Any]:
     timed = []
-    for place, (peer, factor) in enumerate(peers.items()):
-        samples = [baseline * factor * (1 + 0.02 * math.sin(7 * i + place + number)) for i in range(8)]
-        order = [(i + place) % len(peers) for i in range(8)]
+    for index, (peer, factor) in enumerate(peers.items()):
+        samples = [baseline * factor * (1 + 0.02 * math.sin(7 * i + index + number)) for i in range(8)]
+        order = [(i + index) % len(peers) for i in range(8)]
         timed.append({"peer": peer, "status": "measured", "samples": samples, "order": order, "at": [0.01 * i for i in range(8)]})
     load = {"load": [1.5, 1.7], "pressure": [0.2, 0.3]}
     told = {"group": group, "process": number, "started": 1.7e9 + 30 * number, "seconds": 3.0, "timed": timed, "load": load}
@@ -149,7 +157,7 @@ def _cell(thing: dict[str, Any], group: str, peer: str, ns: float, *, wrong: boo
         "verdict": "FAIL" if wrong else "PASS",
         "claim": "A6",
         "message": "41 × the budget at (0, 3)" if wrong else "",
-        "share": 0.2,
+        "budget_used": 0.2,
     }
     told = {"status": "wrong" if wrong else "measured", "message": "", "really": f"{peer} eager", "gate": gate, "processes": 5}
     speed = {"median_ns": ns, "low_ns": ns * 0.99, "high_ns": ns * 1.01, "min_ns": ns * 0.98, "first_call_ns": ns * 9}
@@ -191,12 +199,12 @@ def _growth(peers: dict[str, float], lengths: tuple[int, ...]) -> list[dict[str,
 
 
 def _machine(*, trusted: bool) -> list[dict[str, Any]]:
-    place = {"dtype": "float32", "device": "cpu", "threads": 1, "samples": []}
+    index = {"dtype": "float32", "device": "cpu", "threads": 1, "samples": []}
     told = {"trusted": trusted, "message": "" if trusted else "the baseline differs from itself", "noise_floor": 0.005}
     seen = {"controls": 3, "containing_one": 3, "p_value": 1.0, "pressure": 0.25, "load": 1.6, "first": 1.7e9, "last": 1.7e9 + 150}
     return [
-        _line("roof", "roof/products/float32/cpu/1t/512", limit="products", size={"m": 512}, rate=9e11, median_rate=8e11, **place),
-        _line("roof", "roof/read/float32/cpu/1t/64M", limit="read", size={"bytes": 2**26}, rate=2e10, median_rate=1.8e10, **place),
+        _line("roof", "roof/products/float32/cpu/1t/512", limit="products", size={"m": 512}, rate=9e11, median_rate=8e11, **index),
+        _line("roof", "roof/read/float32/cpu/1t/64M", limit="read", size={"bytes": 2**26}, rate=2e10, median_rate=1.8e10, **index),
         _line("trust", "trust", **told, **seen, seconds=150.0),
         _line(
             "cost", "cost/oracle/attention", piece="oracle", name="attention", seconds=2e-4, per_second=5e3, repeats=9, note="n=8"
@@ -243,8 +251,8 @@ def everything(folder: Path) -> Path:
     """A run with a broken claim, a missing check, timings of which one peer's are wrong, a score and a calibration."""
     lines = checks()
     due = planned(lines)
-    lines[3] |= {"verdict": "FAIL", "share": 41.3, "counterexample": "x = [0.]\nc = 16384.", "expected": "1.0", "got": "0.0"}
-    lines[6] |= {"verdict": "UNSUPPORTED", "share": None, "compared": 0}
+    lines[3] |= {"verdict": "FAIL", "budget_used": 41.3, "counterexample": "x = [0.]\nc = 16384.", "expected": "1.0", "got": "0.0"}
+    lines[6] |= {"verdict": "UNSUPPORTED", "budget_used": None, "compared": 0}
     write(folder, [*lines[:9], *lines[10:]], bench(wrong="reference"), planned=due)
     (folder / "score.json").write_text(json.dumps(score(missed="cache-stale")), encoding="utf-8")
     (folder / "calibration.json").write_text(json.dumps(calibration()), encoding="utf-8")

@@ -81,7 +81,7 @@ def explained(
     if large:
         return line | {"counterexample": f"a call of {judgement.calls[-1].step} with too many numbers to be written down"}
     smaller = shrunk()
-    told = ("message", "counterexample", "share", "place", "expected", "got")
+    told = ("message", "counterexample", "budget_used", "index", "expected", "got")
     return line | ({each: getattr(smaller, each) for each in told} if smaller.verdict is judgement.verdict else {})
 
 

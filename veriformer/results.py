@@ -37,7 +37,9 @@ class Results:
     @property
     def broken(self) -> list[VerdictRecord]:
         """The verdicts that make the run red, worst first; of equals the largest error first."""
-        return sorted((each for each in self.findings if each.broken), key=lambda each: (RANK[each.verdict], -(each.share or 0.0)))
+        return sorted(
+            (each for each in self.findings if each.broken), key=lambda each: (RANK[each.verdict], -(each.budget_used or 0.0))
+        )
 
     @property
     def missing(self) -> list[Check]:

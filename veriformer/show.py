@@ -282,7 +282,7 @@ def _examples(findings: Iterable[VerdictRecord]) -> str:
 
 def _share(findings: Iterable[VerdictRecord]) -> str:
     told = [finding for finding in findings if finding.verdict != Verdict.KNOWN_FAILURE]  # what is declared is over any budget
-    shares = [finding.share for finding in told if finding.share is not None]
+    shares = [finding.budget_used for finding in told if finding.budget_used is not None]
     return f"{max(shares):.2g}" if shares else "–"
 
 

@@ -157,7 +157,7 @@ def _allowed(impl: Impl, step: str, args: tuple[Any, ...], kwargs: dict[str, Any
         allowed = np.minimum(allowed, np.maximum(derived.bound, 2 * first.scale))  # as a budget puts it, below the ceiling
         sure = np.maximum(sure, derived.bound)
     finite = np.isfinite(derived.exact)
-    bounds = (np.where(derived.unjudged, np.inf, np.where(finite, each, 0.0)) for each in (allowed, sure))
+    bounds = (np.where(derived.undecidable, np.inf, np.where(finite, each, 0.0)) for each in (allowed, sure))
     return Answer(np.asarray(derived.exact), *bounds)
 
 

@@ -33,7 +33,7 @@ TRIALS, AGAIN, BRIEFLY = 16, 256, 64
 ROOM = 2**24  # components in the fresh trials of a contract: a large result is judged again on fewer, though never on fewer than 64
 COPIES = frozenset({"mask", "split_heads", "concat_heads"})  # steps that compute nothing: equal bit for bit
 NOT_SUMMED = {"positional_encoding": ("column",)}  # sines of p·ω: equal steps, whose roundings may all point the same way
-UNJUDGED = 100  # more than one component in so many unjudged, and a case proves nothing
+UNDECIDABLE = 100  # more than one component in so many unjudged, and a case proves nothing
 
 
 @dataclass(frozen=True)
@@ -41,37 +41,37 @@ class Score:
     """How far a result is from exact, measured by what rounding allows.
 
     worst      the largest error, in σ       kind   where it was seen: "component", "row, bias", "head, gain" …
-    place      the index of that component or sum      share  of the budget used: above 1 the claim is broken
+    index      of that element or sum      budget_used  a share: above 1 the claim is broken
     """
 
     worst: float
     kind: str
-    place: tuple[int, ...]
+    index: tuple[int, ...]
     expected: float
     got: float
-    share: float
-    components: int
-    unjudged: int = 0
+    budget_used: float
+    elements: int
+    undecidable: int = 0
     dtype: str = ""
 
     @property
     def verdict(self) -> Verdict:
         """FAIL, SUSPECT, VACUOUS where too much could not be judged, or PASS."""
-        if self.share > 1:
+        if self.budget_used > 1:
             return Verdict.FAIL
-        if self.unjudged * UNJUDGED > self.components:
+        if self.undecidable * UNDECIDABLE > self.elements:
             return Verdict.VACUOUS
         return Verdict.SUSPECT if self.worst > SUSPECT else Verdict.PASS
 
     def __str__(self) -> str:
-        where = f"at {self.place}" if self.kind in ("component", "category", "bound") else f"in {self.kind} {self.place}, worst"
+        where = f"at {self.index}" if self.kind in ("component", "category", "bound") else f"in {self.kind} {self.index}, worst"
         if self.kind == "category":
             return (
                 f"{where}: expected {self.expected}, got {self.got}, which rounding in {self.dtype} does not turn into one another"
             )
         how = f"{self.worst:.3g} σ" if self.kind != "bound" else "above the proven bound"
         values = f"expected {self.expected!r}, got {self.got!r}"
-        return f"{where}: {values}: {how}, {self.share:.3g} times what rounding in {self.dtype} allows"
+        return f"{where}: {values}: {how}, {self.budget_used:.3g} times what rounding in {self.dtype} allows"
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Budget:
     dtype: str
     exact: np.ndarray
     scale: np.ndarray
-    unjudged: np.ndarray  # True where a simulated correct run is not finite
+    undecidable: np.ndarray  # True where a simulated correct run is not finite
     categories: np.ndarray  # what the oracle gives where it is not finite itself; 0 elsewhere
     aggregates: Sequence[Aggregate] = field(repr=False)
     again: Callable[[int], "Budget"] = field(repr=False)  # from so many fresh trials, and as many doubled ones
@@ -102,7 +102,7 @@ class Budget:
     def scores(self, results: np.ndarray, *, escalate: bool = True) -> list[Score]:
         """What `score` says of each of many results, (results, *shape)."""
         results = np.asarray(results, dtype=np.float64)
-        judged = ~self.unjudged & np.isfinite(self.exact)
+        judged = ~self.undecidable & np.isfinite(self.exact)
         errors = np.subtract(results, self.exact, out=np.zeros_like(results), where=judged & np.isfinite(results))
         scores = self._worst(results, errors)
         if escalate:
@@ -112,7 +112,7 @@ class Budget:
             again = self._again(AGAIN, results, hopeful)
             scores = [again.get(i, score) for i, score in enumerate(scores)]
         for i, score in enumerate(scores):  # 2 σ are within any bound: the last rounding alone gives it u·|y|
-            if score.worst > 2 and score.share <= 1:
+            if score.worst > 2 and score.budget_used <= 1:
                 scores[i] = self._under_the_ceiling(results[i], errors[i], score)
         for i, place in self._category_mismatches(results):
             scores[i] = self._score_at(place, results[i], "category", np.inf, np.inf)
@@ -139,16 +139,16 @@ class Budget:
     def _under_the_ceiling(self, got: np.ndarray, error: np.ndarray, score: Score) -> Score:
         if self.bound is None:
             return score
-        share = np.divide(np.abs(error), self.bound, out=np.where(error == 0, 0.0, np.inf), where=self.bound > 0)
-        place = np.unravel_index(int(share.argmax()), share.shape)
-        if share[place] <= 1:
+        budget_used = np.divide(np.abs(error), self.bound, out=np.where(error == 0, 0.0, np.inf), where=self.bound > 0)
+        place = np.unravel_index(int(budget_used.argmax()), budget_used.shape)
+        if budget_used[place] <= 1:
             return score
-        return self._score_at(place, got, "bound", score.worst, float(share[place]))
+        return self._score_at(place, got, "bound", score.worst, float(budget_used[place]))
 
-    def _score_at(self, place: Sequence[Any], got: np.ndarray, kind: str, worst: float, share: float) -> Score:
+    def _score_at(self, place: Sequence[Any], got: np.ndarray, kind: str, worst: float, budget_used: float) -> Score:
         index = tuple(int(i) for i in place)
         values = float(self.exact[index]), float(got[index])
-        return Score(worst, kind, index, *values, share, got.size, int(self.unjudged.sum()), self.dtype)
+        return Score(worst, kind, index, *values, budget_used, got.size, int(self.undecidable.sum()), self.dtype)
 
     def without_probes(self) -> "Budget":
         """The same budget, blind to the probes it was made with (its fresh trials are too)."""
@@ -159,7 +159,7 @@ class Budget:
         """Which results are NaN or infinite where the exact one is something else, or the other way round; and where first."""
         if np.isfinite(results).all() and not self.categories.any():
             return
-        wrong = ~self.unjudged & (_category(results) != self.categories)
+        wrong = ~self.undecidable & (_category(results) != self.categories)
         for i in np.flatnonzero(wrong.reshape(len(wrong), -1).any(axis=1)):
             yield int(i), np.unravel_index(int(wrong[i].argmax()), wrong[i].shape)
 
@@ -226,15 +226,15 @@ def derived(
     with np.errstate(all="ignore"):
         categories = _category(exact)
         agree = [np.isfinite(errors).all(axis=0) for errors in blocks]
-        unjudged = ~np.logical_and.reduce(agree) & (categories == 0)
-        judged = ~unjudged & (categories == 0)
+        undecidable = ~np.logical_and.reduce(agree) & (categories == 0)
+        judged = ~undecidable & (categories == 0)
         plain = [np.where(judged, errors, 0.0) for errors in blocks]
         doubled = [np.where(judged & np.isfinite(errors), errors, 0.0) for errors in doubled]
         finite = np.where(judged, exact, 0.0)
         scale, floor = component_scale(plain, finite, contracts[0], doubled)
         without = NOT_SUMMED.get(step, ())
         sums = tuple(aggregates(plain, finite, scale, floor, probes or {}, doubled, without)) if exact.size else ()
-    return Budget(step, contracts[0].dtype, exact, scale, unjudged, categories, sums, again, ceiling)
+    return Budget(step, contracts[0].dtype, exact, scale, undecidable, categories, sums, again, ceiling)
 
 
 def sum_bound(terms: int, who: Impl | str, scale: float) -> float:

@@ -80,7 +80,7 @@ def _worst(error: np.ndarray, allowed: np.ndarray | float) -> float:
 
 
 RULES: dict[str, Callable[[Judged], float]] = {
-    "ours": lambda judged: judged.score.share,
+    "ours": lambda judged: judged.score.budget_used,
     "assert_close": lambda judged: _beyond(judged, PER_ELEMENT),
     "fixed table": lambda judged: _beyond(judged, TABLE),
     "2x baseline": lambda judged: _worst(judged.error, 2 * judged.case.baseline),

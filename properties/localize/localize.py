@@ -108,10 +108,10 @@ class Place:
         return self.own.verdict is Verdict.FAIL
 
     def __str__(self) -> str:
-        where = f", row {self.own.place[0]}, feature {self.own.place[-1]}" if self.own.place else ""
+        where = f", row {self.own.index[0]}, feature {self.own.index[-1]}" if self.own.index else ""
         seen = "" if self.own.kind == "component" else f" (by {self.own.kind})"
         numbers = f"expected {self.own.expected:.9g}, got {self.own.got:.9g}"
-        return f"{self.name}{where}: {numbers}; own error {self.own.share:.3g}× budget{seen}"
+        return f"{self.name}{where}: {numbers}; own error {self.own.budget_used:.3g}× budget{seen}"
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Finding:
 
     def __str__(self) -> str:
         if self.culprit is None:
-            worst = max((place.own.share for place in self.places), default=0.0)
+            worst = max((place.own.budget_used for place in self.places), default=0.0)
             return f"no step over budget: {len(self.places)} matrices heard, the worst used {worst:.2g} of its own in {self.dtype}"
         upstream = "upstream clean" if self.culprit is self.places[0] else "all before it within budget"
         lines = [f"first divergence: {self.culprit}; {upstream}"]

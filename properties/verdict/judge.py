@@ -47,15 +47,15 @@ class Judgement:
     verdict: Verdict
     message: str = ""
     counterexample: str = ""
-    share: float | None = None  # the largest error seen, as a share of the budget (> 1: over it)
-    place: str | None = None
+    budget_used: float | None = None  # the largest error seen, as a share of the budget (> 1: over it)
+    index: str | None = None
     expected: str | None = None
     got: str | None = None
     generated: int = 0
     filtered: int = 0
     refused: int = 0
     compared: int = 0
-    unjudged: int = 0
+    undecidable: int = 0
     suspects: list[str] = field(default_factory=list)
     seconds: float = 0.0
     suite_error: str = ""  # what went wrong in veriformer itself
@@ -113,7 +113,7 @@ def judge(test: Callable[[], object], prop: Property, name: str, impl: Impl, *, 
     elif known is not None and verdict is Verdict.PASS:
         verdict, message = Verdict.UNEXPECTED_PASS, f"declared as failing: {known}"
         error = AssertionError(message)
-    share = max(counts.share, getattr(error, "share", None) or 0.0)
+    budget_used = max(counts.budget_used, getattr(error, "budget_used", None) or 0.0)
     examples = _examples(statistics)
     if verdict in (Verdict.PASS, Verdict.SUSPECT) and counts.refused > examples["generated"]:
         message = "; ".join(filter(None, [message, f"more than half of the examples were {counts.why_refused}"]))
@@ -121,14 +121,14 @@ def judge(test: Callable[[], object], prop: Property, name: str, impl: Impl, *, 
         verdict=verdict,
         message=message[:MESSAGE_KEPT],
         counterexample=(_counterexample(error) or "; ".join(counts.counterexamples[-1:]))[:MESSAGE_KEPT],
-        share=share if counts.compared or share else None,
-        place=_text(getattr(error, "place", None)),
+        budget_used=budget_used if counts.compared or budget_used else None,
+        index=_text(getattr(error, "index", None)),
         expected=_text(getattr(error, "expected", None)),
         got=_text(getattr(error, "got", None)),
         **examples,
         refused=counts.refused,
         compared=counts.compared,
-        unjudged=counts.unjudged,
+        undecidable=counts.undecidable,
         suspects=[suspect[:MESSAGE_KEPT] for suspect in counts.suspects[:5]],
         seconds=time.perf_counter() - began,
         suite_error=own,
@@ -200,8 +200,8 @@ def known_failure(impl: Impl, prop: Property, name: str) -> str | None:
 def _must_not_be_vacuous(counts: Record, impl: Impl) -> None:
     if counts.compared == 0 and not counts.suspects:
         raise Vacuous(f"nothing was compared with {impl.name} in {impl.dtype}")
-    if counts.mostly_unjudged:
-        raise Vacuous(f"{counts.mostly_unjudged} cases had more than 1 % of their components unjudged")
+    if counts.mostly_undecidable:
+        raise Vacuous(f"{counts.mostly_undecidable} cases had more than 1 % of their components unjudged")
 
 
 def _told(error: BaseException | None, counts: Record) -> tuple[Verdict, str]:
@@ -234,8 +234,8 @@ def suite_error(error: BaseException | None) -> str:
     of_the_implementation = (AssertionError, ImplementationError, ImplementationTimeout, ImplementationCrash, Vacuous)
     if not isinstance(error, Exception) or isinstance(error, of_the_implementation):
         return ""
-    place = traceback.extract_tb(error.__traceback__)[-1:]
-    where = "".join(f" ({Path(frame.filename).name}:{frame.lineno} in {frame.name})" for frame in place)
+    index = traceback.extract_tb(error.__traceback__)[-1:]
+    where = "".join(f" ({Path(frame.filename).name}:{frame.lineno} in {frame.name})" for frame in index)
     return f"{type(error).__name__}: {' '.join(str(_text(error)).split())[:500]}{where}"
 
 

@@ -72,8 +72,8 @@ def test_an_ill_conditioned_row_of_four_features_is_no_fault():
     allowed = budget("decoder", *call.args, contract=FUSED, **call.kwargs)
     plain = without_doubled_trials("decoder", call.args, call.kwargs, FUSED)
 
-    assert max(score.share for score in allowed.scores(exact + errors)) <= 1
-    assert max(score.share for score in plain.scores(exact + errors, escalate=False)) > 1
+    assert max(score.budget_used for score in allowed.scores(exact + errors)) <= 1
+    assert max(score.budget_used for score in plain.scores(exact + errors, escalate=False)) > 1
 
 
 def test_a_difference_that_changes_its_sign_in_one_run_of_a_thousand_is_no_fault():
@@ -85,7 +85,7 @@ def test_a_difference_that_changes_its_sign_in_one_run_of_a_thousand_is_no_fault
     first = [score.worst for score in allowed.scores(exact + errors, escalate=False)]
 
     assert 1 <= sum(worst > 100 for worst in first) <= 20
-    assert max(score.share for score in allowed.scores(exact + errors)) <= 1
+    assert max(score.budget_used for score in allowed.scores(exact + errors)) <= 1
 
 
 def test_light_tails_change_nothing():

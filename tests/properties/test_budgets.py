@@ -57,7 +57,7 @@ def test_a_scale_one_off_is_not(dtype, seed):
     score = budget("attention", Q, K, V, dtype=dtype).score(torch_attention(dtype, Q, K * np.sqrt(4 / 5), V))
 
     assert score.verdict is Verdict.FAIL
-    assert score.share > 1
+    assert score.budget_used > 1
 
 
 @pytest.mark.parametrize("dtype", [dtype for dtype in DTYPES if dtype != "float64"])  # there the oracle errs as much itself
@@ -93,7 +93,7 @@ def test_a_number_that_is_none_fails_whatever_the_rest(wrong):
 
     score = budget("attention", *QKV).score(got)
 
-    assert (score.verdict, score.kind, score.place) == (Verdict.FAIL, "category", (0, 1, 2, 3))
+    assert (score.verdict, score.kind, score.index) == (Verdict.FAIL, "category", (0, 1, 2, 3))
 
 
 def test_infinities_of_the_oracle_are_met_as_categories():
@@ -111,7 +111,7 @@ def test_what_an_correct_run_overflows_is_not_judged():
     X, W = np.full((1, 1, 4), 2.0**9), np.full((4, 2), 2.0**9)
     score = budget("output_projection", X, W=W, dtype="float16").score(np.full((1, 1, 2), np.inf))
 
-    assert (score.unjudged, score.verdict) == (2, Verdict.VACUOUS)
+    assert (score.undecidable, score.verdict) == (2, Verdict.VACUOUS)
 
 
 def test_a_verdict_repeats():
@@ -164,8 +164,8 @@ def test_the_message_says_where_what_and_how_much():
     ) as broken:
         assert_rounding_only(Named(), "softmax", got, scores)
 
-    assert broken.value.place == (1, 2)
-    assert broken.value.share > 1
+    assert broken.value.index == (1, 2)
+    assert broken.value.budget_used > 1
 
 
 def test_the_oracle_agreeing_with_itself_counts_for_nothing():

@@ -65,9 +65,9 @@ def test_what_is_inherited_is_not_an_own_error():
 
     places = {place.name: place for place in localize(Case(before, Architecture(h=4)), intermediates).places}
 
-    assert places["encoder.0.self_attention.output"].own.share > 1
-    assert places["decoder.1.feed_forward.output"].total.share > 1
-    assert places["decoder.1.feed_forward.output"].own.share <= 1
+    assert places["encoder.0.self_attention.output"].own.budget_used > 1
+    assert places["decoder.1.feed_forward.output"].total.budget_used > 1
+    assert places["decoder.1.feed_forward.output"].own.budget_used <= 1
 
 
 def exchanged(layer) -> None:

@@ -129,7 +129,7 @@ def test_card_has_the_commands_apart_and_says_nothing_twice():
 
 def test_numbers_stand_where_no_example_says_them():
     """What was expected and what came, and where."""
-    shown = card(told("FAIL", "rows do not sum to 1", expected="1.0", got="0.98", place="(0, 3)"))
+    shown = card(told("FAIL", "rows do not sum to 1", expected="1.0", got="0.98", index="(0, 3)"))
 
     assert shown.numbers == "expected 1.0, got 0.98 at (0, 3)"
 

@@ -114,7 +114,7 @@ def test_folders_that_are_none_are_refused(tmp_path):
     [
         ("[1]", "expected a JSON object, got list"),
         ("{", "expected JSON"),
-        ('{"schema": 2, "share": NaN}', "NaN, which is not a JSON number"),
+        ('{"schema": 2, "budget_used": NaN}', "NaN, which is not a JSON number"),
         ('{"schema": 2, "claim": "A5"}', "missing required field `property`"),
         (json.dumps(sample_runs.check("A5", "p", "torch", "float32", verdict="MAYBE")), "Invalid enum value 'MAYBE'"),
         ("[" * 20_000, "expected JSON"),

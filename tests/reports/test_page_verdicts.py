@@ -47,7 +47,7 @@ def test_claims_that_were_not_run_are_seen(tmp_path):
 
 def test_run_that_verified_nothing_is_red(tmp_path):
     """Nothing planned, or nothing but steps not offered: that proves nothing."""
-    unsupported = sample_runs.check("A5", "p", "torch", "float32", verdict="UNSUPPORTED", share=None)
+    unsupported = sample_runs.check("A5", "p", "torch", "float32", verdict="UNSUPPORTED", budget_used=None)
     for name, lines in (("empty", []), ("unsupported", [unsupported])):
         folder = sample_runs.write(tmp_path / name, lines)
 
@@ -77,8 +77,12 @@ def test_broken_claim_has_a_card_with_all_a_person_needs(tmp_path):
 def test_infinite_errors_and_defects_of_the_suite_are_on_the_page(tmp_path):
     """A NaN is infinitely far over its budget; an error of ours is said to be ours, in the page and in the summary."""
     lines = sample_runs.checks()
-    lines[0] |= {"verdict": "FAIL", "share": "Infinity", "expected": "1.0", "got": "nan"}
-    lines[-1] |= {"verdict": "ERROR", "share": None, "suite_error": "ZeroDivisionError: division by zero (budgets.py:1 in score)"}
+    lines[0] |= {"verdict": "FAIL", "budget_used": "Infinity", "expected": "1.0", "got": "nan"}
+    lines[-1] |= {
+        "verdict": "ERROR",
+        "budget_used": None,
+        "suite_error": "ZeroDivisionError: division by zero (budgets.py:1 in score)",
+    }
 
     page, markdown = report(sample_runs.write(tmp_path / "run", lines), tmp_path / "out")
 

@@ -40,7 +40,7 @@ def judged(outcome) -> Judgement:
     @claim("A5")
     @given(st.integers(0, 3))
     def one(impl, number):
-        record.compared(1, share=0.5)
+        record.compared(1, budget_used=0.5)
         if outcome is not None:
             raise outcome
 
@@ -51,10 +51,10 @@ def judged(outcome) -> Judgement:
     ("outcome", "verdict"),
     [
         (None, "PASS"),
-        (ClaimBroken("over budget", place=(0, 1), expected=1.0, got=2.0, share=41.0), "FAIL"),
+        (ClaimBroken("over budget", index=(0, 1), expected=1.0, got=2.0, budget_used=41.0), "FAIL"),
         (ConventionMismatch("declared zeros, gives NaN"), "CONVENTION_MISMATCH"),
         (ImplementationCrash("exited with code 0"), "CRASH"),
-        (ClaimBroken("NaN", place=(0,), expected=1.0, got=math.nan, share=math.inf), "FAIL"),
+        (ClaimBroken("NaN", index=(0,), expected=1.0, got=math.nan, budget_used=math.inf), "FAIL"),
         (ZeroDivisionError("division by zero"), "ERROR"),
     ],
 )
@@ -67,7 +67,7 @@ def test_what_is_written_down_of_a_judgement_is_valid(outcome, verdict, tmp_path
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"verdict": "FINE"}, {"generated": -1}, {"extra": 1}, {"schema": 1}, {"claim": "a5"}, {"share": "much"}]
+    "wrong", [{"verdict": "FINE"}, {"generated": -1}, {"extra": 1}, {"schema": 1}, {"claim": "a5"}, {"budget_used": "much"}]
 )
 def test_a_line_of_another_form_is_refused(wrong, tmp_path):
     """Unknown verdicts, keys, versions and types."""
@@ -96,18 +96,20 @@ def strictly(text: str) -> dict:
     return json.loads(text.encode("utf-8").decode("utf-8"), parse_constant=refuse)
 
 
-@pytest.mark.parametrize("share", [math.inf, math.nan, 0.25, None])
-def test_an_infinite_share_is_valid_json_and_read_back_as_a_number(share, tmp_path):
+@pytest.mark.parametrize("budget_used", [math.inf, math.nan, 0.25, None])
+def test_an_infinite_share_is_valid_json_and_read_back_as_a_number(budget_used, tmp_path):
     """A NaN where the oracle is finite is infinitely far over its budget; every JSON reader can read the line."""
-    record = verdict_record(plain(KEY | {"seed": 0, "isolated": True, "verdict": "FAIL", "share": share, "seconds": math.inf}))
+    record = verdict_record(
+        plain(KEY | {"seed": 0, "isolated": True, "verdict": "FAIL", "budget_used": budget_used, "seconds": math.inf})
+    )
 
     line = strictly(encoded(record))
 
     Draft202012Validator(SCHEMA).validate(line)
     again = verdict_record(line)
     assert again.seconds == math.inf
-    assert (again.share is None) == (share is None)
-    assert share is None or again.share == pytest.approx(share, nan_ok=True)
+    assert (again.budget_used is None) == (budget_used is None)
+    assert budget_used is None or again.budget_used == pytest.approx(budget_used, nan_ok=True)
 
 
 @pytest.mark.parametrize("text", ["\ud800", "\x00\x1b[2J", "<script>", "é" * 10**6])

@@ -22,10 +22,10 @@ PASSED = {
     "verdict": "PASS",
     "message": "",
     "counterexample": "",
-    "share": 0.5,
+    "budget_used": 0.5,
 }
-COUNTS = {"generated": 3, "filtered": 0, "compared": 9, "unjudged": 0, "suspects": [], "seconds": 0.1}
-NOTHING = {"place": None, "expected": None, "got": None}
+COUNTS = {"generated": 3, "filtered": 0, "compared": 9, "undecidable": 0, "suspects": [], "seconds": 0.1}
+NOTHING = {"index": None, "expected": None, "got": None}
 
 
 def a_run(folder: Path, verdict: str = "PASS") -> Path:

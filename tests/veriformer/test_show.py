@@ -34,7 +34,7 @@ def test_a_broken_claim_comes_first_with_its_smallest_input(tmp_path):
     """Claim, message, the shorter of two counterexamples, how to see it again; the table after it."""
     text = shown(
         tmp_path,
-        {"claim": "A5", "verdict": "PASS", "generated": 20, "share": 0.5},
+        {"claim": "A5", "verdict": "PASS", "generated": 20, "budget_used": 0.5},
         {"claim": "A9", "verdict": "FAIL", "message": "off by 3", "counterexample": "x = [0, 0, 0, 0]"},
         {"claim": "A9", "verdict": "FAIL", "message": "off by 2", "counterexample": "x = [0]"},
         {"claim": "PE1", "verdict": "UNSUPPORTED"},

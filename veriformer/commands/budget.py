@@ -70,7 +70,7 @@ def command(
         "scale": {"median": float(np.median(allowed.scale)), "largest": float(allowed.scale.max())},
         "relative": {"median": float(np.median(relative)), "largest": float(relative.max())},
         "fails beyond": f"{FAIL:g} scales",
-        "unjudged": int(allowed.unjudged.sum()),
+        "undecidable": int(allowed.undecidable.sum()),
     }
     if allowed.bound is not None:
         found["proven bound"] = {"median": float(np.median(allowed.bound)), "largest": float(allowed.bound.max())}
@@ -81,7 +81,7 @@ def command(
             nothing = np.full(allowed.exact.shape, np.inf)
             np.savez(file, exact=allowed.exact, scale=allowed.scale, bound=nothing if allowed.bound is None else allowed.bound)
     click.echo(encoded(found, indent=1) if as_json else "\n".join(_lines(found)))
-    ctx.exit(1 if score is not None and score.share > 1 else 0)
+    ctx.exit(1 if score is not None and score.budget_used > 1 else 0)
 
 
 def _lines(found: dict[str, Any]) -> list[str]:

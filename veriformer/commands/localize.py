@@ -144,7 +144,7 @@ def _table(finding: Any) -> Table:
     table = Table("matrix", "own error", "whole error", title=f"share of the budget in {finding.dtype}")
     for place in finding.places:
         style = "bold red" if place.is_over else ""
-        table.add_row(place.name, f"{place.own.share:.3g}", f"{place.total.share:.3g}", style=style)
+        table.add_row(place.name, f"{place.own.budget_used:.3g}", f"{place.total.budget_used:.3g}", style=style)
     return table
 
 
@@ -155,7 +155,12 @@ def _json(finding: Any) -> dict[str, Any]:
         "first_divergence": None if culprit is None else culprit.name,
         "explanation": finding.explanation,
         "places": [
-            {"name": place.name, "own_share": place.own.share, "total_share": place.total.share, "at": list(place.own.place)}
+            {
+                "name": place.name,
+                "own_budget_used": place.own.budget_used,
+                "total_budget_used": place.total.budget_used,
+                "at": list(place.own.index),
+            }
             for place in finding.places
         ],
     }

@@ -13,9 +13,9 @@ from typing import Any, Self
 import hypothesis
 import numpy as np
 
+from properties.conventions import declarations
 from properties.implementations import layouts, returned
 from properties.implementations.accepted import accepted
-from properties.conventions import declarations
 from properties.steps import STEPS, positional_names
 from properties.verdicts import ImplementationCrash, ImplementationError, ImplementationTimeout, NotOffered
 from veriformer.isolation import wire

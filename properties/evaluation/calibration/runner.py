@@ -89,7 +89,7 @@ def _honest(what: str, step: str, dtype: str, number: int, seed: int, *, compile
                 ratio = ratio_of(judged)
                 ratios[rule][_bin(ratio)] += 1
                 counts[f"alarms of {rule}"] += ratio > 1
-            if judged.score.share > 1:
+            if judged.score.budget_used > 1:
                 alarms.append({"variant": name, "case": [step, dtype, seed, number * size + i], "score": str(judged.score)})
     histograms = {rule: sorted(bins.items()) for rule, bins in ratios.items()}
     return {"counts": dict(counts), "variants": dict(of_variant), "histograms": histograms, "alarms": alarms}
@@ -130,7 +130,7 @@ def _named(fault: Fault, dtype: str) -> dict[str, Any]:
             for rule, ratio_of in RULES.items():
                 rejected[rule] += ratio_of(suspect) > 1
                 arithmetic[rule] += sum(ratio_of(result) > 1 for result in results)
-            rejected["ours, without probes"] += case.budget.without_probes().score(got).share > 1
+            rejected["ours, without probes"] += case.budget.without_probes().score(got).budget_used > 1
     return {"rejected": dict(rejected), "correct rejected": dict(arithmetic), "of": SEEDS}
 
 
@@ -167,7 +167,7 @@ def _simulated(name: str, dtype: str, trials: int, seed: int) -> dict[str, Any]:
                 counts["trials"] += 1
                 counts["suspects"] += score.verdict is Verdict.SUSPECT
                 largest[what] = max(largest[what], score.worst)
-                if score.share > 1:
+                if score.budget_used > 1:
                     alarms.append({"property": name, "step": case.step, "held to": what, "score": str(score)})
     return {"counts": {**counts, "alarms": len(alarms)}, "largest": largest, "alarms": alarms[:ALARMS_SHOWN]}
 
