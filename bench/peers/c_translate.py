@@ -18,7 +18,7 @@ from ctranslate2.converters.utils import fuse_linear
 from ctranslate2.specs import TransformerSpec
 from ctranslate2.specs.common_spec import Activation, LinearSpec
 
-from bench.timer import Built
+from bench.peers.base import Built
 from bench.workloads import Workload
 from properties.implementations.oracle import oracle
 from properties.inputs.parameters import Call, Nested
@@ -45,7 +45,7 @@ class CTranslate2:
         options = {"beam_size": 1, "max_input_length": 0, "max_decoding_length": length, "min_decoding_length": length}
         really = f"ctranslate2 {ctranslate2.__version__}, {translator.compute_type}"
         arguments = [([[str(word) for word in sentence] for sentence in call.args[0]],) for call in calls]
-        return Built(partial(_write, translator, options), arguments, really, dtype, keeps_memory=True)
+        return Built(partial(_write, translator, options), arguments, really, dtype, caching_allocator=True)
 
 
 def _write(translator: Any, options: dict[str, int], source: list[list[str]]) -> np.ndarray:

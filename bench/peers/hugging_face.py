@@ -16,9 +16,10 @@ import transformers
 from torch import Tensor, nn
 from transformers.models.marian.modeling_marian import MarianAttention, MarianDecoderLayer, MarianEncoderLayer
 
-from bench.peers.table import tensors
-from bench.timer import Built
-from bench.workloads import Sizes, Workload
+from bench.peers.base import Built
+from bench.peers.torch_common import tensors
+from bench.step import Sizes
+from bench.workloads import Workload
 from properties.implementations.hugging_face_weights import attention_to_hugging_face, layer_to_hugging_face, to_hugging_face
 from properties.implementations.impl import DTYPES
 from properties.implementations.oracle import oracle

@@ -9,10 +9,11 @@ import sample_runs
 import torch
 from click.testing import CliRunner
 
-from bench import callgrind, lines
-from bench.counters import count
-from bench.counting import per_call
-from bench.timer import Built
+from bench.counters import callgrind
+from bench.counters.counters import count
+from bench.counters.counting import per_call
+from bench.peers.base import Built
+from bench.runner.records import FILE
 from reports.compare import compared
 from reports.findings import Findings
 from reports.folders import read
@@ -95,12 +96,12 @@ def test_what_is_counted_is_not_counted_again(without_valgrind, tmp_path):
     """A run that was broken off goes on; one of other settings is refused."""
     folder = tmp_path / "run"
     count(folder, [TINY], peers=("optimized", "torch.eager"))
-    whole = (folder / lines.FILE).read_text().splitlines(keepends=True)
-    (folder / lines.FILE).write_text(whole[0])
+    whole = (folder / FILE).read_text().splitlines(keepends=True)
+    (folder / FILE).write_text(whole[0])
 
     again = count(folder, [TINY], peers=("optimized", "torch.eager"))
 
-    assert (folder / lines.FILE).read_text().splitlines(keepends=True) == whole
+    assert (folder / FILE).read_text().splitlines(keepends=True) == whole
     assert [line.peer for line in again] == ["optimized", "torch.eager"]
     with pytest.raises(ValueError, match="name another folder"):
         count(folder, [TINY], peers=("optimized",))

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from bench import calibration
-from bench.calibration import flagged, report, rows, summary
-from bench.calibration_process import one_process
+from bench.self_test import trials as trials_of
+from bench.self_test.process import one_process
+from bench.self_test.trials import flagged, report, rows, summary
 from veriformer.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -145,17 +145,17 @@ def test_the_self_test_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     """Two trials, then three: one more is measured, and the table speaks of three; other sizes in the folder are refused."""
     sizes = ["--processes", "2", "--rounds", "5", "--neighbours", "0", "--into", str(tmp_path)]
     monkeypatch.setattr(os, "environ", ONE_THREAD)
-    calibration.main(["--trials", "2", *sizes])
-    first = (tmp_path / calibration.FILE).read_text()
+    trials_of.main(["--trials", "2", *sizes])
+    first = (tmp_path / trials_of.FILE).read_text()
 
-    assert calibration.main(["--trials", "3", *sizes]) == 0
+    assert trials_of.main(["--trials", "3", *sizes]) == 0
 
-    assert (tmp_path / calibration.FILE).read_text().startswith(first)
+    assert (tmp_path / trials_of.FILE).read_text().startswith(first)
     assert "3 trials of 2 processes and 5 rounds" in capsys.readouterr().out
     with pytest.raises(SystemExit):
-        calibration.main(["--trials", "4", *sizes[2:], "--processes", "3"])
+        trials_of.main(["--trials", "4", *sizes[2:], "--processes", "3"])
 
-    calibration.main(["--trials", "3", *sizes, "--json"])
+    trials_of.main(["--trials", "3", *sizes, "--json"])
     assert json.loads(capsys.readouterr().out)["trials"] == 3
 
 

@@ -5,10 +5,10 @@ import io
 import pytest
 from rich.console import Console
 
-from bench import failure_cost
-from bench.lines import Cost, Trust
-from bench.show import show
-from bench.summary import Summary
+from bench.analysis.show import show
+from bench.analysis.summary import Summary
+from bench.runner import failure_cost
+from reports.bench_records import Cost, Trust
 
 FEW = ("--claims=A6", "--examples=2")
 

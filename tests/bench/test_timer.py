@@ -8,17 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import timer, worker
-from bench.clock import ProcessorClock
-from bench.gate import Judged, judge, parts
-from bench.growth import fitted_exponent, local_exponents
-from bench.lines import Roof
+from bench.analysis.growth import fitted_exponent, local_exponents
+from bench.analysis.roofline import best_of, share
 from bench.peers import table
+from bench.peers.base import Built
 from bench.peers.table import PEERS, could, peer
-from bench.roof import best_of, share
-from bench.timer import Built, Entry, Kept, leave_out, run_rounds
-from bench.workloads import KINDS, Workload, named
+from bench.runner import timer, worker
+from bench.runner.clock import ProcessorClock
+from bench.runner.correctness import Judged, judge, parts
+from bench.runner.timer import Entry, Kept, run_rounds, skip_slowest
+from bench.workloads import STEPS, Workload, named
 from properties.verdicts import NotOffered
+from reports.bench_records import Roof
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"b": 2, "n": 20, "m": 5, "h": 2, "d_model": 8, "d_ff": 12, "d_k": 4, "layers": 2, "vocab": 11, "length": 3}
@@ -119,15 +120,15 @@ def test_one_that_raises_leaves_and_the_others_go_on():
     assert len(entries["works"].samples) == 8
 
 
-def test_the_slowest_are_left_out_until_the_others_fit():
+def test_the_slowest_are_skipped_because_until_the_others_fit():
     """Three rounds of 1 + 2 + 4 + 8 s need 45 s: in 22 s there is no time for the 8, in 10 s for the 4 either; the last stays."""
 
     def fitting(seconds: float, last=()) -> str:
         entries = {name: entry(lambda i: i) for name in "abcd"}
         for name, each in entries.items():
             each.sample_ns = 1e9 * 2.0 ** "abcd".index(name)
-        leave_out(entries, seconds, 3, last)
-        return "".join(name for name, each in entries.items() if not each.left_out)
+        skip_slowest(entries, seconds, 3, last)
+        return "".join(name for name, each in entries.items() if not each.skipped_because)
 
     assert fitting(45.0) == "abcd"
     assert fitting(22.0) == "abc"
@@ -156,7 +157,7 @@ def test_when_the_time_is_over_nobody_is_called():
     run_rounds({"late": late}, ProcessorClock(), np.random.default_rng(0), seconds=0.0, until=time.time() - 1)
 
     assert late.calls == 0
-    assert late.left_out == "the time budget ended before its first call"
+    assert late.skipped_because == "the time budget ended before its first call"
     assert not late.samples
 
 
@@ -185,7 +186,7 @@ def outcome(workload: Workload, name: str, change=lambda output: output, dtype: 
     return judge(workload, Judged(name, built.dtype, "cpu"), judged, kept)
 
 
-OFFERED = [(step, name) for step in KINDS for name in PEERS if could(name, step, "cpu") and "compiled" not in name]
+OFFERED = [(step, name) for step in STEPS for name in PEERS if could(name, step, "cpu") and "compiled" not in name]
 
 
 @pytest.mark.parametrize(("step", "name"), OFFERED)
@@ -198,7 +199,7 @@ def test_every_peer_computes_every_step_it_says_it_has(step, name):
 
     assert gate.verdict == "PASS", gate.message
     assert gate.compared > 0
-    assert gate.claim == KINDS[step].claim
+    assert gate.claim == STEPS[step].claim
 
 
 IN_BFLOAT16 = ("optimized", "torch.eager", "jax", "transformers")
@@ -230,7 +231,7 @@ def test_a_peer_that_is_not_installed_says_what_would_install_it(name, monkeypat
     assert set(PEERS[name].packages) <= set(pinned)
 
 
-@pytest.mark.parametrize("step", sorted(set(KINDS) - {"mask", "generation"}))
+@pytest.mark.parametrize("step", sorted(set(STEPS) - {"mask", "generation"}))
 @pytest.mark.parametrize(
     "change", [lambda out: out * 1.001, lambda out: out * 0, lambda out: out.index_fill(-1, out.new_zeros(1).long(), np.nan)]
 )

@@ -75,14 +75,14 @@ def command(ctx: click.Context, /, *, only_list: bool, self_test: bool, counters
         if ctx.params[mode]:
             _refuse_others(ctx, mode)
     if only_list:
-        from bench.show import show_choices
+        from bench.analysis.show import show_choices
 
         show_choices(console)
     elif self_test:
-        from bench import calibration
+        from bench.self_test import trials
 
         into = [] if asked["folder"] is None else ["--into", str(asked["folder"])]
-        ctx.exit(calibration.main([*into, *["--json"] * as_json]))
+        ctx.exit(trials.main([*into, *["--json"] * as_json]))
     elif counters:
         ctx.exit(_count(console, as_json=as_json, **{name: asked[name] for name in WITHOUT["counters"][1] if name in asked}))
     else:
@@ -99,9 +99,9 @@ def _refuse_others(ctx: click.Context, mode: str) -> None:
 
 
 def _count(console: Console, *, as_json: bool, folder: Path | None, workloads: str, **asked: Any) -> int:
-    from bench.bar import Bar
-    from bench.counters import count
-    from bench.show import show_counters
+    from bench.analysis.show import show_counters
+    from bench.counters.counters import count
+    from bench.runner.progress import Bar
 
     folder = _folder(folder)
     try:
@@ -124,9 +124,9 @@ def _folder(given: Path | None) -> Path:
 
 
 def _run(console: Console, *, as_json: bool, folder: Path | None, budget: float, workloads: str, **asked: Any) -> int:
-    from bench.bar import Bar
-    from bench.run import run
-    from bench.show import exit_code, show
+    from bench.analysis.show import exit_code, show
+    from bench.runner.progress import Bar
+    from bench.runner.run import run
 
     folder = _folder(folder)
     try:
@@ -145,7 +145,7 @@ def _run(console: Console, *, as_json: bool, folder: Path | None, budget: float,
 
 
 def _settings(*, peers: str | None, dtype: str, threads: str | None, **others: Any) -> dict[str, Any]:
-    """The options as `bench.run.Settings` has them; what was not given is left to its defaults."""
+    """The options as `bench.runner.run.Settings` has them; what was not given is left to its defaults."""
     settings = {"dtypes": listed(dtype), **others}
     if settings.get("baseline") is None:
         settings.pop("baseline", None)

@@ -113,10 +113,10 @@ def _verify(run: Path, seed: int, examples: int, console: Console) -> int:
 
 
 def _bench(run: Path, workloads: tuple[str, ...], seed: int, budget: float, console: Console) -> int:
-    from bench.bar import Bar
-    from bench.run import run as measure
-    from bench.show import exit_code as timed
-    from bench.show import show
+    from bench.analysis.show import exit_code as timed
+    from bench.analysis.show import show
+    from bench.runner.progress import Bar
+    from bench.runner.run import run as measure
 
     with Bar() as bar:
         summary = measure(run, workloads, budget, progress=bar.show, seed=seed, suite=True)

@@ -67,10 +67,10 @@ def _nothing(run: Path) -> int:
 
 
 def _bench(part: shards.Part, run: Path, budget: float, console: Console) -> int:
-    from bench.bar import Bar
-    from bench.run import run as measure
-    from bench.show import exit_code as timed
-    from bench.show import show
+    from bench.analysis.show import exit_code as timed
+    from bench.analysis.show import show
+    from bench.runner.progress import Bar
+    from bench.runner.run import run as measure
 
     with Bar() as bar:
         summary = measure(run, part.workloads, budget, progress=bar.show, **part.bench_settings())

@@ -1,0 +1,106 @@
+"""From times to a verdict: the ratio of two peers with an interval between processes, and what it says.
+
+    x_r = log(t_peer / t_baseline)  in round r of one process       both were timed moments apart, so drift cancels
+    y_p = median of x_r over the rounds of process p                one process is one observation: its layout of memory,
+                                                                    its place among the neighbours, its clock
+    ratio, low, high = exp(mean y_p ± t₀.₉₇₅ · s / √P)              Student's t with P − 1 degrees of freedom
+
+The other interval, `bootstrap`, resamples processes and, in each, its rounds: so it counts the rounds' noise twice, covers more
+than it says and is wider. Verdicts use Student's; `python -m bench.self_test.trials` shows both on the machine at hand.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95
+CPU_MARGIN = 0.03  # what counts as a difference at all; on a GPU whose clocks nobody locked 5 %
+GPU_MARGIN = 0.05
+WIDEST_REACH = 0.10  # a control that strays further from 1 than this says nothing can be told here and now
+ODD_CONTROLS = 0.001  # so unlikely must the number of controls that miss 1 be before the whole run is disbelieved
+RESAMPLES = 1000
+
+
+class Interval(NamedTuple):
+    """A ratio (or a time) with its 95 % interval; low and high are None when there was but one process."""
+
+    middle: float
+    low: float | None
+    high: float | None
+
+    @property
+    def reach(self) -> float | None:
+        """How far the interval of a ratio goes from 1, as a fraction."""
+        return None if self.low is None or self.high is None else max(self.high, 1 / self.low) - 1
+
+    @property
+    def contains_one(self) -> bool | None:
+        """Whether a ratio of 1 is among what the interval allows."""
+        return None if self.low is None or self.high is None else self.low <= 1 <= self.high
+
+
+def log_ratios(peer: Sequence[float], baseline: Sequence[float]) -> np.ndarray:
+    """log(t_peer / t_baseline), round by round."""
+    return np.log(np.asarray(peer) / np.asarray(baseline))
+
+
+def student(processes: Sequence[np.ndarray]) -> Interval:
+    """The interval of the verdicts: Student's on the processes' medians. Raises ValueError without a process."""
+    medians = np.array([np.median(rounds) for rounds in processes])
+    if len(medians) == 0:
+        raise ValueError("processes: expected at least one, got none")
+    middle = float(medians.mean())
+    if len(medians) == 1:
+        return Interval(float(np.exp(middle)), None, None)
+    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(medians) - 1) * stats.sem(medians))
+    return Interval(float(np.exp(middle)), float(np.exp(middle - reach)), float(np.exp(middle + reach)))
+
+
+def bootstrap(processes: Sequence[np.ndarray], seed: int = 0) -> Interval:
+    """The other candidate: processes drawn with replacement, in each its rounds, the median of the medians; percentiles."""
+    rng = np.random.default_rng(seed)
+    estimates = np.empty(RESAMPLES)
+    for i in range(RESAMPLES):
+        drawn = rng.integers(len(processes), size=len(processes))
+        estimates[i] = np.median([np.median(rng.choice(processes[p], len(processes[p]))) for p in drawn])
+    low, high = np.exp(np.quantile(estimates, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]))
+    middle = float(np.exp(np.median([np.median(rounds) for rounds in processes])))
+    return Interval(middle, float(low), float(high))
+
+
+def margin_of(device: str, control: Interval | None, stated: float | None = None) -> float:
+    """The margin of a group: the stated one (or the device's), never narrower than what the control strays by itself."""
+    least = stated if stated is not None else CPU_MARGIN if device == "cpu" else GPU_MARGIN
+    reach = control.reach if control is not None else None
+    return least if reach is None else max(least, min(reach, WIDEST_REACH))
+
+
+def verdict(ratio: Interval, margin: float, *, trusted: bool = True) -> str:
+    """One of the five words for the interval of a ratio (`reports.bench_records.VERDICTS`)."""
+    if ratio.low is None or ratio.high is None:
+        return "unresolved"
+    if not trusted:
+        return "untrusted"
+    if ratio.high < 1 / (1 + margin):
+        return "faster"
+    if ratio.low > 1 + margin:
+        return "slower"
+    return "same" if ratio.low >= 1 / (1 + margin) and ratio.high <= 1 + margin else "unresolved"
+
+
+def distrust(control: Interval, margin: float) -> str:
+    """Why a control forbids to believe its group, or "" if it does not."""
+    if control.low is None or control.high is None or control.reach is None:
+        return "one process only: there is no interval between processes"
+    if control.low > 1 + margin or control.high < 1 / (1 + margin):
+        return f"the baseline differs from itself: {control.low:.3f}-{control.high:.3f}"
+    if control.reach > WIDEST_REACH:
+        return f"the baseline cannot be told from itself within {WIDEST_REACH:.0%}: {control.low:.3f}-{control.high:.3f}"
+    return ""
+
+
+def odd(containing_one: int, controls: int) -> float:
+    """How likely so few controls would contain 1 if each did so with the stated confidence."""
+    return float(stats.binomtest(containing_one, controls, CONFIDENCE, alternative="less").pvalue)
