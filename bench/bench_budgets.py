@@ -8,13 +8,13 @@ import pytest
 from properties.error_budget.budgets import budget
 from properties.inputs.parameters import few_bits
 
-SIZES = {"Hypothesis (3 x 8 words x 8 features)": (1, 3, 8, 8), "2 heads x 64 words x 16 features": (1, 2, 64, 16)}
+SIZES = {"Hypothesis (3 x 8 tokens x 8 features)": (1, 3, 8, 8), "2 heads x 64 tokens x 16 features": (1, 2, 64, 16)}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("size", SIZES)
 def test_budget(benchmark, size, dtype):
-    """At most 20 ms where axes are at most 8, and 0.2 s for 2 heads of 64 words: escalation apart."""
+    """At most 20 ms where axes are at most 8, and 0.2 s for 2 heads of 64 tokens: escalation apart."""
     seeds = count(2)
 
     def verdict() -> float:

@@ -1,7 +1,7 @@
 """How cost grows with the length of a sequence: y ∝ n^e between neighbouring lengths, and fitted over a stated range.
 
 One global fit would lie: below some length fixed costs rule, and plain softmax attention then looks like n^1.7. So the local
-exponents are shown, and the fit says from where to where it holds: by default from 512 words on. Its interval is Student's over
+exponents are shown, and the fit says from where to where it holds: by default from 512 tokens on. Its interval is Student's over
 the processes for time; memory, which is the same each time, has none but shows its residual.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 from scipy import stats
 
 from bench.analysis.statistics import CONFIDENCE
-from bench.workloads import Workload, named
+from bench.workloads import named
 from reports.bench_records import Cell, Exponent, Growth, Process
 
 FIRST_FITTED = 512
@@ -27,10 +27,8 @@ def slope(lengths: Sequence[int], values: Sequence[float]) -> tuple[float, float
 
 def local_exponents(lengths: Sequence[int], values: Sequence[float]) -> list[Exponent]:
     """Between each length and the next."""
-    found = []
-    for n, m, low, high in zip(lengths, lengths[1:], values, values[1:], strict=False):
-        found.append(Exponent(n, m, float(np.log(high / low) / np.log(m / n))))
-    return found
+    pairs = zip(lengths, lengths[1:], values, values[1:], strict=False)
+    return [Exponent(n, m, float(np.log(high / low) / np.log(m / n))) for n, m, low, high in pairs]
 
 
 def fitted_exponent(
@@ -61,39 +59,22 @@ def growths(cells: Iterable[Cell], processes: Iterable[Process]) -> list[Growth]
 
 
 def _of_family(members: list[Cell], medians: dict[tuple[str, str], dict[int, float]]) -> list[Growth]:
-    axis = named(members[0].workload).definition.axis
+    family, axis = named(members[0].workload).family, named(members[0].workload).definition.axis
     members = sorted(members, key=lambda cell: cell.sizes[axis])
     per_process = [medians[cell.group, cell.peer] for cell in members]
     common = sorted(set.intersection(*(set(found) for found in per_process)))
     rows = [[found[process] for found in per_process] for process in common]
-    times = [(cell, cell.median_ns) for cell in members]
-    memory = [(cell, cell.peak_bytes) for cell in members]
-    lines = [_line(members[0], axis, "time", times, rows), _line(members[0], axis, "memory", memory, [])]
-    return [line for line in lines if line is not None]
-
-
-def _line(cell: Cell, axis: str, quantity: str, points: list[tuple[Cell, float | None]], rows: list[list[float]]) -> Growth | None:
-    workload: Workload = named(cell.workload)
-    known = [(member.sizes[axis], value) for member, value in points if value]
-    if len(known) < 2:
-        return None
-    lengths, values = [n for n, _ in known], [value for _, value in known]
-    where = f"{cell.dtype}/{cell.device}/{cell.threads}t/{cell.peer}"
-    return Growth(
-        id=f"growth/{workload.family}/{where}/{quantity}",
-        family=workload.family,
-        step=cell.step,
-        peer=cell.peer,
-        dtype=cell.dtype,
-        device=cell.device,
-        threads=cell.threads,
-        quantity=quantity,
-        axis=axis,
-        lengths=lengths,
-        values=values,
-        local=local_exponents(lengths, values),
-        fitted=fitted_exponent(lengths, values, rows),
-    )
+    lines = []
+    for quantity, field, of_processes in (("time", "median_ns", rows), ("memory", "peak_bytes", [])):
+        known = [(cell.sizes[axis], value) for cell in members if (value := getattr(cell, field))]
+        if len(known) > 1:
+            lengths, values = [n for n, _ in known], [value for _, value in known]
+            exponents = local_exponents(lengths, values), fitted_exponent(lengths, values, of_processes)
+            of = members[0]
+            who = of.step, of.peer, of.dtype, of.device, of.threads
+            name = f"growth/{family}/{of.dtype}/{of.device}/{of.threads}t/{of.peer}/{quantity}"
+            lines.append(Growth(name, family, *who, quantity, axis, lengths, values, *exponents))
+    return lines
 
 
 def _medians(processes: Iterable[Process]) -> dict[tuple[str, str], dict[int, float]]:

@@ -41,7 +41,7 @@ def show(summary: Summary, console: Console) -> None:
             console.print(f"verify, an attention that fails by {cost.name}: {cost.note}", markup=False, highlight=False)
     trust = summary.trust
     floor = "unknown" if trust.noise_floor is None else f"±{trust.noise_floor:.1%}"
-    waiting = "" if trust.pressure is None else f" · somebody waited for a core {trust.pressure:.0%} of the time"
+    waiting = "" if trust.pressure is None else f" · CPU pressure {trust.pressure:.0%}"
     head = "Trust" if trust.trusted else f"UNTRUSTED: {trust.message}"
     console.print(
         f"{head} · {trust.containing_one} of {trust.controls} controls contain 1 · noise floor {floor}{waiting}", markup=False
@@ -49,12 +49,17 @@ def show(summary: Summary, console: Console) -> None:
 
 
 def _table(group: str, cells: list[Cell], compared: dict[str, Comparison]) -> Table:
-    table = Table(title=group, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("peer", no_wrap=True)
-    for name in ("time", "ratio and 95 %", "verdict", "first", "MiB", "limit"):
-        table.add_column(name, justify="left" if name == "verdict" else "right", no_wrap=True)
+    table = _empty(group, "time", "ratio and 95 %", "verdict", "first", "MiB", "limit")
     for cell in cells:
         table.add_row(*_row(cell, compared.get(cell.id)))
+    return table
+
+
+def _empty(group: str, *columns: str) -> Table:
+    table = Table(title=group, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("peer", no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="left" if name == "verdict" else "right", no_wrap=True)
     return table
 
 
@@ -75,7 +80,7 @@ def _notes(cells: list[Cell], control: Control) -> Iterator[Text]:
         if cell.message:
             yield Text(f"{cell.peer}: {cell.message}", _style(cell))
         if cell.above_roof:
-            yield Text(f"{cell.peer}: faster than this machine's limit for {cell.roof_bound}: an error, not a triumph", "red")
+            yield Text(f"{cell.peer}: faster than this machine's limit for {cell.roof_bound}: an error of measurement", "red")
     for ran, peers in groupby(sorted(cells, key=lambda cell: cell.really), key=lambda cell: cell.really):
         if ran:
             yield Text(f"{', '.join(cell.peer for cell in peers)}: {ran}", "dim")
@@ -92,14 +97,10 @@ def show_counters(lines: Sequence[Counters], console: Console) -> None:
     """Print what one call of each peer counts up to, group by group, and below all why a count is not there."""
     shown = [line for line in lines if line.status != "not offered"]
     for group, members in groupby(shown, key=lambda line: line.group):
-        table = Table(title=group, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-        table.add_column("peer", no_wrap=True)
-        for name in ("instructions", "operators", "allocated bytes"):
-            table.add_column(name, justify="right", no_wrap=True)
+        table = _empty(group, "instructions", "operators", "allocated bytes")
         for line in members:
-            counts = [
-                f"{count:,.0f}" if count is not None else "" for count in (line.instructions, line.operators, line.allocated_bytes)
-            ]
+            found = (line.instructions, line.operators, line.allocated_bytes)
+            counts = ["" if count is None else f"{count:,.0f}" for count in found]
             table.add_row(Text(line.peer), *(counts if line.status == "measured" else [Text(line.status, _style(line))]))
         console.print(table)
     for message in dict.fromkeys(line.message for line in shown if line.message):

@@ -5,8 +5,7 @@
                                                                     its place among the neighbours, its clock
     ratio, low, high = exp(mean y_p ± t₀.₉₇₅ · s / √P)              Student's t with P − 1 degrees of freedom
 
-The other interval, `bootstrap`, resamples processes and, in each, its rounds: so it counts the rounds' noise twice, covers more
-than it says and is wider. Verdicts use Student's; `python -m bench.self_test.trials` shows both on the machine at hand.
+`veriformer bench --self-test` shows how often that interval covers what it should, on the machine at hand.
 """
 
 from collections.abc import Sequence
@@ -20,7 +19,6 @@ CPU_MARGIN = 0.03  # what counts as a difference at all; on a GPU whose clocks n
 GPU_MARGIN = 0.05
 WIDEST_REACH = 0.10  # a control that strays further from 1 than this says nothing can be told here and now
 ODD_CONTROLS = 0.001  # so unlikely must the number of controls that miss 1 be before the whole run is disbelieved
-RESAMPLES = 1000
 
 
 class Interval(NamedTuple):
@@ -58,18 +56,6 @@ def student(processes: Sequence[np.ndarray]) -> Interval:
     return Interval(float(np.exp(middle)), float(np.exp(middle - reach)), float(np.exp(middle + reach)))
 
 
-def bootstrap(processes: Sequence[np.ndarray], seed: int = 0) -> Interval:
-    """The other candidate: processes drawn with replacement, in each its rounds, the median of the medians; percentiles."""
-    rng = np.random.default_rng(seed)
-    estimates = np.empty(RESAMPLES)
-    for i in range(RESAMPLES):
-        drawn = rng.integers(len(processes), size=len(processes))
-        estimates[i] = np.median([np.median(rng.choice(processes[p], len(processes[p]))) for p in drawn])
-    low, high = np.exp(np.quantile(estimates, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]))
-    middle = float(np.exp(np.median([np.median(rounds) for rounds in processes])))
-    return Interval(middle, float(low), float(high))
-
-
 def margin_of(device: str, control: Interval | None, stated: float | None = None) -> float:
     """The margin of a group: the stated one (or the device's), never narrower than what the control strays by itself."""
     least = stated if stated is not None else CPU_MARGIN if device == "cpu" else GPU_MARGIN
@@ -78,7 +64,7 @@ def margin_of(device: str, control: Interval | None, stated: float | None = None
 
 
 def verdict(ratio: Interval, margin: float, *, trusted: bool = True) -> str:
-    """One of the five words for the interval of a ratio (`reports.bench_records.VERDICTS`)."""
+    """The verdict of the interval of a ratio (`reports.bench_records.VERDICTS`)."""
     if ratio.low is None or ratio.high is None:
         return "unresolved"
     if not trusted:

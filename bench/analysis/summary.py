@@ -2,24 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from bench.analysis.roofline import share
-from bench.analysis.statistics import (
-    ODD_CONTROLS,
-    Interval,
-    distrust,
-    log_ratios,
-    margin_of,
-    odd,
-    student,
-    verdict,
-)
+from bench.analysis.statistics import ODD_CONTROLS, Interval, distrust, log_ratios, margin_of, odd, student, verdict
 from bench.peers.table import AGAIN
-from bench.workloads import Workload, named
+from bench.workloads import Workload
 from reports.bench_records import Cell, Comparison, Control, Cost, Gate, Process, Roof, Timed, Trust
 
 MOST_DISTURBED = 0.05  # of the samples of a group: the medians hardly see fewer
@@ -54,15 +45,8 @@ class Group:
     @property
     def fields(self) -> dict[str, Any]:
         """What a line of this group says of it."""
-        return {
-            "group": self.id,
-            "workload": self.workload.name,
-            "step": self.workload.step,
-            "dtype": self.dtype,
-            "device": self.device,
-            "threads": self.threads,
-            "sizes": self.workload.sizes,
-        }
+        workload = {"workload": self.workload.name, "step": self.workload.step, "sizes": self.workload.sizes}
+        return {"group": self.id, **workload, "dtype": self.dtype, "device": self.device, "threads": self.threads}
 
 
 @dataclass(frozen=True)
@@ -94,28 +78,31 @@ def summarise(groups: Sequence[Group], processes: Sequence[Process], roofs: Sequ
 def cell_of(group: Group, peer: str, processes: Sequence[Process], roofs: Sequence[Roof]) -> Cell:
     """One peer's cost over all processes; a wrong output or a failure in any of them takes the speed away."""
     timed = _of_peer(processes, peer)
-    worst = min(timed, key=lambda t: WORST_FIRST.index(t.status), default=_missing(processes, peer))
+    worst = min(timed, key=lambda t: WORST_FIRST.index(t.status), default=None)
+    if worst is None:
+        worst = next(iter(_of_peer(processes, peer, missing=True)), Timed(peer, "missing", "the time limit came before it"))
     flops, traffic = group.workload.flops, group.workload.bytes(group.dtype)
-    common: dict[str, Any] = {
-        "id": group.cell(peer),
-        "peer": peer,
+    cell = Cell(
+        id=group.cell(peer),
+        peer=peer,
         **group.fields,
-        "status": worst.status,
-        "message": worst.message,
-        "really": next((t.really for t in timed if t.really), ""),
-        "gate": _worst_gate(timed),
-        "flops": flops,
-        "bytes": traffic,
-        "tokens": group.workload.tokens,
-    }
+        status=worst.status,
+        message=worst.message,
+        really=next((t.really for t in timed if t.really), ""),
+        gate=_worst_gate(timed),
+        processes=len(timed),
+        rounds=0,
+        flops=flops,
+        bytes=traffic,
+        tokens=group.workload.tokens,
+    )
     if worst.status != "measured":
-        return Cell(**common, processes=len(timed), rounds=0)
+        return cell
     time = student([np.log(t.samples) for t in timed])
     seconds = time.middle * 1e-9
     roof = share(roofs, flops, traffic, group.dtype, group.threads, time.middle)
-    return Cell(
-        **common,
-        processes=len(timed),
+    return replace(
+        cell,
         rounds=sum(len(t.samples) for t in timed),
         median_ns=time.middle,
         low_ns=time.low,
@@ -135,24 +122,14 @@ def cell_of(group: Group, peer: str, processes: Sequence[Process], roofs: Sequen
 def control_of(group: Group, processes: Sequence[Process], margin: float | None) -> Control:
     """The baseline against itself."""
     ratios = _paired(processes, group.baseline + AGAIN, group.baseline)
-    common: dict[str, Any] = {"id": group.id, "group": group.id, "baseline": group.baseline}
     if not ratios:
-        message = f"the baseline {group.baseline} has no speed here"
-        return Control(**common, trusted=False, message=message)
+        return Control(
+            group.id, group.id, group.baseline, trusted=False, message=f"the baseline {group.baseline} has no speed here"
+        )
     interval = student(ratios)
     message = distrust(interval, margin_of(group.device, None, margin)) or disturbance(processes)
-    return Control(
-        **common,
-        trusted=not message,
-        message=message,
-        ratio=interval.middle,
-        low=interval.low,
-        high=interval.high,
-        reach=interval.reach,
-        contains_one=interval.contains_one,
-        processes=len(ratios),
-        rounds=sum(map(len, ratios)),
-    )
+    itself = {"reach": interval.reach, "contains_one": interval.contains_one, **_measured(ratios, interval)}
+    return Control(group.id, group.id, group.baseline, not message, message, **itself)
 
 
 def disturbance(processes: Sequence[Process]) -> str:
@@ -169,14 +146,12 @@ def trust_of(controls: Sequence[Control], processes: Sequence[Process]) -> Trust
     containing = sum(bool(control.contains_one) for control in known)
     p_value = odd(containing, len(known)) if known else None
     trusted = p_value is not None and p_value >= ODD_CONTROLS
-    message = (
-        "" if trusted else "no control has an interval yet" if p_value is None else f"{len(known) - containing} controls miss 1"
-    )
+    doubt = "no control has an interval yet" if p_value is None else f"{len(known) - containing} controls miss 1"
     starts = [process.started for process in processes]
     return Trust(
         id="trust",
         trusted=trusted,
-        message=message,
+        message="" if trusted else doubt,
         controls=len(known),
         containing_one=containing,
         p_value=p_value,
@@ -208,21 +183,16 @@ def comparisons_of(
             continue
         interval = student(ratios)
         minima = _ratio_of_minima(processes, peer, group.baseline)
-        lines.append(
-            Comparison(
-                **common,
-                verdict=verdict(interval, width, trusted=trusted),
-                message="" if trusted else control.message or trust.message,
-                ratio=interval.middle,
-                low=interval.low,
-                high=interval.high,
-                ratio_of_minima=minima,
-                minima_disagree=_disagree(minima, interval, width),
-                processes=len(ratios),
-                rounds=sum(map(len, ratios)),
-                process_ratios=[float(np.exp(np.median(rounds))) for rounds in ratios],
-            )
+        line = Comparison(
+            **common,
+            **_measured(ratios, interval),
+            verdict=verdict(interval, width, trusted=trusted),
+            message="" if trusted else control.message or trust.message,
+            ratio_of_minima=minima,
+            minima_disagree=_disagree(minima, interval, width),
+            process_ratios=[float(np.exp(np.median(rounds))) for rounds in ratios],
         )
+        lines.append(line)
     return lines
 
 
@@ -232,14 +202,10 @@ def unresolved(summary: Summary) -> set[str]:
     return groups | {control.group for control in summary.controls if control.ratio is not None and control.message}
 
 
-def _of_peer(processes: Sequence[Process], peer: str) -> list[Timed]:
-    """What is known of a peer; where there was no time for it in one process, that says nothing."""
-    return [timed for process in processes for timed in process.timed if timed.peer == peer and timed.status != "missing"]
-
-
-def _missing(processes: Sequence[Process], peer: str) -> Timed:
-    why = (timed for process in processes for timed in process.timed if timed.peer == peer)
-    return next(why, Timed(peer, "missing", "the time budget ended before it"))
+def _of_peer(processes: Sequence[Process], peer: str, *, missing: bool = False) -> list[Timed]:
+    """What is known of a peer, from processes that had time for it; or, where `missing`, from those that had none."""
+    timed = (timed for process in processes for timed in process.timed if timed.peer == peer)
+    return [each for each in timed if (each.status == "missing") == missing]
 
 
 def _all_measured(processes: Sequence[Process], peer: str) -> bool:
@@ -253,6 +219,11 @@ def _paired(processes: Sequence[Process], peer: str, baseline: str) -> list[np.n
         return []
     both = ((_of_peer([process], peer), _of_peer([process], baseline)) for process in processes)
     return [log_ratios(one[0].samples, other[0].samples) for one, other in both if one and other]
+
+
+def _measured(ratios: Sequence[np.ndarray], interval: Interval) -> dict[str, Any]:
+    counts = {"processes": len(ratios), "rounds": sum(map(len, ratios))}
+    return {"ratio": interval.middle, "low": interval.low, "high": interval.high, **counts}
 
 
 def _ratio_of_minima(processes: Sequence[Process], peer: str, baseline: str) -> float:
@@ -276,8 +247,3 @@ def _worst_gate(timed: Sequence[Timed]) -> Gate | None:
 def _median(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.median(known)) if known else None
-
-
-def group_of(workload: str, dtype: str, device: str, threads: int, peers: Sequence[str], baseline: str) -> Group:
-    """A group from the names in a manifest."""
-    return Group(named(workload), dtype, device, threads, tuple(peers), baseline)

@@ -64,7 +64,7 @@ def _array(array: np.ndarray, dtype: str) -> Array:
 
 
 def _attention(_h: int, _: Nested, Q: Array, K: Array, V: Array) -> Array:
-    """(b, h, n, d): jax.nn has the heads behind the words."""
+    """(b, h, n, d): jax.nn has the heads behind the tokens."""
     Q, K, V = (jnp.swapaxes(of, 1, 2) for of in (Q, K, V))
     return jnp.swapaxes(jax.nn.dot_product_attention(Q, K, V, implementation="xla"), 1, 2)
 

@@ -1,8 +1,8 @@
-"""No speed for a wrong result: outputs of the timed calls against the oracle's budget.
+"""No speed for a wrong result: outputs of the timed calls are compared with the oracle, within its budget.
 
-Judged are the outputs of the first, a random and the last sample of each peer in each process. The oracle is slow, so of a
-large output one part is judged, drawn anew in each run: a sentence, a head, some rows, which the oracle computes from the part
-of the input that alone may influence it. An output that is bit for bit one that was judged already needs no second judgement.
+The outputs of the first, a random and the last sample of each peer in each process are judged. The oracle is slow, so of a large
+output one part is judged, drawn in each run: a sequence, a head, some rows. The oracle computes it from the part of the input that
+alone influences it. An output that equals a judged one bit for bit is not judged again.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ class Part:
     whole: Call
     call: Call
     index: tuple[slice, ...]
-    what: str  # in words; "" for all of it
+    what: str  # what is named in `Gate.sample`; "" for all of it
 
     def of(self, output: Any) -> Any:
         """A copy of that part of a peer's output, in the peer's own kind of array."""
@@ -57,65 +57,67 @@ class Judged:
 # Which part ------------------------------------------------------------------------------------------------------------
 
 
-def _at(i: int) -> slice:
+def _at(rng: np.random.Generator, size: int) -> slice:
+    i = int(rng.integers(size))
     return slice(i, i + 1)
+
+
+def _few(rng: np.random.Generator, size: int) -> slice:
+    first = int(rng.integers(max(1, size - ROWS + 1)))
+    return slice(first, min(first + ROWS, size))
 
 
 def _everything(call: Call, _s: Sizes, _rng: np.random.Generator) -> Part:
     return Part(call, call, (), "")
 
 
-def _one_sentence(call: Call, s: Sizes, rng: np.random.Generator) -> Part:
-    row = _at(int(rng.integers(s["b"])))
+def _one_sequence(call: Call, s: Sizes, rng: np.random.Generator) -> Part:
+    row = _at(rng, s["b"])
     asked = Call(tuple(array[row] for array in call.args), call.kwargs)
-    return Part(call, asked, (row,), f"sentence {row.start} of {s['b']}")
+    return Part(call, asked, (row,), f"sequence {row.start} of {s['b']}")
 
 
-def _some_words(call: Call, s: Sizes, rng: np.random.Generator) -> Part:
-    """For steps that treat every word by itself."""
-    row = _at(int(rng.integers(s["b"])))
-    first = int(rng.integers(max(1, s["n"] - ROWS + 1)))
-    words = slice(first, min(first + ROWS, s["n"]))
-    asked = Call(tuple(array[row, words] for array in call.args), call.kwargs)
-    return Part(call, asked, (row, words), f"words {first}-{words.stop - 1} of sentence {row.start}")
+def _some_tokens(call: Call, s: Sizes, rng: np.random.Generator) -> Part:
+    """For steps that treat every token by itself."""
+    row, tokens = _at(rng, s["b"]), _few(rng, s["n"])
+    asked = Call(tuple(array[row, tokens] for array in call.args), call.kwargs)
+    return Part(call, asked, (row, tokens), f"tokens {tokens.start}-{tokens.stop - 1} of sequence {row.start}")
 
 
 def _one_head(call: Call, s: Sizes, rng: np.random.Generator) -> Part:
-    row, head = _at(int(rng.integers(s["b"]))), _at(int(rng.integers(s["h"])))
-    return Part(call, Call((call.args[0][row, head],), {}), (row, head), f"sentence {row.start}, head {head.start}")
+    row, head = _at(rng, s["b"]), _at(rng, s["h"])
+    return Part(call, Call((call.args[0][row, head],), {}), (row, head), f"sequence {row.start}, head {head.start}")
 
 
 def _some_queries(call: Call, s: Sizes, rng: np.random.Generator) -> Part:
-    row, head = _at(int(rng.integers(s["b"]))), _at(int(rng.integers(s["h"])))
-    first = int(rng.integers(max(1, s["n"] - ROWS + 1)))
-    queries = slice(first, min(first + ROWS, s["n"]))
+    row, head, queries = _at(rng, s["b"]), _at(rng, s["h"]), _few(rng, s["n"])
     Q, K, V = call.args
     asked = Call((Q[row, head, queries], K[row, head], V[row, head]), {})
-    return Part(call, asked, (row, head, queries), f"queries {first}-{queries.stop - 1} of head {head.start}")
+    return Part(call, asked, (row, head, queries), f"queries {queries.start}-{queries.stop - 1} of head {head.start}")
 
 
-def _first_words(call: Call, s: Sizes, rng: np.random.Generator) -> Part:
-    row, words = _at(int(rng.integers(s["b"]))), slice(0, min(ROWS, s["n"]))
+def _first_tokens(call: Call, s: Sizes, rng: np.random.Generator) -> Part:
+    row, tokens = _at(rng, s["b"]), slice(0, min(ROWS, s["n"]))
     source, target = call.args
-    asked = Call((source[row], target[row, words]), call.kwargs)  # later words have no influence: M3
-    return Part(call, asked, (row, words), f"words 0-{words.stop - 1} of sentence {row.start}")
+    asked = Call((source[row], target[row, tokens]), call.kwargs)  # later tokens have no influence: M3
+    return Part(call, asked, (row, tokens), f"tokens 0-{tokens.stop - 1} of sequence {row.start}")
 
 
 _PARTS: dict[str, Callable[[Call, Sizes, np.random.Generator], Part]] = {
     "positional_encoding": _everything,
     "mask": _everything,
-    **dict.fromkeys(("embedding", "residual_norm", "feed_forward", "output_projection"), _some_words),
+    **dict.fromkeys(("embedding", "residual_norm", "feed_forward", "output_projection"), _some_tokens),
     "softmax": _one_head,
     "attention": _some_queries,
-    "transformer": _first_words,
-    "training": _first_words,
+    "transformer": _first_tokens,
+    "training": _first_tokens,
 }
 
 
 def parts(workload: Workload, calls: list[Call], seed: int) -> list[Part]:
     """What will be judged of each variant's output; the same in all processes of a run."""
     rng = np.random.default_rng(seed)
-    return [_PARTS.get(workload.step, _one_sentence)(call, workload.sizes, rng) for call in calls]
+    return [_PARTS.get(workload.step, _one_sequence)(call, workload.sizes, rng) for call in calls]
 
 
 # The judgement --------------------------------------------------------------------------------------------------------
@@ -138,21 +140,20 @@ def judge(workload: Workload, peer: Judged, parts: list[Part], kept: dict[str, K
 
 
 def _judge(workload: Workload, peer: Judged, part: Part, got: np.ndarray) -> Gate:
-    verdict, message, share, seen = Verdict.PASS, "", None, record.start()
+    share, seen = None, record.start()
     try:
         _compare(workload.step, peer, part, got)
+        verdict, message = _passed(peer, seen, got)
     except ClaimBroken as broken:
         verdict, message, share = Verdict.FAIL, str(broken).splitlines()[0], broken.share
     except (ValueError, TypeError, AttributeError) as error:  # the wrong shape or kind of array
         verdict, message = Verdict.ERROR, f"{type(error).__name__}: {error}".splitlines()[0]
     share = seen.share if share is None else share
-    if verdict == Verdict.PASS:
-        verdict, message = _afterthoughts(peer, seen, got)
     return Gate(verdict, workload.definition.claim, message, share, seen.compared or got.size, part.what)
 
 
-def _afterthoughts(peer: Judged, seen: Any, got: np.ndarray) -> tuple[Verdict, str]:
-    """What stands against a pass."""
+def _passed(peer: Judged, seen: Any, got: np.ndarray) -> tuple[Verdict, str]:
+    """A pass, unless nothing or too little was compared, or a score is suspect."""
     if seen.mostly_unjudged or (peer.name != "reference" and got.size and not seen.compared):
         return Verdict.VACUOUS, f"{seen.unjudged} of {got.size} numbers could not be judged"
     return (Verdict.SUSPECT, seen.suspects[0]) if seen.suspects else (Verdict.PASS, "")

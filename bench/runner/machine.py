@@ -44,7 +44,7 @@ def pin_threads(threads: int) -> list[str]:
 
 
 def load() -> dict[str, Any]:
-    """The load of the last minute, and the share of the last ten seconds in which somebody waited for a core; null if unknown."""
+    """The load of the last minute, and the CPU pressure (PSI, some) of the last ten seconds; null if unknown."""
     pressure = None
     with suppress(OSError, IndexError, ValueError):
         some = PRESSURE.read_text(encoding="ascii").splitlines()[0].split()

@@ -1,9 +1,9 @@
 """A whole benchmark run: plan, fresh processes one after another, and what they say together.
 
 Pass p gives every group its p-th process, so that the processes of one group are spread over the whole run. The first goes from
-the cheapest workload to the dearest, and leaves out who cannot be timed in what is left of the budget. After the stated number of
-passes the time that is left goes to the groups that are not decided. Every finished group of every process is on disk
-at once; a run that was killed goes on where it was when it is started again on the same folder.
+the cheapest workload to the dearest, and skips peers that do not fit into the time limit. After the stated number of passes, the
+time that is left goes to undecided groups. Every finished group of every process is on disk at once; a run that was killed goes on
+where it was when it is started again on the same folder.
 """
 
 import time
@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 
 from bench.analysis import growth, roofline
-from bench.analysis.summary import Group, Summary, group_of, summarise, unresolved
+from bench.analysis.summary import Group, Summary, summarise, unresolved
 from bench.peers.table import AGAIN, DEFAULT_BASELINE, USUAL, check_names, could
-from bench.runner import failure_cost, machine, plan, suite_cost
+from bench.runner import machine, plan, suite_cost
 from bench.runner.records import records, write
 from bench.runner.subprocesses import SILENCE, Died, Silent, lines_of
 from bench.workloads import ITEM, STEPS, select
 from reports.bench_records import Cost, Process, Roof, Timed, read
 
 MOST_PROCESSES = 30
-LEAST_SILENCE = 120.0  # seconds that a call may take; with a longer budget a quarter of it
-GRACE = 2.0  # the first pass may take so many budgets: a cell measured once is worth more than a missing one
+LEAST_SILENCE = 120.0  # seconds that a call may take; with a longer time limit a quarter of it
+GRACE = 2.0  # the first pass may take so many time limits: a cell measured once is worth more than a missing one
 ROOF = "roof"  # what a process says it is at while it measures the machine's limits
 Progress = Callable[[str, int, int], None]  # what is being done, groups done, groups planned
 
@@ -65,51 +65,53 @@ class Settings:
     def groups(self) -> list[Group]:
         """The groups that this asks for. Raises ValueError for a workload that does not exist."""
         return [
-            group
+            Group(workload, dtype, self.device, threads, peers, self._baseline(peers))
             for threads in self.threads
             for dtype in self.dtypes
             for workload in select(self.workloads)
-            if (group := self._group(workload.name, workload.step, dtype, threads)) is not None
+            if (peers := self._peers(workload.step))
         ]
 
-    def _group(self, workload: str, step: str, dtype: str, threads: int) -> Group | None:
-        peers = [peer for peer in dict.fromkeys((*self.peers, self.baseline)) if could(peer, step, self.device, self.as_step)]
-        if not peers:
-            return None
-        baseline = self.baseline if self.baseline in peers else "optimized" if "optimized" in peers else peers[0]
-        return group_of(workload, dtype, self.device, threads, peers, baseline)
+    def _peers(self, step: str) -> tuple[str, ...]:
+        asked = dict.fromkeys((*self.peers, self.baseline))
+        return tuple(peer for peer in asked if could(peer, step, self.device, self.as_step))
+
+    def _baseline(self, peers: Sequence[str]) -> str:
+        return next((name for name in (self.baseline, "optimized") if name in peers), peers[0])
 
 
 def run(
     folder: Path,
     workloads: str | Sequence[str] = ("short",),
-    budget_s: float = 60.0,
+    time_limit_s: float = 60.0,
     *,
     progress: Progress | None = None,
     failures: bool = False,
     **settings: Any,
 ) -> Summary:
-    """Measure for about `budget_s` seconds into `folder`, new, of a verification, or of a run like this that was broken off.
+    """Measure for about `time_limit_s` seconds into `folder`, new, of a verification, or of a run like this that was broken off.
 
     With `failures` what an implementation costs that fails is measured too, which takes a minute or two besides.
     Raises ValueError for settings that make no sense or are not those of the run in the folder.
     """
     names = (workloads,) if isinstance(workloads, str) else tuple(workloads)
     asked = Settings(workloads=names, **settings)
-    return Run(folder, asked, budget_s, progress or (lambda *_: None), failures=failures).go()
+    return Run(folder, asked, time_limit_s, progress or (lambda *_: None), failures=failures).go()
 
 
 class Run:
     """One run in the making."""
 
-    def __init__(self, folder: Path, settings: Settings, budget_s: float, progress: Progress, *, failures: bool = False) -> None:
+    def __init__(
+        self, folder: Path, settings: Settings, time_limit_s: float, progress: Progress, *, failures: bool = False
+    ) -> None:
         self.folder, self.settings, self.progress, self.failures = folder, settings, progress, failures
         self.costs: list[Cost] = []
         self.groups = settings.groups()
-        self.budget_s, self.started = budget_s, time.time()
-        self.beside_groups = budget_s / settings.processes / 4  # seconds a pass spends on starting a process and on the limits
+        self.time_limit_s, self.started = time_limit_s, time.time()
+        self.beside_groups = time_limit_s / settings.processes / 4  # seconds a pass spends on starting a process and on the limits
         self.absent: dict[str, dict[str, tuple[str, str]]] = {}  # group → peer → status and message
-        self.silence = min(SILENCE, max(LEAST_SILENCE, budget_s / 4))
+        self.silence = min(SILENCE, max(LEAST_SILENCE, time_limit_s / 4))
         planned = [group.cell(peer) for group in self.groups for peer in group.peers]
         plan.enter(folder, "bench", asdict(settings), planned, device=settings.device, seed=settings.seed)
         self.processes: list[Process] = records(folder, Process)
@@ -122,7 +124,7 @@ class Run:
                 self._pass(self.groups, number)
             if self.settings.adapt:
                 self._decide()
-            measures = [suite_cost.measure] * self.settings.suite + [failure_cost.measure] * self.failures
+            measures = [suite_cost.measure] * self.settings.suite + [suite_cost.failures] * self.failures
             for cost in chain.from_iterable(measure() for measure in measures):
                 write(self.folder, cost)
                 self.costs.append(cost)
@@ -141,8 +143,8 @@ class Run:
 
     @property
     def left(self) -> float:
-        """Seconds of the budget."""
-        return self.started + self.budget_s - time.time()
+        """Seconds of the time limit."""
+        return self.started + self.time_limit_s - time.time()
 
     def _decide(self) -> None:
         for number in range(self.settings.processes, MOST_PROCESSES):
@@ -157,7 +159,7 @@ class Run:
         before, began = len(self.processes), time.time()
         done = {process.group for process in self.processes if process.process == number and not _without(process)}
         todo = [group for group in groups if group.id not in done]
-        until = self.started + self.budget_s * (GRACE if number == 0 else 1.0)
+        until = self.started + self.time_limit_s * (GRACE if number == 0 else 1.0)
         rng = np.random.default_rng([self.settings.seed, number])
         for threads in self.settings.threads:
             batch = [group for group in todo if group.threads == threads]
@@ -180,7 +182,7 @@ class Run:
                 return []
             if death.group in left:
                 slow = isinstance(death, Silent) and self.silence < SILENCE
-                hint = f": one call may take a quarter of the time budget, and {LEAST_SILENCE:.0f} s in any case" if slow else ""
+                hint = f": one call may take a quarter of the time limit, and {LEAST_SILENCE:.0f} s in any case" if slow else ""
                 self._miss(death.group, death.peer, "missing" if slow else "failed", death.message + hint)
             elif len(left) == len(queue):  # nobody's fault and nothing done: it would die for ever
                 raise RuntimeError(f"python -m bench.runner.worker: {death.message}") from death
@@ -242,10 +244,10 @@ class Run:
 def _size(group: Group) -> float:
     """What the first pass is ordered by, so that what it has no time for is as little as can be.
 
-    Writing counts as for a peer that keeps no keys and values: every word computes those before it anew.
+    Generation counts as for a peer without a cache: every token computes those before it again.
     """
-    words = group.workload.sizes["length"] if group.workload.step == "generation" else 1
-    return group.workload.flops * (words + 1) / 2 + group.workload.bytes(group.dtype)
+    tokens = group.workload.sizes["length"] if group.workload.step == "generation" else 1
+    return group.workload.flops * (tokens + 1) / 2 + group.workload.bytes(group.dtype)
 
 
 def _without(process: Process) -> list[Timed]:

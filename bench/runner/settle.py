@@ -2,10 +2,10 @@
 
 A pool of threads does not stop when its call returns: it spins for a while, since more work may come (GNU's OpenMP for some
 7 ms, OpenBLAS for a tenth of a second, Intel's OpenMP for two tenths). Whoever is timed meanwhile has to share its cores with it:
-on two cores PyTorch's attention of 512 words took 20 ms beside NumPy's idle threads, and 3.8 ms without them.
+on two cores PyTorch's attention of 512 tokens took 20 ms beside NumPy's idle threads, and 3.8 ms without them.
 
 Memory that stays with the process (`bench.runner.machine.HELD`) would be the next peer's by luck, and all peers' together too much:
-scores of 8192 words take gigabytes.
+scores of 8192 tokens take gigabytes.
 """
 
 import ctypes

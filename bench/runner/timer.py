@@ -99,7 +99,7 @@ def skip_slowest(entries: dict[str, Entry], seconds: float, rounds: int, last: C
         if needed <= seconds:
             return
         own = entry.sample_ns * 1e-9
-        entry.skipped_because = f"no time for {rounds} calls of {own:.3g} s, with {max(seconds, 0.0):.0f} s left of the time budget"
+        entry.skipped_because = f"no time for {rounds} calls of {own:.3g} s, with {max(seconds, 0.0):.0f} s left of the time limit"
         needed -= rounds * own
 
 
@@ -166,7 +166,7 @@ def run_rounds(
     with without_garbage_collection():
         for name in rng.permutation(list(entries)):
             if time.time() > until:
-                entries[name].skipped_because = "the time budget ended before its first call"
+                entries[name].skipped_because = "the time limit came before its first call"
                 continue
             watch(name)
             _guarded(entries[name], lambda entry=entries[name]: prepare(entry, clock))

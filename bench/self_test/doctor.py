@@ -21,7 +21,7 @@ from reports.bench_records import Control, Roof
 WORKLOAD = "attention.128"
 SECONDS = 8.0  # and a start of two processes
 PROCESSES = 3
-QUIET = 0.10  # a larger share of time in which somebody waits for a core is a busy machine
+BUSY = 0.10  # CPU pressure above which the machine is busy
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -40,14 +40,18 @@ def examine(device: str = "cpu") -> Findings:
     about = environment(device)
     load = machine.load()
     absent = [reason for name in PEERS if (reason := absence(name))]
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    variables = [f"{name}={os.environ[name]}" for name in machine.THREAD_VARIABLES if name in os.environ]
+    mean = "unknown" if load["load"] is None else f"{load['load']:.1f} in the last minute"
+    sampled = f"{control.processes} processes of one thread, {control.rounds} rounds"
     here = {
         "processor": f"{about['processor']}, {machine.cores()} cores for this process",
-        "devices": ", ".join(_devices()),
-        "threads": f"torch {torch.get_num_threads()}; " + _thread_variables(),
+        "devices": ", ".join(["cpu", *(f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(gpus))]),
+        "threads": f"torch {torch.get_num_threads()}; " + (", ".join(variables) or "no variable sets them (`bench` pins its own)"),
         "versions": ", ".join(f"{name} {version}" for name, version in about["versions"].items() if version),
-        "load": _load(load),
+        "load": mean + ("" if load["pressure"] is None else f"; CPU pressure {load['pressure']:.0%}"),
         "limits": rates,
-        "noise floor": _floor(control),
+        "noise floor": "unknown" if control.reach is None else f"±{control.reach:.1%} for {WORKLOAD} in {sampled}",
         "not here": "; ".join(absent) or "nothing: every peer is installed",
     }
     return Findings(here, _warnings(device, load, control), control.reach)
@@ -55,50 +59,37 @@ def examine(device: str = "cpu") -> Findings:
 
 def noise(device: str) -> tuple[Control, str]:
     """An attention against itself in a few fresh processes of one thread: the control, and the limits measured beside it."""
-    with tempfile.TemporaryDirectory() as folder:
-        summary = run(
-            Path(folder) / "doctor",
-            WORKLOAD,
-            SECONDS,
-            peers=("torch.eager",),
-            device=device,
-            threads=(1,),
-            processes=PROCESSES,
-            adapt=False,
-        )
-        found = records(Path(folder) / "doctor", Roof)
-    best = {limit: max((roof.rate for roof in found if roof.limit == limit), default=0.0) for limit in ("products", "read")}
-    return summary.controls[
-        0
-    ], f"products {best['products'] / 1e9:.0f} GF/s, memory {best['read'] / 1e9:.0f} GB/s (one thread, float32)"
+    settings: dict[str, Any] = {"peers": ("torch.eager",), "threads": (1,), "processes": PROCESSES, "adapt": False}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "doctor"
+        summary = run(folder, WORKLOAD, SECONDS, device=device, **settings)
+        roofs = records(folder, Roof)
+    products, read = (
+        max((roof.rate for roof in roofs if roof.limit == limit), default=0.0) / 1e9 for limit in ("products", "read")
+    )
+    return summary.controls[0], f"products {products:.0f} GF/s, memory {read:.0f} GB/s (one thread, float32)"
 
 
 def _warnings(device: str, load: dict[str, Any], control: Control) -> list[str]:
     """What cannot be trusted here, one sentence each."""
     margin = CPU_MARGIN if device == "cpu" else GPU_MARGIN
-    found = []
-    if load["pressure"] is not None and load["pressure"] > QUIET:
-        found.append(
-            f"others use this machine: somebody waits for a core {load['pressure']:.0%} of the time; times mean little, ratios hold"
-        )
-    if load["pressure"] is None and (load["load"] or 0) > machine.cores():
-        found.append(
-            f"others use this machine: its load is {load['load']:.1f} on {machine.cores()} cores; times mean little, ratios hold"
-        )
+    busy, cores, found = "", machine.cores(), []
+    if load["pressure"] is not None:
+        busy = f"CPU pressure is {load['pressure']:.0%}" if load["pressure"] > BUSY else ""
+    elif (load["load"] or 0) > cores:
+        busy = f"its load is {load['load']:.1f} on {cores} cores"
+    if busy:
+        found.append(f"others use this machine: {busy}; times mean little, ratios hold")
     if control.reach is None:
         found.append("the noise floor could not be measured in the time")
     elif control.reach > WIDEST_REACH:
-        found.append(
-            f"a thing cannot be told from itself within {WIDEST_REACH:.0%} in {SECONDS:.0f} s: short comparisons will be untrusted"
-        )
+        found.append(f"A/A noise is above {WIDEST_REACH:.0%} in {SECONDS:.0f} s: short comparisons will be untrusted")
     elif control.reach > margin:
-        found.append(f"differences below {control.reach:.0%} are not seen in {SECONDS:.0f} s: give `bench` a larger budget")
+        found.append(f"differences below {control.reach:.0%} are not seen in {SECONDS:.0f} s: give `bench` a longer time limit")
     if not os.access(RESET, os.W_OK):
         found.append("peak memory on the processor cannot be read here (no writable /proc/self/clear_refs)")
-    if (quota := _quota()) is not None and quota < machine.cores():
-        found.append(
-            f"this process may use {quota:.1f} cores' time but sees {machine.cores()}: give --threads {max(1, int(quota))}"
-        )
+    if (quota := _quota()) is not None and quota < cores:
+        found.append(f"this process may use {quota:.1f} cores' time but sees {cores}: give --threads {max(1, int(quota))}")
     if shutil.which("c++") is None and shutil.which("g++") is None:
         found.append("there is no C++ compiler: torch.compile's peers will fail on the processor")
     if device != "cpu" and (reasons := machine.throttled(device)):
@@ -106,27 +97,6 @@ def _warnings(device: str, load: dict[str, Any], control: Control) -> list[str]:
     if not torch.cuda.is_available():
         found.append("there is no GPU: nothing can be said about one")
     return found
-
-
-def _devices() -> list[str]:
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return ["cpu", *(f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(gpus))]
-
-
-def _thread_variables() -> str:
-    given = [f"{name}={os.environ[name]}" for name in machine.THREAD_VARIABLES if name in os.environ]
-    return ", ".join(given) or "no variable sets them (`bench` pins its own)"
-
-
-def _load(load: dict[str, Any]) -> str:
-    mean = "unknown" if load["load"] is None else f"{load['load']:.1f} in the last minute"
-    return mean + ("" if load["pressure"] is None else f"; somebody waited for a core {load['pressure']:.0%} of the time")
-
-
-def _floor(control: Control) -> str:
-    if control.reach is None:
-        return "unknown"
-    return f"±{control.reach:.1%} for {WORKLOAD} in {control.processes} processes of one thread, {control.rounds} rounds"
 
 
 def _quota() -> float | None:

@@ -18,7 +18,7 @@ ENTRIES = {"work": UNITS, "again": UNITS, "more": MORE}
 
 
 def work(units: int) -> Callable[[], np.ndarray]:
-    """So many units, a unit being an attention of 32 words in NumPy: some ten microseconds."""
+    """So many units, a unit being an attention of 32 tokens in NumPy: some ten microseconds."""
     rng = np.random.default_rng(0)
     Q, K, V = (rng.standard_normal((32, 32)) for _ in range(3))
 

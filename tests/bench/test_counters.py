@@ -112,7 +112,7 @@ def test_what_is_counted_is_not_counted_again(without_valgrind, tmp_path):
     [
         (["--threads", "2"], "expected 1 with --counters"),
         (["--device", "cuda"], "--device"),
-        (["--budget", "5m"], "--budget: expected without --counters"),
+        (["--time-limit", "5m"], "--time-limit: expected without --counters"),
         (["--processes", "3"], "--processes: expected without --counters"),
         (["--peers", "torch.sdpa.flash", "--workloads", "softmax"], "torch.sdpa.flash"),
     ],

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from bench.analysis.show import show
 from bench.analysis.summary import Summary
-from bench.runner import failure_cost
+from bench.runner import suite_cost
 from reports.bench_records import Cost, Trust
 
 FEW = ("--claims=A6", "--examples=2")
@@ -15,9 +15,9 @@ FEW = ("--claims=A6", "--examples=2")
 
 def test_a_wrong_attention_is_set_against_the_right_one(monkeypatch):
     """The ratio is of whole runs, and the same checks were judged in both."""
-    monkeypatch.setattr(failure_cost, "WRONG", ("nan",))
+    monkeypatch.setattr(suite_cost, "WRONG", ("nan",))
 
-    right, wrong = failure_cost.measure(*FEW)
+    right, wrong = suite_cost.failures(*FEW)
 
     assert right.ratio is None
     assert right.repeats == wrong.repeats > 0
@@ -27,10 +27,10 @@ def test_a_wrong_attention_is_set_against_the_right_one(monkeypatch):
 
 def test_an_implementation_that_does_not_fail_is_no_failure(monkeypatch):
     """Its ratio would say nothing of what a failure costs."""
-    monkeypatch.setattr(failure_cost, "WRONG", ("right",))
+    monkeypatch.setattr(suite_cost, "WRONG", ("right",))
 
     with pytest.raises(RuntimeError, match="expected exit code 1, got 0"):
-        list(failure_cost.measure(*FEW))
+        list(suite_cost.failures(*FEW))
 
 
 def test_the_ratio_of_a_failure_is_printed():

@@ -32,8 +32,8 @@ def test_flops_are_those_that_torch_counts(step):
     assert workload.flops == counted(workload)
 
 
-def test_writing_costs_a_row_for_every_word():
-    """With one word to write, generation is the encoder, the memory's keys and values, and a target of one word."""
+def test_generation_costs_a_row_for_every_token():
+    """With one token to generate: the encoder, the memory's keys and values, and a target of one token."""
     one = {**SMALL, "length": 1}
     writing = Workload("generation", "generation", one).flops
 
@@ -61,7 +61,7 @@ def test_traffic_is_every_number_in_and_out_once(step):
 
 
 def test_traffic_of_a_model_is_its_weights_and_the_rows_looked_up():
-    """Of the two tables only the rows of the words at hand are read."""
+    """Of the two tables only the rows of the tokens at hand are read."""
     workload = Workload("transformer", "transformer", SMALL)
     call = workload.calls(seed=0)[0]
     tables = sum(call.kwargs["parameters"][f"{side}_embedding"].size for side in ("source", "target"))
@@ -91,15 +91,15 @@ def test_inputs_are_the_same_numbers_in_every_dtype(step):
     assert step in ("mask", "positional_encoding") or not np.array_equal(first.args[0], second.args[0])
 
 
-def test_greedy_writing_does_not_write_one_word_for_ever():
+def test_greedy_generation_does_not_repeat_one_token_for_ever():
     """Nor does it end before the length asked for."""
     workload = named("generation.1@d_model=64+d_ff=64+layers=2+vocab=100+length=24+m=8")
     call = workload.calls(seed=0)[0]
 
-    words = oracle("generation", *call.args, **call.kwargs)[0]
+    tokens = oracle("generation", *call.args, **call.kwargs)[0]
 
-    assert len(set(words.tolist())) > 4
-    assert call.kwargs["end"] not in words
+    assert len(set(tokens.tolist())) > 4
+    assert call.kwargs["end"] not in tokens
 
 
 def test_workloads_are_chosen_by_name_family_or_set():

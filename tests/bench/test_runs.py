@@ -47,7 +47,7 @@ def raises(Q, K, V, mask=None):
 def finished(tmp_path_factory):
     """A whole small run, and what it said."""
     folder = tmp_path_factory.mktemp("run") / "whole"
-    return folder, run(folder, TINY, budget_s=300, **QUICK)
+    return folder, run(folder, TINY, time_limit_s=300, **QUICK)
 
 
 def cells(folder: Path) -> dict[str, Cell]:
@@ -103,7 +103,7 @@ def test_a_finished_run_is_not_measured_again(finished):
     folder, summary = finished
     before = len(records(folder, Process))
 
-    again = run(folder, TINY, budget_s=300, **QUICK)
+    again = run(folder, TINY, time_limit_s=300, **QUICK)
 
     assert len(records(folder, Process)) == before
     assert [cell.median_ns for cell in again.cells] == [cell.median_ns for cell in summary.cells]
@@ -115,7 +115,7 @@ def test_a_run_is_continued_only_as_it_was_begun(finished, change):
     folder, _ = finished
 
     with pytest.raises(ValueError, match=next(iter(change))):
-        run(folder, TINY, budget_s=300, **{**QUICK, **change})
+        run(folder, TINY, time_limit_s=300, **{**QUICK, **change})
 
 
 def test_a_run_of_other_code_is_not_continued(finished, monkeypatch):
@@ -124,7 +124,7 @@ def test_a_run_of_other_code_is_not_continued(finished, monkeypatch):
     monkeypatch.setattr(run_folder, "code_hash", lambda: "another")
 
     with pytest.raises(ValueError, match="other code"):
-        run(folder, TINY, budget_s=300, **QUICK)
+        run(folder, TINY, time_limit_s=300, **QUICK)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def started(folder: Path) -> subprocess.Popen:
     """The same run as `finished`, in a process that can be killed."""
     code = (
         "import sys; from pathlib import Path; from bench.runner.run import run; "
-        f"run(Path({str(folder)!r}), {TINY!r}, budget_s=300, peers={PEERS!r}, threads=(1,), processes=2, adapt=False)"
+        f"run(Path({str(folder)!r}), {TINY!r}, time_limit_s=300, peers={PEERS!r}, threads=(1,), processes=2, adapt=False)"
     )
     return subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"OMP_NUM_THREADS": "1"})
 
@@ -207,12 +207,12 @@ def test_a_process_that_cannot_start_is_an_error_and_no_endless_loop(tmp_path, m
     monkeypatch.setattr(sys, "executable", "/bin/false")
 
     with pytest.raises(RuntimeError, match="exited with code 1"):
-        run(tmp_path / "run", TINY, budget_s=300, **QUICK)
+        run(tmp_path / "run", TINY, time_limit_s=300, **QUICK)
 
 
 def test_what_had_no_time_is_missing_and_red(tmp_path):
-    """A budget that is over before it began leaves every planned cell missing."""
-    summary = run(tmp_path / "run", TINY, budget_s=1e-6, **QUICK)
+    """A time limit that is over before it began leaves every planned cell missing."""
+    summary = run(tmp_path / "run", TINY, time_limit_s=1e-6, **QUICK)
 
     assert {cell.status for cell in summary.cells} == {"missing"}
     assert set(cells(tmp_path / "run")) == {cell.id for cell in summary.cells}
@@ -230,7 +230,7 @@ def test_who_takes_too_long_is_missing_and_measured_when_there_is_time(tmp_path,
     assert status["mine:right"].status == status["torch.eager"].status == "measured"
     assert status["mine:sleeps"].status == "missing"
     assert (
-        status["mine:sleeps"].message == "no answer within 8 s: one call may take a quarter of the time budget, and 8 s in any case"
+        status["mine:sleeps"].message == "no answer within 8 s: one call may take a quarter of the time limit, and 8 s in any case"
     )
 
     (tmp_path / "mine.py").write_text(CANDIDATE + "\n\nsleeps = right\n")
@@ -242,7 +242,7 @@ def test_a_run_joins_the_folder_of_a_verification(tmp_path):
     """The manifest keeps what was planned there, and gets the planned cells besides."""
     run_folder.create(tmp_path, {"planned": [{"claim": "A5"}], "environment": run_folder.environment(), "seed": 0})
 
-    run(tmp_path, TINY[0], budget_s=1e-6, **QUICK)
+    run(tmp_path, TINY[0], time_limit_s=1e-6, **QUICK)
 
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["planned"] == [{"claim": "A5"}]

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from sample_runs import bench
 
-from bench.analysis.summary import control_of, group_of
+from bench.analysis.summary import Group, control_of
 from bench.peers.base import Built
 from bench.runner import machine, settle
 from bench.runner.clock import ProcessorClock
 from bench.runner.timer import Entry, run_rounds, sample
+from bench.workloads import named
 from reports import speeds
 from reports.bench_records import Process, read
 from reports.folders import Run
@@ -171,7 +172,7 @@ def test_a_group_is_not_believed_whose_peers_ran_beside_each_others_threads():
     common = {"group": "g", "workload": "", "step": "", "dtype": "", "device": "cpu", "threads": 1, "seed": 0, "sizes": {}}
     rest = {"started": 0.0, "seconds": 1.0, "load": {}, "pools": [], "timed": [each | {"gate": None} for each in timed.values()]}
     found = [read({"id": str(i), "process": i, **common, **rest}, Process) for i in range(3)]
-    group = group_of("attention.64", "float32", "cpu", 1, ["a"], "a")
+    group = Group(named("attention.64"), "float32", "cpu", 1, ("a",), "a")
 
     assert control_of(group, found, None).trusted
     assert control_of(group, [replace(each, disturbed={"a": 2}) for each in found], None).trusted

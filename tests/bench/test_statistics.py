@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.analysis.statistics import Interval, bootstrap, distrust, log_ratios, margin_of, odd, student, verdict
+from bench.analysis.statistics import Interval, distrust, log_ratios, margin_of, odd, student, verdict
+from bench.self_test.trials import bootstrap
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def simulated(rng: np.random.Generator, ratio: float, processes: int = 6, rounds
 
 def test_students_interval_covers_what_it_says_and_is_the_narrower(monkeypatch):
     """Over 300 simulated runs of identical code it contains 1 in 95 % of them; the bootstrap does so too, but is wider."""
-    monkeypatch.setattr("bench.analysis.statistics.RESAMPLES", 200)
+    monkeypatch.setattr("bench.self_test.trials.RESAMPLES", 200)
     rng = np.random.default_rng(0)
     trials = [simulated(rng, 1.0) for _ in range(300)]
 

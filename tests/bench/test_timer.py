@@ -157,7 +157,7 @@ def test_when_the_time_is_over_nobody_is_called():
     run_rounds({"late": late}, ProcessorClock(), np.random.default_rng(0), seconds=0.0, until=time.time() - 1)
 
     assert late.calls == 0
-    assert late.skipped_because == "the time budget ended before its first call"
+    assert late.skipped_because == "the time limit came before its first call"
     assert not late.samples
 
 
@@ -174,11 +174,11 @@ def test_memory_that_a_call_needs_is_seen_even_if_it_was_needed_before():
     assert nothing < 2**21
 
 
-# The gate -------------------------------------------------------------------------------------------------------------
+# Correctness -------------------------------------------------------------------------------------------------------------
 
 
 def outcome(workload: Workload, name: str, change=lambda output: output, dtype: str = "float32"):
-    """What the gate says of a peer's output after `change`."""
+    """What is said of a peer's output after `change`."""
     calls = workload.calls(seed=1)
     judged = parts(workload, calls, seed=1)
     built = peer(name).build(workload, calls, dtype, "cpu")
@@ -245,21 +245,21 @@ def test_a_wrong_output_has_no_speed(step, change):
 
 @pytest.mark.parametrize("name", [name for name, row in PEERS.items() if row.packages])
 def test_nor_has_one_in_arrays_of_another_library(name):
-    """Every number a tenth too large; where words are written, the next ones of the dictionary."""
+    """Every number a tenth too large; where tokens are generated, the next ones of the vocabulary."""
     for package in PEERS[name].packages:
         pytest.importorskip(package, reason=f"the extra `{name}` is not installed")
 
     if could(name, "encoder_layer", "cpu"):
         gate = outcome(Workload("encoder_layer", "encoder_layer", SMALL), name, lambda out: out * 1.1)
     else:
-        gate = outcome(Workload("generation", "generation", SMALL), name, lambda words: (words + 1) % SMALL["vocab"])
+        gate = outcome(Workload("generation", "generation", SMALL), name, lambda tokens: (tokens + 1) % SMALL["vocab"])
 
     assert gate.verdict == "FAIL"
 
 
-def test_a_word_that_is_not_the_likeliest_is_seen():
-    """Generation that writes the next word of the dictionary instead is not greedy."""
-    gate = outcome(Workload("generation", "generation", SMALL), "optimized", lambda words: (words + 1) % SMALL["vocab"])
+def test_a_token_that_is_not_the_likeliest_is_seen():
+    """Generation that gives the next token of the vocabulary instead is not greedy."""
+    gate = outcome(Workload("generation", "generation", SMALL), "optimized", lambda tokens: (tokens + 1) % SMALL["vocab"])
 
     assert gate.verdict == "FAIL"
 
@@ -354,7 +354,7 @@ def test_two_lengths_are_not_fitted():
     assert fitted_exponent([512, 1024], [1.0, 4.0], []) is None
 
 
-def test_a_small_share_of_the_words_is_judged_and_said():
+def test_a_small_share_of_the_tokens_is_judged_and_said():
     """The part of a large output that the oracle is asked for is named."""
     workload = named("attention.256")
     found = parts(workload, workload.calls(seed=1), seed=1)[0]
