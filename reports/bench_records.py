@@ -26,7 +26,7 @@ from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
-from reports.records import Extended, RecordError
+from reports.records import SCHEMA, Extended, RecordError
 
 STATUSES = {
     "measured": "timed or counted, and the outputs of those calls are within the oracle's budget",
@@ -282,8 +282,16 @@ Of = TypeVar("Of")
 
 
 def line(record: BenchRecord) -> dict[str, Any]:
-    """The line that holds this record, but for its schema."""
-    return {"kind": "bench", "what": record.what, **asdict(record)}
+    """The line that holds this record."""
+    return {"schema": SCHEMA, "kind": "bench", "what": record.what, **asdict(record)}
+
+
+def record(fields: dict[str, Any]) -> BenchRecord:
+    """The record that a line's JSON holds, of the kind it names. Raises RecordError."""
+    of = RECORDS.get(str(fields.get("what")))
+    if of is None:
+        raise RecordError(f"expected 'what' to be one of {', '.join(RECORDS)}, got {fields.get('what')!r}")
+    return read(fields, of)
 
 
 def read(fields: dict[str, Any], of: type[Of]) -> Of:
