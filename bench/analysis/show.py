@@ -1,4 +1,4 @@
-"""A benchmark on a terminal: one table a group with what each peer costs and how far to trust it, or what it counts up to."""
+"""A benchmark on a terminal: a table for each group, of times or of counts."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -25,9 +25,9 @@ def exit_code(summary: Summary) -> Exit:
 
 
 def show(summary: Summary, console: Console) -> None:
-    """Print every group, then who is not installed, once for all of them, and the trust in what was measured.
+    """Print every group, then which peers are not installed, and whether the measurements can be trusted.
 
-    Columns: the first call, the memory that one call needs, and the share of the machine's limit.
+    The last columns: the first call, the memory that one call needs, and the share of the machine's limit.
     """
     compared = {line.id: line for line in summary.comparisons}
     controls = {control.group: control for control in summary.controls}
@@ -75,7 +75,7 @@ def _row(cell: Cell, line: Comparison | None) -> list[Text | str]:
 
 
 def _notes(cells: list[Cell], control: Control) -> Iterator[Text]:
-    """What a table has no room for: why there is no speed, what really ran, what the control says."""
+    """Below a table: why there is no speed, which kernels ran, what the control says."""
     for cell in cells:
         if cell.message:
             yield Text(f"{cell.peer}: {cell.message}", _style(cell))
@@ -94,7 +94,7 @@ def _interval(low: float | None, high: float | None) -> str:
 
 
 def show_counters(lines: Sequence[Counters], console: Console) -> None:
-    """Print what one call of each peer counts up to, group by group, and below all why a count is not there."""
+    """Print the counts of one call of each peer, group by group, and why a count is missing."""
     shown = [line for line in lines if line.status != "not offered"]
     for group, members in groupby(shown, key=lambda line: line.group):
         table = _empty(group, "instructions", "operators", "allocated bytes")

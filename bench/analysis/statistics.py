@@ -1,6 +1,6 @@
-"""From times to a verdict: the ratio of two peers with an interval between processes, and what it says.
+"""From times to a verdict: the ratio of two peers, with an interval between processes.
 
-    x_r = log(t_peer / t_baseline)  in round r of one process       both were timed moments apart, so drift cancels
+    x_r = log(t_peer / t_baseline)  in round r of one process       timed moments apart, so drift cancels
     y_p = median of x_r over the rounds of process p                one process is one observation: its layout of memory,
                                                                     its place among the neighbours, its clock
     ratio, low, high = exp(mean y_p ± t₀.₉₇₅ · s / √P)              Student's t with P − 1 degrees of freedom
@@ -15,10 +15,10 @@ import numpy as np
 from scipy import stats
 
 CONFIDENCE = 0.95
-CPU_MARGIN = 0.03  # what counts as a difference at all; on a GPU whose clocks nobody locked 5 %
+CPU_MARGIN = 0.03  # a smaller difference does not count; on a GPU with unlocked clocks 5 %
 GPU_MARGIN = 0.05
-WIDEST_REACH = 0.10  # a control that strays further from 1 than this says nothing can be told here and now
-ODD_CONTROLS = 0.001  # so unlikely must the number of controls that miss 1 be before the whole run is disbelieved
+WIDEST_REACH = 0.10  # a control that reaches further from 1 is not trusted
+ODD_CONTROLS = 0.001  # a run is untrusted if so many controls that miss 1 are less likely than this
 
 
 class Interval(NamedTuple):
@@ -57,7 +57,7 @@ def student(processes: Sequence[np.ndarray]) -> Interval:
 
 
 def margin_of(device: str, control: Interval | None, stated: float | None = None) -> float:
-    """The margin of a group: the stated one (or the device's), never narrower than what the control strays by itself."""
+    """The margin of a group: the stated one (or the device's), never narrower than the control's reach."""
     least = stated if stated is not None else CPU_MARGIN if device == "cpu" else GPU_MARGIN
     reach = control.reach if control is not None else None
     return least if reach is None else max(least, min(reach, WIDEST_REACH))
@@ -77,7 +77,7 @@ def verdict(ratio: Interval, margin: float, *, trusted: bool = True) -> str:
 
 
 def distrust(control: Interval, margin: float) -> str:
-    """Why a control forbids to believe its group, or "" if it does not."""
+    """Why a control makes its group untrusted; "" if it does not."""
     if control.low is None or control.high is None or control.reach is None:
         return "one process only: there is no interval between processes"
     if control.low > 1 + margin or control.high < 1 / (1 + margin):
@@ -88,5 +88,5 @@ def distrust(control: Interval, margin: float) -> str:
 
 
 def odd(containing_one: int, controls: int) -> float:
-    """How likely so few controls would contain 1 if each did so with the stated confidence."""
+    """The probability of so few controls containing 1, if each does with the stated confidence."""
     return float(stats.binomtest(containing_one, controls, CONFIDENCE, alternative="less").pvalue)

@@ -1,4 +1,4 @@
-"""From the measurements of a run to its other lines: a pure function, done anew whenever processes were added."""
+"""From the measurements of a run to its other lines: a pure function, repeated whenever processes were added."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -35,7 +35,7 @@ class Group:
 
     @property
     def entered(self) -> tuple[str, ...]:
-        """Everybody who is timed: the peers, and the baseline once more."""
+        """All that are timed: the peers, and the baseline once more."""
         return (*self.peers, self.baseline + AGAIN)
 
     def cell(self, peer: str) -> str:
@@ -133,7 +133,7 @@ def control_of(group: Group, processes: Sequence[Process], margin: float | None)
 
 
 def disturbance(processes: Sequence[Process]) -> str:
-    """Why a group is not to be believed whose peers were timed beside each other's threads; "" if few samples were."""
+    """Why a group is untrusted whose peers were timed beside each other's threads; "" if few samples were."""
     samples = sum(len(timed.samples) for process in processes for timed in process.timed)
     beside = sum(sum(process.disturbed.values()) for process in processes)
     few = beside <= MOST_DISTURBED * samples
@@ -141,7 +141,7 @@ def disturbance(processes: Sequence[Process]) -> str:
 
 
 def trust_of(controls: Sequence[Control], processes: Sequence[Process]) -> Trust:
-    """Whether so many controls miss 1 that no interval of this run can be believed."""
+    """Whether so many controls miss 1 that no interval of this run is trusted."""
     known = [control for control in controls if control.contains_one is not None]
     containing = sum(bool(control.contains_one) for control in known)
     p_value = odd(containing, len(known)) if known else None
@@ -232,7 +232,7 @@ def _ratio_of_minima(processes: Sequence[Process], peer: str, baseline: str) -> 
 
 
 def _disagree(minima: float, interval: Interval, margin: float) -> bool:
-    """Whether the quickest samples tell another story than the interval."""
+    """Whether the quickest samples give another verdict than the interval."""
     if interval.low is None or interval.high is None:
         return False
     outside = not interval.low <= minima <= interval.high

@@ -1,6 +1,6 @@
-"""Instructions by valgrind's callgrind, through torch's timer: an emulated processor counts what the code it runs executes.
+"""Instructions by valgrind's callgrind, through torch's timer.
 
-What is counted is the code that libraries choose on the processor that valgrind emulates, which knows AVX2 and not AVX-512.
+It counts the code that libraries choose for the processor that valgrind emulates, which knows AVX2 and not AVX-512.
 """
 
 import gc
@@ -26,7 +26,7 @@ LONG_CALLS, LONG_WARM = 1, 2
 
 @dataclass(frozen=True)
 class Cell:
-    """Whose call is counted, as plain values that another process can be told."""
+    """Whose call is counted, as plain values that pass to another process."""
 
     workload: str
     peer: str
@@ -53,8 +53,7 @@ def environment() -> dict[str, str]:
 def instructions(cells: list[Cell]) -> list[float | str]:
     """Instructions that one call of each cell executes, or why they could not be counted.
 
-    All in one process, since it takes a minute to import torch under valgrind; if that fails each in its own, to see whose fault
-    it was.
+    All in one process, since importing torch under valgrind takes a minute; if that fails, each in its own.
     """
     why = missing()
     if why or not cells:
@@ -68,25 +67,25 @@ def instructions(cells: list[Cell]) -> list[float | str]:
 
 
 def _together(cells: list[Cell]) -> list[float]:
-    told = [asdict(cell) for cell in cells]
-    setup = f"from bench.counters.callgrind import Turns\nturn = Turns({told!r})"
+    plain = [asdict(cell) for cell in cells]
+    setup = f"from bench.counters.callgrind import Turns\nturn = Turns({plain!r})"
     timer = Timer("turn()", setup=setup)  # each of its repeats is the turn of another cell
     counted = timer.collect_callgrind(number=1, repeats=len(cells), collect_baseline=False, retain_out_file=False)
     return [stats.counts() / calls(cell)[1] for stats, cell in zip(counted, cells, strict=True)]
 
 
 def calls(cell: Cell) -> tuple[int, int]:
-    """How many calls of a cell warm it up, and how many are counted: by its size alone, not by how fast it happens to be."""
+    """How many calls of a cell warm it up, and how many are counted: by its size, not by its measured speed."""
     return (LONG_WARM, LONG_CALLS) if named(cell.workload).flops > LONG else (WARM, CALLS)
 
 
 class Turns:
-    """The inside: each call is the next cell's turn. The first is nobody's: the timer's own warm-up, and all are warm by then."""
+    """Inside the emulator: each call is the next cell's turn. The first is empty: the timer's own warm-up."""
 
     def __init__(self, cells: list[dict[str, Any]]) -> None:
         torch.set_grad_enabled(False)
         self.turns: list[tuple[Any, tuple[Any, ...], int]] = [(lambda: None, (), 0)]
-        for cell in (Cell(**told) for told in cells):
+        for cell in (Cell(**fields) for fields in cells):
             workload = named(cell.workload)
             built = peer(cell.peer).build(workload, workload.calls(cell.seed), cell.dtype, cell.device)
             warm, counted = calls(cell)

@@ -1,15 +1,14 @@
 """A whole run of counts in place of times: instructions, torch operators and allocated bytes of one call, group by group.
 
-A count hardly depends on who else is on the machine, so one is enough where a time needs many. How equal two runs of the same code
-are, measured on a machine of 2 cores at a load of 7 (softmax.8x8x64@b=1, attention.64 and encoder.8x64@b=1+n=16 on optimized,
-torch.eager and reference, 2026):
+A count hardly depends on the load of the machine, so one is enough. How equal two runs of the same code are, on 2 cores at a
+load of 7 (softmax.8x8x64@b=1, attention.64 and encoder.8x64@b=1+n=16 on optimized, torch.eager and reference, 2026):
 
 * operators and bytes are equal;
-* so were the instructions of two runs one after the other, to the last one, in all 9 cells;
-* with other peers in the same process, another environment, or another valgrind beside it, the heap lies differently and malloc
-  searches longer or less long: up to 0.16 % more or fewer instructions for calls of 1.6 million, less for longer ones.
+* so were the instructions of two runs one after the other, in all 9 cells;
+* with other peers in the process, another environment, or another valgrind beside it, the heap lies differently and malloc searches
+  longer or shorter: up to 0.16 % of instructions for calls of 1.6 million, less for longer ones.
 
-So a difference of 1 % is one of the code, of a library, or of the processor that the code was made to see.
+So a difference of 1 % comes from the code, a library, or the processor that the code saw.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Which code really ran: the telling operators that one call of a torch peer dispatches, seen from inside, after the timing."""
+"""Which kernels ran: the telling operators that one call of a torch peer dispatches. Watched after the timing."""
 
 import warnings
 from typing import Any
@@ -37,13 +37,13 @@ class _Watch(TorchDispatchMode):
 
 
 def kernels(built: Built, name: str) -> str:
-    """The telling operators of one call, in words; "" for a peer that is not torch's."""
+    """The telling operators of one call, described; "" for a peer that is not torch's."""
     if name == "reference":
         return ""
     watch = _Watch()
     try:
         with watch, warnings.catch_warnings(action="ignore"):
             built.call(*built.arguments[0])
-    except Exception:  # it runs without being watched: that is all that counts
+    except Exception:  # it ran unwatched, which is what was timed
         return ""
-    return ", ".join(dict.fromkeys(words for operator, words in TELLING.items() if operator in watch.seen))
+    return ", ".join(dict.fromkeys(text for operator, text in TELLING.items() if operator in watch.seen))

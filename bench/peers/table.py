@@ -48,7 +48,7 @@ PEERS: dict[str, Row] = {
 }
 
 USUAL = tuple(name for name in PEERS if "compiled" not in name)
-"""Those timed unless others are asked for: compilation takes a minute a cell."""
+"""The default: without compilation, which takes a minute a cell."""
 
 DEFAULT_BASELINE = "torch.eager"
 AGAIN = " again"  # behind the name of the baseline when it is entered a second time, as the control
@@ -83,7 +83,7 @@ def could(name: str, step: str, device: str, as_step: str | None = None) -> bool
 
 
 def check_names(names: Iterable[str], option: str = "--peers") -> None:
-    """Raise ValueError for a name that is neither built in nor `module:name`."""
+    """Raises ValueError for a name that is neither built in nor `module:name`."""
     for name in names:
         if name not in PEERS and ":" not in name:
             close = difflib.get_close_matches(name, PEERS, n=3, cutoff=0.4) or list(PEERS)

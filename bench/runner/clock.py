@@ -1,4 +1,4 @@
-"""Time and memory of calls: the processor's clock, and what every device's clock must answer. This file needs no torch."""
+"""Time and memory of calls: the processor's clock, and the protocol of every device's clock. Imports no torch."""
 
 import gc
 import time
@@ -39,7 +39,7 @@ class ProcessorClock:
     def peak_bytes(self, call: Callable[[], Any]) -> int | None:
         """How far one call raises the process's resident memory, after what was freed before has been given back."""
         gc.collect()
-        settle.give_back()
+        settle.trim_memory()
         try:
             RESET.write_text("5", encoding="ascii")
             before = _resident("VmRSS")

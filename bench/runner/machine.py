@@ -1,4 +1,4 @@
-"""What the machine was like while it was timed: threads held to a number, memory kept, the load beside us, a GPU's throttling."""
+"""The machine while it is timed: pinned threads, kept memory, load, CPU pressure, a GPU's throttling."""
 
 import os
 import time
@@ -18,7 +18,7 @@ HELD = {  # what a fresh process is given, unless the user's environment says ot
     # default glibc returns 32 MiB and more at once, and that attention of 1024 tokens takes 40 ms instead of 16.
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**60),
-    # NumPy's OpenBLAS spins for a tenth of a second after a product, and every peer after the oracle would have to wait for it.
+    # NumPy's OpenBLAS spins for a tenth of a second after a product, and every peer after the oracle would have to wait.
     "OPENBLAS_THREAD_TIMEOUT": "22",  # 2²² cycles: a millisecond or two
 }
 
@@ -29,12 +29,12 @@ def cores() -> int:
 
 
 def fresh_environment(threads: int) -> dict[str, str]:
-    """The environment of a fresh process that is to start its pools with so many threads, and to keep its memory."""
+    """The environment of a fresh process: so many threads in its pools, and memory that it keeps."""
     return HELD | os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
 
 
 def pin_threads(threads: int) -> list[str]:
-    """Hold every pool of this process to `threads`; what was found, one line a pool."""
+    """Limit every thread pool of this process to `threads`. Returns one line for each pool found."""
     torch.set_num_threads(threads)
     threadpoolctl.threadpool_limits(limits=threads)
     pools = [
@@ -58,7 +58,7 @@ def between(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
 
 
 def throttled(device: str) -> str:
-    """Why a GPU runs below its clock now, in the driver's words; "" if it does not, or nobody can tell."""
+    """Why a GPU runs below its clock now, as its driver names it; "" if it does not, or if that is unknown."""
     if device == "cpu":
         return ""
     try:

@@ -1,4 +1,4 @@
-"""What a run folder is asked for, written down before anything is measured: what did not run is then seen to be missing."""
+"""The plan of a run, written before anything is measured: what did not run is then seen to be missing."""
 
 import json
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from properties.run import run_folder
 
 
 def enter(folder: Path, what: str, wanted: dict[str, Any], cells: Sequence[str], *, device: str, seed: int) -> None:
-    """Write the planned cells of `what` ("bench" or "counters") into the folder's manifest, or check that those in it are these.
+    """Write the planned cells of `what` ("bench" or "counters") into the folder's manifest, or check that they are in it.
 
-    Raises ValueError for a folder that was asked for something else, or holds a run of other code.
+    Raises ValueError for a folder with other settings, or a run of other code.
     """
     path = folder / "manifest.json"
     wanted = {name: list(value) if isinstance(value, tuple) else value for name, value in wanted.items()}

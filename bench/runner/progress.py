@@ -1,4 +1,4 @@
-"""Progress of a long job on stderr. In a file of its own, since it is wanted before anything that takes seconds to import."""
+"""Progress of a long job on stderr. Imports nothing that takes seconds: it is shown before the rest is imported."""
 
 import time
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ class Bar:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Without the bar on the screen, so that something else can be printed."""
+        """Take the bar off the screen, so that something else can be printed."""
         if self.bar:
             self.bar.stop()
         try:

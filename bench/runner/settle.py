@@ -1,11 +1,9 @@
-"""Between two peers: the threads that one left behind fall asleep, and the memory it freed goes back to the system.
+"""Between two peers: wait until idle thread pools sleep, and return freed memory to the system.
 
-A pool of threads does not stop when its call returns: it spins for a while, since more work may come (GNU's OpenMP for some
-7 ms, OpenBLAS for a tenth of a second, Intel's OpenMP for two tenths). Whoever is timed meanwhile has to share its cores with it:
-on two cores PyTorch's attention of 512 tokens took 20 ms beside NumPy's idle threads, and 3.8 ms without them.
-
-Memory that stays with the process (`bench.runner.machine.HELD`) would be the next peer's by luck, and all peers' together too much:
-scores of 8192 tokens take gigabytes.
+A thread pool does not stop when its call returns. It spins on, since more work may come: GNU's OpenMP for 7 ms, OpenBLAS for
+100 ms, Intel's OpenMP for 200 ms. Whoever is timed meanwhile shares its cores: on two, PyTorch's attention of 512 tokens took
+20 ms beside NumPy's idle threads, and 3.8 ms without them. Memory that stays with the process (`machine.HELD`) would be the next
+peer's by luck, and all peers' together too much: scores of 8192 tokens take gigabytes.
 """
 
 import ctypes
@@ -21,11 +19,11 @@ except ImportError:  # not a system of the Unix family
 
 TASKS = Path("/proc/self/task")
 LOOK_EVERY = 0.001  # seconds
-LONGEST = 0.5  # seconds: above the longest spinning known, by a factor of two
+LONGEST = 0.5  # seconds: twice the longest spinning known
 
 
 def running() -> int:
-    """The threads of this process, but for the calling one, that are on a core or wait for one; 0 where that cannot be seen."""
+    """The other threads of this process that run or wait for a core; 0 where that cannot be seen."""
     me = str(threading.get_native_id())
     count = 0
     with suppress(OSError):
@@ -45,12 +43,12 @@ def wait() -> bool:
     return True
 
 
-def fetched() -> int:
-    """The pages of memory that this process has fetched from the system since it began; 0 where nobody counts them."""
+def page_faults() -> int:
+    """The (minor) page faults of this process since it began; 0 where they are not counted."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt if resource else 0
 
 
-def give_back() -> None:
-    """Return to the system all memory that was freed, where its allocator can be asked to."""
+def trim_memory() -> None:
+    """Return freed memory to the system, where the allocator can."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

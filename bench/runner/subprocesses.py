@@ -1,4 +1,4 @@
-"""A fresh process of a benchmark, seen from outside: its order goes in, its lines come out, and its death is told from its end."""
+"""A fresh process of a benchmark, from outside: an order goes in, lines come out, and a death names the peer at work."""
 
 import json
 import queue
@@ -16,7 +16,7 @@ SILENCE = 600.0  # seconds without a line after which a call counts as hanging
 
 
 class Died(Exception):
-    """The process ended, or was ended, in the middle of a peer's work: (group, peer) and what happened."""
+    """The process ended in the middle of a peer's work."""
 
     def __init__(self, group: str, peer: str, message: str) -> None:
         super().__init__(message)
@@ -24,14 +24,13 @@ class Died(Exception):
 
 
 class Silent(Died):
-    """It was ended because nothing had come from it for too long."""
+    """It was ended, since nothing had come from it for too long."""
 
 
 def lines_of(order: dict[str, Any], silence: float = SILENCE, module: str = "bench.runner.worker") -> Iterator[dict[str, Any]]:
-    """Run `python -m module` on this order and give its lines. Raises Died when it does not come to its end, Silent after
-    so many seconds of `silence`.
+    """Run `python -m module` on this order and yield its lines. Raises Died if it ends badly, Silent after `silence` seconds.
 
-    Whoever stops listening ends the process, and what it started (valgrind, compilers).
+    Closing the iterator ends the process, and what it started (valgrind, compilers).
     """
     process = start(
         [sys.executable, "-P", "-m", module],
@@ -53,7 +52,7 @@ def lines_of(order: dict[str, Any], silence: float = SILENCE, module: str = "ben
         reader.start()
     at = ("", "")
     try:
-        with suppress(BrokenPipeError), process.stdin as pipe:  # one that is dead already is told of below
+        with suppress(BrokenPipeError), process.stdin as pipe:  # one that is dead already is reported below
             pipe.write(json.dumps(order).encode())
         while (raw := _next(incoming, silence, at)) is not None:
             line = json.loads(raw)

@@ -1,9 +1,9 @@
 """The paired timer: all peers of a group in random order inside every round, in one process.
 
-Drift of the machine (neighbours, clocks, temperature) is slower than a round, so within one it hits all peers alike and the
-ratio of two samples of the same round is free of it. Before each sample the threads that others left spinning fall asleep, the
-memory they freed goes back, and an untimed call wakes the peer's own pool and fetches its memory again. What differs from process
-to process (layout of memory, place among the neighbours) is seen by repeating the whole in fresh processes: `bench.runner.run`.
+Drift of the machine (neighbours, clocks, temperature) is slower than a round: it hits all peers of a round alike and cancels in
+their ratio. Before each sample: wait until other peers' thread pools are idle, return freed memory to the system, and make one
+untimed call, which wakes the peer's own pool and faults in its pages. A sample that still page-faults is retaken. What differs
+from process to process is seen by repeating the whole in fresh processes (`run`).
 """
 
 import time
@@ -23,9 +23,9 @@ WARM_NS = 20e6  # calls after the first and before the first sample: caches, bra
 WARM_CALLS = 3
 SLOW_NS = 1e9  # a call of a second is warm once it was called twice, and is a sample of its own
 LONG_NS = 10e9  # a longer call is not made for its warmth or its memory alone, and one round with it is enough in a process
-FEW_PAGES = 0.01  # the share of a sample that fetching memory may take, at so many ns a page:
+FEW_PAGES = 0.01  # the share of a sample that page faults may take, at `PAGE_NS` each
 PAGE_NS = 1e3
-MOST_KEPT = 0.9  # who fetches this share of what its first call fetched keeps no memory
+MOST_KEPT = 0.9  # a peer that faults on this share of its first call's pages keeps no memory
 MOST_REPEATS = 4  # of one sample
 LEAST_ROUNDS = 3
 MOST_ROUNDS = 200
@@ -50,17 +50,17 @@ class Entry:
     samples: list[float] = field(default_factory=list)
     order: list[int] = field(default_factory=list)
     at: list[float] = field(default_factory=list)
-    disturbed: int = 0  # samples begun while threads of others were still running
-    repeated: int = 0  # how often a sample was taken again, since memory had to be fetched
+    disturbed: int = 0  # samples begun while threads of other peers were still running
+    repeated: int = 0  # how often a sample was retaken for its page faults
     first_call_ns: float | None = None
     peak_bytes: int | None = None
     kept: dict[str, Kept] = field(default_factory=dict)  # "first", "random" and "last"
     error: str = ""
-    skipped_because: str = ""  # why it is not timed, where there is no time for it
+    skipped_because: str = ""  # why there is no time for it
     calls: int = 0
 
     def next_variants(self, count: int) -> list[int]:
-        """Which inputs the next `count` calls take: round and round."""
+        """Which inputs the next `count` calls take, in turn."""
         chosen = [i % len(self.built.arguments) for i in range(self.calls, self.calls + count)]
         self.calls += count
         return chosen
@@ -91,7 +91,7 @@ def prepare(entry: Entry, clock: Clock) -> None:
 
 
 def skip_slowest(entries: dict[str, Entry], seconds: float, rounds: int, last: Collection[str]) -> None:
-    """Leave out the slowest until so many rounds of the others fit into `seconds`; those of `last` go last."""
+    """Skip the slowest until `rounds` rounds of the others fit into `seconds`; those of `last` are skipped last."""
     going = [entry for name, entry in entries.items() if not entry.error and not entry.skipped_because]
     going.sort(key=lambda entry: (entry in [entries.get(name) for name in last], -entry.sample_ns))
     needed = rounds * sum(entry.sample_ns for entry in going) * 1e-9
@@ -108,27 +108,26 @@ class _Taken:
     """Some calls in a row."""
 
     ns: float  # a call
-    pages: float  # of memory fetched, a call
+    pages: float  # page faults, a call
     variant: int  # of the last call
     output: Any  # of the last call
 
 
 def _take(entry: Entry, clock: Clock, calls: int) -> _Taken:
     variants = entry.next_variants(calls)
-    before = settle.fetched()
+    before = settle.page_faults()
     ns, output = clock.time(entry.built.call, [entry.built.arguments[i] for i in variants])
-    return _Taken(ns, (settle.fetched() - before) / calls, variants[-1], output)
+    return _Taken(ns, (settle.page_faults() - before) / calls, variants[-1], output)
 
 
 def sample(entry: Entry, clock: Clock, place: int, started: float, *, keep_random: bool) -> None:
-    """One sample of one peer, and the outputs worth keeping, outside of the clock.
+    """One sample of one peer, and the outputs to keep, copied outside the clock.
 
-    The first call after others' finds none of its memory and sleeping threads; it is not timed. What it fetched, the next may
-    find cut up otherwise, and fetch gigabytes again: then the sample is taken again, unless it fetched no less than the first,
-    as a peer does that keeps no memory.
+    The first call finds sleeping threads and no memory; it is not timed. If the next one page-faults, the sample is retaken, unless
+    it faults on as many pages as the first call: then the peer keeps no memory.
     """
     entry.disturbed += not settle.wait()
-    settle.give_back()
+    settle.trim_memory()
     fresh = 0.0 if entry.sample_ns > LONG_NS else _take(entry, clock, 1).pages
     taken = _take(entry, clock, entry.inner)
     for _ in range(MOST_REPEATS):
@@ -155,12 +154,10 @@ def run_rounds(
     until: float = float("inf"),
     last: Collection[str] = (),
 ) -> None:
-    """Time all entries for about so many seconds, with what comes before the first round, and for `least` rounds at the least.
+    """Time all entries for about `seconds`, set-up included, and for at least `least` rounds. One that raises leaves the rounds.
 
-    One that raises leaves the rounds.
-
-    `watch` is told, outside the clock, whose turn it is. Who cannot be timed before `until`, in seconds since 1970, is left out:
-    the slowest first, and those of `last` last.
+    `watch` gets, outside the clock, the name whose turn it is. Entries that do not fit before `until`, in seconds since 1970, are
+    skipped: the slowest first, and those of `last` last.
     """
     ends = time.perf_counter() + seconds
     with without_garbage_collection():

@@ -39,7 +39,7 @@ def main() -> None:
     pools = machine.pin_threads(order["threads"])
     known = {digest: read(fields, Gate) for digest, fields in order["known"].items()}
     clock = clock_of(order["device"])
-    _settle(order["device"])
+    _warm_up(order["device"])
     for job in order["jobs"]:
         if time.time() > order["until"]:
             break
@@ -60,7 +60,9 @@ def time_group(
     entries: dict[str, Entry] = {}
     absent = {name: Timed(name, *why) for name, why in job["absent"].items()}
     rng = np.random.default_rng([order["order_seed"], order["process"]])
-    for name in map(str, rng.permutation([name for name in job["peers"] if name not in absent])):  # or the first lay best
+    for name in map(
+        str, rng.permutation([name for name in job["peers"] if name not in absent])
+    ):  # or the first lies best
         say({"at": [job["group"], name]})
         try:
             built = peer(name.removesuffix(AGAIN)).build(workload, calls, job["dtype"], order["device"])
@@ -97,7 +99,7 @@ def time_group(
 def _timed(
     name: str, entry: Entry, workload: Workload, order: dict[str, Any], parts: list[correctness.Part], known: dict[str, Gate]
 ) -> Timed:
-    """What is known of one peer: its samples, unless it raised or its outputs are wrong."""
+    """One peer's samples, unless it raised or its outputs are wrong."""
     if entry.error:
         return Timed(name, "failed", entry.error)
     if entry.skipped_because:
@@ -134,15 +136,15 @@ def absence(error: Exception) -> tuple[str, str]:
     return status, (message.strip().splitlines() or [""])[0][:300]
 
 
-def _settle(device: str) -> None:
-    """Load what every peer shares (thread pools, libraries), so that nobody's first call pays for it."""
+def _warm_up(device: str) -> None:
+    """Load what all peers share (thread pools, libraries), so that no peer's first call pays for it."""
     square = torch.ones(256, 256, device=device)
     torch.softmax(square @ square, dim=-1).sum().item()
     np.linalg.norm(np.ones((256, 256)) @ np.ones((256, 256)))
 
 
 def speaker() -> Say:
-    """Lines go to the real output; whatever a library prints goes to the error stream instead of among them."""
+    """Lines go to stdout; what a library prints there goes to stderr instead."""
     real = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 

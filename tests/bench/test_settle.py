@@ -113,7 +113,7 @@ def test_samples_beside_a_thread_that_never_ends_are_counted(monkeypatch):
 
 def test_a_pool_is_woken_before_it_is_timed(monkeypatch):
     """One call more than the sample's is made before each."""
-    monkeypatch.setattr(settle, "fetched", lambda: 0)
+    monkeypatch.setattr(settle, "page_faults", lambda: 0)
     quick = entry(lambda: None)
     run_rounds({"quick": quick}, ProcessorClock(), np.random.default_rng(0), seconds=0.0, least=4)
 
@@ -135,7 +135,7 @@ def test_a_sample_is_taken_again_while_its_memory_is_not_there(monkeypatch, page
         time.sleep(0.001)
 
     slow = replace(entry(fetch), inner=1)
-    monkeypatch.setattr(settle, "fetched", lambda: fetched)
+    monkeypatch.setattr(settle, "page_faults", lambda: fetched)
 
     sample(slow, ProcessorClock(), 0, 0.0, keep_random=False)
 
@@ -148,10 +148,10 @@ def test_pages_that_are_fetched_are_counted():
     """At least one for every two MiB, the largest page a system gives of itself."""
     if settle.resource is None:
         pytest.skip("this system does not count a process's pages")
-    before = settle.fetched()
+    before = settle.page_faults()
     block = bytearray(b"x") * 2**27
 
-    assert settle.fetched() - before >= len(block) >> 21
+    assert settle.page_faults() - before >= len(block) >> 21
 
 
 @pytest.mark.skipif(ProcessorClock().peak_bytes(lambda: None) is None, reason="this system does not tell a process its memory")
