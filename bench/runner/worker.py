@@ -60,9 +60,7 @@ def time_group(
     entries: dict[str, Entry] = {}
     absent = {name: Timed(name, *why) for name, why in job["absent"].items()}
     rng = np.random.default_rng([order["order_seed"], order["process"]])
-    for name in map(
-        str, rng.permutation([name for name in job["peers"] if name not in absent])
-    ):  # or the first lies best
+    for name in map(str, rng.permutation([name for name in job["peers"] if name not in absent])):  # or the first lies best
         say({"at": [job["group"], name]})
         try:
             built = peer(name.removesuffix(AGAIN)).build(workload, calls, job["dtype"], order["device"])
