@@ -26,7 +26,7 @@ from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
-from reports.records import SCHEMA, Extended, RecordError
+from reports.records import SCHEMA, Extended, RecordError, Verdict
 
 STATUSES = {
     "measured": "timed or counted, and the outputs of those calls are within the oracle's budget",
@@ -60,6 +60,11 @@ class Gate:
     def __post_init__(self) -> None:
         if self.share is not None:
             object.__setattr__(self, "share", float(self.share))  # an infinite one is a string on disk
+
+    @property
+    def passed(self) -> bool:
+        """Whether a peer with such outputs has a speed and counts."""
+        return self.verdict in {Verdict.PASS, Verdict.SUSPECT}
 
 
 @dataclass(frozen=True)

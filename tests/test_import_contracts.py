@@ -63,6 +63,7 @@ def test_the_contracts_hold(copy):
         ),
         ("properties", "import bench.runner.clock", "properties is not allowed to import bench"),
         ("bench", "import veriformer.engine", "bench is not allowed to import veriformer"),
+        ("bench/peers", "import bench.runner.timer", "bench.peers is not allowed to import bench.runner"),
         ("bench", "import reports.folders", "bench is not allowed to import reports"),
         ("reports", "import properties.claims", "reports is not allowed to import properties"),
         ("reports", "import torch", "reports is not allowed to import torch"),

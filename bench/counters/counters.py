@@ -38,7 +38,7 @@ def count(folder: Path, workloads: Sequence[str], *, progress: Progress | None =
         raise ValueError(f"--threads: expected 1 with --counters (waiting threads spin, and that would be counted), got {threads}")
     if asked.device != "cpu":
         raise ValueError(f"--device: expected cpu with --counters (a GPU's instructions are not seen), got {asked.device!r}")
-    # counts need no baseline: whoever was not asked for is not counted
+    # counts need no baseline: a peer that was not asked for is not counted
     groups = [replace(group, peers=tuple(peer for peer in group.peers if peer in asked.peers)) for group in asked.groups()]
     cells = [group.cell(peer) for group in groups for peer in group.peers]
     if not cells:
@@ -57,7 +57,7 @@ def count(folder: Path, workloads: Sequence[str], *, progress: Progress | None =
 
 
 def _counted(group: Group, peers: Sequence[str], seed: int) -> list[Counters]:
-    """All counts of one group, from a fresh process; from another one, without whoever it was, if a peer brought it down."""
+    """All counts of one group, from a fresh process; from another one without the peer that brought it down, if one did."""
     failed: dict[str, str] = {}
     while True:
         order = {"group": group.fields, "threads": group.threads, "seed": seed, "peers": peers, "failed": failed}
@@ -65,6 +65,6 @@ def _counted(group: Group, peers: Sequence[str], seed: int) -> list[Counters]:
             said = lines_of(order, SILENCE, "bench.counters.counting")
             return [read(line["counters"], Counters) for line in said if "counters" in line]
         except Died as death:
-            if death.peer not in peers or death.peer in failed:  # nobody's fault: it would die for ever
+            if death.peer not in peers or death.peer in failed:  # no peer's fault: it would die for ever
                 raise RuntimeError(f"python -m bench.counters.counting: {death.message}") from death
             failed[death.peer] = death.message

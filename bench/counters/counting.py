@@ -22,7 +22,6 @@ from bench.runner.timer import Kept
 from bench.runner.worker import Say, absence, speaker
 from bench.workloads import named
 from reports.bench_records import Counters
-from reports.records import Verdict
 
 NOT_TORCH = "its operators are not torch's"
 WARM_CALLS = 2  # the first call may set up what later ones find
@@ -69,7 +68,7 @@ def _judged(line: Counters, seed: int) -> Counters:
         status, message = absence(error)
         return replace(line, status=status, message=message)
     verdict = correctness.judge(workload, correctness.Judged(line.peer, built.dtype, line.device), parts, kept)
-    if verdict.verdict not in {Verdict.PASS, Verdict.SUSPECT}:
+    if not verdict.passed:
         return replace(line, status="wrong", message=f"{verdict.claim}: {verdict.message}", gate=verdict)
     message = NOT_TORCH if operators is None else ""
     return replace(line, status="measured", message=message, gate=verdict, operators=operators, allocated_bytes=allocated)

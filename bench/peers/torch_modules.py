@@ -1,4 +1,4 @@
-"""PyTorch's own modules on our weights: nn.MultiheadAttention, the layers, nn.Transformer.
+"""PyTorch's own: attention kernels one by one, nn.MultiheadAttention, the layers, nn.Transformer, on our weights.
 
 Where torch has no module (softmax, the norm after a sum, a linear map) its functions are timed as a user would write them.
 Weights are given in torch's layout: transposed and contiguous.
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bench.peers.base import Built
 from bench.peers.torch_common import learn, tensors
@@ -49,6 +50,37 @@ class TorchModules:
 EAGER = TorchModules("torch.eager")
 FASTPATH = TorchModules("torch.fastpath", fastpath=True)
 COMPILED = TorchModules("torch.compiled", compiled=True)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One backend of scaled_dot_product_attention, called by its own name: it cannot fall back to another unseen."""
+
+    name: str
+    backend: SDPBackend
+    on_processor: Callable[..., Any] | None = None  # the operator behind it, so that no switch is thrown inside the clock
+
+    def build(self, workload: Workload, calls: list[Call], dtype: str, device: str) -> Built:  # noqa: ARG002 (attention is all it has)
+        """Q, K, V as tensors. Raises NotOffered for a backend that this device lacks."""
+        if device == "cpu" and self.on_processor is None:
+            raise NotOffered(f"{self.name} needs a GPU")
+        call = self._on_processor if device == "cpu" else self._on_gpu
+        return Built(call, [tensors(call.args, dtype, device) for call in calls], "", dtype)
+
+    def _on_processor(self, Q: Tensor, K: Tensor, V: Tensor) -> Tensor:
+        assert self.on_processor is not None
+        return self.on_processor(Q, K, V)[0]
+
+    def _on_gpu(self, Q: Tensor, K: Tensor, V: Tensor) -> Tensor:
+        with sdpa_kernel(self.backend):
+            return F.scaled_dot_product_attention(Q, K, V)
+
+
+# operators with a public name have no choice of the backend
+MATH = Kernel("torch.sdpa.math", SDPBackend.MATH, torch.ops.aten._scaled_dot_product_attention_math)  # noqa: SLF001
+FLASH = Kernel("torch.sdpa.flash", SDPBackend.FLASH_ATTENTION, torch.ops.aten._scaled_dot_product_flash_attention_for_cpu)  # noqa: SLF001
+EFFICIENT = Kernel("torch.sdpa.efficient", SDPBackend.EFFICIENT_ATTENTION)
+CUDNN = Kernel("torch.sdpa.cudnn", SDPBackend.CUDNN_ATTENTION)
 
 
 def _forward(step: str, given: Nested, dtype: str, device: str) -> Forward:

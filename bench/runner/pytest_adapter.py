@@ -18,7 +18,6 @@ from bench.runner.timer import Entry, Kept, prepare
 from bench.workloads import WORKLOADS, Workload, named, select
 from properties.inputs.parameters import Call
 from properties.verdicts import NotOffered
-from reports.records import Verdict
 
 MOST_FLOPS = 5e9  # of a workload that is timed without being asked for
 SEED = 0
@@ -73,7 +72,7 @@ def measure(benchmark: BenchmarkFixture, case: Case) -> None:
     kept = Kept(last[0], entry.part(*last))
     verdict = correctness.judge(workload, correctness.Judged(case.peer, built.dtype, case.device), parts, {"last": kept})
     benchmark.extra_info.update(case._asdict(), **_facts(workload, case, entry), verdict=verdict.verdict, claim=verdict.claim)
-    if verdict.verdict not in {Verdict.PASS, Verdict.SUSPECT}:
+    if not verdict.passed:
         pytest.fail(f"{case.peer} has no speed: {verdict.claim}: {verdict.message}", pytrace=False)
 
 

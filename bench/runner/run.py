@@ -184,7 +184,7 @@ class Run:
                 slow = isinstance(death, Silent) and self.silence < SILENCE
                 hint = f": one call may take a quarter of the time limit, and {LEAST_SILENCE:.0f} s in any case" if slow else ""
                 self._miss(death.group, death.peer, "missing" if slow else "failed", death.message + hint)
-            elif len(left) == len(queue):  # nobody's fault and nothing done: it would die for ever
+            elif len(left) == len(queue):  # no peer's fault and nothing done: it would die for ever
                 raise RuntimeError(f"python -m bench.runner.worker: {death.message}") from death
             return list(left.values())
         return []
@@ -206,7 +206,7 @@ class Run:
         self.progress(what, min(len(self.processes), planned), planned)
 
     def _miss(self, group: str, peer: str, status: str, message: str) -> None:
-        """Whoever could not be timed in one process of this run is not tried in the next."""
+        """A peer that could not be timed in one process of this run is not tried in the next."""
         self.absent.setdefault(group, {})[peer] = (status, message)
 
     def _order(self, groups: Sequence[Group], number: int, until: float) -> dict[str, Any]:
@@ -226,9 +226,7 @@ class Run:
 
     def _job(self, group: Group, number: int) -> dict[str, Any]:
         return {
-            "group": group.id,
-            "workload": group.workload.name,
-            "dtype": group.dtype,
+            "group": group.fields,
             "peers": list(group.entered),
             "seconds": self._seconds(number),
             "last": [group.baseline, group.baseline + AGAIN],

@@ -1,7 +1,7 @@
 """Between two peers: wait until idle thread pools sleep, and return freed memory to the system.
 
 A thread pool does not stop when its call returns. It spins on, since more work may come: GNU's OpenMP for 7 ms, OpenBLAS for
-100 ms, Intel's OpenMP for 200 ms. Whoever is timed meanwhile shares its cores: on two, PyTorch's attention of 512 tokens took
+100 ms, Intel's OpenMP for 200 ms. A peer that is timed meanwhile shares its cores: on two, PyTorch's attention of 512 tokens took
 20 ms beside NumPy's idle threads, and 3.8 ms without them. Memory that stays with the process (`machine.HELD`) would be the next
 peer's by luck, and all peers' together too much: scores of 8192 tokens take gigabytes.
 """

@@ -1,7 +1,7 @@
 """One fresh process of a benchmark: `python -m bench.runner.worker`, a JSON order on its input, JSON lines on its output.
 
-order   {"process", "seed", "order_seed", "threads", "device", "until", "known", "roofs", "jobs": [{"group", "workload",
-         "dtype", "peers": [...], "last": [...], "seconds", "absent": {peer: [status, message]}}]}
+order   {"process", "seed", "order_seed", "threads", "device", "until", "known", "roofs", "jobs": [{"group": {fields
+         that all lines of the group have}, "peers": [...], "last": [...], "seconds", "absent": {peer: [status, message]}}]}
 lines   {"at": [group, peer]}        before anything of a peer's runs: if the process dies now, that peer did it
         {"process": {...}}           a finished group, as bench.jsonl holds it
         {"roofs": [{...}]}           the machine's limits
@@ -26,7 +26,7 @@ from bench.runner.timer import Entry, run_rounds
 from bench.workloads import Workload, named
 from properties.verdicts import NotOffered
 from reports.bench_records import Gate, Process, Timed, read
-from reports.records import Verdict, encoded
+from reports.records import encoded
 
 Say = Callable[[dict[str, Any]], None]
 
@@ -54,35 +54,30 @@ def time_group(
     job: dict[str, Any], order: dict[str, Any], clock: Clock, known: dict[str, Gate], pools: list[str], say: Say
 ) -> Process:
     """All peers of one group, timed and judged."""
-    started, before, workload = time.time(), machine.load(), named(job["workload"])
+    started, before, group = time.time(), machine.load(), job["group"]
+    workload, at = named(group["workload"]), group["group"]
     calls = workload.calls(order["seed"])
     parts = correctness.parts(workload, calls, order["seed"])
     entries: dict[str, Entry] = {}
     absent = {name: Timed(name, *why) for name, why in job["absent"].items()}
     rng = np.random.default_rng([order["order_seed"], order["process"]])
     for name in map(str, rng.permutation([name for name in job["peers"] if name not in absent])):  # or the first lies best
-        say({"at": [job["group"], name]})
+        say({"at": [at, name]})
         try:
-            built = peer(name.removesuffix(AGAIN)).build(workload, calls, job["dtype"], order["device"])
+            built = peer(name.removesuffix(AGAIN)).build(workload, calls, group["dtype"], group["device"])
             entries[name] = Entry(built, lambda variant, output: parts[variant].of(output))
         except Exception as error:
             absent[name] = Timed(name, *absence(error))
-    turn = {"watch": lambda name: say({"at": [job["group"], name]}), "until": order["until"], "last": job["last"]}
+    turn = {"watch": lambda name: say({"at": [at, name]}), "until": order["until"], "last": job["last"]}
     run_rounds(entries, clock, rng, started + job["seconds"] - time.time(), **turn)
     timed = [
         absent[name] if name in absent else _timed(name, entries[name], workload, order, parts, known) for name in job["peers"]
     ]
     return Process(
-        id=f"{job['group']}/#{order['process']}",
-        group=job["group"],
-        workload=workload.name,
-        step=workload.step,
-        dtype=job["dtype"],
-        device=order["device"],
-        threads=order["threads"],
+        id=f"{at}/#{order['process']}",
+        **group,
         process=order["process"],
         seed=order["seed"],
-        sizes=workload.sizes,
         started=started,
         seconds=round(time.time() - started, 3),
         timed=timed,
@@ -104,12 +99,11 @@ def _timed(
         return Timed(name, "missing", entry.skipped_because)
     judged = correctness.Judged(name.removesuffix(AGAIN), entry.built.dtype, order["device"])
     verdict = correctness.judge(workload, judged, parts, entry.kept, known)
-    right = verdict.verdict in {Verdict.PASS, Verdict.SUSPECT}
     ran = kernels(entry.built, judged.name) if order["process"] == 0 else ""
     return Timed(
         name,
-        "measured" if right else "wrong",
-        "" if right else f"{verdict.claim}: {verdict.message}",
+        "measured" if verdict.passed else "wrong",
+        "" if verdict.passed else f"{verdict.claim}: {verdict.message}",
         really="; ".join(part for part in (entry.built.dispatched, ran) if part),
         inner=entry.inner,
         samples=[round(sample, 1) for sample in entry.samples],

@@ -22,7 +22,7 @@ ONE_THREAD = {name: value for name, value in os.environ.items() if not name.star
 
 def benchmarks(*options: str) -> subprocess.CompletedProcess:
     """`pytest bench` on one small workload."""
-    small = ["bench/bench_steps.py", "--workloads", "softmax.8x8x64@b=1+h=1+n=8+m=8", "-q", "-p", "no:xdist"]
+    small = ["bench/bench_steps.py::test_step", "--workloads", "softmax.8x8x64@b=1+h=1+n=8+m=8", "-q", "-p", "no:xdist"]
     command = [sys.executable, "-m", "pytest", *small, *options]
     return subprocess.run(command, cwd=ROOT, env=ONE_THREAD, capture_output=True, text=True, check=False)
 

@@ -10,6 +10,7 @@ import pytest
 
 from bench.analysis.growth import fitted_exponent, local_exponents
 from bench.analysis.roofline import best_of, share
+from bench.analysis.summary import Group
 from bench.peers import table
 from bench.peers.base import Built
 from bench.peers.table import PEERS, could, peer
@@ -49,15 +50,8 @@ def test_every_process_builds_its_peers_in_an_order_of_its_own(monkeypatch):
         raise NotOffered("this test builds nothing")
 
     monkeypatch.setattr(worker, "peer", refuse)
-    job = {
-        "group": "g",
-        "workload": "softmax.8x8x64",
-        "dtype": "float32",
-        "peers": list("abcd"),
-        "absent": {"d": ("failed", "died")},
-        "last": [],
-        "seconds": 0.0,
-    }
+    group = Group(named("softmax.8x8x64"), "float32", "cpu", 1, tuple("abcd"), "a").fields
+    job = {"group": group, "peers": list("abcd"), "absent": {"d": ("failed", "died")}, "last": [], "seconds": 0.0}
     orders = set()
     for process in range(20):
         said: list[dict] = []
