@@ -67,11 +67,11 @@ def _row(cell: Cell, line: Comparison | None) -> list[Text | str]:
     if cell.median_ns is None:
         return [Text(cell.peer), "", "", Text(cell.status, _style(cell))]
     ratio = "" if line is None or line.ratio is None else f"{line.ratio:.3g} {_interval(line.low, line.high)}".strip()
-    word = Text("baseline", "dim") if line is None else Text(line.verdict, COLOURS.get(line.verdict, ""))
+    says = Text("baseline", "dim") if line is None else Text(line.verdict, COLOURS.get(line.verdict, ""))
     first = "" if cell.first_call_ns is None else duration(cell.first_call_ns)
     peak = "" if cell.peak_bytes is None else f"{cell.peak_bytes / 2**20:.1f}"
     share = "" if cell.roof_share is None else f"{cell.roof_share:.0%}"
-    return [Text(cell.peer), duration(cell.median_ns), ratio, word, first, peak, share]
+    return [Text(cell.peer), duration(cell.median_ns), ratio, says, first, peak, share]
 
 
 def _notes(cells: list[Cell], control: Control) -> Iterator[Text]:

@@ -56,7 +56,7 @@ AGAIN = " again"  # behind the name of the baseline when it is entered a second 
 
 @cache
 def peer(name: str) -> Peer:
-    """The peer of that name. Raises ImportError, in a sentence, when a package it needs is not installed."""
+    """The peer of that name. Raises ImportError, in one line, when a package it needs is not installed."""
     if ":" in name:
         from bench.peers.ours import Candidate
 
@@ -69,7 +69,7 @@ def peer(name: str) -> Peer:
 
 
 def absence(name: str) -> str:
-    """Why a built-in peer cannot be had here, in a sentence; "" if its packages are installed."""
+    """Why a built-in peer cannot be used here, in one line; "" if its packages are installed."""
     here = all(find_spec(package) for package in PEERS[name].packages)
     return "" if here else f"{name} is not installed: the extra `{name}` of veriformer brings it"
 

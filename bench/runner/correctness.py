@@ -45,7 +45,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Judged:
-    """Who computed the outputs: as much of a subject as a budget wants to know."""
+    """Who computed the outputs: what a budget needs to know of an implementation."""
 
     name: str
     dtype: str

@@ -27,7 +27,7 @@ QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 @dataclass(frozen=True)
 class Findings:
-    """What is here, in words by name, and what speaks against timing."""
+    """What is here, by name, and what speaks against timing."""
 
     here: dict[str, str]
     warnings: list[str]
@@ -71,7 +71,7 @@ def noise(device: str) -> tuple[Control, str]:
 
 
 def _warnings(device: str, load: dict[str, Any], control: Control) -> list[str]:
-    """What cannot be trusted here, one sentence each."""
+    """What cannot be trusted here, one line each."""
     margin = CPU_MARGIN if device == "cpu" else GPU_MARGIN
     busy, cores, found = "", machine.cores(), []
     if load["pressure"] is not None:

@@ -180,7 +180,7 @@ def test_who_cannot_be_counted_costs_nobody_else_their_count(monkeypatch):
 @pytest.mark.timeout(1800)  # a minute of a processor's time, most of it for importing torch under valgrind
 @pytest.mark.skipif(bool(callgrind.missing()), reason=callgrind.missing())
 def test_callgrind_counts_what_the_code_executes(monkeypatch):
-    """Attention of 64 words takes at least an instruction for every 16 of its flops, and far more than attention of 8."""
+    """Attention of 64 tokens takes at least an instruction for every 16 of its flops, and far more than attention of 8."""
     for name, value in callgrind.environment().items():
         monkeypatch.setenv(name, value)
 

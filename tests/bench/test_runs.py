@@ -203,7 +203,7 @@ def test_a_run_killed_again_and_again_ends_like_an_undisturbed_one(tmp_path, fin
 
 
 def test_a_process_that_cannot_start_is_an_error_and_no_endless_loop(tmp_path, monkeypatch):
-    """Its last words are passed on."""
+    """The last line of its error stream is passed on."""
     monkeypatch.setattr(sys, "executable", "/bin/false")
 
     with pytest.raises(RuntimeError, match="exited with code 1"):

@@ -1,4 +1,4 @@
-"""From times to verdicts: the interval covers what it claims to, and each word is said where it should be."""
+"""From times to verdicts: the interval covers what it claims to, and each verdict is given where it should be."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from bench.self_test.trials import bootstrap
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "word"),
+    ("low", "high", "expected"),
     [
         (0.50, 0.60, "faster"),
         (1.10, 1.20, "slower"),
@@ -21,9 +21,9 @@ from bench.self_test.trials import bootstrap
         (None, None, "unresolved"),
     ],
 )
-def test_a_word_for_every_interval(low, high, word):
+def test_every_interval_has_its_verdict(low, high, expected):
     """Only a whole interval on one side of the band, or inside it, decides anything."""
-    assert verdict(Interval(1.0, low, high), margin=0.03) == word
+    assert verdict(Interval(1.0, low, high), margin=0.03) == expected
 
 
 def test_a_control_vetoes_whatever_the_interval_says():
