@@ -267,7 +267,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Counters(_OfGroup):
-    """What one call of one peer counts up to: the same on a busy machine as on an idle one (`bench.counters.counters` says how nearly)."""
+    """What one call of one peer counts up to: nearly the same on a busy machine (see `bench.counters.counters`)."""
 
     what: ClassVar[str] = "counters"
     peer: str
