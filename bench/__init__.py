@@ -1,1 +1,1 @@
-"""What it costs: workloads, the paired timer, peers on the same weights, and the machine's own limit measured beside them."""
+"""What it costs: a file for each step, peers on the same weights, and the paired timer."""

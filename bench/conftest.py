@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from bench import machine
-from bench.face import cases
+from bench.runner import machine
+from bench.runner.pytest_adapter import cases
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -23,9 +23,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every workload of the file's step on every peer."""
+    """Every workload on every peer."""
     if "case" in metafunc.fixturenames:
-        found = cases(metafunc.function.__module__, metafunc.config.getoption("--workloads"))
+        found = cases(metafunc.config.getoption("--workloads"))
         metafunc.parametrize("case", found, ids=[str(case) for case in found])
 
 

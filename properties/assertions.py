@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from properties.error_budget.budgets import COPIES, budget
+from properties.error_budget import budgets
 from properties.implementations.contract import in_force
 from properties.implementations.conventions import posed
 from properties.implementations.impl import Impl
@@ -22,11 +22,11 @@ def assert_rounding_only(impl: Impl, step: str, got: np.ndarray, *args: Any, **k
 
     Raises ClaimBroken, and records what was compared. An answer of the oracle's own that equals the oracle's is not counted.
     """
-    if step in COPIES:
+    if step in budgets.COPIES:
         assert_identical(got, oracle(step, *args, **kwargs), step)
         return
     args = posed(step, args, impl.conventions)
-    allowed = budget(step, *args, contract=in_force(impl), **kwargs)
+    allowed = budgets.budget(step, *args, contract=in_force(impl), **kwargs)
     if impl.name == "reference" and np.array_equal(got, allowed.exact, equal_nan=True):
         record.current.with_itself += 1
         return

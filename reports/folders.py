@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from reports import records
+from reports import bench_records, records
 from reports.records import RANK, SCHEMA, Check, Follows, RecordError, VerdictRecord
 
 EXTRAS: dict[str, dict[str, type]] = {  # other files of a run folder, and what a report needs of each
@@ -23,18 +23,6 @@ EXTRAS: dict[str, dict[str, type]] = {  # other files of a run folder, and what 
 }
 NUMBERED = {"score": 1, "plan": SCHEMA}  # the schema of those that name theirs
 MACHINE = ("processor", "cores", "threads", "float32_matmul_precision", "device", "device_name", "cuda")
-TIMED = ("group", "workload", "step", "dtype", "device", "threads")  # what all timed lines say of the thing timed
-BENCH = {  # the fields a report needs of each `what` of bench.jsonl
-    "process": ("group", "process", "started", "seconds", "timed", "load", "disturbed", "repeated", "throttled"),
-    "cell": (*TIMED, "peer", "status", "message", "really", "gate", "flops", "bytes", "median_ns", "low_ns", "high_ns"),
-    "comparison": (*TIMED, "baseline", "peer", "verdict", "message", "margin", "ratio", "low", "high"),
-    "control": ("group", "baseline", "trusted", "message", "ratio", "low", "high", "reach"),
-    "trust": ("trusted", "message", "noise_floor", "pressure", "load"),
-    "roof": ("limit", "dtype", "device", "threads", "size", "rate"),
-    "growth": ("family", "dtype", "device", "peer", "quantity", "axis", "lengths", "values", "local", "fitted"),
-    "cost": ("piece", "name", "seconds", "per_second"),
-    "counters": (*TIMED, "peer", "status", "message", "gate", "instructions", "operators", "allocated_bytes"),
-}
 KEPT_VISIBLE = "\n\t"  # the two control characters that may stay as they are
 
 Line = dict[str, Any]
@@ -90,7 +78,8 @@ def read(folder: Path) -> Run:
     planned = _records(manifest["planned"], records.check, f"{folder / 'manifest.json'}, planned check")
     follows = _records(manifest.get("follows") or [], records.follows, f"{folder / 'manifest.json'}, conventions")
     verdicts = _records(_lines(folder / "verify.jsonl", notes), records.verdict_record, f"{folder / 'verify.jsonl'}, line")
-    bench = _last_of_each(_lines(folder / "bench.jsonl", notes), folder / "bench.jsonl")
+    timed = _records(_lines(folder / "bench.jsonl", notes), bench_records.record, f"{folder / 'bench.jsonl'}, line")
+    bench = list({(each.what, each.id): bench_records.line(each) for each in timed}.values())  # of each the last
     extras = {name: _extra(folder / f"{name}.json", needs) for name, needs in EXTRAS.items() if (folder / f"{name}.json").exists()}
     return Run(folder, manifest, planned, follows, worst_of_each(verdicts, notes), bench, extras, notes)
 
@@ -190,27 +179,6 @@ def _parsed(text: bytes, where: str) -> Line:
 
 def _no_json(word: str) -> NoReturn:
     raise ValueError(f"{word}, which is not a JSON number")
-
-
-def _last_of_each(lines: list[Line], path: Path) -> list[Line]:
-    """The bench lines that count: of each `what` and `id` the last."""
-    last: dict[tuple[str, str], Line] = {}
-    for number, line in enumerate(lines, 1):
-        _has_texts(line, ("what", "id"), f"{path}, line {number}")
-        lacking = [name for name in BENCH.get(line["what"], ()) if name not in line]
-        if line["what"] not in BENCH or lacking:
-            wanted = f"the field {lacking[0]!r}" if lacking else f"'what' to be one of {', '.join(BENCH)}"
-            raise ReportError(f"{path}, line {number}: expected {wanted}, got {line['what']!r} without it")
-        last[line["what"], line["id"]] = line
-    return list(last.values())
-
-
-def _has_texts(value: Any, names: tuple[str, ...], where: str) -> None:
-    if not isinstance(value, dict):
-        raise ReportError(f"{where}: expected a JSON object, got {type(value).__name__}")
-    for name in names:
-        if not isinstance(value.get(name), str):
-            raise ReportError(f"{where}: expected a text {name!r}, got {value.get(name)!r}")
 
 
 def write_whole(path: Path, text: str) -> Path:

@@ -122,7 +122,7 @@ def bench(
         }
         group = f"{thing['workload']}/float32/cpu/1t"
         baseline = 1e3 * n + n * n * 3
-        found += [_process(group, number, baseline, peers) for number in range(5)]
+        found += [_process(thing, group, number, baseline, peers) for number in range(5)]
         found += [_cell(thing, group, peer, baseline * factor, wrong=peer == wrong) for peer, factor in peers.items()]
         found += [
             _comparison(thing, group, peer, factor, trusted=trusted)
@@ -140,7 +140,7 @@ def _line(what: str, identifier: str, **fields: Any) -> dict[str, Any]:
     return {"schema": SCHEMA, "kind": "bench", "what": what, "id": identifier, **fields}
 
 
-def _process(group: str, number: int, baseline: float, peers: dict[str, float]) -> dict[str, Any]:
+def _process(thing: dict[str, Any], group: str, number: int, baseline: float, peers: dict[str, float]) -> dict[str, Any]:
     timed = []
     for index, (peer, factor) in enumerate(peers.items()):
         samples = [baseline * factor * (1 + 0.02 * math.sin(7 * i + index + number)) for i in range(8)]
@@ -148,7 +148,7 @@ def _process(group: str, number: int, baseline: float, peers: dict[str, float]) 
         timed.append({"peer": peer, "status": "measured", "samples": samples, "order": order, "at": [0.01 * i for i in range(8)]})
     load = {"load": [1.5, 1.7], "pressure": [0.2, 0.3]}
     told = {"group": group, "process": number, "started": 1.7e9 + 30 * number, "seconds": 3.0, "timed": timed, "load": load}
-    return _line("process", f"{group}/#{number}", **told, disturbed={}, repeated={}, throttled="")
+    return _line("process", f"{group}/#{number}", **thing, **told, seed=0, pools=[], disturbed={}, repeated={}, throttled="")
 
 
 def _cell(thing: dict[str, Any], group: str, peer: str, ns: float, *, wrong: bool) -> dict[str, Any]:

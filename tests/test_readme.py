@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bench import lines
+from bench.runner.records import records
 from properties.claims import CLAIMS
 from reference import STEPS
+from reports.bench_records import Comparison
 from veriformer import verify
 from veriformer.cli import COMMANDS
 from veriformer.results import Results
@@ -126,7 +128,7 @@ def test_every_row_of_the_matrix_is_four_files(step):
         assert (ROOT / package / f"{step}.py").is_file()
     for name in re.findall(r"`(\w+)`", cells[2]):
         assert (ROOT / "properties" / f"{name}.py").is_file()
-    assert (cells[3] == "×") == any((ROOT / "bench" / name).is_file() for name in (f"bench_{step}.py", f"{step}.py"))
+    assert (cells[3] == "×") == (ROOT / "bench" / f"{step}.py").is_file()
 
 
 def committed(name: str) -> Any:
@@ -228,7 +230,7 @@ def test_the_verification_is_the_committed_run(monkeypatch):
 
 def test_the_speeds_are_those_of_the_committed_run():
     """Each cell of the table: the ratio and its interval, or the word for what cannot be said."""
-    compared = {line["id"]: line for line in lines.read(RUN) if line["what"] == "comparison"}
+    compared = {line.id: asdict(line) for line in records(RUN, Comparison)}
     head, _, *rows = RESULTS.split("<!-- speeds -->\n")[1].split("\n\n")[0].splitlines()
     workloads = re.findall(r"`([\w.]+)`", head)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from bench.bar import Bar
+from bench.runner.progress import Bar
 from reports.records import follows, verdict_record
 from veriformer import engine
 from veriformer.results import Results

@@ -32,7 +32,7 @@ class Plan:
     code: str  # the hash of the code that planned: only the same code may run it
     verify: dict[str, Any]  # an engine.Request without its folder
     planned: list[dict[str, str]]
-    bench: dict[str, Any] | None  # bench.run.Settings, or None: nothing is timed
+    bench: dict[str, Any] | None  # bench.runner.run.Settings, or None: nothing is timed
     bench_planned: list[str]
 
     @classmethod
@@ -88,7 +88,7 @@ class Part:
         return engine.Request(**{**vars(request), "workers": engine.workers(request.device)})
 
     def bench_settings(self) -> dict[str, Any]:
-        """What `bench.run.run` is asked, but for the workloads."""
+        """What `bench.runner.run.run` is asked, but for the workloads."""
         settings = self.plan.bench or {}
         told = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
         return {name: value for name, value in told.items() if name != "workloads"}

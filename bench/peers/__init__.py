@@ -1,1 +1,1 @@
-"""Who is timed beside whom, all on the same weights and inputs; each is made when first asked for."""
+"""The peers: implementations that are timed side by side, on the same weights and inputs."""

@@ -1,7 +1,7 @@
-"""CTranslate2 on the same weights: greedy writing, which is all that it gives away; it has no call for a step or for logits.
+"""CTranslate2 on the same weights: greedy generation only; it has no call for a step or for logits.
 
-It takes and gives tokens as strings: turning them into ids is part of its call, as it is for everybody who uses it. It insists on
-an end token, so that its dictionary has one token more than the others', with a logit that never wins.
+Its tokens are strings: turning them into ids is part of its call, as it is for all who use it. It insists on an end token, so that
+its vocabulary has one token more than the others', with a logit that never wins.
 """
 
 # A machine without CTranslate2 has nothing to look up.
@@ -18,7 +18,7 @@ from ctranslate2.converters.utils import fuse_linear
 from ctranslate2.specs import TransformerSpec
 from ctranslate2.specs.common_spec import Activation, LinearSpec
 
-from bench.timer import Built
+from bench.peers.base import Built
 from bench.workloads import Workload
 from properties.implementations.oracle import oracle
 from properties.inputs.parameters import Call, Nested
@@ -34,7 +34,7 @@ class CTranslate2:
     name = "ctranslate2"
 
     def build(self, workload: Workload, calls: list[Call], dtype: str, device: str) -> Built:
-        """A translator that writes `length` tokens for each sequence. Raises NotOffered for another step, dtype or device."""
+        """A translator that generates `length` tokens for each sequence. Raises NotOffered for another step, dtype or device."""
         if workload.step != "generation" or dtype != "float32" or device != "cpu":
             raise NotOffered("ctranslate2 is timed in float32 on the CPU, on generation")
         given, length = calls[0].kwargs, calls[0].kwargs["length"]
@@ -44,24 +44,24 @@ class CTranslate2:
             translator = ctranslate2.Translator(folder, compute_type=dtype, intra_threads=torch.get_num_threads())
         options = {"beam_size": 1, "max_input_length": 0, "max_decoding_length": length, "min_decoding_length": length}
         really = f"ctranslate2 {ctranslate2.__version__}, {translator.compute_type}"
-        arguments = [([[str(word) for word in sentence] for sentence in call.args[0]],) for call in calls]
-        return Built(partial(_write, translator, options), arguments, really, dtype, keeps_memory=True)
+        arguments = [([[str(token) for token in sequence] for sequence in call.args[0]],) for call in calls]
+        return Built(partial(_generate, translator, options), arguments, really, dtype, caching_allocator=True)
 
 
-def _write(translator: Any, options: dict[str, int], source: list[list[str]]) -> np.ndarray:
-    return np.array([[int(word) for word in found.hypotheses[0]] for found in translator.translate_batch(source, **options)])
+def _generate(translator: Any, options: dict[str, int], source: list[list[str]]) -> np.ndarray:
+    return np.array([[int(token) for token in found.hypotheses[0]] for found in translator.translate_batch(source, **options)])
 
 
 # Its layout: matrices turned, Q, K and V in one, a norm with the sublayer before it -------------------------------------------
 
 
-def _spec(given: Nested, words: int) -> Any:
-    """The model with places for so many tokens."""
+def _spec(given: Nested, positions: int) -> Any:
+    """The model with so many positions."""
     parameters, start = given["parameters"], str(given["bos"])
     layers = len(parameters["encoder"]), len(parameters["decoder"])
     spec: Any = TransformerSpec.from_config(layers, given["h"], pre_norm=False, activation=Activation.RELU)
-    spec.register_source_vocabulary(_embedding(spec.encoder, spec.encoder.embeddings[0], parameters["source_embedding"], words))
-    spec.register_target_vocabulary(_embedding(spec.decoder, spec.decoder.embeddings, parameters["target_embedding"], words))
+    spec.register_source_vocabulary(_embedding(spec.encoder, spec.encoder.embeddings[0], parameters["source_embedding"], positions))
+    spec.register_target_vocabulary(_embedding(spec.decoder, spec.decoder.embeddings, parameters["target_embedding"], positions))
     W, b = np.pad(parameters["W_out"], ((0, 0), (0, 1))), np.append(parameters["b_out"], NEVER)
     _linear(spec.decoder.projection, W, b)
     for layer, weights in zip(spec.encoder.layer, parameters["encoder"], strict=True):
@@ -78,10 +78,10 @@ def _spec(given: Nested, words: int) -> Any:
     return spec
 
 
-def _embedding(stack: Any, spec: Any, table: np.ndarray, words: int) -> list[str]:
-    """The dictionary, end token included."""
+def _embedding(stack: Any, spec: Any, table: np.ndarray, positions: int) -> list[str]:
+    """The vocabulary, end token included."""
     spec.weight = np.pad(table, ((0, 1), (0, 0))).astype(np.float32)
-    stack.position_encodings.encodings = oracle("positional_encoding", words, table.shape[1]).astype(np.float32)
+    stack.position_encodings.encodings = oracle("positional_encoding", positions, table.shape[1]).astype(np.float32)
     return [*map(str, range(len(table))), "</s>"]
 
 

@@ -16,9 +16,10 @@ import transformers
 from torch import Tensor, nn
 from transformers.models.marian.modeling_marian import MarianAttention, MarianDecoderLayer, MarianEncoderLayer
 
-from bench.peers.table import tensors
-from bench.timer import Built
-from bench.workloads import Sizes, Workload
+from bench.peers.base import Built
+from bench.peers.torch_common import tensors
+from bench.step import Sizes
+from bench.workloads import Workload
 from properties.implementations.hugging_face_weights import attention_to_hugging_face, layer_to_hugging_face, to_hugging_face
 from properties.implementations.impl import DTYPES
 from properties.implementations.oracle import oracle
@@ -62,11 +63,11 @@ def _part(step: str, given: Nested, sizes: Sizes) -> Made:
 
 
 def _whole(step: str, given: Nested, sizes: Sizes) -> Made:
-    """The whole model: its logits, or what it writes."""
+    """The whole model: its logits, or what it generates."""
     parameters = given["parameters"]
-    words = max(sizes.get(size, 0) for size in ("n", "m", "length"))
-    model: Any = transformers.MarianMTModel(_config(sizes, words))
-    positions = torch.from_numpy(oracle("positional_encoding", words, sizes["d_model"]))
+    positions_count = max(sizes.get(size, 0) for size in ("n", "m", "length"))
+    model: Any = transformers.MarianMTModel(_config(sizes, positions_count))
+    positions = torch.from_numpy(oracle("positional_encoding", positions_count, sizes["d_model"]))
     state = {f"model.{name}": tensor for name, tensor in to_hugging_face(parameters).items()}
     for stack, side in {"encoder": "source", "decoder": "target"}.items():
         state[f"model.{stack}.embed_tokens.weight"] = parameters[f"{side}_embedding"]
@@ -77,18 +78,18 @@ def _whole(step: str, given: Nested, sizes: Sizes) -> Made:
     start = given["bos"]
     greedy = transformers.GenerationConfig(max_new_tokens=given["length"], decoder_start_token_id=start, pad_token_id=start)
 
-    def write(source: Tensor) -> Any:
-        # told that no token is a filling one, or it would take every start token in the source for one
+    def generate(source: Tensor) -> Any:
+        # told that no token is padding, or it would take every start token in the source for one
         return model.generate(source, attention_mask=torch.ones_like(source), generation_config=greedy)[:, 1:]
 
-    return model, state, write
+    return model, state, generate
 
 
-def _config(sizes: Sizes, words: int = 1) -> Any:
-    """Of a model of these sizes with places for so many tokens, and no token that would end it."""
+def _config(sizes: Sizes, positions: int = 1) -> Any:
+    """Of a model of these sizes with so many positions, and no end token."""
     both = {"attention_heads": sizes["h"], "ffn_dim": sizes["d_ff"], "layers": sizes["layers"]}
     options: dict[str, Any] = {f"{stack}_{size}": value for stack in ("encoder", "decoder") for size, value in both.items()}
-    options |= {"d_model": sizes["d_model"], "vocab_size": sizes["vocab"], "max_position_embeddings": words}
+    options |= {"d_model": sizes["d_model"], "vocab_size": sizes["vocab"], "max_position_embeddings": positions}
     options |= {"activation_function": "relu", "dropout": 0.0, "scale_embedding": True, "attn_implementation": ATTENTION}
     options |= {"share_encoder_decoder_embeddings": False, "tie_word_embeddings": False}
     options |= {"pad_token_id": 0, "eos_token_id": None, "forced_eos_token_id": None}

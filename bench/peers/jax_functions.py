@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from jax import Array
 
-from bench.timer import Built
+from bench.peers.base import Built
 from bench.workloads import Workload
 from properties.implementations.oracle import oracle
 from properties.implementations.weights import mapped

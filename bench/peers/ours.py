@@ -1,7 +1,8 @@
-"""Our two columns, and whatever a user names."""
+"""The oracle, the fast implementation, and whatever a user names."""
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -9,9 +10,8 @@ from typing import Any
 
 import torch
 
-from bench.peers.table import tensors
-from bench.peers.training import learn
-from bench.timer import Built
+from bench.peers.base import Built
+from bench.peers.torch_common import learn, tensors
 from bench.workloads import Workload
 from optimized import parameters as column
 from optimized.attention import attention
@@ -29,12 +29,13 @@ from optimized.residual_norm import residual_norm
 from optimized.softmax import softmax
 from optimized.transformer import transformer
 from properties.implementations.impl import DTYPES
-from properties.implementations.oracle import ORACLES, oracle
+from properties.implementations.oracle import oracle
 from properties.implementations.weights import built as dataclass_of
 from properties.inputs.parameters import Call, Nested
 from properties.verdicts import NotOffered
 
-MOST_FLOPS = 2e10  # of a call of the oracle's that one waits for
+MOST_FLOPS = 2e10  # of a call of the oracle that is worth waiting for
+COMPILER = "torch.compile (inductor)"
 
 
 class Reference:
@@ -43,9 +44,7 @@ class Reference:
     name = "reference"
 
     def build(self, workload: Workload, calls: list[Call], dtype: str, device: str) -> Built:  # noqa: ARG002 (always the same)
-        """The oracle's own arrays. Raises NotOffered for what would take minutes, and for learning, which it does not do."""
-        if workload.step not in ORACLES:
-            raise NotOffered(f"the oracle has no {workload.step}")
+        """The oracle's own arrays. Raises NotOffered for what would take minutes."""
         again = workload.sizes["length"] / 2 if workload.step == "generation" else 1  # it recomputes all tokens for each
         if workload.flops * again > MOST_FLOPS:
             raise NotOffered("one call of the oracle would take minutes")
@@ -53,29 +52,21 @@ class Reference:
         return Built(call, [call.args for call in calls], "NumPy, one sequence and one head at a time", "float64")
 
 
+@dataclass(frozen=True)
 class Optimized:
-    """The fast column; what it takes as parameters is built before the clock starts."""
+    """The fast implementation; what it takes as parameters is built before the clock starts."""
 
-    name = "optimized"
+    name: str
+    compiled: bool = False
 
     def build(self, workload: Workload, calls: list[Call], dtype: str, device: str) -> Built:
         """A function of the inputs alone, for each step."""
-        kwargs = tensors(calls[0].kwargs, dtype, device)
-        call = _optimized(workload.step, kwargs, dtype, device)
-        return Built(call, [tensors(call.args, dtype, device) for call in calls], "", dtype)
+        call = _optimized(workload.step, tensors(calls[0].kwargs, dtype, device), dtype, device)
+        arguments = [tensors(call.args, dtype, device) for call in calls]
+        return Built(torch.compile(call), arguments, COMPILER, dtype) if self.compiled else Built(call, arguments, "", dtype)
 
 
-class OptimizedCompiled:
-    """The fast column through torch.compile."""
-
-    name = "optimized.compiled"
-
-    def build(self, workload: Workload, calls: list[Call], dtype: str, device: str) -> Built:
-        """As `Optimized`; loops of generation and training are left alone."""
-        if workload.step in {"generation", "training"}:
-            raise NotOffered(f"{workload.step} is a loop: nothing to compile whole")
-        plain = Optimized().build(workload, calls, dtype, device)
-        return Built(torch.compile(plain.call), plain.arguments, "torch.compile (inductor)", dtype)
+OPTIMIZED, OPTIMIZED_COMPILED = Optimized("optimized"), Optimized("optimized.compiled", compiled=True)
 
 
 class Candidate:

@@ -1,21 +1,22 @@
-"""PyTorch's own modules on our weights: nn.MultiheadAttention, the layers, nn.Transformer; operator by operator or fused.
+"""PyTorch's own: attention kernels one by one, nn.MultiheadAttention, the layers, nn.Transformer, on our weights.
 
 Where torch has no module (softmax, the norm after a sum, a linear map) its functions are timed as a user would write them.
-Weights are handed over in torch's layout: turned and contiguous.
+Weights are given in torch's layout: transposed and contiguous.
 """
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from bench.peers.table import tensors
-from bench.peers.training import learn
-from bench.timer import Built
+from bench.peers.base import Built
+from bench.peers.torch_common import learn, tensors
 from bench.workloads import Workload
 from properties.implementations.impl import DTYPES
 from properties.implementations.weights import to_torch
@@ -25,52 +26,61 @@ from properties.verdicts import NotOffered
 Forward = Callable[..., Tensor]
 
 
-class Eager:
-    """Operator by operator: nn.Transformer's fast path is switched off."""
+@dataclass(frozen=True)
+class TorchModules:
+    """nn modules in evaluation mode: operator by operator, with their fused kernels, or through torch.compile."""
 
-    name = "torch.eager"
-
-    def build(self, workload: Workload, calls: list[Call], dtype: str, device: str) -> Built:
-        """Every step but the positional encoding, which torch does not have."""
-        given = tensors(calls[0].kwargs, dtype, device)
-        call = _forward(workload.step, given, dtype, device)
-        return Built(_with_fastpath(call, on=False), [tensors(call.args, dtype, device) for call in calls], "", dtype)
-
-
-class Fastpath:
-    """nn modules in evaluation with their fused kernels, which only self-attention and encoder layers have."""
-
-    name = "torch.fastpath"
+    name: str
+    fastpath: bool = False  # fused kernels, which only self-attention and encoder layers have
+    compiled: bool = False
 
     def build(self, workload: Workload, calls: list[Call], dtype: str, device: str) -> Built:
-        """Raises NotOffered for a step without a fused kernel."""
-        if workload.step not in {"encoder_layer", "transformer", "generation"}:
-            raise NotOffered(f"torch has no fast path for {workload.step}")
-        given = tensors(calls[0].kwargs, dtype, device)
-        call = _forward(workload.step, given, dtype, device)
-        return Built(_with_fastpath(call, on=True), [tensors(call.args, dtype, device) for call in calls], "", dtype)
+        """Raises NotOffered for the positional encoding, which torch does not have."""
+        call = _forward(workload.step, tensors(calls[0].kwargs, dtype, device), dtype, device)
+        call, fastpath = torch.compile(call) if self.compiled else call, self.fastpath
+
+        def run(*args: Any) -> Tensor:
+            torch.backends.mha.set_fastpath_enabled(fastpath)
+            return call(*args)
+
+        dispatched = "torch.compile (inductor)" if self.compiled else ""
+        return Built(run, [tensors(call.args, dtype, device) for call in calls], dispatched, dtype)
 
 
-class Compiled:
-    """The eager modules through torch.compile."""
-
-    name = "torch.compiled"
-
-    def build(self, workload: Workload, calls: list[Call], dtype: str, device: str) -> Built:
-        """Loops of generation and training are left alone."""
-        if workload.step in {"generation", "training"}:
-            raise NotOffered(f"{workload.step} is a loop: nothing to compile whole")
-        call = torch.compile(_forward(workload.step, tensors(calls[0].kwargs, dtype, device), dtype, device))
-        arguments = [tensors(call.args, dtype, device) for call in calls]
-        return Built(_with_fastpath(call, on=False), arguments, "torch.compile (inductor)", dtype)
+EAGER = TorchModules("torch.eager")
+FASTPATH = TorchModules("torch.fastpath", fastpath=True)
+COMPILED = TorchModules("torch.compiled", compiled=True)
 
 
-def _with_fastpath(call: Forward, *, on: bool) -> Forward:
-    def run(*args: Any) -> Tensor:
-        torch.backends.mha.set_fastpath_enabled(on)
-        return call(*args)
+@dataclass(frozen=True)
+class Kernel:
+    """One backend of scaled_dot_product_attention, called by its own name: it cannot fall back to another unseen."""
 
-    return run
+    name: str
+    backend: SDPBackend
+    on_processor: Callable[..., Any] | None = None  # the operator behind it, so that no switch is thrown inside the clock
+
+    def build(self, workload: Workload, calls: list[Call], dtype: str, device: str) -> Built:  # noqa: ARG002 (attention is all it has)
+        """Q, K, V as tensors. Raises NotOffered for a backend that this device lacks."""
+        if device == "cpu" and self.on_processor is None:
+            raise NotOffered(f"{self.name} needs a GPU")
+        call = self._on_processor if device == "cpu" else self._on_gpu
+        return Built(call, [tensors(call.args, dtype, device) for call in calls], "", dtype)
+
+    def _on_processor(self, Q: Tensor, K: Tensor, V: Tensor) -> Tensor:
+        assert self.on_processor is not None
+        return self.on_processor(Q, K, V)[0]
+
+    def _on_gpu(self, Q: Tensor, K: Tensor, V: Tensor) -> Tensor:
+        with sdpa_kernel(self.backend):
+            return F.scaled_dot_product_attention(Q, K, V)
+
+
+# operators with a public name have no choice of the backend
+MATH = Kernel("torch.sdpa.math", SDPBackend.MATH, torch.ops.aten._scaled_dot_product_attention_math)  # noqa: SLF001
+FLASH = Kernel("torch.sdpa.flash", SDPBackend.FLASH_ATTENTION, torch.ops.aten._scaled_dot_product_flash_attention_for_cpu)  # noqa: SLF001
+EFFICIENT = Kernel("torch.sdpa.efficient", SDPBackend.EFFICIENT_ATTENTION)
+CUDNN = Kernel("torch.sdpa.cudnn", SDPBackend.CUDNN_ATTENTION)
 
 
 def _forward(step: str, given: Nested, dtype: str, device: str) -> Forward:
@@ -147,7 +157,7 @@ class Whole(nn.Module):
         self.core = nn.Transformer(
             d_model, given["h"], len(layers), len(layers), d_ff, dropout=0.0, batch_first=True, **self.options
         )
-        self.core.encoder.norm = self.core.decoder.norm = None  # post-norm needs no last one
+        self.core.encoder.norm = self.core.decoder.norm = None  # post-norm has no final norm
         self.core.load_state_dict(to_torch({name: parameters[name] for name in ("encoder", "decoder")}))
         self.source, self.target = (nn.Parameter(parameters[f"{side}_embedding"]) for side in ("source", "target"))
         self.W_out = nn.Parameter(parameters["W_out"].mT.contiguous())
@@ -172,8 +182,8 @@ class Whole(nn.Module):
         """Logits."""
         return self.decode(target, self.encode(source))
 
-    def write(self, source: Tensor, *, bos: int, length: int) -> Tensor:
-        """Greedy, the source read once; nn.Transformer keeps no keys and values, so that all tokens are computed for each."""
+    def generate(self, source: Tensor, *, bos: int, length: int) -> Tensor:
+        """Greedy, the source read once; nn.Transformer has no cache, so that all tokens are computed for each."""
         memory = self.encode(source)
         target = torch.full((len(source), 1), bos, device=source.device)
         for _ in range(length):
@@ -186,11 +196,11 @@ def _whole(step: str, given: Nested, dtype: str, device: str) -> Forward:
     if step == "training":
         return learn(model.train(), list(model.parameters()))
     model.eval().requires_grad_(requires_grad=False)
-    return model if step == "transformer" else partial(model.write, bos=given["bos"], length=given["length"])
+    return model if step == "transformer" else partial(model.generate, bos=given["bos"], length=given["length"])
 
 
 def _positions(n: int, d_model: int) -> Tensor:
-    """The encoding of places 0 … n − 1, computed in float64."""
+    """The encoding of positions 0 … n − 1, computed in float64."""
     angles = torch.arange(n, dtype=torch.float64)[:, None] * 10000.0 ** (
         -torch.arange(0, d_model, 2, dtype=torch.float64) / d_model
     )

@@ -9,15 +9,15 @@ import sample_runs
 import torch
 from click.testing import CliRunner
 
-from bench import callgrind, lines
-from bench.counters import count
-from bench.counting import per_call
-from bench.timer import Built
+from bench.counters import callgrind
+from bench.counters.counters import count
+from bench.counters.counting import per_call
+from bench.peers.base import Built
+from bench.runner.records import FILE
 from reports.compare import compared
 from reports.findings import Findings
 from reports.folders import read
 from reports.merge import merged
-from reports.records import SCHEMA
 from reports.render import render
 from reports.summary import exit_code
 from veriformer.cli import main
@@ -96,12 +96,12 @@ def test_what_is_counted_is_not_counted_again(without_valgrind, tmp_path):
     """A run that was broken off goes on; one of other settings is refused."""
     folder = tmp_path / "run"
     count(folder, [TINY], peers=("optimized", "torch.eager"))
-    whole = (folder / lines.FILE).read_text().splitlines(keepends=True)
-    (folder / lines.FILE).write_text(whole[0])
+    whole = (folder / FILE).read_text().splitlines(keepends=True)
+    (folder / FILE).write_text(whole[0])
 
     again = count(folder, [TINY], peers=("optimized", "torch.eager"))
 
-    assert (folder / lines.FILE).read_text().splitlines(keepends=True) == whole
+    assert (folder / FILE).read_text().splitlines(keepends=True) == whole
     assert [line.peer for line in again] == ["optimized", "torch.eager"]
     with pytest.raises(ValueError, match="name another folder"):
         count(folder, [TINY], peers=("optimized",))
@@ -112,7 +112,7 @@ def test_what_is_counted_is_not_counted_again(without_valgrind, tmp_path):
     [
         (["--threads", "2"], "expected 1 with --counters"),
         (["--device", "cuda"], "--device"),
-        (["--budget", "5m"], "--budget: expected without --counters"),
+        (["--time-limit", "5m"], "--time-limit: expected without --counters"),
         (["--processes", "3"], "--processes: expected without --counters"),
         (["--peers", "torch.sdpa.flash", "--workloads", "softmax"], "torch.sdpa.flash"),
     ],
@@ -207,7 +207,7 @@ def counted(peer: str, instructions: float | None, *, operators: int = 19, verdi
     named = {"workload": "attention.64", "step": "attention", "dtype": "float32", "device": "cpu", "threads": 1, "sizes": {"n": 64}}
     told = {"status": "measured", "message": "", "gate": {"verdict": verdict, "claim": "A6"}}
     counts = {"instructions": instructions, "operators": operators, "allocated_bytes": 1024}
-    line = {"schema": SCHEMA, "kind": "bench", "what": "counters", "id": f"{group}/{peer}", "group": group, "peer": peer}
+    line = {"schema": 1, "kind": "bench", "what": "counters", "id": f"{group}/{peer}", "group": group, "peer": peer}
     return {**line, **named, **told, **counts}
 
 

@@ -1,4 +1,4 @@
-"""The doors to the benchmarks: `pytest bench`, `veriformer bench`, `veriformer doctor`, and the timer's self-test."""
+"""The entry points of the benchmarks: `pytest bench`, `veriformer bench`, `veriformer doctor`, and the timer's self-test."""
 
 import json
 import os
@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from bench import calibration
-from bench.calibration import flagged, report, rows, summary
-from bench.calibration_process import one_process
+from bench.self_test import trials as trials_of
+from bench.self_test.process import one_process
+from bench.self_test.trials import flagged, report, rows, summary
 from veriformer.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,8 +21,8 @@ ONE_THREAD = {name: value for name, value in os.environ.items() if not name.star
 
 
 def benchmarks(*options: str) -> subprocess.CompletedProcess:
-    """`pytest bench/bench_softmax.py` on one small workload."""
-    small = ["bench/bench_softmax.py", "--workloads", "softmax.8x8x64@b=1+h=1+n=8+m=8", "-q", "-p", "no:xdist"]
+    """`pytest bench` on one small workload."""
+    small = ["bench/bench_steps.py::test_step", "--workloads", "softmax.8x8x64@b=1+h=1+n=8+m=8", "-q", "-p", "no:xdist"]
     command = [sys.executable, "-m", "pytest", *small, *options]
     return subprocess.run(command, cwd=ROOT, env=ONE_THREAD, capture_output=True, text=True, check=False)
 
@@ -54,7 +54,7 @@ def test_a_skip_that_is_asked_for_stays():
     [
         (["--workloads", "atention"], "attention"),
         (["--baseline", "torch.eagr"], "torch.eager"),
-        (["--budget", "soon"], "90s, 5m or 1h"),
+        (["--time-limit", "soon"], "90s, 5m or 1h"),
         (["--threads", "two"], "numbers such as 1,2"),
         (["--dtype", "float8"], "bfloat16"),
         (["--processes", "1"], "2"),
@@ -73,6 +73,15 @@ def test_a_mistake_is_answered_in_one_line_and_exit_code_2(arguments, said, tmp_
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("command", [["bench"], ["report"], ["run", "plan.json"]])
+def test_the_old_name_of_the_time_limit_is_answered_with_the_new_one(command):
+    """One line and exit code 2."""
+    answer = CliRunner().invoke(main, [*command, "--budget", "5m"])
+
+    assert answer.exit_code == 2
+    assert answer.output == "Error: --budget: expected its new name, --time-limit 5m (a budget is an error's)\n"
+
+
 def test_the_choices_are_listed():
     """Workloads with their flops, and peers with their steps."""
     answer = CliRunner().invoke(main, ["bench", "--list"])
@@ -82,9 +91,9 @@ def test_the_choices_are_listed():
     assert "torch.sdpa.flash" in answer.output
 
 
-def test_a_budget_that_measures_nothing_is_red(tmp_path):
+def test_a_time_limit_that_measures_nothing_is_red(tmp_path):
     """Exit code 5, and JSON that says which cells are missing."""
-    options = ["--workloads", "softmax", "--budget", "0.000001s", "--run", str(tmp_path / "run"), "--json"]
+    options = ["--workloads", "softmax", "--time-limit", "0.000001s", "--run", str(tmp_path / "run"), "--json"]
 
     answer = CliRunner().invoke(main, ["bench", *options])
 
@@ -145,24 +154,24 @@ def test_the_self_test_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     """Two trials, then three: one more is measured, and the table speaks of three; other sizes in the folder are refused."""
     sizes = ["--processes", "2", "--rounds", "5", "--neighbours", "0", "--into", str(tmp_path)]
     monkeypatch.setattr(os, "environ", ONE_THREAD)
-    calibration.main(["--trials", "2", *sizes])
-    first = (tmp_path / calibration.FILE).read_text()
+    trials_of.main(["--trials", "2", *sizes])
+    first = (tmp_path / trials_of.FILE).read_text()
 
-    assert calibration.main(["--trials", "3", *sizes]) == 0
+    assert trials_of.main(["--trials", "3", *sizes]) == 0
 
-    assert (tmp_path / calibration.FILE).read_text().startswith(first)
+    assert (tmp_path / trials_of.FILE).read_text().startswith(first)
     assert "3 trials of 2 processes and 5 rounds" in capsys.readouterr().out
     with pytest.raises(SystemExit):
-        calibration.main(["--trials", "4", *sizes[2:], "--processes", "3"])
+        trials_of.main(["--trials", "4", *sizes[2:], "--processes", "3"])
 
-    calibration.main(["--trials", "3", *sizes, "--json"])
+    trials_of.main(["--trials", "3", *sizes, "--json"])
     assert json.loads(capsys.readouterr().out)["trials"] == 3
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--self-test", "--budget", "5m"], "--budget: expected without --self-test, which times work of its own"),
+        (["--self-test", "--time-limit", "5m"], "--time-limit: expected without --self-test, which times work of its own"),
         (["--self-test", "--list"], "--self-test: expected without --list, which measures nothing"),
         (["--list", "--json"], "--json: expected without --list, which measures nothing"),
     ],

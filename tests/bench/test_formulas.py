@@ -6,12 +6,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.peers.table import peer
-from bench.workloads import KINDS, SETS, Workload, named, select
+from bench.workloads import SETS, STEPS, Workload, named, select
 from properties.implementations.oracle import ORACLES, oracle
 from properties.test_transformer import named as arrays_of
 
 SMALL = {"b": 2, "n": 6, "m": 5, "h": 2, "d_model": 8, "d_ff": 12, "d_k": 4, "layers": 2, "vocab": 11, "length": 3}
-WITH_PRODUCTS = sorted(step for step in KINDS if KINDS[step].flops(SMALL) > 0 and step != "generation")
+WITH_PRODUCTS = sorted(step for step in STEPS if STEPS[step].flops(SMALL) > 0 and step != "generation")
 
 
 def counted(workload: Workload) -> int:
@@ -32,8 +32,8 @@ def test_flops_are_those_that_torch_counts(step):
     assert workload.flops == counted(workload)
 
 
-def test_writing_costs_a_row_for_every_token():
-    """With one token to write, generation is the encoder, the memory's keys and values, and a target of one token."""
+def test_generation_costs_a_row_for_every_token():
+    """With one token to generate: the encoder, the memory's keys and values, and a target of one token."""
     one = {**SMALL, "length": 1}
     writing = Workload("generation", "generation", one).flops
 
@@ -49,7 +49,7 @@ def sizes_of(value) -> int:
     return value.size if isinstance(value, np.ndarray) else 0
 
 
-@pytest.mark.parametrize("step", sorted(set(KINDS) - {"embedding", "transformer", "generation", "training"}))
+@pytest.mark.parametrize("step", sorted(set(STEPS) - {"embedding", "transformer", "generation", "training"}))
 def test_traffic_is_every_number_in_and_out_once(step):
     """Inputs, weights and the result."""
     workload = Workload(step, step, {**SMALL, "d_k": 4})
@@ -57,7 +57,7 @@ def test_traffic_is_every_number_in_and_out_once(step):
 
     touched = sizes_of(call.args) + sizes_of(call.kwargs) + oracle(step, *call.args, **call.kwargs).size
 
-    assert workload.kind.elements(workload.sizes) == touched
+    assert workload.definition.elements(workload.sizes) == touched
 
 
 def test_traffic_of_a_model_is_its_weights_and_the_rows_looked_up():
@@ -71,10 +71,10 @@ def test_traffic_of_a_model_is_its_weights_and_the_rows_looked_up():
         sizes_of(call.args) + sizes_of(call.kwargs) - tables + looked_up + oracle("transformer", *call.args, **call.kwargs).size
     )
 
-    assert workload.kind.elements(workload.sizes) == touched
+    assert workload.definition.elements(workload.sizes) == touched
 
 
-@pytest.mark.parametrize("step", sorted(KINDS))
+@pytest.mark.parametrize("step", sorted(STEPS))
 def test_inputs_are_the_same_numbers_in_every_dtype(step):
     """A seed gives the same calls again; every number survives bfloat16; variants differ in inputs and share their weights."""
     workload = Workload(step, step, SMALL)
@@ -91,15 +91,15 @@ def test_inputs_are_the_same_numbers_in_every_dtype(step):
     assert step in ("mask", "positional_encoding") or not np.array_equal(first.args[0], second.args[0])
 
 
-def test_greedy_writing_does_not_write_one_token_for_ever():
+def test_greedy_generation_does_not_repeat_one_token_for_ever():
     """Nor does it end before the length asked for."""
     workload = named("generation.1@d_model=64+d_ff=64+layers=2+vocab=100+length=24+m=8")
     call = workload.calls(seed=0)[0]
 
-    words = oracle("generation", *call.args, **call.kwargs)[0]
+    tokens = oracle("generation", *call.args, **call.kwargs)[0]
 
-    assert len(set(words.tolist())) > 4
-    assert call.kwargs["eos"] not in words
+    assert len(set(tokens.tolist())) > 4
+    assert call.kwargs["eos"] not in tokens
 
 
 def test_workloads_are_chosen_by_name_family_or_set():
@@ -119,4 +119,4 @@ def test_a_workload_that_does_not_exist_is_refused(name):
 
 def test_every_step_has_an_oracle_but_training():
     """What is timed can be judged."""
-    assert set(KINDS) - set(ORACLES) == {"training"}
+    assert set(STEPS) - set(ORACLES) == {"training"}

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from bench.gpu_clock import FLUSHED, GpuClock
-from bench.run import run
+from bench.runner.gpu_clock import FLUSHED, GpuClock
+from bench.runner.run import run
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch sees")
 

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from bench import lines
-from bench.run import run
-from bench.show import exit_code
-from bench.statistics import Interval, verdict
+from bench.analysis.show import exit_code
+from bench.analysis.statistics import Interval, verdict
+from bench.runner.records import FILE, records
+from bench.runner.run import run
 from properties.run import run_folder
+from reports.bench_records import VERDICTS, Cell, Comparison, Process
 
 TINY = ("softmax.8x8x64@b=1+h=1+n=8+m=8", "attention.64@n=8+m=8+h=1+d_k=4")
 PEERS = ("reference", "optimized")
@@ -46,12 +47,12 @@ def raises(Q, K, V, mask=None):
 def finished(tmp_path_factory):
     """A whole small run, and what it said."""
     folder = tmp_path_factory.mktemp("run") / "whole"
-    return folder, run(folder, TINY, budget_s=300, **QUICK)
+    return folder, run(folder, TINY, time_limit_s=300, **QUICK)
 
 
-def cells(folder: Path) -> dict[str, dict]:
-    """The cells of a run by id, as a report reads them."""
-    return {line["id"]: line for line in lines.read(folder) if line["what"] == "cell"}
+def cells(folder: Path) -> dict[str, Cell]:
+    """The cells of a run by id, as they are on disk."""
+    return {cell.id: cell for cell in records(folder, Cell)}
 
 
 def test_every_planned_cell_is_measured(finished):
@@ -62,16 +63,16 @@ def test_every_planned_cell_is_measured(finished):
     assert planned == [cell.id for cell in summary.cells]
     assert set(planned) == set(cells(folder))
     for cell in cells(folder).values():
-        assert cell["status"] == "measured", cell["message"]
-        assert cell["gate"]["verdict"] == "PASS"
-        assert cell["median_ns"] > 0
-        assert cell["processes"] == 2
+        assert cell.status == "measured", cell.message
+        assert cell.gate.verdict == "PASS"
+        assert cell.median_ns > 0
+        assert cell.processes == 2
 
 
 def test_the_samples_say_how_they_were_taken(finished):
     """Every peer and the control in every round, threads as asked for, load before and after, nobody beside another's threads."""
     folder, _ = finished
-    found = lines.processes(folder)
+    found = records(folder, Process)
 
     assert len(found) == 4
     for process in found:
@@ -86,25 +87,25 @@ def test_the_samples_say_how_they_were_taken(finished):
 def test_lines_survive_the_disk(finished):
     """What is read back is what was written, and derived lines follow from the measurements alone."""
     folder, summary = finished
-    comparisons = {line["id"]: line for line in lines.read(folder) if line["what"] == "comparison"}
+    comparisons = {line.id: line for line in records(folder, Comparison)}
 
     for line in summary.comparisons:
         on_disk = comparisons[line.id]
-        assert on_disk["ratio"] == line.ratio
-        assert on_disk["verdict"] in lines.VERDICTS
-        if on_disk["verdict"] != "untrusted":
+        assert on_disk.ratio == line.ratio
+        assert on_disk.verdict in VERDICTS
+        if on_disk.verdict != "untrusted":
             interval = Interval(line.ratio, line.low, line.high)
-            assert verdict(interval, line.margin) == on_disk["verdict"]
+            assert verdict(interval, line.margin) == on_disk.verdict
 
 
 def test_a_finished_run_is_not_measured_again(finished):
     """Started again on its folder it adds no measurement, and says the same."""
     folder, summary = finished
-    before = len(lines.processes(folder))
+    before = len(records(folder, Process))
 
-    again = run(folder, TINY, budget_s=300, **QUICK)
+    again = run(folder, TINY, time_limit_s=300, **QUICK)
 
-    assert len(lines.processes(folder)) == before
+    assert len(records(folder, Process)) == before
     assert [cell.median_ns for cell in again.cells] == [cell.median_ns for cell in summary.cells]
 
 
@@ -114,7 +115,7 @@ def test_a_run_is_continued_only_as_it_was_begun(finished, change):
     folder, _ = finished
 
     with pytest.raises(ValueError, match=next(iter(change))):
-        run(folder, TINY, budget_s=300, **{**QUICK, **change})
+        run(folder, TINY, time_limit_s=300, **{**QUICK, **change})
 
 
 def test_a_run_of_other_code_is_not_continued(finished, monkeypatch):
@@ -123,7 +124,7 @@ def test_a_run_of_other_code_is_not_continued(finished, monkeypatch):
     monkeypatch.setattr(run_folder, "code_hash", lambda: "another")
 
     with pytest.raises(ValueError, match="other code"):
-        run(folder, TINY, budget_s=300, **QUICK)
+        run(folder, TINY, time_limit_s=300, **QUICK)
 
 
 @pytest.mark.parametrize(
@@ -171,8 +172,8 @@ def test_whoever_is_wrong_or_dies_has_no_speed_and_stops_nobody(tmp_path, monkey
 def started(folder: Path) -> subprocess.Popen:
     """The same run as `finished`, in a process that can be killed."""
     code = (
-        "import sys; from pathlib import Path; from bench.run import run; "
-        f"run(Path({str(folder)!r}), {TINY!r}, budget_s=300, peers={PEERS!r}, threads=(1,), processes=2, adapt=False)"
+        "import sys; from pathlib import Path; from bench.runner.run import run; "
+        f"run(Path({str(folder)!r}), {TINY!r}, time_limit_s=300, peers={PEERS!r}, threads=(1,), processes=2, adapt=False)"
     )
     return subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"OMP_NUM_THREADS": "1"})
 
@@ -188,30 +189,30 @@ def test_a_run_killed_again_and_again_ends_like_an_undisturbed_one(tmp_path, fin
         time.sleep(moments.uniform(1.0, 12.0))
         process.send_signal(signal.SIGKILL if i % 2 else signal.SIGTERM)
         process.wait()
-        kept = len(lines.processes(folder))
+        kept = len(records(folder, Process))
         assert kept >= seen
         seen = kept
-    if (folder / lines.FILE).exists():
-        with (folder / lines.FILE).open("a") as file:
+    if (folder / FILE).exists():
+        with (folder / FILE).open("a") as file:
             file.write('{"schema": 1, "kind": "bench", "what": "process", "id": "torn')
     assert started(folder).wait() == 0
 
     assert set(cells(folder)) == set(cells(undisturbed))
-    assert all(cell["status"] == "measured" for cell in cells(folder).values())
-    assert len({process.id for process in lines.processes(folder)}) == 4
+    assert all(cell.status == "measured" for cell in cells(folder).values())
+    assert len({process.id for process in records(folder, Process)}) == 4
 
 
 def test_a_process_that_cannot_start_is_an_error_and_no_endless_loop(tmp_path, monkeypatch):
-    """Its last tokens are passed on."""
+    """The last line of its error stream is passed on."""
     monkeypatch.setattr(sys, "executable", "/bin/false")
 
     with pytest.raises(RuntimeError, match="exited with code 1"):
-        run(tmp_path / "run", TINY, budget_s=300, **QUICK)
+        run(tmp_path / "run", TINY, time_limit_s=300, **QUICK)
 
 
 def test_what_had_no_time_is_missing_and_red(tmp_path):
-    """A budget that is over before it began leaves every planned cell missing."""
-    summary = run(tmp_path / "run", TINY, budget_s=1e-6, **QUICK)
+    """A time limit that is over before it began leaves every planned cell missing."""
+    summary = run(tmp_path / "run", TINY, time_limit_s=1e-6, **QUICK)
 
     assert {cell.status for cell in summary.cells} == {"missing"}
     assert set(cells(tmp_path / "run")) == {cell.id for cell in summary.cells}
@@ -221,7 +222,7 @@ def test_who_takes_too_long_is_missing_and_measured_when_there_is_time(tmp_path,
     """The others have their times; the run taken up again, by then it is quick, measures the one that was missing."""
     (tmp_path / "mine.py").write_text(CANDIDATE + "\n\ndef sleeps(*given):\n    import time\n    time.sleep(1000)\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("bench.run.LEAST_SILENCE", 8.0)
+    monkeypatch.setattr("bench.runner.run.LEAST_SILENCE", 8.0)
     asked = {"peers": ("mine:right", "mine:sleeps"), "as_step": "attention", "threads": (1,), "processes": 2, "adapt": False}
 
     status = {cell.peer: cell for cell in run(tmp_path / "run", TINY[1], 30, **asked).cells}
@@ -229,19 +230,19 @@ def test_who_takes_too_long_is_missing_and_measured_when_there_is_time(tmp_path,
     assert status["mine:right"].status == status["torch.eager"].status == "measured"
     assert status["mine:sleeps"].status == "missing"
     assert (
-        status["mine:sleeps"].message == "no answer within 8 s: one call may take a quarter of the time budget, and 8 s in any case"
+        status["mine:sleeps"].message == "no answer within 8 s: one call may take a quarter of the time limit, and 8 s in any case"
     )
 
     (tmp_path / "mine.py").write_text(CANDIDATE + "\n\nsleeps = right\n")
     assert {cell.status for cell in run(tmp_path / "run", TINY[1], 30, **asked).cells} == {"measured"}
-    assert len({process.id for process in lines.processes(tmp_path / "run")}) == 2
+    assert len({process.id for process in records(tmp_path / "run", Process)}) == 2
 
 
 def test_a_run_joins_the_folder_of_a_verification(tmp_path):
     """The manifest keeps what was planned there, and gets the planned cells besides."""
     run_folder.create(tmp_path, {"planned": [{"claim": "A5"}], "environment": run_folder.environment(), "seed": 0})
 
-    run(tmp_path, TINY[0], budget_s=1e-6, **QUICK)
+    run(tmp_path, TINY[0], time_limit_s=1e-6, **QUICK)
 
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["planned"] == [{"claim": "A5"}]

@@ -12,15 +12,17 @@ import numpy as np
 import pytest
 from sample_runs import bench
 
-from bench import machine, quiet
-from bench.clock import ProcessorClock
-from bench.lines import process
-from bench.summary import control_of, group_of
-from bench.timer import Built, Entry, run_rounds, sample
+from bench.analysis.summary import Group, control_of
+from bench.peers.base import Built
+from bench.runner import machine, settle
+from bench.runner.clock import ProcessorClock
+from bench.runner.timer import Entry, run_rounds, sample
+from bench.workloads import named
 from reports import speeds
+from reports.bench_records import Process, read
 from reports.folders import Run
 
-if not quiet.TASKS.exists():
+if not settle.TASKS.exists():
     pytest.skip("this system does not show a process its threads", allow_module_level=True)
 
 
@@ -42,9 +44,9 @@ def spinning(seconds: float):
 
 LEAVES_MEMORY = """
 import numpy as np
-from bench import quiet
-from bench.clock import ProcessorClock, _resident
-from bench.timer import Built, Entry, sample
+from bench.peers.base import Built
+from bench.runner.clock import ProcessorClock, _resident
+from bench.runner.timer import Entry, sample
 
 before, seen = _resident("VmRSS"), []
 np.ones(2**24).sum()
@@ -66,8 +68,8 @@ def test_a_thread_that_works_is_seen_and_one_that_sleeps_is_not():
     threading.Thread(target=sleeper.wait).start()
     try:
         with spinning(0.3):
-            assert quiet.running() >= 1
-        assert quiet.wait()
+            assert settle.running() >= 1
+        assert settle.wait()
     finally:
         sleeper.set()
 
@@ -75,9 +77,9 @@ def test_a_thread_that_works_is_seen_and_one_that_sleeps_is_not():
 def test_it_is_waited_for_its_end_but_not_for_ever(monkeypatch):
     """False when it still runs."""
     with monkeypatch.context() as patch, spinning(0.5):
-        patch.setattr(quiet, "LONGEST", 0.05)
-        assert not quiet.wait()
-    assert quiet.wait()
+        patch.setattr(settle, "LONGEST", 0.05)
+        assert not settle.wait()
+    assert settle.wait()
 
 
 def test_nobody_is_timed_beside_what_another_left_running():
@@ -101,7 +103,7 @@ def test_nobody_is_timed_beside_what_another_left_running():
 
 def test_samples_beside_a_thread_that_never_ends_are_counted(monkeypatch):
     """They are kept, and known."""
-    monkeypatch.setattr(quiet, "LONGEST", 0.01)
+    monkeypatch.setattr(settle, "LONGEST", 0.01)
     with spinning(0.4):
         follows = entry(lambda: None)
         run_rounds({"follows": follows}, ProcessorClock(), np.random.default_rng(0), seconds=0.0, least=5)
@@ -111,7 +113,7 @@ def test_samples_beside_a_thread_that_never_ends_are_counted(monkeypatch):
 
 def test_a_pool_is_woken_before_it_is_timed(monkeypatch):
     """One call more than the sample's is made before each."""
-    monkeypatch.setattr(quiet, "fetched", lambda: 0)
+    monkeypatch.setattr(settle, "page_faults", lambda: 0)
     quick = entry(lambda: None)
     run_rounds({"quick": quick}, ProcessorClock(), np.random.default_rng(0), seconds=0.0, least=4)
 
@@ -133,7 +135,7 @@ def test_a_sample_is_taken_again_while_its_memory_is_not_there(monkeypatch, page
         time.sleep(0.001)
 
     slow = replace(entry(fetch), inner=1)
-    monkeypatch.setattr(quiet, "fetched", lambda: fetched)
+    monkeypatch.setattr(settle, "page_faults", lambda: fetched)
 
     sample(slow, ProcessorClock(), 0, 0.0, keep_random=False)
 
@@ -144,12 +146,12 @@ def test_a_sample_is_taken_again_while_its_memory_is_not_there(monkeypatch, page
 
 def test_pages_that_are_fetched_are_counted():
     """At least one for every two MiB, the largest page a system gives of itself."""
-    if quiet.resource is None:
+    if settle.resource is None:
         pytest.skip("this system does not count a process's pages")
-    before = quiet.fetched()
+    before = settle.page_faults()
     block = bytearray(b"x") * 2**27
 
-    assert quiet.fetched() - before >= len(block) >> 21
+    assert settle.page_faults() - before >= len(block) >> 21
 
 
 @pytest.mark.skipif(ProcessorClock().peak_bytes(lambda: None) is None, reason="this system does not tell a process its memory")
@@ -169,8 +171,8 @@ def test_a_group_is_not_believed_whose_peers_ran_beside_each_others_threads():
     timed = {name: {"peer": name, "status": "measured", "samples": [1e6] * 20, "order": [0] * 20} for name in ("a", "a again")}
     common = {"group": "g", "workload": "", "step": "", "dtype": "", "device": "cpu", "threads": 1, "seed": 0, "sizes": {}}
     rest = {"started": 0.0, "seconds": 1.0, "load": {}, "pools": [], "timed": [each | {"gate": None} for each in timed.values()]}
-    found = [process({"id": str(i), "process": i, **common, **rest}) for i in range(3)]
-    group = group_of("attention.64", "float32", "cpu", 1, ["a"], "a")
+    found = [read({"id": str(i), "process": i, **common, **rest}, Process) for i in range(3)]
+    group = Group(named("attention.64"), "float32", "cpu", 1, ("a",), "a")
 
     assert control_of(group, found, None).trusted
     assert control_of(group, [replace(each, disturbed={"a": 2}) for each in found], None).trusted

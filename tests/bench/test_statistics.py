@@ -1,14 +1,15 @@
-"""From times to verdicts: the interval covers what it claims to, and each token is said where it should be."""
+"""From times to verdicts: the interval covers what it claims to, and each verdict is given where it should be."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from bench.statistics import Interval, bootstrap, distrust, log_ratios, margin_of, odd, student, verdict
+from bench.analysis.statistics import Interval, distrust, log_ratios, margin_of, odd, student, verdict
+from bench.self_test.trials import bootstrap
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "word"),
+    ("low", "high", "expected"),
     [
         (0.50, 0.60, "faster"),
         (1.10, 1.20, "slower"),
@@ -20,9 +21,9 @@ from bench.statistics import Interval, bootstrap, distrust, log_ratios, margin_o
         (None, None, "unresolved"),
     ],
 )
-def test_a_token_for_every_interval(low, high, word):
+def test_every_interval_has_its_verdict(low, high, expected):
     """Only a whole interval on one side of the band, or inside it, decides anything."""
-    assert verdict(Interval(1.0, low, high), margin=0.03) == word
+    assert verdict(Interval(1.0, low, high), margin=0.03) == expected
 
 
 def test_a_control_vetoes_whatever_the_interval_says():
@@ -67,7 +68,7 @@ def simulated(rng: np.random.Generator, ratio: float, processes: int = 6, rounds
 
 def test_students_interval_covers_what_it_says_and_is_the_narrower(monkeypatch):
     """Over 300 simulated runs of identical code it contains 1 in 95 % of them; the bootstrap does so too, but is wider."""
-    monkeypatch.setattr("bench.statistics.RESAMPLES", 200)
+    monkeypatch.setattr("bench.self_test.trials.RESAMPLES", 200)
     rng = np.random.default_rng(0)
     trials = [simulated(rng, 1.0) for _ in range(300)]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import click
 import pytest
+from bench.run import Settings
 
 from bench import lines, statistics
-from bench.run import Settings
 from properties.error_budget import budgets, scales
 from properties.implementations.contract import Contract
 from reports.records import BROKEN, Exit, Verdict
@@ -122,7 +122,7 @@ def test_a_module_in_the_documentation_can_be_run(module):
 NOT_OURS = {"--use_fast_math", "--benchmark-compare-fail", "--help"}  # options of other programs; and of every command
 
 
-def test_options_named_in_a_sentence_exist(pytest_help):
+def test_options_named_in_a_sequence_exist(pytest_help):
     """Each `--option` in backticks is one of some command's, or of pytest's."""
     group = click.Context(main)
     found = [main.get_command(group, name) for name in main.list_commands(group)]

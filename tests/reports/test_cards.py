@@ -45,7 +45,7 @@ def told(verdict: str = "FAIL", message: str = "", **found: object) -> dict:
         ("VACUOUS", "nothing was compared with kernels:flash in float32", "nothing was compared with kernels:flash in float32"),
     ],
 )
-def test_sentence_by_the_message_alone(verdict, message, wanted):
+def test_sequence_by_the_message_alone(verdict, message, wanted):
     """Whatever the verdict; tokens of its own stay as they are."""
     assert sentence(told(verdict, message)) == wanted
 
@@ -68,14 +68,14 @@ def test_sentence_by_the_message_alone(verdict, message, wanted):
         ("expected a result of shape (1, 3), got (1, 2)", "attention: shape (1, 2) instead of (1, 3)"),
     ],
 )
-def test_sentence_by_the_answer_to_the_smallest_input(answer, wanted):
+def test_sequence_by_the_answer_to_the_smallest_input(answer, wanted):
     """It is about the input that stands on the card, and not about the one the message is about."""
     of_another = "encoder at (9,): expected 5.0, got 6.0: 99 σ, 12 times what rounding in float32 allows"
 
     assert sentence(told("FAIL", of_another, counterexample=f"{ATTENTION}{answer}\nveriformer repro flash-1")) == wanted
 
 
-def test_sentence_of_what_raises_names_the_step_of_the_smallest_input():
+def test_sequence_of_what_raises_names_the_step_of_the_smallest_input():
     """Not the attribute the implementation was found under."""
     line = told("CRASH", "kernels:flash was killed by SIGSEGV during the call", counterexample=f"{ATTENTION}whatever")
 
@@ -137,7 +137,7 @@ def test_numbers_stand_where_no_example_says_them():
 @pytest.mark.parametrize(
     "text", ["x" * 5000, "expected \x00, got nan at (", "((((" * 500, "kernels:flash", "\n\n", "expected a, got nan at (b)"]
 )
-def test_any_text_makes_a_sentence(text):
+def test_any_text_makes_a_sequence(text):
     """Of bounded length, without an exception."""
     for verdict in ("FAIL", "ERROR", "CRASH", "UNEXPECTED_PASS", "VACUOUS"):
         for line in (told(verdict, text), told(verdict, "off", counterexample=ATTENTION + text)):

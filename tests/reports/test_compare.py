@@ -55,7 +55,7 @@ def test_machine_that_is_slower_altogether_is_no_slowdown(runs_of, tmp_path):
 
 
 @pytest.mark.parametrize(("factor", "word"), [(1.2, "slower"), (1.04, "unresolved"), (1.0, "same"), (0.8, "faster")])
-def test_words_for_a_change(runs_of, factor, word):
+def test_tokens_for_a_change(runs_of, factor, word):
     """The whole interval decides: above the band, inside it, below it, or across its edge."""
     change = compared(read(runs_of("a")), read(runs_of("b", slower=factor)))
 

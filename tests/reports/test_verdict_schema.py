@@ -77,7 +77,7 @@ def test_a_line_of_another_form_is_refused(wrong, tmp_path):
         Draft202012Validator(SCHEMA).validate(line)
 
 
-def test_the_schema_knows_our_words():
+def test_the_schema_knows_our_tokens():
     """Every verdict, the version, and the form of every claim's id."""
     properties = SCHEMA["$defs"]["VerdictRecord"]["properties"]
 

@@ -1,9 +1,10 @@
 """`veriformer bench`."""
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -17,6 +18,7 @@ WITHOUT = {  # options that do something else in place of timing: what they do, 
     "self_test": ("times work of its own", ("folder", "as_json")),
     "counters": ("times nothing", ("workloads", "peers", "as_step", "dtype", "device", "threads", "seed", "folder", "as_json")),
 }
+Command = TypeVar("Command", bound=Callable[..., Any])
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -37,6 +39,21 @@ class Duration(click.ParamType):
         return seconds
 
 
+def time_limit_option(default: str, text: str) -> Callable[[Command], Command]:
+    """The option `--time-limit`; its old name, `--budget`, is answered with the new one."""
+
+    def declare(command: Command) -> Command:
+        old = click.option("--budget", hidden=True, expose_value=False, callback=_renamed)
+        return click.option("--time-limit", type=Duration(), default=default, show_default=True, help=text)(old(command))
+
+    return declare
+
+
+def _renamed(_ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        raise Refused(f"--budget: expected its new name, --time-limit {value} (a budget is an error's)")
+
+
 def listed(text: str | None) -> tuple[str, ...]:
     """The items of a comma-separated list."""
     return tuple(dict.fromkeys(item.strip() for item in (text or "").split(",") if item.strip()))
@@ -50,9 +67,7 @@ def listed(text: str | None) -> tuple[str, ...]:
 @click.option("--dtype", default="float32", show_default=True, metavar="LIST", help="Comma-separated.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--threads", metavar="LIST", help="Comma-separated numbers, each a comparison of its own. Default: all cores.")
-@click.option(
-    "--budget", type=Duration(), default="5m", show_default=True, help="How long to measure; the first pass may take twice that."
-)
+@time_limit_option("5m", "How long to measure; the first pass may take twice that.")
 @click.option("--processes", type=click.IntRange(2), default=5, show_default=True, help="Fresh processes for each group.")
 @click.option("--margin", type=float, metavar="SHARE", help="What counts as the same speed. Default: 0.03, on a GPU 0.05.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws inputs and orders.")
@@ -75,14 +90,14 @@ def command(ctx: click.Context, /, *, only_list: bool, self_test: bool, counters
         if ctx.params[mode]:
             _refuse_others(ctx, mode)
     if only_list:
-        from bench.show import show_choices
+        from bench.analysis.show import show_choices
 
         show_choices(console)
     elif self_test:
-        from bench import calibration
+        from bench.self_test import trials
 
         into = [] if asked["folder"] is None else ["--into", str(asked["folder"])]
-        ctx.exit(calibration.main([*into, *["--json"] * as_json]))
+        ctx.exit(trials.main([*into, *["--json"] * as_json]))
     elif counters:
         ctx.exit(_count(console, as_json=as_json, **{name: asked[name] for name in WITHOUT["counters"][1] if name in asked}))
     else:
@@ -99,9 +114,9 @@ def _refuse_others(ctx: click.Context, mode: str) -> None:
 
 
 def _count(console: Console, *, as_json: bool, folder: Path | None, workloads: str, **asked: Any) -> int:
-    from bench.bar import Bar
-    from bench.counters import count
-    from bench.show import show_counters
+    from bench.analysis.show import show_counters
+    from bench.counters.counters import count
+    from bench.runner.progress import Bar
 
     folder = _folder(folder)
     try:
@@ -123,16 +138,16 @@ def _folder(given: Path | None) -> Path:
     return (given or Path("runs") / time.strftime("%Y%m%d-%H%M%S-bench")).absolute()
 
 
-def _run(console: Console, *, as_json: bool, folder: Path | None, budget: float, workloads: str, **asked: Any) -> int:
-    from bench.bar import Bar
-    from bench.run import run
-    from bench.show import exit_code, show
+def _run(console: Console, *, as_json: bool, folder: Path | None, time_limit: float, workloads: str, **asked: Any) -> int:
+    from bench.analysis.show import exit_code, show
+    from bench.runner.progress import Bar
+    from bench.runner.run import run
 
     folder = _folder(folder)
     try:
         with Bar(quiet=as_json) as bar:
             settings = _settings(**asked)
-            summary = run(folder, listed(workloads), budget, progress=bar.show, failures=settings["suite"], **settings)
+            summary = run(folder, listed(workloads), time_limit, progress=bar.show, failures=settings["suite"], **settings)
     except ValueError as error:
         raise Refused(str(error)) from None
     code = exit_code(summary)
@@ -145,7 +160,7 @@ def _run(console: Console, *, as_json: bool, folder: Path | None, budget: float,
 
 
 def _settings(*, peers: str | None, dtype: str, threads: str | None, **others: Any) -> dict[str, Any]:
-    """The options as `bench.run.Settings` has them; what was not given is left to its defaults."""
+    """The options as `bench.runner.run.Settings` has them; what was not given is left to its defaults."""
     settings = {"dtypes": listed(dtype), **others}
     if settings.get("baseline") is None:
         settings.pop("baseline", None)

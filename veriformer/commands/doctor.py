@@ -13,7 +13,7 @@ from rich.text import Text
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 def command(*, device: str, as_json: bool) -> None:
     """Say what is here: devices, threads, peers, the noise floor (measured in about ten seconds), and what not to trust."""
-    from bench.doctor import examine
+    from bench.self_test.doctor import examine
     from veriformer.options import available
 
     found = examine(available(device))

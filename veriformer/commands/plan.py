@@ -47,7 +47,7 @@ def command(targets: tuple[str, ...], out: Path, workloads: str | None, **asked:
 def _bench(workloads: str | None, request: engine.Request) -> tuple[dict[str, Any] | None, list[str]]:
     if not workloads:
         return None, []
-    from bench.run import Settings
+    from bench.runner.run import Settings
 
     try:
         settings = Settings(

@@ -12,7 +12,7 @@ from reports.records import Exit
 from reports.render import render
 from reports.summary import exit_code
 from veriformer import engine, options, progress
-from veriformer.commands.bench import Duration, listed
+from veriformer.commands.bench import listed, time_limit_option
 from veriformer.settings import Refused
 
 DTYPES = ("float32", "float64", "bfloat16")
@@ -30,7 +30,7 @@ DTYPES = ("float32", "float64", "bfloat16")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the examples and inputs of a new run.")
 @click.option("--examples", type=click.IntRange(1), default=12, show_default=True, metavar="N", help="Examples a property.")
 @click.option("--workloads", default="short", show_default=True, metavar="LIST", help="What a new run times (see bench --list).")
-@click.option("--budget", type=Duration(), default="200s", show_default=True, help="How long a new run may measure speed.")
+@time_limit_option("200s", "How long a new run may measure speed.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -42,7 +42,7 @@ def command(
     seed: int,
     examples: int,
     workloads: str,
-    budget: float,
+    time_limit: float,
 ) -> None:
     """Verify and measure all that is built in, and write report.html, summary.md and tables; or render the run folders FOLDERS.
 
@@ -60,7 +60,7 @@ def command(
         run = options.run_folder(folder)
         try:
             code = _verify(run, seed, examples, console)
-            code = max(code, _bench(run, wanted, seed, budget, console), key=_severity)
+            code = max(code, _bench(run, wanted, seed, time_limit, console), key=_severity)
         except Interrupted:
             console.print(Text(f"interrupted; what is finished is kept: veriformer report {run}"))
             raise
@@ -112,13 +112,13 @@ def _verify(run: Path, seed: int, examples: int, console: Console) -> int:
     return results.exit_code
 
 
-def _bench(run: Path, workloads: tuple[str, ...], seed: int, budget: float, console: Console) -> int:
-    from bench.bar import Bar
-    from bench.run import run as measure
-    from bench.show import exit_code as timed
-    from bench.show import show
+def _bench(run: Path, workloads: tuple[str, ...], seed: int, time_limit_s: float, console: Console) -> int:
+    from bench.analysis.show import exit_code as timed
+    from bench.analysis.show import show
+    from bench.runner.progress import Bar
+    from bench.runner.run import run as measure
 
     with Bar() as bar:
-        summary = measure(run, workloads, budget, progress=bar.show, seed=seed, suite=True)
+        summary = measure(run, workloads, time_limit_s, progress=bar.show, seed=seed, suite=True)
     show(summary, console)
     return timed(summary)

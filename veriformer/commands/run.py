@@ -8,7 +8,7 @@ from rich.console import Console
 
 from reports.records import Exit, exit_code
 from veriformer import options, progress, shards
-from veriformer.commands.bench import Duration
+from veriformer.commands.bench import time_limit_option
 
 
 class Shard(click.ParamType):
@@ -27,12 +27,12 @@ class Shard(click.ParamType):
 @click.command()
 @click.argument("plan", type=click.Path(path_type=Path))
 @click.option("--shard", type=Shard(), default="1/1", show_default=True, metavar="I/N", help="Which part, of how many.")
-@click.option("--budget", type=Duration(), default="5m", show_default=True, help="How long this part may measure speed.")
+@time_limit_option("5m", "How long this part may measure speed.")
 @click.option(
     "--run", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Where to write. Default: a new folder in runs/."
 )
 @click.pass_context
-def command(ctx: click.Context, plan: Path, shard: tuple[int, int], budget: float, folder: Path | None) -> None:
+def command(ctx: click.Context, plan: Path, shard: tuple[int, int], time_limit: float, folder: Path | None) -> None:
     """Do one machine's part of PLAN, written by `veriformer plan`, into a run folder; join the folders with `veriformer merge`.
 
     Exit code: 0 good, 1 a claim broken or a timed output wrong, 2 usage, 5 something planned for this part is missing.
@@ -43,7 +43,7 @@ def command(ctx: click.Context, plan: Path, shard: tuple[int, int], budget: floa
     console = Console(highlight=False)
     code = _verify(part, run, console) if part.claims else _nothing(run)
     if part.workloads:
-        both = {code, _bench(part, run, budget, console)}
+        both = {code, _bench(part, run, time_limit, console)}
         code = min(both - {Exit.GOOD}, default=Exit.GOOD)  # a broken claim says more than a missing one
     console.print(f"{run}: part {part.number} of {part.of} of plan {part.plan.id}")
     ctx.exit(code)
@@ -66,13 +66,13 @@ def _nothing(run: Path) -> int:
     return Exit.GOOD
 
 
-def _bench(part: shards.Part, run: Path, budget: float, console: Console) -> int:
-    from bench.bar import Bar
-    from bench.run import run as measure
-    from bench.show import exit_code as timed
-    from bench.show import show
+def _bench(part: shards.Part, run: Path, time_limit_s: float, console: Console) -> int:
+    from bench.analysis.show import exit_code as timed
+    from bench.analysis.show import show
+    from bench.runner.progress import Bar
+    from bench.runner.run import run as measure
 
     with Bar() as bar:
-        summary = measure(run, part.workloads, budget, progress=bar.show, **part.bench_settings())
+        summary = measure(run, part.workloads, time_limit_s, progress=bar.show, **part.bench_settings())
     show(summary, console)
     return timed(summary)

@@ -1,0 +1,1 @@
+"""What measurements say: intervals, verdicts, growth, the roofline, and the tables on a terminal."""

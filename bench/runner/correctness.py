@@ -1,0 +1,185 @@
+"""No speed for a wrong result: outputs of the timed calls are compared with the oracle, within its budget.
+
+The outputs of the first, a random and the last sample of each peer in each process are judged. The oracle is slow, so of a large
+output one part is judged, drawn in each run: a sequence, a head, some rows. The oracle computes it from the part of the input that
+alone influences it. An output that equals a judged one bit for bit is not judged again.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.runner.timer import Kept
+from bench.step import Sizes
+from bench.workloads import Workload
+from properties.assertions import assert_greedy, assert_identical, assert_rounding_only
+from properties.implementations.conventions import OURS
+from properties.implementations.impl import NUMPY_DTYPES
+from properties.implementations.oracle import oracle
+from properties.inputs.parameters import Call
+from properties.verdicts import ClaimBroken, record
+from reports.bench_records import Gate
+from reports.records import Verdict
+
+ROWS = 16  # of an attention or of a target that are judged
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is judged of one variant's output: `index` cuts it out, `call` is what the oracle must be asked for it."""
+
+    whole: Call
+    call: Call
+    index: tuple[slice, ...]
+    what: str  # what is named in `Gate.sample`; "" for all of it
+
+    def of(self, output: Any) -> Any:
+        """A copy of that part of a peer's output, in the peer's own kind of array."""
+        cut = output[self.index]
+        return cut.detach().clone() if isinstance(cut, torch.Tensor) else np.array(cut)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Who computed the outputs: what a budget needs to know of an implementation."""
+
+    name: str
+    dtype: str
+    device: str
+    adapter: Any = None
+    conventions: Any = OURS
+
+
+# Which part ------------------------------------------------------------------------------------------------------------
+
+
+def _at(rng: np.random.Generator, size: int) -> slice:
+    i = int(rng.integers(size))
+    return slice(i, i + 1)
+
+
+def _few(rng: np.random.Generator, size: int) -> slice:
+    first = int(rng.integers(max(1, size - ROWS + 1)))
+    return slice(first, min(first + ROWS, size))
+
+
+def _everything(call: Call, _s: Sizes, _rng: np.random.Generator) -> Part:
+    return Part(call, call, (), "")
+
+
+def _one_sequence(call: Call, s: Sizes, rng: np.random.Generator) -> Part:
+    row = _at(rng, s["b"])
+    asked = Call(tuple(array[row] for array in call.args), call.kwargs)
+    return Part(call, asked, (row,), f"sequence {row.start} of {s['b']}")
+
+
+def _some_tokens(call: Call, s: Sizes, rng: np.random.Generator) -> Part:
+    """For steps that treat every token by itself."""
+    row, tokens = _at(rng, s["b"]), _few(rng, s["n"])
+    asked = Call(tuple(array[row, tokens] for array in call.args), call.kwargs)
+    return Part(call, asked, (row, tokens), f"tokens {tokens.start}-{tokens.stop - 1} of sequence {row.start}")
+
+
+def _one_head(call: Call, s: Sizes, rng: np.random.Generator) -> Part:
+    row, head = _at(rng, s["b"]), _at(rng, s["h"])
+    return Part(call, Call((call.args[0][row, head],), {}), (row, head), f"sequence {row.start}, head {head.start}")
+
+
+def _some_queries(call: Call, s: Sizes, rng: np.random.Generator) -> Part:
+    row, head, queries = _at(rng, s["b"]), _at(rng, s["h"]), _few(rng, s["n"])
+    Q, K, V = call.args
+    asked = Call((Q[row, head, queries], K[row, head], V[row, head]), {})
+    return Part(call, asked, (row, head, queries), f"queries {queries.start}-{queries.stop - 1} of head {head.start}")
+
+
+def _first_tokens(call: Call, s: Sizes, rng: np.random.Generator) -> Part:
+    row, tokens = _at(rng, s["b"]), slice(0, min(ROWS, s["n"]))
+    source, target = call.args
+    asked = Call((source[row], target[row, tokens]), call.kwargs)  # later tokens have no influence: M3
+    return Part(call, asked, (row, tokens), f"tokens 0-{tokens.stop - 1} of sequence {row.start}")
+
+
+_PARTS: dict[str, Callable[[Call, Sizes, np.random.Generator], Part]] = {
+    "positional_encoding": _everything,
+    "mask": _everything,
+    **dict.fromkeys(("embedding", "residual_norm", "feed_forward", "output_projection"), _some_tokens),
+    "softmax": _one_head,
+    "attention": _some_queries,
+    "transformer": _first_tokens,
+    "training": _first_tokens,
+}
+
+
+def parts(workload: Workload, calls: list[Call], seed: int) -> list[Part]:
+    """What will be judged of each variant's output; the same in all processes of a run."""
+    rng = np.random.default_rng(seed)
+    return [_PARTS.get(workload.step, _one_sequence)(call, workload.sizes, rng) for call in calls]
+
+
+# The judgement --------------------------------------------------------------------------------------------------------
+
+
+def judge(workload: Workload, peer: Judged, parts: list[Part], kept: dict[str, Kept], known: dict[str, Gate] | None = None) -> Gate:
+    """The worst that the oracle says of the kept outputs. `known` holds judgements by digest, and takes the new ones."""
+    known = {} if known is None else known
+    gates = []
+    for output in kept.values():
+        got = _widened(output.part)
+        digest = _digest(workload, peer, output.variant, got)
+        if digest not in known:
+            known[digest] = replace(_judge(workload, peer, parts[output.variant], got), outputs=[digest])
+        gates.append(known[digest])
+    if not gates:
+        return Gate(Verdict.VACUOUS, workload.definition.claim, "no output was kept")
+    worst = max(gates, key=lambda gate: (gate.verdict != Verdict.PASS, gate.share or 0.0))
+    return replace(worst, outputs=sorted({digest for gate in gates for digest in gate.outputs}))
+
+
+def _judge(workload: Workload, peer: Judged, part: Part, got: np.ndarray) -> Gate:
+    share, seen = None, record.start()
+    try:
+        _compare(workload.step, peer, part, got)
+        verdict, message = _passed(peer, seen, got)
+    except ClaimBroken as broken:
+        verdict, message, share = Verdict.FAIL, str(broken).splitlines()[0], broken.budget_used
+    except (ValueError, TypeError, AttributeError) as error:  # the wrong shape or kind of array
+        verdict, message = Verdict.ERROR, f"{type(error).__name__}: {error}".splitlines()[0]
+    share = seen.budget_used if share is None else share
+    return Gate(verdict, workload.definition.claim, message, share, seen.compared or got.size, part.what)
+
+
+def _passed(peer: Judged, seen: Any, got: np.ndarray) -> tuple[Verdict, str]:
+    """A pass, unless nothing or too little was compared, or a score is suspect."""
+    if seen.mostly_unjudged or (peer.name != "reference" and got.size and not seen.compared):
+        return Verdict.VACUOUS, f"{seen.unjudged} of {got.size} numbers could not be judged"
+    return (Verdict.SUSPECT, seen.suspects[0]) if seen.suspects else (Verdict.PASS, "")
+
+
+def _compare(step: str, peer: Judged, part: Part, got: np.ndarray) -> None:
+    """Raise ClaimBroken unless `got` is what the step gives but for rounding; the oracle must repeat itself to the last bit."""
+    call = part.call
+    if peer.name == "reference":
+        assert_identical(got, part.of(oracle(step, *part.whole.args, **part.whole.kwargs)), step)
+    elif step == "generation":
+        assert_greedy(peer, Call((*call.args, None), call.kwargs), got)
+    else:
+        # a step of training at a rate of 0 gives the logits of its forward pass
+        computed = "transformer" if step == "training" else step
+        assert_rounding_only(peer, computed, got, *call.args, **call.kwargs)  # pyright: ignore[reportArgumentType]
+
+
+def _widened(part: Any) -> np.ndarray:
+    if isinstance(part, torch.Tensor):
+        part = part.cpu()
+        return (part.to(torch.float64) if part.is_floating_point() else part).numpy()
+    # bfloat16 is no dtype of NumPy's own: it has a name, and nothing to compare with
+    return part.astype(np.float64) if part.dtype in NUMPY_DTYPES.values() or part.dtype.name == "bfloat16" else part
+
+
+def _digest(workload: Workload, peer: Judged, variant: int, got: np.ndarray) -> str:
+    about = f"{workload.name}/{peer.dtype}/{variant}/{got.shape}/{peer.name == 'reference'}"
+    return hashlib.blake2b(about.encode() + np.ascontiguousarray(got).tobytes(), digest_size=12).hexdigest()
