@@ -1,6 +1,6 @@
 """The lines of bench.jsonl, typed: what a benchmark run leaves on disk, and all that a report may read of it.
 
-Every line is `{"schema": 1, "kind": "bench", "what": <a name below>, "id": …, …}` with the fields of the class of that name.
+Every line is `{"schema": 2, "kind": "bench", "what": <a name below>, "id": …, …}` with the fields of the class of that name.
 `process` lines are the measurement: one for each fresh process, whole or not there. `counters` stand for themselves. All others are
 derived from processes and written anew at the end of each run: **of two lines with the same `what` and `id` the last one counts**.
 

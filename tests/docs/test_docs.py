@@ -11,11 +11,12 @@ from pathlib import Path
 
 import click
 import pytest
-from bench.run import Settings
 
-from bench import lines, statistics
+from bench.analysis import statistics
+from bench.runner.run import Settings
 from properties.error_budget import budgets, scales
 from properties.implementations.contract import Contract
+from reports import bench_records
 from reports.records import BROKEN, Exit, Verdict
 from veriformer.cli import main
 from veriformer.commands import list as listed
@@ -122,7 +123,7 @@ def test_a_module_in_the_documentation_can_be_run(module):
 NOT_OURS = {"--use_fast_math", "--benchmark-compare-fail", "--help"}  # options of other programs; and of every command
 
 
-def test_options_named_in_a_sequence_exist(pytest_help):
+def test_options_named_in_a_sentence_exist(pytest_help):
     """Each `--option` in backticks is one of some command's, or of pytest's."""
     group = click.Context(main)
     found = [main.get_command(group, name) for name in main.list_commands(group)]
@@ -191,8 +192,8 @@ def test_lines_of_the_benchmark_are_all_there_are():
     found = [cells[0].strip("`") for cells in rows(section("docs/run-format.md", "Lines of bench.jsonl"))]
     kinds = {each.what for each in vars(lines).values() if isinstance(getattr(each, "what", None), str)}
 
-    assert set(found) == kinds | set(lines.STATUSES)
-    assert len(found) == len(kinds) + len(lines.STATUSES)
+    assert set(found) == kinds | set(bench_records.STATUSES)
+    assert len(found) == len(kinds) + len(bench_records.STATUSES)
 
 
 def test_exit_codes_are_all_there_are():
@@ -235,7 +236,7 @@ def test_verdicts_of_the_benchmark_are_those_it_gives():
     """Each with what it means; and the margins and the number of processes."""
     found = [cells[0] for cells in rows(section("docs/benchmarking.md", "Verdicts"))]
 
-    assert found == list(lines.VERDICTS)
+    assert found == list(bench_records.VERDICTS)
     assert f"{statistics.CPU_MARGIN:.0%} on the CPU".replace("%", " %") in text("docs/benchmarking.md")
     assert f"{statistics.GPU_MARGIN:.0%} on a GPU".replace("%", " %") in text("docs/benchmarking.md")
     assert Settings.processes == 5

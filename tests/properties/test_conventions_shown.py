@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
+from properties.conventions import followed as words
 from properties.implementations.convention_probes import settle
-from properties.implementations.conventions import followed as words
 from properties.implementations.impl import Impl
 from properties.implementations.registry import built_in
 from reports import merge

@@ -42,7 +42,7 @@ def test_a_wrong_answer_is_an_error_that_says_what_was_expected(body, complaint)
     assert complaint in str(caught.value)
 
 
-@pytest.mark.parametrize("word", [-1, 5])
+@pytest.mark.parametrize("token", [-1, 5])
 def test_a_token_outside_of_the_vocabulary_is_an_error_of_the_implementation(token):
     """Whatever looks it up afterwards would otherwise fail in its place."""
 
