@@ -209,7 +209,7 @@ class CacheMachine(RuleBasedStateMachine):
     # ---- what is drawn ----
 
     def some_tokens(self, rng: np.random.Generator | None, b: int, k: int) -> np.ndarray:
-        """Tokens of the target's dictionary; None gives the first, repeated."""
+        """Tokens of the target's vocabulary; None gives the first, repeated."""
         return np.zeros((b, k), dtype=np.int64) if rng is None else rng.integers(0, self.cache.vocab, (b, k))
 
     def some_source(self, rng: np.random.Generator, b: int, m: int) -> tuple[np.ndarray, np.ndarray]:

@@ -20,7 +20,7 @@ from properties.inputs.parameters import Call, dyadic
 D_MODEL, SEED = 4, 11
 SOURCE = np.array([[1, 5, 2, 6], [4, 0, 3, 3]])
 TARGET = np.array([[1, 4, 2], [2, 0, 5]])
-REAL, TARGET_REAL = np.array([[True] * 4, [True, True, False, False]]), np.array([[True, True, False], [True] * 3])
+REAL, TARGET_MASK = np.array([[True] * 4, [True, True, False, False]]), np.array([[True, True, False], [True] * 3])
 MODEL = {"parameters": seeded_model(SEED, D_MODEL, 6, source_vocab=7, vocab=6, layers=1), "h": 2}
 X, M = dyadic(5, (2, 3, D_MODEL), 2.0), dyadic(6, (2, 4, D_MODEL), 2.0)
 MASK = np.eye(3, dtype=bool) | np.array([[[False, False, True], [True, False, False], [False, True, False]]] * 2)[:, None]
@@ -34,7 +34,7 @@ CALLS = {
     "encoder": ("L2", Call((X, MASK), {"h": 2, "layers": ENCODER})),
     "decoder_layer": ("L3", Call((X, M, MASK, MEMORY_MASK), {"h": 2, "layer": DECODER[0]})),
     "decoder": ("C3", Call((X, M, MASK, MEMORY_MASK), {"h": 2, "layers": DECODER})),
-    "transformer": ("T1", Call((SOURCE, TARGET, REAL, TARGET_REAL), MODEL)),
+    "transformer": ("T1", Call((SOURCE, TARGET, REAL, target_mask), MODEL)),
 }
 """Of each step the claim it is about, and the second request."""
 

@@ -40,7 +40,7 @@ def model(d_model: int, d_ff: int, vocab: int, layers: int) -> Nested:
 
 
 def article() -> Nested:
-    """One layer a side of the article's size; its dictionary is asked of the steps that look into it."""
+    """One layer a side of the article's size; its vocabulary is asked of the steps that look into it."""
     return model(D_MODEL, D_FF, 1000, 1)
 
 
@@ -56,7 +56,7 @@ def some(*shape: int) -> np.ndarray:
 
 
 def ids(vocab: int, *shape: int) -> np.ndarray:
-    """Tokens of a dictionary, the last one among them."""
+    """Tokens of a vocabulary, the last one among them."""
     tokens = np.random.default_rng(SEED).integers(0, vocab, shape)
     tokens.flat[-1] = vocab - 1
     return tokens

@@ -17,7 +17,7 @@ from properties.verdicts import ClaimBroken, record
 
 
 def vocabularies(call: Call) -> tuple[int, int]:
-    """How many tokens the source's and the target's dictionary have."""
+    """How many tokens the source's and the target's vocabulary have."""
     parameters = call.kwargs["parameters"]
     return len(parameters["source_embedding"]), len(parameters["target_embedding"])
 
@@ -147,7 +147,7 @@ def named(nested: Any, path: str = "") -> dict[str, np.ndarray]:
 
 @st.composite
 def generic_calls(draw: st.DrawFn, *, source_tokens: int = 3, may_be_tied: bool = False, may_be_level: bool = False) -> Call:
-    """A model none of whose numbers is special: two tokens more in each dictionary than occur, smooth activation, no padding.
+    """A model none of whose numbers is special: two tokens more in each vocabulary than occur, smooth activation, no padding.
 
     A tied one learns its table from both ends, so that no token of it is absent. If it may be level, the first token of a
     sequence may have equal features once its position is added: a row without variance, where a norm has no root to divide by.

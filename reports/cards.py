@@ -1,6 +1,6 @@
 """What a reader is told of an implementation, on the page and on the terminal alike: what is wrong, and what it follows.
 
-A card is one failure. It begins with what is wrong in one sequence, made of what the verdict's line says: the smallest input's own
+A card is one failure. It begins with what is wrong in one sentence, made of what the verdict's line says: the smallest input's own
 answer where one was written down, else the message. A message in words of its own is its own sequence.
 """
 
@@ -13,7 +13,7 @@ from reports import words
 from reports.records import Choice, Follows, Verdict
 
 UNDECLARED = "none declared: held to what eager and fused code may be off by"
-LONGEST = 300  # characters of a sequence
+LONGEST = 300  # characters of a sentence
 
 HEADER = re.compile(r"^(\w+)(?=[(,:])(?:\(.*\))?(?:, arrays laid out in memory as .*)?:?$")  # of a call in a counterexample
 REPLAYED = ("veriformer repro ", "no script: ")
@@ -35,10 +35,10 @@ KILLED = re.compile(r" was killed by (\w+)(?: \((out of memory\?)\))?")
 class Card:
     """What a person needs of one broken check, in the order it is read."""
 
-    wrong: str  # one sequence
+    wrong: str  # one sentence
     example: str  # the smallest input, and what is expected of it; "" for none
     numbers: str  # what was expected and what came, where the example does not say so
-    said: str  # the verdict's message, where it says more than the sequence
+    said: str  # the verdict's message, where it says more than the sentence
     commands: tuple[str, ...]  # that show it again
 
 
@@ -176,7 +176,7 @@ class Alike:
 
     @property
     def differing(self) -> list[str]:
-        """In a sequence each, where PyTorch does otherwise."""
+        """In a sentence each, where PyTorch does otherwise."""
         return [
             f"{each.what}: {each.meaning} (torch: {each.torch}; {each.name}={each.choice}, {each.how})"
             for each in self.choices

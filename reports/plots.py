@@ -55,7 +55,7 @@ class Plot:
 
     name: str
     title: str
-    description: str  # the conclusion, in a sequence
+    description: str  # the conclusion, in a sentence
     svg: str
 
 

@@ -33,7 +33,7 @@ def exit_code(found: Findings) -> Exit:
 
 
 def headline(found: Findings) -> tuple[str, Tone]:
-    """The answer in a sequence."""
+    """The answer in a sentence."""
     broken = found.broken_claims
     if broken:
         return f"{len(broken)} of {plural(len(found.claims), 'claim')} {'is' if len(broken) == 1 else 'are'} broken", "bad"

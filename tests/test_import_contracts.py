@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("reference", "optimized", "properties", "bench", "reports", "veriformer")
+PACKAGES = ("reference", "optimized", "properties", "bench", "reports", "veriformer")
 pytest.importorskip("importlinter", reason="the linters are the extra `lint`")
 
 
@@ -17,8 +17,8 @@ pytest.importorskip("importlinter", reason="the linters are the extra `lint`")
 def copy(tmp_path_factory) -> Path:
     """The packages and the contracts, without history or runs."""
     root = tmp_path_factory.mktemp("copy")
-    for room in ROOMS:
-        shutil.copytree(ROOT / room, root / room, ignore=shutil.ignore_patterns("__pycache__"))
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, root / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", root)
     return root
 
@@ -46,7 +46,7 @@ def test_the_contracts_hold(copy):
 
 
 @pytest.mark.parametrize(
-    ("room", "statement", "chain"),
+    ("package", "statement", "chain"),
     [
         ("reference", "import optimized.softmax", "reference is not allowed to import optimized"),
         ("optimized", "import reference.softmax", "optimized is not allowed to import reference"),
@@ -69,9 +69,9 @@ def test_the_contracts_hold(copy):
         ("reports", "import torch", "reports is not allowed to import torch"),
     ],
 )
-def test_a_forbidden_import_is_reported(copy, room, statement, chain):
-    """From a new module of the room that may not."""
-    intruder = copy / room / "intruder.py"
+def test_a_forbidden_import_is_reported(copy, package, statement, chain):
+    """From a new module of the package that may not."""
+    intruder = copy / package / "intruder.py"
     intruder.write_text(statement + "\n")
     try:
         said = lint(copy)

@@ -37,9 +37,9 @@ HOLD_TOLERANCES = {
 COMPARISONS = {"allclose", "isclose", "assert_close", "assert_allclose", "approx", "assert_almost_equal", "assertAlmostEqual"}
 
 
-def files(room: str) -> list[Path]:
-    """Every Python file of a room."""
-    return sorted((ROOT / room).rglob("*.py"))
+def files(package: str) -> list[Path]:
+    """Every Python file of a package."""
+    return sorted((ROOT / package).rglob("*.py"))
 
 
 def tree(path: Path) -> ast.Module:
@@ -68,9 +68,9 @@ def arguments(function: ast.FunctionDef) -> list[str]:
     return [argument.arg for argument in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)]
 
 
-def suite(room: str = "properties") -> Iterator[tuple[Path, ast.FunctionDef]]:
-    """Every test function of a room's test files."""
-    for path in files(room):
+def suite(package: str = "properties") -> Iterator[tuple[Path, ast.FunctionDef]]:
+    """Every test function of a package's test files."""
+    for path in files(package):
         if path.name.startswith("test_"):
             for node in ast.walk(tree(path)):
                 if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
@@ -117,8 +117,8 @@ def test_nobody_imports_a_test_file():
 @pytest.mark.parametrize("module", STEP_MODULES)
 def test_every_step_has_the_same_file_name_in_both_columns(module):
     """A step is a row, a folder is a column."""
-    for room in ("reference", "optimized"):
-        assert (ROOT / room / f"{module}.py").is_file()
+    for package in ("reference", "optimized"):
+        assert (ROOT / package / f"{module}.py").is_file()
     assert (ROOT / "properties" / f"test_{module}.py").is_file()
 
 
@@ -152,10 +152,10 @@ def tolerance_literals(path: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("room", PACKAGES)
-def test_no_tolerance_outside_budgets(room):
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_tolerance_outside_budgets(package):
     """One module knows how far rounding goes; everything else asks it."""
-    found = [place for path in files(room) if path.name not in HOLD_TOLERANCES for place in tolerance_literals(path)]
+    found = [place for path in files(package) if path.name not in HOLD_TOLERANCES for place in tolerance_literals(path)]
 
     assert found == []
 
@@ -181,9 +181,11 @@ def test_no_two_tests_of_a_file_share_a_name():
     assert [name for name, times in names.items() if times > 1] == []
 
 
-@pytest.mark.parametrize("room", [room for room in PACKAGES if room != "veriformer"])  # the door re-exports what users import
-def test_packages_re_export_nothing(room):
+@pytest.mark.parametrize(
+    "package", [package for package in PACKAGES if package != "veriformer"]
+)  # the package re-exports what users import
+def test_packages_re_export_nothing(package):
     """`__init__.py` holds the docstring and constants: a function `softmax` in it would shadow the module `softmax`."""
-    init = ROOT / room / "__init__.py"
+    init = ROOT / package / "__init__.py"
     assert init.is_file()
     assert not [node for node in ast.walk(tree(init)) if isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef))]

@@ -1,4 +1,4 @@
-"""`veriformer.localize`: the first step at which a model goes wrong, from what its modules are heard to compute.
+"""`veriformer.localize`: the first step at which a model goes wrong, from what its modules are recorded to compute.
 
 The model runs in this process, not in one of its own: what is asked here is where, not whether.
 """
@@ -36,7 +36,7 @@ def localize(
     inputs        what the model is called with; none: random features for `torch.nn.Transformer`, random tokens for BART and Marian
     parameters    what it was meant to compute with: nested dicts, or either column's dataclasses. None: its own state
     architecture  heads, norm, activation, eps; None: read from the model
-    names         where its matrices are heard: {"encoder.0.self_attention.output": "my.module"}; None: of a known kind
+    names         where its matrices are recorded: {"encoder.0.self_attention.output": "my.module"}; None: of a known kind
     call          runs the model once, where `model(*inputs)` does not do
     row           the sequence of the batch that is looked at
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("reference", "optimized", "properties", "bench", "reports", "veriformer")
+PACKAGES = ("reference", "optimized", "properties", "bench", "reports", "veriformer")
 
 
 def prefer_ours() -> None:
@@ -15,10 +15,10 @@ def prefer_ours() -> None:
 
 
 def mistaken() -> str | None:
-    """In one line, the room that would be imported from elsewhere, with both places; None when all is well."""
-    for room in ROOMS:
-        spec = importlib.util.find_spec(room)
+    """In one line, the package that would be imported from elsewhere, with both places; None when all is well."""
+    for package in PACKAGES:
+        spec = importlib.util.find_spec(package)
         found = Path(spec.origin).resolve().parent if spec and spec.origin else None
-        if found != ROOT / room:
-            return f"{room}: expected {ROOT / room}, but Python finds {found or 'nothing'} first; is PYTHONPATH set?"
+        if found != ROOT / package:
+            return f"{package}: expected {ROOT / package}, but Python finds {found or 'nothing'} first; is PYTHONPATH set?"
     return None

@@ -1,7 +1,7 @@
 """The pytest plugin: which implementations the properties run on, and one JSON line for every verdict.
 
 Loaded in every pytest run of an environment that has veriformer, so it must not be noticed in others': its options exist only
-in runs that name our properties or an implementation, and no room is imported before properties are collected.
+in runs that name our properties or an implementation, and no package is imported before properties are collected.
 """
 
 import json
@@ -295,10 +295,10 @@ def _cells_of(plan: Plan, prop: "Property") -> Iterator[Cell]:
 @cache
 def _check_rooms() -> None:
     """Our folders have plain names: say so when a user's own folder of such a name was imported in place of ours."""
-    for room in ("reference", "optimized", "properties"):
-        module = sys.modules.get(room)
+    for package in ("reference", "optimized", "properties"):
+        module = sys.modules.get(package)
         if module is not None and module.__file__ is not None and Path(module.__file__).resolve().parents[1] != ROOT:
-            raise pytest.UsageError(f"{room} resolves to {module.__file__}, not to {ROOT / room}: run from another folder")
+            raise pytest.UsageError(f"{package} resolves to {module.__file__}, not to {ROOT / package}: run from another folder")
 
 
 def _check_claims(plan: Plan) -> None:

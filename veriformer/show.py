@@ -154,7 +154,7 @@ def _claims(alike: list[VerdictRecord]) -> list[str]:
 
 
 def _card(alike: list[VerdictRecord], command: list[str]) -> Panel:
-    """What is wrong in a sequence; then the claim, the smallest input, the numbers, and the commands that show it again."""
+    """What is wrong in a sentence; then the claim, the smallest input, the numbers, and the commands that show it again."""
     finding = min(alike, key=lambda each: (each.refers, len(each.counterexample) or LINES_SHOWN**4))
     told = card(msgspec.to_builtins(finding), command)
     lines = Table.grid(padding=(0, 2, 0, 0))

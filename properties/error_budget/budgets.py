@@ -132,8 +132,8 @@ class Budget:
         scores = []
         for i, which in enumerate(worst.argmax(axis=0)):
             place = sums[which].worst_place(int(sizes[which][i].argmax()), np.abs(z[i]))
-            deviations = float(worst[which, i])
-            scores.append(self._score_at(place, results[i], sums[which].kind, deviations, deviations / FAIL))
+            sigmas = float(worst[which, i])
+            scores.append(self._score_at(place, results[i], sums[which].kind, sigmas, sigmas / FAIL))
         return scores
 
     def _under_the_ceiling(self, got: np.ndarray, error: np.ndarray, score: Score) -> Score:
@@ -151,7 +151,7 @@ class Budget:
         return Score(worst, kind, index, *values, budget_used, got.size, int(self.undecidable.sum()), self.dtype)
 
     def without_probes(self) -> "Budget":
-        """The same budget, blind to the probes it was made with (its fresh trials are too)."""
+        """The same budget without the probes it was made with (its fresh trials are too)."""
         plain = tuple(aggregate for aggregate in self.aggregates if not aggregate.kind.startswith("probe"))
         return replace(self, aggregates=plain, again=lambda trials: self.again(trials).without_probes())
 

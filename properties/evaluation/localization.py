@@ -3,7 +3,7 @@
     python -m properties.evaluation.localization [--seeds N]
 
 Each fault is planted in a `torch.nn.Transformer` of 6 + 6 layers, at one place of one layer; what must be named is the first
-matrix heard after that place. A correct model must come out as "no step over budget".
+matrix recorded after that place. A correct model must come out as "no step over budget".
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What of an answer is accepted: arrays of the promised kind and dtype; of anything else, one sequence that says what came."""
+"""What of an answer is accepted: arrays of the promised kind and dtype; of anything else, one sentence that says what came."""
 
 from typing import Any
 

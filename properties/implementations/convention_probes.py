@@ -277,34 +277,34 @@ def found(impl: "Impl", name: str, unsteady: list[Exception] | None = None) -> s
 
 
 class Answer(NamedTuple):
-    """What a probe makes of what it heard, or why there was nothing to hear."""
+    """What a probe makes of what it recorded, or why there was nothing to record."""
 
     got: float | Exception
-    heard: list[np.ndarray]
+    recorded: list[np.ndarray]
 
     def __str__(self) -> str:
-        return str(self.got) if not self.heard or isinstance(self.got, Exception) else ", ".join(map(str, self.heard))[:200]
+        return str(self.got) if not self.recorded or isinstance(self.got, Exception) else ", ".join(map(str, self.recorded))[:200]
 
 
 def _answer(impl: "Impl", name: str, step: str) -> Answer:
-    listening, heard = impl.under(impl.conventions), []
+    listening, recorded = impl.under(impl.conventions), []
 
     def attempt(*args: Any, **kwargs: Any) -> Any:
-        heard.append(impl.attempt(*args, **kwargs))
-        return heard[-1]
+        recorded.append(impl.attempt(*args, **kwargs))
+        return recorded[-1]
 
     vars(listening)["attempt"] = attempt
     try:
-        return Answer(PROBES[name].ask(listening, step), heard)
+        return Answer(PROBES[name].ask(listening, step), recorded)
     except NO_ANSWER as error:
-        return Answer(error, heard)
+        return Answer(error, recorded)
 
 
 def _same(one: Answer, other: Answer) -> bool:
     """Whether a question was answered alike, or not taken; in what words it was refused is not looked at."""
     if isinstance(one.got, Exception) or isinstance(other.got, Exception):
         return type(one.got) is type(other.got) or UNTAKEN in (type(one.got), type(other.got))
-    numbers, others = ([np.array(each.got), *each.heard] for each in (one, other))
+    numbers, others = ([np.array(each.got), *each.recorded] for each in (one, other))
     alike = (np.array_equal(a, b, equal_nan=a.dtype == np.float64) for a, b in zip(numbers, others, strict=False))
     return len(numbers) == len(others) and all(alike)
 

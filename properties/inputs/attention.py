@@ -74,7 +74,7 @@ def mask_shapes(b: int, h: int, n: int, m: int) -> list[tuple[int, ...]]:
 
 @st.composite
 def ragged_masks(draw: st.DrawFn, b: int, h: int, n: int, m: int, *, fully_masked: bool = False) -> np.ndarray:
-    """A mask of any broadcastable shape, other for each row and head that it tells apart; `blind` rows is fully masked."""
+    """A mask of any broadcastable shape, other for each row and head that it tells apart; `fully_masked` rows are."""
     shape = draw(st.sampled_from(mask_shapes(b, h, n, m)))
     kind = draw(st.sampled_from(("lengths", "causal", "scattered", "window", "one")))
     rng = np.random.default_rng(draw(SEEDS))
@@ -171,7 +171,7 @@ def _one(pattern: str, rng: np.random.Generator) -> str:
 
 @st.composite
 def attention_calls(draw: st.DrawFn, *, masked: bool | None = None, fully_masked: bool = False) -> Call:
-    """Q, K, V and a mask: `masked` always, never or (None) sometimes; `blind` rows look nowhere."""
+    """Q, K, V and a mask: `masked` always, never or (None) sometimes; `fully_masked` rows attend to nothing."""
     size = draw(sizes())
     b, h, n, m, _, d_v = size
     Q, K = draw(scored(size))

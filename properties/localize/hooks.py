@@ -1,6 +1,6 @@
 """Listen to a model while it runs: what its modules read and wrote, under the names the oracle's trace gives those matrices.
 
-A name map says where a matrix can be heard: {"encoder.0.self_attention.output": "layers.0.attn"} is what that module returned,
+A name map says where a matrix can be recorded: {"encoder.0.self_attention.output": "layers.0.attn"} is what that module returned,
 "layers.0.attn.proj:input" what it was given. `names_of` knows the maps of torch's and Hugging Face's encoder-decoder models.
 """
 
@@ -14,13 +14,15 @@ from torch import nn
 from properties.implementations.hugging_face_weights import is_hugging_face
 
 Names = Mapping[str, str]  # name in the oracle's trace → "module.path" (its output) or "module.path:input"
-Taps = dict[str, np.ndarray]  # name in the oracle's trace → what was heard, float64, one sequence
+Intermediates = dict[str, np.ndarray]  # name in the oracle's trace → what was recorded, float64, one sequence
 
 
-def record_intermediates(model: nn.Module, call: Callable[[], Any], names: Names, *, row: int = 0, batch_axis: int = 0) -> Taps:
-    """Run `call`, which runs `model` once, and give sequence `row` of every matrix in `names` that was heard.
+def record_intermediates(
+    model: nn.Module, call: Callable[[], Any], names: Names, *, row: int = 0, batch_axis: int = 0
+) -> Intermediates:
+    """Run `call`, which runs `model` once, and give sequence `row` of every matrix in `names` that was recorded.
 
-    Raises ValueError for a module the model does not have, and where nothing was heard at all.
+    Raises ValueError for a module the model does not have, and where nothing was recorded at all.
     """
     modules = dict(model.named_modules())
     hooked: dict[str, torch.Tensor] = {}
@@ -28,7 +30,7 @@ def record_intermediates(model: nn.Module, call: Callable[[], Any], names: Names
     for name, place in names.items():
         path, _, port = place.partition(":")
         if path not in modules:
-            raise ValueError(f"names: {name} is to be heard at {path!r}, and {type(model).__name__} has no such module")
+            raise ValueError(f"names: {name} is to be recorded at {path!r}, and {type(model).__name__} has no such module")
         if port not in ("", "input", "output"):
             raise ValueError(f"names: {name}: expected 'module' or 'module:input', got {place!r}")
         handles.append(modules[path].register_forward_hook(_hook(hooked, name, given=port == "input"), with_kwargs=True))
@@ -39,7 +41,7 @@ def record_intermediates(model: nn.Module, call: Callable[[], Any], names: Names
         for handle in handles:
             handle.remove()
     if not hooked:
-        raise ValueError(f"names: the call ran none of the modules {', '.join(list(names.values())[:3])}, …: nothing was heard")
+        raise ValueError(f"names: the call ran none of the modules {', '.join(list(names.values())[:3])}, …: nothing was recorded")
     return {name: _sequence(name, tensor, row, batch_axis) for name, tensor in hooked.items()}
 
 
@@ -75,7 +77,7 @@ def names_of(model: nn.Module) -> dict[str, str]:
 
 
 def torch_names(model: nn.Transformer) -> dict[str, str]:
-    """Where `nn.Transformer` lets itself be heard; its attentions keep Q, K, V and the heads to themselves."""
+    """Where `nn.Transformer` has modules to hook; its attentions keep Q, K, V and the heads to themselves."""
     names = {"source.input": "encoder.layers.0:input", "target.input": "decoder.layers.0:input"}
     for stack, attentions in (("encoder", ("self_attn",)), ("decoder", ("self_attn", "multihead_attn"))):
         layers = getattr(model, stack).layers
@@ -113,7 +115,7 @@ def _norm_names(here: str, norms: list[str], *, pre: bool, next_layer: str | Non
 
 
 def hugging_face_names(model: nn.Module) -> dict[str, str]:
-    """Where BART and Marian (post-norm) let themselves be heard: every projection of theirs is a module."""
+    """Where BART and Marian (post-norm) have modules to hook: every projection of theirs is a module."""
     root = "model." if hasattr(model, "model") else ""
     body: Any = getattr(model, "model", model)
     names = {f"{side}.input": f"{root}{stack}.layers.0:input" for side, stack in (("source", "encoder"), ("target", "decoder"))}

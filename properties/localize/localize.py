@@ -1,9 +1,9 @@
 """Where a whole model goes wrong: each matrix it wrote, judged by what the oracle makes of the model's own inputs to it.
 
-The oracle runs beside the model, and wherever the model was heard it goes on with the model's own matrix. So each matrix is
+The oracle runs beside the model, and wherever the model was recorded it goes on with the model's own matrix. So each matrix is
 computed from the model's own upstream values, and what is left between the two is that step's **own** error; the difference
 to an undisturbed run of the oracle is the **inherited** one. Both are judged by budgets that the rounding simulator derives on the
-very same walk. Where little was heard the steps in between share one verdict: the more intermediates, the closer the place.
+very same walk. Where little was recorded the steps in between share one verdict: the more intermediates, the closer the place.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ from properties.implementations.oracle import (
     norm_parameters,
     transformer_parameters,
 )
-from properties.localize.hooks import Taps
+from properties.localize.hooks import Intermediates
 from reference.decoder import decoder
 from reference.encoder import encoder
 from reference.parameters import Architecture
@@ -51,7 +51,7 @@ class Case:
     source_mask: np.ndarray | None = None
     target_mask: np.ndarray | None = None
 
-    def run(self, intermediates: Taps, machine: Machine) -> None:
+    def run(self, intermediates: Intermediates, machine: Machine) -> None:
         """Run the oracle on arrays of the machine; what it computes is seen by the active trace."""
         parameters = shadowed(self.parameters, machine)
         if self.source is not None and self.target is not None:
@@ -73,10 +73,10 @@ class Case:
 class Walk(Storing):
     """A trace that goes on with the model's own matrix wherever there is one, and keeps what the oracle made in its place."""
 
-    def __init__(self, machine: Machine, intermediates: Taps, *, substitute: bool) -> None:
+    def __init__(self, machine: Machine, intermediates: Intermediates, *, substitute: bool) -> None:
         super().__init__(machine)
         self.intermediates, self.substitute = intermediates, substitute
-        self.order: list[str] = []  # every matrix of the oracle, heard or not
+        self.order: list[str] = []  # every matrix of the oracle, recorded or not
 
     def keep(self, name: str, matrix: np.ndarray) -> np.ndarray:
         """Raises ValueError for an intermediate of another shape than the oracle's matrix of that name."""
@@ -95,12 +95,12 @@ class Walk(Storing):
 
 @dataclass(frozen=True)
 class Place:
-    """One matrix that was heard: its own error and the one it was handed, each as a share of its budget (above 1: over it)."""
+    """One matrix that was recorded: its own error and the one it was handed, each as a share of its budget (above 1: over it)."""
 
     name: str
     own: Score
     total: Score
-    since: tuple[str, ...]  # what the oracle computed since the last matrix heard on this way: steps that share this verdict
+    since: tuple[str, ...]  # what the oracle computed since the last matrix recorded on this way: steps that share this verdict
 
     @property
     def is_over(self) -> bool:
@@ -116,7 +116,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Finding:
-    """The matrices heard, in the order the oracle computes them, and the first one whose own error is over its budget."""
+    """The matrices recorded, in the order the oracle computes them, and the first one whose own error is over its budget."""
 
     places: tuple[Place, ...]
     dtype: str
@@ -133,17 +133,19 @@ class Finding:
     def __str__(self) -> str:
         if self.culprit is None:
             worst = max((place.own.budget_used for place in self.places), default=0.0)
-            return f"no step over budget: {len(self.places)} matrices heard, the worst used {worst:.2g} of its own in {self.dtype}"
+            return (
+                f"no step over budget: {len(self.places)} matrices recorded, the worst used {worst:.2g} of its own in {self.dtype}"
+            )
         upstream = "upstream clean" if self.culprit is self.places[0] else "all before it within budget"
         lines = [f"first divergence: {self.culprit}; {upstream}"]
         if self.culprit.since:
-            lines.append(f"not heard apart from it: {', '.join(self.culprit.since)}")
+            lines.append(f"not recorded apart from it: {', '.join(self.culprit.since)}")
         return "\n".join([*lines, *([self.explanation] if self.explanation else [])])
 
 
 def localize(
     case: Case,
-    intermediates: Taps,
+    intermediates: Intermediates,
     *,
     dtype: str = "float32",
     contract: Contract | Sequence[Contract] | None = None,
@@ -151,7 +153,8 @@ def localize(
 ) -> Finding:
     """Judge every intermediate by its own error and by its whole one; suspects on fresh trials again, unless `escalate` is False.
 
-    `taps` are named as the oracle's trace names its matrices, one sequence, float64 numbers of `dtype`. Raises ValueError for
+    `intermediates` are named as the oracle's trace names its matrices, one sequence, float64 numbers of `dtype`. Raises ValueError
+    for
     intermediates that are not finite, that have another shape than the oracle's, or of which the oracle knows none.
     """
     contracts = envelope(dtype) if contract is None else (contract,) if isinstance(contract, Contract) else tuple(contract)
@@ -185,7 +188,7 @@ class _Walked:
     budgets: dict[str, Budget]
 
 
-def _walked(case: Case, intermediates: Taps, contracts: Sequence[Contract], *, substitute: bool) -> _Walked:
+def _walked(case: Case, intermediates: Intermediates, contracts: Sequence[Contract], *, substitute: bool) -> _Walked:
     """One walk, and the budget of every matrix on it; longer walks are taken when a suspect asks for them, each at most once.
 
     A walk keeps every matrix, so on a long one half of the trials that are asked for are made, and as many doubled ones.
@@ -232,7 +235,7 @@ def _sharper(parameters: Any) -> Any:
     return [_sharper(layer) for layer in parameters] if isinstance(parameters, list | tuple) else parameters
 
 
-def _must_be_usable(case: Case, intermediates: Taps) -> None:
+def _must_be_usable(case: Case, intermediates: Intermediates) -> None:
     if case.source is None and "source.input" not in intermediates:
         raise ValueError("intermediates: expected source.input (what the first layer reads) or a case with token ids, got neither")
     for name, matrix in intermediates.items():
@@ -254,7 +257,11 @@ def _since(order: list[str], intermediates: Mapping[str, Any], name: str) -> tup
 
 
 def explained(
-    finding: Finding, case: Case, intermediates: Taps, hypotheses: Callable[[str, Nested], Mapping[str, Nested]], **kwargs: Any
+    finding: Finding,
+    case: Case,
+    intermediates: Intermediates,
+    hypotheses: Callable[[str, Nested], Mapping[str, Nested]],
+    **kwargs: Any,
 ) -> Finding:
     """The finding with the first hypothesis about the weights under which its culprit is within budget, if there is one."""
     if finding.culprit is None:

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from properties.implementations.impl import Impl
-from properties.localize.hooks import Taps
+from properties.localize.hooks import Intermediates
 from properties.localize.localize import Case
 
 NEEDED = ("embedding", "positional_encoding", "multi_head", "layer_norm", "feed_forward", "output_projection", "mask")
 
 
-def chained(impl: Impl, case: Case) -> Taps:
+def chained(impl: Impl, case: Case) -> Intermediates:
     """Run `case` (with token ids) from the implementation's own steps. Raises ValueError naming the steps that are not offered."""
     if missing := [step for step in NEEDED if not impl.offers(step)]:
         raise ValueError(
@@ -28,9 +28,9 @@ def chained(impl: Impl, case: Case) -> Taps:
 
 class _Chain:
     def __init__(self, impl: Impl, case: Case) -> None:
-        self.impl, self.case, self.intermediates = impl, case, Taps()
+        self.impl, self.case, self.intermediates = impl, case, Intermediates()
 
-    def run(self, source: np.ndarray, target: np.ndarray) -> Taps:
+    def run(self, source: np.ndarray, target: np.ndarray) -> Intermediates:
         parameters = self.case.parameters
         M = self.stack("encoder", self.enter("source", source), None)
         X = self.stack("decoder", self.enter("target", target), M)

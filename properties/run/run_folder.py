@@ -23,7 +23,7 @@ from typing import Any
 from properties.claims import CLAIMS
 from reports.records import SCHEMA, encoded
 
-ROOMS = ("reference", "optimized", "properties", "bench", "reports", "veriformer")
+PACKAGES = ("reference", "optimized", "properties", "bench", "reports", "veriformer")
 PACKAGES = ("veriformer", "numpy", "torch", "hypothesis", "pytest", "scipy", "pandas")
 
 
@@ -46,7 +46,7 @@ def create(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 class Unwritable(OSError):
-    """A run's file cannot be written, for want of room or permission."""
+    """A run's file cannot be written, for want of space or permission."""
 
     def __str__(self) -> str:
         return f"{self.filename}: {self.strerror}; what was finished before is on disk"
@@ -113,8 +113,8 @@ def code_hash() -> str:
     """One number for the text of all our packages: two runs of different code are told apart by it."""
     root = Path(__file__).resolve().parents[2]
     digest = hashlib.blake2b(digest_size=8)
-    for room in ROOMS:
-        for path in sorted((root / room).rglob("*.py")):
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
             digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 

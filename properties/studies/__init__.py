@@ -1,4 +1,4 @@
-"""Claims without a verdict: each has a script that measures, and leaves a table, a plot and a sequence.
+"""Claims without a verdict: each has a script that measures, and leaves a table, a plot and a sentence.
 
 python -m properties.studies.growth [-o DIR]      R3: activations, gradients and tokens over depth
 python -m properties.studies.context [-o DIR]     G2: what a trained model makes of longer and shorter prompts

@@ -76,7 +76,7 @@ def plot(figure: Figure, rows: list[Row]) -> None:
 
 
 def finding(rows: list[Row]) -> str:
-    """In one sequence."""
+    """In one sentence."""
     right = {(row["against"], row["amount"]): f"{row['right']:.0%}" for row in rows}
     longest = max(row["amount"] for row in rows if row["against"] == "source length")
     k = TASK.longest

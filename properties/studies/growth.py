@@ -86,7 +86,7 @@ def plot(figure: Figure, rows: list[Row]) -> None:
 
 
 def finding(rows: list[Row]) -> str:
-    """In one sequence."""
+    """In one sentence."""
     deepest = max(row["depth"] for row in rows)
     said = [
         f"{row['layers']}: activations of {row['activation']:.1g}, tokens that differ by {row['words']:.0e} of their size, "

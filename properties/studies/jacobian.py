@@ -46,7 +46,7 @@ def plot(figure: Figure, rows: list[Row]) -> None:
 
 
 def finding(rows: list[Row]) -> str:
-    """In one sequence."""
+    """In one sentence."""
     largest, best = max(row["norm to"] for row in rows), max(rows, key=lambda row: row["norm"])
     unscaled = min(rows, key=lambda row: abs(row["scale"] - UNSCALED))
     return (

@@ -34,7 +34,7 @@ PHASES = tuple(phase for phase in Phase if phase is not Phase.explain)  # explai
 
 @cache
 def register() -> None:
-    """Make the three profiles known and load the default one, once: `--hypothesis-profile` and the door then choose another."""
+    """Make the three profiles known and load the default one, once: `--hypothesis-profile` then chooses another."""
     providers._get_local_constants = Constants  # noqa: SLF001
     warnings.filterwarnings("ignore", "Generating overly large repr")  # a verdict keeps the first of its letters
     for name, examples in EXAMPLES.items():

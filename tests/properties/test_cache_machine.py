@@ -102,7 +102,7 @@ def test_a_faulty_cache_is_shown_by_a_short_program(kind, by):
 
 @pytest.mark.parametrize("identifier", [fault.id for fault in FAULTS if "kv_cache" in fault.steps])
 def test_every_cache_that_failed_somebody_is_shown_by_a_short_program(identifier):
-    """Those of the fault bank too."""
+    """Those of the catalogue of faults too."""
     fault = entry(identifier)
 
     assert_shown(judged(fault.implementation(), fault.dtype))

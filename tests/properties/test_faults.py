@@ -32,7 +32,7 @@ def bases() -> list[Fault]:
 
 
 def test_every_class_is_re_created_or_left_out_for_a_reason():
-    """All 71 classes of reports have an entry, or a sequence that says why none is possible."""
+    """All 71 classes of reports have an entry, or a sentence that says why none is possible."""
     classes = [fault_class for classes in catalogue.CLASSES.values() for fault_class in classes]
     re_created = {fault.fault_class for fault in catalogue.FAULTS}
 

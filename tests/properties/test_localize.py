@@ -10,7 +10,7 @@ from properties.implementations.hugging_face_weights import architecture_of, par
 from properties.implementations.impl import Impl
 from properties.implementations.registry import built_in
 from properties.implementations.weights import mapped, nested
-from properties.localize.hooks import Taps, names_of, record_intermediates, torch_names
+from properties.localize.hooks import Intermediates, names_of, record_intermediates, torch_names
 from properties.localize.localize import Case, explained, localize
 from properties.localize.step_by_step import chained
 from properties.localize.weight_loading import hypotheses
@@ -22,7 +22,7 @@ BY_NAME = {fault.name: fault for fault in FAULTS}
 AHEAD = torch.triu(torch.ones(5, 5, dtype=torch.bool), diagonal=1)
 
 
-def hooked(made: nn.Transformer, seed: int = 0) -> Taps:
+def hooked(made: nn.Transformer, seed: int = 0) -> Intermediates:
     """One sequence of random features through a model of two layers."""
     generator = torch.Generator().manual_seed(seed)
     source, target = (torch.randn(1, tokens, 64, generator=generator) for tokens in (7, 5))
@@ -108,7 +108,7 @@ def test_weights_loaded_wrongly_are_recognised(wrong, told):
 
 
 def test_few_taps_share_a_verdict():
-    """With only the ends of the layers heard, the fault is placed between two of them, and what lies between is listed."""
+    """With only the ends of the layers recorded, the fault is placed between two of them, and what lies between is listed."""
     made = model(5, torch.float32, layers=2)
     before = weights(made)
     BY_NAME["one head × 1.125"].plant(made.encoder.layers[1])
@@ -185,5 +185,5 @@ def test_modules_that_cannot_be_heard_are_refused():
         names_of(nn.Linear(2, 2))
     with pytest.raises(ValueError, match="has no such module"):
         record_intermediates(made, lambda: None, {"encoder.0.self_attention.output": "encoder.layers.9"})
-    with pytest.raises(ValueError, match="nothing was heard"):
+    with pytest.raises(ValueError, match="nothing was recorded"):
         record_intermediates(made, lambda: None, torch_names(made))

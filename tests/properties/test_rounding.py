@@ -201,7 +201,7 @@ def test_the_bound_holds_to_fifty_digits():
     ],
 )
 def test_a_contract_that_makes_no_sense_is_refused(nonsense, message):
-    """With the sequence that says what to declare."""
+    """With the sentence that says what to declare."""
     with pytest.raises(ValueError, match=message):
         Contract(**nonsense)
 

@@ -1,4 +1,4 @@
-"""Every study runs, at a small size: a table, a plot, a sequence; the same numbers give the same files; a bad folder is refused."""
+"""Every study runs, at a small size: a table, a plot, a sentence; the same numbers give the same files; a bad folder is refused."""
 
 import csv
 from importlib import import_module

@@ -16,7 +16,7 @@ from veriformer.isolation import wire
 from veriformer.isolation.proxy import LAYOUTS, ImplementationProxy, TargetError
 
 SCORES = np.array([[0.0, 1.0], [2.0, -1.0]])
-HONEST = """
+CORRECT = """
     import numpy as np
     def softmax(scores):
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
@@ -51,7 +51,7 @@ def softmax(proxy: ImplementationProxy, scores: np.ndarray = SCORES, **options) 
 @pytest.mark.parametrize("target", ["mine:softmax", "mine.py:softmax", "mine.softmax", "mine"])
 def test_a_function_is_found_by_module_by_file_and_as_an_attribute(candidate, target):
     """All the ways of naming it lead to the same answer, widened to float64."""
-    answer = softmax(candidate(HONEST, target))
+    answer = softmax(candidate(CORRECT, target))
 
     assert answer.dtype == np.float64
     assert np.array_equal(answer, answer.astype(np.float32))
@@ -86,13 +86,13 @@ def test_torch_tensors_are_handed_to_a_implementation_that_takes_them(candidate)
 @pytest.mark.parametrize(
     ("source", "target", "options", "complaint"),
     [
-        (HONEST, "nowhere:softmax", {}, "no module named 'nowhere'"),
-        (HONEST, "nowhere.py:softmax", {}, "no file 'nowhere.py'"),
-        (HONEST, "mine:softmaxx", {}, "mine has no attribute 'softmaxx'"),
-        (HONEST, "mine:", {}, "expected module:attribute or path/to/file.py:attribute, got 'mine:'"),
-        (HONEST, "mine:softmax", {"step": "soft"}, "step: expected one of embedding"),
-        (HONEST, "mine:softmax", {"arrays": "jax"}, "arrays: expected torch or numpy, got 'jax'"),
-        (HONEST, "mine:softmax", {"max_time": 0}, "max_time: expected a number of seconds above 0, got 0"),
+        (CORRECT, "nowhere:softmax", {}, "no module named 'nowhere'"),
+        (CORRECT, "nowhere.py:softmax", {}, "no file 'nowhere.py'"),
+        (CORRECT, "mine:softmaxx", {}, "mine has no attribute 'softmaxx'"),
+        (CORRECT, "mine:", {}, "expected module:attribute or path/to/file.py:attribute, got 'mine:'"),
+        (CORRECT, "mine:softmax", {"step": "soft"}, "step: expected one of embedding"),
+        (CORRECT, "mine:softmax", {"arrays": "jax"}, "arrays: expected torch or numpy, got 'jax'"),
+        (CORRECT, "mine:softmax", {"max_time": 0}, "max_time: expected a number of seconds above 0, got 0"),
         (
             "import nonsense\n",
             "mine:softmax",

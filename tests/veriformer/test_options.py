@@ -23,7 +23,7 @@ def here(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def door(*arguments: str) -> Result:
+def invoked(*arguments: str) -> Result:
     """The command line, in this process."""
     return CliRunner().invoke(main, arguments)
 
@@ -64,7 +64,7 @@ def test_a_typo_is_one_line_and_exit_code_2(here, arguments, complaint):
     """Each names what was expected and what came."""
     before = sorted(here.iterdir())
 
-    said = door(*arguments)
+    said = invoked(*arguments)
 
     assert said.exit_code == 2, said.output
     last = said.stderr.strip().splitlines()[-1]
@@ -87,7 +87,7 @@ def test_a_mistake_in_pyproject_is_named(here, table, complaint):
     """A key that is no option, a value that is none, a file that is no TOML."""
     (here / "pyproject.toml").write_text(table)
 
-    said = door("verify", "mine:softmax", "--arrays", "numpy")
+    said = invoked("verify", "mine:softmax", "--arrays", "numpy")
 
     assert said.exit_code == 2
     assert complaint in said.stderr.strip().splitlines()[-1]
@@ -97,13 +97,13 @@ def test_another_commands_table_is_not_verifys(here):
     """`[tool.veriformer.bench]` does not stop `verify`, and is checked when `bench` runs."""
     (here / "pyproject.toml").write_text("[tool.veriformer.list]\nnonsense = 1\n[tool.veriformer]\nseed = 7\n")
 
-    assert "cuda:99" in door("verify", "mine:softmax", "--device", "cuda:99").stderr
-    assert "[tool.veriformer.list] has no key 'nonsense'" in door("list", "claims").stderr
+    assert "cuda:99" in invoked("verify", "mine:softmax", "--device", "cuda:99").stderr
+    assert "[tool.veriformer.list] has no key 'nonsense'" in invoked("list", "claims").stderr
 
 
 def test_the_catalogue_is_printed_as_json():
     """Every claim with its id, every step with its signature; nothing else on stdout."""
-    claims, steps = (json.loads(door("list", what, "--json").stdout) for what in ("claims", "steps"))
+    claims, steps = (json.loads(invoked("list", what, "--json").stdout) for what in ("claims", "steps"))
 
     assert [claim["id"] for claim in claims] == [claim.id for claim in CLAIMS]
     assert [step["signature"] for step in steps] == [step.signature for step in STEPS.values()]
@@ -113,7 +113,7 @@ def test_the_catalogue_is_printed_as_json():
 def test_every_claim_is_explained(name):
     """Its sequence, its formula and what is to be seen, whatever the case it is asked in."""
     claim = next(claim for claim in CLAIMS if claim.id == name)
-    said = " ".join(door("explain", name.lower()).stdout.split())
+    said = " ".join(invoked("explain", name.lower()).stdout.split())
 
     for text in (claim.statement, claim.formula, claim.expectation):
         assert " ".join(text.split()) in said
@@ -121,7 +121,7 @@ def test_every_claim_is_explained(name):
 
 def test_the_worked_example_is_printed_matrix_by_matrix():
     """The sequence of 16 tokens, the article's sizes, the masked scores."""
-    said = door("trace").stdout
+    said = invoked("trace").stdout
 
     assert "16 tokens: the cat that" in said
     for shape in ("16×512", "16×16", "16×64", "16×2048"):
@@ -132,7 +132,7 @@ def test_the_worked_example_is_printed_matrix_by_matrix():
 def test_every_command_is_there():
     """The table of commands names modules that exist, each with a `command` and one line of help."""
     for name in COMMANDS:
-        said = door(name, "--help")
+        said = invoked(name, "--help")
         assert said.exit_code == 0, name
         assert "Usage:" in said.stdout
 
@@ -145,7 +145,7 @@ def test_a_package_that_is_somebody_elses_is_refused(monkeypatch, tmp_path):
     for module in [name for name in sys.modules if name.split(".")[0] == "bench"]:
         monkeypatch.delitem(sys.modules, module)
 
-    said = door("list", "claims")
+    said = invoked("list", "claims")
 
     assert said.exit_code == 2
     assert str(tmp_path / "bench") in said.stderr

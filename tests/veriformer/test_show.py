@@ -85,7 +85,7 @@ def test_text_from_outside_is_never_markup(tmp_path):
 
 
 def test_a_card_says_what_is_wrong_then_the_claim_the_input_and_how_to_replay_it(tmp_path):
-    """In this order; the command keeps the options of the run, and what the sequence says is not said again."""
+    """In this order; the command keeps the options of the run, and what the sentence says is not said again."""
     text = shown(
         tmp_path,
         {

@@ -1,4 +1,4 @@
-"""The door from a user's own project, which has folders of the same names as ours: theirs work, and so do ours."""
+"""From a user's own project, which has folders of the same names as ours: theirs work, and so do ours."""
 
 import json
 import os
@@ -86,9 +86,9 @@ THEIR_TEST_WITH_OURS = """
 def scratch(tmp_path_factory) -> Path:
     """A project that owns bench/, reports/ and properties/, and a conftest with options called as ours."""
     root = tmp_path_factory.mktemp("scratch")
-    for room in ("bench", "reports", "properties"):
-        (root / room).mkdir()
-        (root / room / "__init__.py").write_text(f'MINE = "{room}"\n')
+    for package in ("bench", "reports", "properties"):
+        (root / package).mkdir()
+        (root / package / "__init__.py").write_text(f'MINE = "{package}"\n')
     (root / "properties" / "conftest.py").write_text("raise ImportError('a conftest of theirs, in a run of ours')\n")
     for name, text in {
         "mine.py": MINE,
@@ -214,7 +214,7 @@ def test_pytest_gives_the_same_verdicts_as_the_command_line(scratch, tmp_path):
     """
     target = str(scratch / "mine.py:Wrong")
     asked = ("--claims=A2,M1", "--dtype=float32", "--examples=5")
-    here, there = tmp_path / "door", tmp_path / "pytest"
+    here, there = tmp_path / "command", tmp_path / "pytest"
     here.mkdir()
     there.mkdir()
     by_door = python("-m", "veriformer", "verify", target, *asked, "--json", folder=here)

@@ -29,7 +29,7 @@ SIZES = {"d_model": 64, "d_ff": 128, "h": 4, "tokens": 9, "vocab": 17}
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the inputs, and the weights where TARGET has none."
 )
-@click.option("--all", "show_all", is_flag=True, help="Print every matrix heard, with its own and its whole error.")
+@click.option("--all", "show_all", is_flag=True, help="Print every matrix recorded, with its own and its whole error.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 @click.pass_context
 def command(ctx: click.Context, /, *, target: str, as_json: bool, show_all: bool, **asked: Any) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ("reference", "properties")
+PACKAGES = ("reference", "properties")
 
 
 class OracleImportBlocker(MetaPathFinder):
@@ -19,7 +19,7 @@ class OracleImportBlocker(MetaPathFinder):
 
     def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
         """Raises ImportError for a module of ours; leaves every other one to those who come after."""
-        if fullname.partition(".")[0] not in ROOMS:
+        if fullname.partition(".")[0] not in PACKAGES:
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]

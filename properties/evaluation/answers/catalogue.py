@@ -415,7 +415,7 @@ EXCEPTIONS = {
         "properties.run.run_folder.Unwritable: no room",
     ),
     "our_words_alone": says(
-        "\nproperties.runs.Unwritable: no room\nERROR: usage: x\n", "properties.run.run_folder.Unwritable: no room"
+        "\nproperties.run.run_folder.Unwritable: no room\nERROR: usage: x\n", "properties.run.run_folder.Unwritable: no room"
     ),
     "exits_after_printing": Row(printed, "CRASH", r"exited with code 3 during the call; its last output: \x1b[2J\x00"),
 }

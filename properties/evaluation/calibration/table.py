@@ -162,7 +162,7 @@ def _honest_lines(kind: str, of: Summary) -> Iterable[str]:
 def _simulated_lines(of: Summary) -> Iterable[str]:
     largest = ", ".join(f"{held_to} {score:.2f}" for held_to, score in of["largest score"].items())
     yield f"  trials of our own simulator: {of['trials']} of {of['cases']} cases of the properties, {of['suspects']} suspects"
-    yield f"    false positives: {of['false alarms']}; at most {of['bound of the rate']:.2g} (95 %); largest scores: {largest}"
+    yield f"    false positives: {of['false positives']}; at most {of['bound of the rate']:.2g} (95 %); largest scores: {largest}"
 
 
 def _counts(of: dict[str, int]) -> str:

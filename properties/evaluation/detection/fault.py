@@ -45,7 +45,7 @@ class Fault:
         """The text of the implementation, with the wrong statement or the right one; it imports torch alone."""
         text = standalone(self.base, tuple(self.instead.items()))
         if text.count(self.right) != 1:
-            raise ValueError(f"{self.id}: expected its right statement once in the twin, found it {text.count(self.right)} times")
+            raise ValueError(f"{self.id}: expected its right statement once in the base, found it {text.count(self.right)} times")
         return text.replace(self.right, self.wrong) if wrong else text
 
     def implementation(self, *, wrong: bool = True) -> "Implementation":

@@ -30,7 +30,7 @@ from properties.run.subprocesses import die_with, guarded
 from properties.verdict.listing import claim_of, property_named
 
 SCORE = Path(__file__).parents[2] / "data" / "score.json"
-ROOMS = ("reference", "optimized", "properties", "bench", "reports", "veriformer")
+PACKAGES = ("reference", "optimized", "properties", "bench", "reports", "veriformer")
 CAME_TO_GRIEF = 70  # exit code of a script that ended with an exception
 SMALL = 16  # numbers, half of all counterexamples at most
 
@@ -90,8 +90,8 @@ def _run(command: list[str]) -> int:
     silence = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(silence, stream)
-    ours = [name for name in sys.modules if name.partition(".")[0] in ROOMS]
-    sys.modules.update(dict.fromkeys(ours + list(ROOMS)))  # type: ignore[arg-type] (None: it cannot be imported)
+    ours = [name for name in sys.modules if name.partition(".")[0] in PACKAGES]
+    sys.modules.update(dict.fromkeys(ours + list(PACKAGES)))  # type: ignore[arg-type] (None: it cannot be imported)
     sys.argv = command
     try:
         runpy.run_path(command[0], run_name="__main__")
