@@ -34,7 +34,7 @@ CALLS = {
     "encoder": ("L2", Call((X, MASK), {"h": 2, "layers": ENCODER})),
     "decoder_layer": ("L3", Call((X, M, MASK, MEMORY_MASK), {"h": 2, "layer": DECODER[0]})),
     "decoder": ("C3", Call((X, M, MASK, MEMORY_MASK), {"h": 2, "layers": DECODER})),
-    "transformer": ("T1", Call((SOURCE, TARGET, REAL, target_mask), MODEL)),
+    "transformer": ("T1", Call((SOURCE, TARGET, REAL, TARGET_MASK), MODEL)),
 }
 """Of each step the claim it is about, and the second request."""
 
