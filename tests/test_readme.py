@@ -168,6 +168,19 @@ def test_the_size_of_the_catalogue_is_that_of_the_committed_score():
     assert score["correct"]["flagged"] == {}
 
 
+def test_runs_in_processes_of_their_own_are_those_of_the_committed_score():
+    """The sample of faults, and the strange answers."""
+    score, text = committed("score"), " ".join(EVALUATION.split())
+    isolated, answers = score["isolated"], score["answers"]
+    caught = isolated["faults"] - len(isolated["differ"])
+    ran = f"{answers['planned'] - answers['missing']:,} of {answers['planned']:,} planned checks have a verdict"
+
+    assert f"verifies {isolated['faults']} faults, one of each class" in text
+    assert f"For {caught} of them the same property breaks; {len(isolated['flagged'])} of their bases are flagged" in text
+    assert f"all {answers['candidates']} through `veriformer verify`: {ran}, {len(answers['wrong'])} verdicts are wrong" in text
+    assert f"and {isolated['ended_early'] + answers['ended_early']} runs ended early" in text
+
+
 def test_the_calibration_is_the_committed_one():
     """Every figure of the table, dtype by dtype."""
     found = list(committed("calibration").values())
@@ -179,6 +192,7 @@ def test_the_calibration_is_the_committed_one():
         ("2x baseline", "twice the baseline's error, on the same"),
     ):
         assert figures(row) == [f"{of['steps']['false positives'][rival]:,}" for of in found]
+    assert figures("fresh trials") == [f"{of['simulated']['false positives']} of {of['simulated']['trials']:,}" for of in found]
     assert figures("22 named faults") == [str(of["named"]["seen"]["ours"]) for of in found]
     exponents = [of["graded"]["mean exponent"] for of in found]
     assert figures("smallest fault seen") == [f"2^−{of['ours']:.1f}" for of in exponents]

@@ -9,138 +9,22 @@ import re
 import secrets
 import sys
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from veriformer.planned import DEFAULT_DTYPES, Cell, Plan
+
 if TYPE_CHECKING:
     from properties.claims import Property
-    from properties.implementations.convention_probes import Settled
-    from properties.implementations.impl import Adapter, Impl
-    from reports.records import Check, Follows
-    from veriformer.replay import Failures
+    from properties.implementations.impl import Impl
+    from reports.records import Check
 
 ROOT = Path(__file__).resolve().parents[1]
-PLAN = pytest.StashKey["Plan"]()
+PLAN = pytest.StashKey[Plan]()
 JUDGEMENT = pytest.StashKey[dict[str, Any]]()
-
-DEFAULT_DTYPES = ("float64", "float32", "bfloat16", "float16")
-
-
-class Cell(NamedTuple):
-    """One column of the matrix: an implementation at a dtype on a device."""
-
-    implementation: str
-    dtype: str
-    device: str
-
-    def __str__(self) -> str:
-        return "-".join(self)
-
-
-@dataclass
-class Plan:
-    """What this run is asked to verify, from the options."""
-
-    implementations: tuple[str, ...]
-    dtypes: tuple[str, ...]
-    devices: tuple[str, ...]
-    claims: frozenset[str]
-    seed: int
-    step: str | None
-    arrays: str | None
-    max_time: float
-    run: Path | None
-    declared: dict[str, str | None]  # what the options say of the implementations
-    callables: dict[str, Any]  # of `veriformer.verify`: objects that no other process could import, by name
-    _adapters: dict[str, "Adapter"] = field(default_factory=dict)
-    _settled: dict[Cell, "Settled"] = field(default_factory=dict)
-    _said: set[Cell] = field(default_factory=set)  # whose unsteady answers to probes a property has told
-
-    @cached_property
-    def failures(self) -> "Failures":
-        """Those that this run has met."""
-        from veriformer.replay import Failures
-
-        return Failures(self.run)
-
-    def adapter(self, name: str) -> "Adapter":
-        """The implementation of that name, made once. Raises UsageError for one that cannot be had."""
-        if name not in self._adapters:
-            self._adapters[name] = self._made(name)
-        return self._adapters[name]
-
-    def _made(self, name: str) -> "Adapter":
-        from properties.conventions.declarations import Declarations, must_make_sense
-
-        adapter = self._as_it_is(name)
-        try:
-            adapter = Declarations.read(**self.declared).about(adapter)
-            must_make_sense(adapter, self.dtypes or adapter.dtypes)
-        except ValueError as error:
-            raise pytest.UsageError(f"--{error}") from None
-        return adapter
-
-    def _as_it_is(self, name: str) -> "Adapter":
-        from properties.implementations.registry import BUILT_IN, built_in
-
-        if name in BUILT_IN:
-            return built_in(name)
-        if name in self.callables:
-            from veriformer.isolation.in_process import InProcess
-
-            return InProcess(name, self.callables[name], self.step, self.arrays)
-        from veriformer.isolation.proxy import ImplementationProxy, TargetError
-
-        try:
-            return ImplementationProxy(name, self.step, self.arrays, self.devices[0], self.max_time)
-        except TargetError as error:
-            raise pytest.UsageError(str(error)) from error
-
-    def impl(self, cell: Cell) -> "Impl":
-        """The implementation of that column, with the conventions that it is held to."""
-        from properties.implementations.impl import Impl
-
-        impl = Impl(self.adapter(cell.implementation), cell.dtype, cell.device)
-        return impl.under(self.settled(cell).conventions)
-
-    def settled(self, cell: Cell) -> "Settled":
-        """What the implementation declares, and for the rest what probes show: asked once."""
-        from properties.implementations.convention_probes import settle
-        from properties.implementations.impl import Impl
-
-        if cell not in self._settled:
-            impl = Impl(self.adapter(cell.implementation), cell.dtype, cell.device)
-            self._settled[cell] = settle(impl, impl.adapter.conventions)
-        return self._settled[cell]
-
-    def unsteady(self, cell: Cell) -> Exception | None:
-        """The first answer to a probe that did not come again, for the first property that asks: none other sees it."""
-        if cell in self._said:
-            return None
-        self._said.add(cell)
-        return next(iter(self.settled(cell).unsteady), None)
-
-    def followed(self, cell: Cell) -> "Follows":
-        """The same in words."""
-        from properties.conventions.followed import followed
-
-        return followed(self.impl(cell), self.settled(cell))
-
-    def cells(self) -> Iterator[Cell]:
-        """Every column that the implementations support; each dtype that was asked for must be."""
-        for name in self.implementations:
-            offered = tuple(self.adapter(name).dtypes)
-            missing = [dtype for dtype in self.dtypes if dtype not in offered]
-            if missing and len(self.implementations) == 1:
-                raise pytest.UsageError(f"--dtype: {name} takes {', '.join(offered)}, got {', '.join(missing)}")
-            for dtype in self.dtypes or offered:
-                if dtype in offered:
-                    yield from (Cell(name, dtype, device) for device in self.devices)
-
 
 # ---- options ----
 

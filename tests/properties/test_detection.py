@@ -6,6 +6,7 @@ from random import Random
 
 import pytest
 
+from properties.evaluation.answers.catalogue import ROWS, WHENS
 from properties.evaluation.detection import catalogue
 from properties.evaluation.detection.score import SEEDS, search_for, status
 from properties.evaluation.detection.search import breaks
@@ -25,11 +26,29 @@ def cheapest_catch(identifier: str) -> dict:
     return min((each for each in ENTRIES[identifier]["searches"] if each["caught"]), key=lambda each: each["examples"])
 
 
-def test_the_score_is_of_this_bank():
+def test_the_score_is_of_this_catalogue():
     """Every entry was searched for at every seed; nothing correct was flagged; what was missed is said."""
     assert ENTRIES.keys() == {fault.id for fault in catalogue.CATALOGUE}
     assert {len(each["searches"]) for each in COMMITTED["entries"]} == {len(SEEDS)}
     assert COMMITTED["correct"]["flagged"] == {}
+
+
+def test_processes_of_their_own_find_the_same():
+    """A fault of each class through `veriformer verify`: the same property breaks, and no base is flagged."""
+    found = COMMITTED["isolated"]
+
+    assert found["faults"] == sum(each["status"] == "caught" for each in COMMITTED["classes"])
+    assert found["differ"] == found["flagged"] == []
+    assert found["missing"] == found["ended_early"] == 0
+
+
+def test_no_strange_answer_ends_a_run():
+    """Each has the verdict that is right, and every planned check has one."""
+    found = COMMITTED["answers"]
+
+    assert found["candidates"] == len(ROWS) * len(WHENS)
+    assert found["wrong"] == []
+    assert found["missing"] == found["ended_early"] == 0
 
 
 def test_everything_visible_is_caught():
