@@ -65,7 +65,7 @@ class Record:
     with_itself: int = 0  # answers of the oracle's own that equal the oracle's: not counted as compared
     compared: int = 0  # elements of results that were held against something
     undecidable: int = 0  # elements no correct computation can be held to (overflow of a simulated run)
-    mostly_undecidable: int = 0  # cases with more than 1 % of their elements unjudged
+    mostly_undecidable: int = 0  # cases with more than 1 % of their elements undecidable
     budget_used: float = 0.0  # the largest error seen, as a share of the budget
     suspects: list[str] = field(default_factory=list)
     counterexamples: list[str] = field(default_factory=list)
@@ -98,7 +98,7 @@ class Recorder:
             self.current = kept
 
     def compared(self, elements: int, *, undecidable: int = 0, budget_used: float = 0.0) -> None:
-        """Count one comparison of `elements` numbers, of which `unjudged` could not be judged; `share` ≤ 1 is within budget."""
+        """Count one comparison of `elements` numbers, of which `undecidable` could not be judged; `share` ≤ 1 is within budget."""
         self.current.compared += elements - undecidable
         self.current.undecidable += undecidable
         if undecidable * 100 > elements:

@@ -154,8 +154,8 @@ def _judge(workload: Workload, peer: Judged, part: Part, got: np.ndarray) -> Gat
 
 def _passed(peer: Judged, seen: Any, got: np.ndarray) -> tuple[Verdict, str]:
     """A pass, unless nothing or too little was compared, or a score is suspect."""
-    if seen.mostly_unjudged or (peer.name != "reference" and got.size and not seen.compared):
-        return Verdict.VACUOUS, f"{seen.unjudged} of {got.size} numbers could not be judged"
+    if seen.mostly_undecidable or (peer.name != "reference" and got.size and not seen.compared):
+        return Verdict.VACUOUS, f"{seen.undecidable} of {got.size} numbers could not be judged"
     return (Verdict.SUSPECT, seen.suspects[0]) if seen.suspects else (Verdict.PASS, "")
 
 

@@ -33,7 +33,7 @@ TRIALS, AGAIN, BRIEFLY = 16, 256, 64
 ROOM = 2**24  # components in the fresh trials of a contract: a large result is judged again on fewer, though never on fewer than 64
 COPIES = frozenset({"mask", "split_heads", "concat_heads"})  # steps that compute nothing: equal bit for bit
 NOT_SUMMED = {"positional_encoding": ("column",)}  # sines of p·ω: equal steps, whose roundings may all point the same way
-UNDECIDABLE = 100  # more than one component in so many unjudged, and a case proves nothing
+UNDECIDABLE = 100  # more than one component in so many undecidable, and a case proves nothing
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def finding(rows: list[Row]) -> str:
     """In one sentence."""
     deepest = max(row["depth"] for row in rows)
     said = [
-        f"{row['layers']}: activations of {row['activation']:.1g}, tokens that differ by {row['words']:.0e} of their size, "
+        f"{row['layers']}: activations of {row['activation']:.1g}, tokens that differ by {row['tokens']:.0e} of their size, "
         f"gradients times {row['gradient']:.1g}"
         for row in rows
         if row["depth"] == deepest

@@ -201,7 +201,7 @@ def _must_not_be_vacuous(counts: Record, impl: Impl) -> None:
     if counts.compared == 0 and not counts.suspects:
         raise Vacuous(f"nothing was compared with {impl.name} in {impl.dtype}")
     if counts.mostly_undecidable:
-        raise Vacuous(f"{counts.mostly_undecidable} cases had more than 1 % of their components unjudged")
+        raise Vacuous(f"{counts.mostly_undecidable} cases had more than 1 % of their components undecidable")
 
 
 def _told(error: BaseException | None, counts: Record) -> tuple[Verdict, str]:

@@ -146,6 +146,8 @@ def test_each_turn_is_one_cells(monkeypatch):
             return Built(lambda: called.append(workload.name), [()], "", dtype)
 
     monkeypatch.setattr(callgrind, "peer", lambda name: Recorder())
+    monkeypatch.setattr(callgrind.gc, "disable", lambda: None)  # this process goes on with other tests
+    monkeypatch.setattr(callgrind.torch, "set_grad_enabled", lambda _: None)
     names = ["attention.64", "attention.2048"]
     turns = callgrind.Turns([vars(cell(name)) for name in names])
     warmed, seen = len(called), []
@@ -207,7 +209,7 @@ def counted(peer: str, instructions: float | None, *, operators: int = 19, verdi
     named = {"workload": "attention.64", "step": "attention", "dtype": "float32", "device": "cpu", "threads": 1, "sizes": {"n": 64}}
     told = {"status": "measured", "message": "", "gate": {"verdict": verdict, "claim": "A6"}}
     counts = {"instructions": instructions, "operators": operators, "allocated_bytes": 1024}
-    line = {"schema": 1, "kind": "bench", "what": "counters", "id": f"{group}/{peer}", "group": group, "peer": peer}
+    line = {"schema": 2, "kind": "bench", "what": "counters", "id": f"{group}/{peer}", "group": group, "peer": peer}
     return {**line, **named, **told, **counts}
 
 

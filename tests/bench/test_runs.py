@@ -194,7 +194,7 @@ def test_a_run_killed_again_and_again_ends_like_an_undisturbed_one(tmp_path, fin
         seen = kept
     if (folder / FILE).exists():
         with (folder / FILE).open("a") as file:
-            file.write('{"schema": 1, "kind": "bench", "what": "process", "id": "torn')
+            file.write('{"schema": 2, "kind": "bench", "what": "process", "id": "torn')
     assert started(folder).wait() == 0
 
     assert set(cells(folder)) == set(cells(undisturbed))

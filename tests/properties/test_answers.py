@@ -23,7 +23,7 @@ from veriformer.answers import ASKED, FOLDER, Case, acts, cases, exit_code, in_t
 from veriformer.results import Results
 from veriformer.show import Cards, show
 
-SINGLE = ("nan__always", "keyboard_interrupt__always", "html__once", "system_exit_0__first", "our_tokens_alone__always")
+SINGLE = ("nan__always", "keyboard_interrupt__always", "html__once", "system_exit_0__first", "our_words_alone__always")
 
 
 def started(*command: str) -> subprocess.CompletedProcess:
@@ -79,7 +79,7 @@ def assert_on_a_terminal(results: Results, case: Case) -> None:
         assert f"{len(results.planned)} PASS" in text
     else:
         cards = [card for card in text.split("╭")[1:] if case.target in card]
-        assert any(case.row.tokens in card and verdict in card for card in cards for verdict in case.row.verdict.split()), text
+        assert any(case.row.words in card and verdict in card for card in cards for verdict in case.row.verdict.split()), text
 
 
 def assert_said_here_too(results: Results, case: Case) -> None:
@@ -123,8 +123,8 @@ def assert_on_the_page(run: Path, results: Results, when: str, out: Path) -> Non
     for case in cases(when):
         assert f'<th scope="row">{case.target}</th>' in page
         if exit_code(case) == Exit.BROKEN:
-            tokens = html.escape(case.row.tokens).replace("&#x27;", "&#39;").replace("&quot;", "&#34;")  # as Jinja escapes them
-            assert any(tokens in card for card in cards if f" in {case.target} " in card), case.target
+            words = html.escape(case.row.words).replace("&#x27;", "&#39;").replace("&quot;", "&#34;")  # as Jinja escapes them
+            assert any(words in card for card in cards if f" in {case.target} " in card), case.target
 
 
 @pytest.mark.parametrize("name", SINGLE[-2:])

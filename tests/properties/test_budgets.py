@@ -107,7 +107,7 @@ def test_infinities_of_the_oracle_are_met_as_categories():
 
 
 def test_what_an_correct_run_overflows_is_not_judged():
-    """Products beyond float16 may be infinite or not: counted as unjudged, and a case full of them proves nothing."""
+    """Products beyond float16 may be infinite or not: counted as undecidable, and a case full of them proves nothing."""
     X, W = np.full((1, 1, 4), 2.0**9), np.full((4, 2), 2.0**9)
     score = budget("output_projection", X, W=W, dtype="float16").score(np.full((1, 1, 2), np.inf))
 

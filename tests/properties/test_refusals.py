@@ -169,7 +169,7 @@ def test_an_operation_that_a_cache_does_not_take_leaves_the_others_verified(test
     found = judged(Impl(Caching(), "float64"), test)
 
     assert found.verdict is Verdict.PASS
-    assert (found.refused > 0) == ("prompt" not in test.__name__)
+    assert (found.refused > 0) == ("prefill" not in test.__name__)
     assert found.compared > 0
 
 

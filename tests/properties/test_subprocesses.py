@@ -36,7 +36,7 @@ def until(true, seconds: float = 10.0) -> bool:
 
 def python(code: str, **options) -> subprocess.Popen:
     """A program that prints a number of a process, and may print more."""
-    code = f"import os, signal, sys, threading, time\nfrom properties import subprocesses\n{code}"
+    code = f"import os, signal, sys, threading, time\nfrom properties.run import subprocesses\n{code}"
     return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True, **options)
 
 
@@ -114,7 +114,7 @@ def test_a_process_ends_with_whoever_started_it(system, tmp_path, monkeypatch):
     monkeypatch.setattr(subprocesses, "__file__", str(guard))
     above = "subprocesses.__file__ = sys.argv[1]\nprocess = subprocesses.start(['sh', '-c', 'echo $$; exec sleep 100'])\n"
     parent = subprocess.Popen(
-        [sys.executable, "-c", f"import sys, time\nfrom properties import subprocesses\n{above}time.sleep(100)", guard],
+        [sys.executable, "-c", f"import sys, time\nfrom properties.run import subprocesses\n{above}time.sleep(100)", guard],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
