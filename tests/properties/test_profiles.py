@@ -82,7 +82,7 @@ def test_a_profile_is_the_one_described(name):
 
 def test_a_set_ci_variable_does_not_bring_back_hypothesis_own_profile():
     """Hypothesis loads a profile called `ci`, which derandomises, where CI is set: ours is there under that name."""
-    code = "import hypothesis; from properties.verdict import profiles; profiles.register(); print(hypothesis.settings().derandomize)"
+    code = "import hypothesis as h; from properties.verdict import profiles; profiles.register(); print(h.settings().derandomize)"
     run = subprocess.run([sys.executable, "-c", code], env=os.environ | {"CI": "true"}, capture_output=True, text=True, check=True)
 
     assert run.stdout.strip() == "False"
