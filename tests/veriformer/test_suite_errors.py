@@ -19,7 +19,8 @@ TARGET = """
 """
 SABOTAGE = """
     import os
-    from properties import failures, judgement
+    from properties.counterexample import failures
+    from properties.verdict import judge as judgement
 
     running = ""
 
