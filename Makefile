@@ -11,7 +11,7 @@ report: $(READY)  ## verify and measure all that is built in; the page is runs/<
 	$(VENV)/bin/veriformer report
 
 test: $(READY)  ## every property on every implementation, and the suite's tests of itself
-	$(VENV)/bin/pytest properties tests --numprocesses=logical --dist=worksteal
+	$(VENV)/bin/pytest properties tests --numprocesses=logical --dist=worksteal --durations=25
 
 lint: $(READY)  ## style, types, and who may import whom
 	$(VENV)/bin/ruff check

@@ -192,7 +192,6 @@ def test_the_calibration_is_the_committed_one():
         ("2x baseline", "twice the baseline's error, on the same"),
     ):
         assert figures(row) == [f"{of['steps']['false positives'][rival]:,}" for of in found]
-    assert figures("fresh trials") == [f"{of['simulated']['false positives']} of {of['simulated']['trials']:,}" for of in found]
     assert figures("22 named faults") == [str(of["named"]["seen"]["ours"]) for of in found]
     exponents = [of["graded"]["mean exponent"] for of in found]
     assert figures("smallest fault seen") == [f"2^−{of['ours']:.1f}" for of in exponents]
