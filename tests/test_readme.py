@@ -175,7 +175,7 @@ def test_runs_in_processes_of_their_own_are_those_of_the_committed_score():
     caught = isolated["faults"] - len(isolated["differ"])
     ran = f"{answers['planned'] - answers['missing']:,} of {answers['planned']:,} planned checks have a verdict"
 
-    assert f"verifies {isolated['faults']} faults, one of each class" in text
+    assert f"verifies {isolated['faults'] - 1} faults, one of each class, and a cheat" in text
     assert f"For {caught} of them the same property breaks; {len(isolated['flagged'])} of their bases are flagged" in text
     assert f"all {answers['candidates']} through `veriformer verify`: {ran}, {len(answers['wrong'])} verdicts are wrong" in text
     assert f"and {isolated['ended_early'] + answers['ended_early']} runs ended early" in text

@@ -37,7 +37,7 @@ def test_processes_of_their_own_find_the_same():
     """A fault of each class through `veriformer verify`: the same property breaks, and no base is flagged."""
     found = COMMITTED["isolated"]
 
-    assert found["faults"] == sum(each["status"] == "caught" for each in COMMITTED["classes"])
+    assert found["faults"] == sum(each["status"] == "caught" for each in COMMITTED["classes"]) + 1  # and a cheat
     assert found["differ"] == found["flagged"] == []
     assert found["missing"] == found["ended_early"] == 0
 
