@@ -19,7 +19,7 @@ from hypothesis.internal.constants_ast import Constants
 
 EXAMPLES = {"quick": 20, "ci": 60, "nightly": 1000}
 DEFAULT = "ci"
-OF_SEVERAL = 2 / 3  # of these in each dtype of an implementation that is asked in several: the questions are other ones in each
+OF_SEVERAL = 1 / 2  # of these in each dtype of an implementation that is asked in several: the questions are other ones in each
 
 NOT_OURS = (
     HealthCheck.too_slow,  # a first call may import torch, start a process or compile
