@@ -113,7 +113,7 @@ def _decoder_layer(_: float) -> Iterator[Call]:
 
 
 def whole_model() -> Nested:
-    """A model of one layer a side that reads its tokens as they stand; dictionaries of two tokens."""
+    """A model of one layer a side that reads its tokens as they stand; vocabularies of two tokens."""
     tables = {f"{side}_embedding": np.stack([80 * SIGNS, -80 * SIGNS]) for side in ("source", "target")}
     return {**tables, "encoder": [ENCODER], "decoder": [DECODER], "W_out": np.eye(4, 2), "b_out": np.zeros(2)}
 

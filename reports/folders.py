@@ -21,7 +21,7 @@ EXTRAS: dict[str, dict[str, type]] = {  # other files of a run folder, and what 
     "calibration": {},
     "plan": {"planned": list, "bench_planned": list},
 }
-NUMBERED = {"score": 1, "plan": SCHEMA}  # the schema of those that name theirs
+NUMBERED = ("score", "plan")  # those that name their schema
 MACHINE = ("processor", "cores", "threads", "float32_matmul_precision", "device", "device_name", "cuda")
 KEPT_VISIBLE = "\n\t"  # the two control characters that may stay as they are
 
@@ -139,7 +139,8 @@ def _object(path: Path) -> Line:
 
 def _extra(path: Path, needs: dict[str, type]) -> Line:
     found = _object(path)
-    _must_be_of(NUMBERED.get(path.stem), found, str(path))
+    if path.stem in NUMBERED:
+        _must_be_of(SCHEMA, found, str(path))
     for name, kind in needs.items():
         if not isinstance(found.get(name), kind):
             raise ReportError(f"{path}: expected a {kind.__name__} {name!r}, found {type(found.get(name)).__name__}")
@@ -159,8 +160,8 @@ def _lines(path: Path, notes: list[str]) -> list[Line]:
     return [line for line, _ in found]
 
 
-def _must_be_of(schema: int | None, value: Line, where: str) -> None:
-    if schema is not None and value.get("schema") != schema:
+def _must_be_of(schema: int, value: Line, where: str) -> None:
+    if value.get("schema") != schema:
         raise ReportError(
             f"{where}: expected schema {schema}, got {value.get('schema', 'none')!r}; it was written by another version"
         )

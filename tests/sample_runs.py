@@ -228,7 +228,7 @@ def score(missed: str = "") -> dict[str, Any]:
         )
     caught = 2 if missed else 3
     return {
-        "schema": 1,
+        "schema": 2,
         "seeds": [0, 1],
         "entries": entries,
         "classes": [{"component": each["component"], "class": each["class"], "status": each["status"]} for each in entries],

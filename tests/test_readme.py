@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
 from bench.runner.records import records
@@ -18,7 +19,7 @@ from properties.claims import CLAIMS
 from reference import STEPS
 from reports.bench_records import Comparison
 from veriformer import verify
-from veriformer.cli import COMMANDS
+from veriformer.cli import COMMANDS, main
 from veriformer.results import Results
 from veriformer.show import Cards, show
 
@@ -239,6 +240,14 @@ def test_the_verification_is_the_committed_run(monkeypatch):
     assert "```\n{}\n```".format("\n".join(printed)) in RESULTS
     assert f"`{RUN.relative_to(ROOT)}`" in RESULTS
     assert f"({RUN.relative_to(ROOT)}/report.png)" in README
+
+
+def test_the_committed_run_is_rendered_as_it_is_committed(tmp_path):
+    """By `veriformer report`: a format that changes takes the committed run with it."""
+    rendered = CliRunner().invoke(main, ["report", str(RUN), "-o", str(tmp_path)])
+
+    assert rendered.exit_code == 0, rendered.output
+    assert (tmp_path / "summary.md").read_text(encoding="utf-8") == (RUN / "summary.md").read_text(encoding="utf-8")
 
 
 def test_the_speeds_are_those_of_the_committed_run():

@@ -19,7 +19,7 @@ KEY = {"kind": "verdict", "claim": "A5", "property": "p", "implementation": "min
 
 
 class Impl:
-    """What a judgement asks of a implementation."""
+    """What a judgement asks of an implementation."""
 
     name, dtype, adapter = "mine:softmax", "float32", None
 

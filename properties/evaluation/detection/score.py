@@ -12,8 +12,8 @@ from properties.evaluation.detection.catalogue import CATALOGUE, CLASSES, OUT_OF
 from properties.evaluation.detection.fault import Fault
 from properties.evaluation.detection.search import Breach, breaches, breaks, first_breach, planned
 from properties.verdict.listing import claim_of
+from reports.records import SCHEMA
 
-SCHEMA = 1
 SEEDS = (0, 1, 2, 3, 4)
 
 Line = dict[str, Any]
