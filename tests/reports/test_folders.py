@@ -99,6 +99,14 @@ def test_line_of_another_schema_is_refused(tmp_path, name):
     assert f"{name}, line 1: expected schema 2, got 1" in refusal(folder)
 
 
+def test_score_of_another_schema_is_refused(tmp_path):
+    """A score beside a run names its own schema."""
+    folder = sample_runs.write(tmp_path / "run")
+    (folder / "score.json").write_text(json.dumps(sample_runs.score() | {"schema": 1}), encoding="utf-8")
+
+    assert "score.json: expected schema 2, got 1" in refusal(folder)
+
+
 def test_folders_that_are_none_are_refused(tmp_path):
     """Nothing there, a file, an empty folder: each has its own message."""
     (tmp_path / "file").write_text("x", encoding="utf-8")
