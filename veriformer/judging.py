@@ -19,7 +19,7 @@ if __name__ == "__main__":
 import numpy as np
 
 from properties.conventions.declarations import KINDS, Declarations
-from properties.error_budget.budgets import COPIES, SUSPECT, Budget, budget, category
+from properties.error_budget.budgets import COPIES, ESCALATE_BELOW, Budget, budget, category
 from properties.implementations import conventions as convention
 from properties.implementations.contract import Contract, declared
 from properties.implementations.formats import FORMATS
@@ -107,7 +107,7 @@ def _judged(question: Question, allowed: Budget, got: np.ndarray, got_dtype: str
     }
     match score.verdict:
         case Verdict.FAIL:
-            fair = allowed.tolerance(escalate=score.worst > SUSPECT and np.isfinite(score.worst))
+            fair = allowed.tolerance(escalate=score.worst <= ESCALATE_BELOW)
             off = ~allowed.undecidable & (category(got) != allowed.categories)
             with np.errstate(invalid="ignore"):
                 off |= np.abs(got - allowed.exact) > fair

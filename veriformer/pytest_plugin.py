@@ -227,7 +227,7 @@ def impl(request: pytest.FixtureRequest) -> "Impl":
 
 @pytest.fixture(scope="session")
 def oracle() -> "Callable[..., np.ndarray]":
-    """`veriformer.oracle`: what a step is exactly, `oracle(step, *inputs, **options)`, in float64."""
+    """What a step is exactly, in float64, as `oracle(step, *inputs, **options)`: `veriformer.oracle`."""
     import veriformer
 
     return veriformer.oracle
@@ -235,7 +235,7 @@ def oracle() -> "Callable[..., np.ndarray]":
 
 @pytest.fixture(scope="session")
 def within_rounding() -> "Callable[..., Rounding]":
-    """`veriformer.within_rounding`, to assert on: `assert within_rounding(step, got, *inputs, **options)`."""
+    """To assert on a result, as `assert within_rounding(step, got, *inputs, **options)`: `veriformer.within_rounding`."""
     import veriformer
 
     return veriformer.within_rounding

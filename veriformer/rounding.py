@@ -257,13 +257,11 @@ def _of_torch(value: Any) -> tuple[np.ndarray, str]:
 
 
 def _of_others(value: Any, name: str) -> tuple[np.ndarray, str]:
+    take = np.asarray if hasattr(value, "__array__") else np.from_dlpack if hasattr(value, "__dlpack__") else None
+    if take is None:
+        raise TypeError(f"{name}: expected an array, got {type(value).__name__}, which has neither __array__ nor __dlpack__")
     try:
-        if hasattr(value, "__array__"):
-            array = np.asarray(value)
-        elif hasattr(value, "__dlpack__"):
-            array = np.from_dlpack(value)
-        else:
-            raise TypeError("it has neither __array__ nor __dlpack__")
+        array = take(value)
     except (TypeError, ValueError, RuntimeError, BufferError) as error:
         reason = str(error).partition("\n")[0]
         raise TypeError(f"{name}: expected an array, got {type(value).__name__}: {reason}") from None

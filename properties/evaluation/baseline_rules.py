@@ -24,8 +24,8 @@ TABLE = {"float64": (1e-7, 1e-7), "float32": (1e-6, 1e-4), "bfloat16": (1e-2, 1e
 
 
 LIGER = {"float64": (1e-5, 1e-5), "float32": (1e-5, 1e-5), "bfloat16": (5e-2, 5e-2), "float16": (5e-2, 5e-2)}
-"""Liger-Kernel's softmax and LayerNorm tests (`test/transformers/test_softmax.py`, `test_layer_norm.py`); other operators have up to
-2e-1 in bfloat16. It tests neither float16 nor float64: these have bfloat16's and float32's."""
+"""Liger-Kernel's softmax and LayerNorm tests (`test/transformers/test_softmax.py`, `test_layer_norm.py`). Others have up to 2e-1 in
+bfloat16. It tests neither float16 nor float64: these have bfloat16's and float32's."""
 
 SOL_EXECBENCH, MATCHED = (1e-2, 1e-2), 0.99
 """SOL-ExecBench: absolute and relative in every dtype, and the share of elements that need to be within (no cap for the others)."""
