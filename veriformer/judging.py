@@ -131,10 +131,9 @@ def _holds(wider: str, dtype: str) -> bool:
 
 def _hint(question: Question, index: tuple[int, ...]) -> str:
     """For a row that no key may be attended to, which is a convention's."""
-    mask = question.args[3] if question.step == "attention" and len(question.args) > 3 else None
-    if mask is None:
+    if question.step != "attention" or len(question.args) < 4:
         return ""
-    Q, K = question.args[:2]
+    Q, K, _, mask = question.args
     if np.broadcast_to(mask, (*Q.shape[:3], K.shape[2]))[index[:3]].any():
         return ""
     choices = ", ".join(convention.CHOICES["fully_masked_row"])
@@ -152,7 +151,7 @@ def _question(request: dict[str, Any], steps: Any) -> Question:
         raise ValueError(f"step: expected one that computes with real numbers ({', '.join(steps)}), got {step!r}")
     known = [name for name in parameters(step) if (step, name) != ("positional_encoding", "dtype")]
     given, of_contract = _options(step, request["options"], known)
-    of_contract |= {RENAMED.get(name, name): value for name, value in request["contract"].items()}
+    of_contract |= {str(RENAMED.get(name, name)): value for name, value in request["contract"].items()}
     said = Declarations.read(request["conventions"], of_contract, request["like"])
     follows = _resolved(step, said.conventions)
     contracts = declared(said, dtype)
@@ -174,7 +173,8 @@ def _question(request: dict[str, Any], steps: Any) -> Question:
 
 def _options(step: str, options: dict[str, Any], known: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What is an argument of the step, and what of a contract."""
-    given, of_contract = {}, {}
+    given: dict[str, Any] = {}
+    of_contract: dict[str, Any] = {}
     for name, value in options.items():
         if name in known:
             given[name] = value

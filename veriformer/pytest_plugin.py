@@ -227,7 +227,7 @@ def impl(request: pytest.FixtureRequest) -> "Impl":
 
 @pytest.fixture(scope="session")
 def oracle() -> "Callable[..., np.ndarray]":
-    """What a step is exactly, in float64, as `oracle(step, *inputs, **options)`: `veriformer.oracle`."""
+    """What a step is exactly, in float64: the function `veriformer.oracle`."""
     import veriformer
 
     return veriformer.oracle
@@ -235,7 +235,7 @@ def oracle() -> "Callable[..., np.ndarray]":
 
 @pytest.fixture(scope="session")
 def within_rounding() -> "Callable[..., Rounding]":
-    """To assert on a result, as `assert within_rounding(step, got, *inputs, **options)`: `veriformer.within_rounding`."""
+    """Whether a result of a step is what rounding makes of the exact one: `veriformer.within_rounding`, to assert on."""
     import veriformer
 
     return veriformer.within_rounding

@@ -27,7 +27,7 @@ CASES: tuple[Case, ...] = (
     ("feed_forward", ((1, 16, 512),), {"W_1": (512, 2048), "b_1": (2048,), "W_2": (2048, 512), "b_2": (512,)}),
     ("attention", ((1, 2, 8, 16),) * 3, {}),
     ("attention", ((1, 8, 64, 64),) * 3, {}),
-    ("attention", ((1, 8, 128, 64),) * 3, {}),
+    ("attention", ((1, 2, 128, 64),) * 3, {}),
 )
 """Steps, and the shapes of their inputs and of their keyword arguments."""
 

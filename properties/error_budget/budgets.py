@@ -96,8 +96,8 @@ class Budget:
     def tolerance(self, *, escalate: bool = True) -> np.ndarray:
         """By how much each element may be off by itself: what `score` lets pass, its sums aside.
 
-        Infinite where an element is undecidable, 0 where the exact one is not finite. Without `escalate` it is from the first trials
-        alone: quicker and rougher.
+        Infinite where an element is undecidable, 0 where the exact one is not finite. Without `escalate` it is from the first
+        trials alone: quicker and rougher.
         """
         allowed = np.maximum(SUSPECT * self.scale, FAIL * self.again(AGAIN).scale) if escalate else FAIL * self.scale
         allowed = allowed if self.bound is None else np.minimum(allowed, self.bound)

@@ -1,11 +1,14 @@
 """The error budget as an assert: what passes, what fails, what is said of it, and what a user may ask wrongly."""
 
+import importlib
 import math
 import os
 import re
+import runpy
 import subprocess
 import sys
 import textwrap
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -416,18 +419,37 @@ def test_a_project_with_packages_of_our_names_has_the_fixtures(tmp_path):
     assert "2 passed" in said.stdout
 
 
-def test_the_example_of_the_documentation_is_a_test_that_passes(tmp_path):
-    """Ten lines, with the kernel that README shows."""
-    page = (ROOT / "docs" / "assert.md").read_text(encoding="utf-8")
-    example = re.search(r"```python\n(# test_my_kernels.py\n.*?)```", page, re.DOTALL)[1]
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (tmp_path / "my_kernels.py").write_text(re.search(r"```python\n(# my_kernels.py\n.*?)```", readme, re.DOTALL)[1])
+def test_the_example_of_the_documentation_is_a_test_that_passes(tmp_path, monkeypatch):
+    """Ten lines, with the kernel that README shows; and the kernel with another scale fails them."""
+    example, kernel = _block("docs/assert.md", "# test_my_kernels.py"), _block("README.md", "# my_kernels.py")
+    monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "test_my_kernels.py").write_text(example)
 
-    said = _pytest(tmp_path, "test_my_kernels.py")
-
     assert len([line for line in example.splitlines() if line.strip() and not line.startswith("#")]) <= 10
-    assert said.returncode == 0, said.stdout + said.stderr
+    for text, error in ((kernel, None), (kernel.replace("Q.shape[-1]", "Q.shape[-1] * 1.1"), AssertionError)):
+        (tmp_path / "my_kernels.py").write_text(text)
+        monkeypatch.delitem(sys.modules, "my_kernels", raising=False)
+        importlib.invalidate_caches()
+        found = runpy.run_path(str(tmp_path / "test_my_kernels.py"))
+        with pytest.raises(error) if error else nullcontext():
+            found["test_attention_in_bfloat16"]()
+
+
+def _block(page: str, first: str) -> str:
+    """The block of Python of a page that begins with this line."""
+    return re.search(rf"```python\n({re.escape(first)}\n.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)[1]
+
+
+def test_the_failure_that_the_documentation_shows_is_what_is_printed():
+    """Of one element that is an eighth too large."""
+    got = fused(*inputs())
+    got[0, 1, 3, 2] += 0.125
+    shown = (ROOT / "docs" / "assert.md").read_text(encoding="utf-8").split("<!-- failure -->\n```text\n")[1].split("```")[0]
+
+    said = str(within_rounding("attention", got, *inputs()))
+
+    assert re.sub(r"\d\S*", "#", shown.strip()) == re.sub(r"\d\S*", "#", said)
+    assert said.splitlines()[0] == shown.splitlines()[0]
 
 
 def _pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
