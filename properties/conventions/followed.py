@@ -23,7 +23,9 @@ def followed(impl: Impl, settled: Settled) -> Follows:
         for name in CONVENTIONS
         if name in settled.found or (getattr(own, name) is not None and any(map(impl.offers, PROBES[name].steps)))
     ]
-    return Follows(impl.name, cast("Any", impl.dtype), impl.device, choices, _in_words(getattr(impl.adapter, "contract", None)))
+    contract, domain = _in_words(getattr(impl.adapter, "contract", None)), impl.domain
+    takes = {"domain": str(domain), "domain_declared": domain.declared} if domain else {}
+    return Follows(impl.name, cast("Any", impl.dtype), impl.device, choices, contract, **takes)
 
 
 def _choice(impl: Impl, name: str, choice: str, how: Any) -> Choice:
