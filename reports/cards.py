@@ -165,6 +165,7 @@ class Alike:
     contract: str
     domain: str = ""
     domain_declared: bool = False
+    warning: str = ""
 
     @property
     def found(self) -> str:
@@ -191,7 +192,7 @@ def alike(follows: Iterable[Follows]) -> list[Alike]:
     groups: dict[tuple[object, ...], list[Follows]] = {}
     for each in follows:
         told = tuple((one.name, one.choice, one.how, one.differs and one.torch) for one in each.conventions)
-        groups.setdefault((each.implementation, told, each.contract, each.domain), []).append(each)
+        groups.setdefault((each.implementation, told, each.contract, each.domain, each.warning), []).append(each)
     return [
         Alike(
             first.implementation,
@@ -200,6 +201,7 @@ def alike(follows: Iterable[Follows]) -> list[Alike]:
             first.contract,
             first.domain,
             first.domain_declared,
+            first.warning,
         )
         for first, *others in groups.values()
     ]

@@ -86,7 +86,8 @@ def verify(
     `target` is a built-in name, `module:attribute`, `file.py:attribute`, or the callable (or object) itself; `step` says which
     step a callable is, where its name does not. `dtype` and `claims` may be comma-separated lists. `conventions` and `contract`
     declare what `target` does where there is a choice, and how it computes, as dicts or as on the command line; `like` declares
-    all conventions of a library at once; `domain` which arguments it takes. Raises ValueError, in one line, for what cannot be verified as asked.
+    all conventions of a library at once; `domain` which arguments it takes. Raises ValueError, in one line, for what cannot be
+    verified as asked.
     """
     asked = {
         "as_step": step,

@@ -105,6 +105,8 @@ def _conventions(of: Alike) -> Table:
             lines.add_row(Text(name), Text(said))
     if of.domain:
         lines.add_row(Text("takes, as declared" if of.domain_declared else "takes, by probes"), Text(f"domain = {of.domain}"))
+    if of.warning:
+        lines.add_row(Text("warning", "yellow"), Text(of.warning, "yellow"))
     for difference in of.differing:
         lines.add_row(Text("differs from torch", "yellow"), Text(difference, "yellow"))
     lines.add_row(Text("contract"), Text(of.contract or UNDECLARED))

@@ -8,6 +8,7 @@ from typing import Any, cast
 from properties.implementations.contract import Contract
 from properties.implementations.convention_probes import PROBES, Settled, found
 from properties.implementations.conventions import CONVENTIONS, OURS, Conventions
+from properties.implementations.domain_probes import answered_outside
 from properties.implementations.impl import Impl
 from properties.implementations.registry import built_in
 from reports.records import Choice, Follows
@@ -24,7 +25,7 @@ def followed(impl: Impl, settled: Settled) -> Follows:
         if name in settled.found or (getattr(own, name) is not None and any(map(impl.offers, PROBES[name].steps)))
     ]
     contract, domain = _in_words(getattr(impl.adapter, "contract", None)), impl.domain
-    takes = {"domain": str(domain), "domain_declared": domain.declared} if domain else {}
+    takes = {"domain": str(domain), "domain_declared": domain.declared, "warning": answered_outside(impl)} if domain else {}
     return Follows(impl.name, cast("Any", impl.dtype), impl.device, choices, contract, **takes)
 
 

@@ -1,12 +1,12 @@
-"""Which arguments an implementation takes: its domain, declared in one value that reads like its documentation, or found by probes.
+"""Which arguments an implementation takes: its domain, declared in one value that reads like documentation, or found by probes.
 
     domain = {"d_k": (16, 32, 64, 128), "d_v": "d_k", "n": "multiple of 128", "m": "n", "mask": None, "layout": "contiguous"}
 
-Of an axis: a size, several, a `range`, `"multiple of k"`, `"1 to 512"`, or another axis whose size it has. `mask`: None, or the shapes
-it may have (`"b 1 n m"`). `layout`: how arrays may lie in memory. What is not named is not limited.
+Of an axis: a size, several, a `range`, `"multiple of k"`, `"1 to 512"`, or another axis whose size it has. `mask`: None, or the
+shapes it may have (`"b 1 n m"`). `layout`: how arrays may lie in memory. What is not named is not limited.
 
-A question that is smaller is laid into the smallest shape that is taken (`laid`): so a kernel that takes 128 × 64 alone meets the same
-questions as one that takes 1 × 1. What cannot be laid counts as refused.
+A question that is smaller is laid into the smallest shape that is taken (`laid`): so a kernel that takes 128 × 64 alone meets the
+same questions as one that takes 1 × 1. What cannot be laid counts as refused.
 """
 
 import re
@@ -118,11 +118,11 @@ class Domain:
 
 
 def read(said: Any, steps: Iterable[str] = STEPS, *, declared: bool = True) -> Domain:
-    """The domain that a mapping or a command line declares. Raises ValueError, in one line, for one that names no axis or makes no sense."""
+    """The domain that a mapping or a command line declares. Raises ValueError, in one line, for one that makes no sense."""
     if isinstance(said, str):
         said = _items(said)
     if not isinstance(said, Mapping):
-        raise ValueError(f"domain: expected a mapping of axes to sizes, got {said!r}")
+        raise ValueError(f"domain: expected a mapping of axes to sizes, got {said!r}")  # noqa: TRY004 (as all that is declared)
     known = known_axes(steps)
     axes: dict[str, tuple[int, ...] | str] = {}
     words: dict[str, str] = {}
@@ -132,7 +132,7 @@ def read(said: Any, steps: Iterable[str] = STEPS, *, declared: bool = True) -> D
         if axis not in known:
             raise ValueError(f"domain: no axis {axis!r}; expected some of {', '.join([*known, 'mask', 'layout'])}")
         axes[axis], words[axis] = _rule(axis, rule, known)
-    domain = Domain(axes, _masks(said), _layouts(said), declared, words)
+    domain = Domain(axes, _masks(said), _layouts(said), declared, said=words)
     _must_make_sense(domain)
     return domain
 
@@ -195,14 +195,12 @@ def _layouts(said: Mapping[str, Any]) -> frozenset[str] | None:
 
 def _must_make_sense(domain: Domain) -> None:
     for axis in domain.axes:
-        seen = {axis}
-        other = domain.axes[axis]
-        while isinstance(other, str):
-            if other in seen:
-                raise ValueError(f"domain: {axis} and {other} are each said to equal the other; give one of them sizes")
-            seen.add(other)
-            other = domain.axes.get(other, ())
-        if not isinstance(domain.axes[axis], str) and not domain.axes[axis]:
+        chain = [axis]
+        while isinstance(other := domain.axes.get(chain[-1], ()), str):
+            if other in chain:
+                raise ValueError(f"domain: {chain[-1]} and {other} are each said to equal the other; give one of them sizes")
+            chain.append(other)
+        if domain.axes[axis] == ():
             raise ValueError(f"domain: {axis}: leaves no size up to {LARGEST}")
     free = [axis for axis in domain.axes if not isinstance(domain.axes[axis], str)]
     shapes = np.prod([len(domain.axes[axis]) for axis in free], dtype=float) if free else FEWEST
@@ -227,7 +225,7 @@ def sizes_of(step: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[
     sizes: dict[str, int] = {}
     for name, axes in signature_axes(step).items():
         shape = np.shape(named[name]) if isinstance(named.get(name), np.ndarray) else ()
-        sizes |= dict(zip(axes[::-1], shape[::-1], strict=False))
+        sizes |= dict(zip(axes[-len(shape) :] if shape else (), shape[-len(axes) :], strict=False))
     return sizes | ({"h": kwargs["h"]} if "h" in kwargs else {})
 
 

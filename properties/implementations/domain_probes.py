@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from properties.error_budget.budgets import sum_bound
 from properties.implementations.conventions import OURS
 from properties.implementations.domain import FEWEST, MASK_AXES, Domain
 from properties.implementations.layouts import CONTIGUOUS, LAYOUTS
@@ -66,7 +67,37 @@ def found(impl: "Impl") -> Domain | None:
     domain = Domain(
         axes, _masks(asked, base), _layouts(asked, base), declared=False, steps=frozenset({"attention"}), said=_said(axes)
     )
-    return domain if domain else None
+    return domain or None
+
+
+def answered_outside(impl: "Impl") -> str:
+    """In a sentence, the smallest argument outside of a declared domain that is answered wrongly instead of refused; "" for none.
+
+    Each limited axis in turn has the smallest size that it may not have. All scores are 0 and one key alone is not 0, so that each
+    query's answer is 1/m.
+    """
+    domain = impl.domain
+    if not (domain and domain.declared and impl.offers("attention")):
+        return ""
+    asked = impl.within(None).under(impl.conventions)
+    for axis in (axis for axis in domain.axes if axis in Shape._fields and not isinstance(domain.axes[axis], str)):
+        allowed = domain.sizes(axis) or ()
+        size = next(size for size in range(1, max(allowed) + 2) if size not in allowed)
+        shape = _inside(domain)._replace(**{other: size for other in Shape._fields if domain.root(other) == axis})
+        b, h, n, m, d_k, d_v = shape
+        V = np.broadcast_to(1.0 * (np.arange(m) == m - 1)[:, None], (b, h, m, d_v))
+        try:
+            got = asked.attempt("attention", np.zeros((b, h, n, d_k)), np.zeros((b, h, m, d_k)), V)
+        except (NotOffered, ImplementationError, ImplementationCrash, ImplementationTimeout):
+            continue
+        if not np.abs(got - 1 / m).max(initial=0.0) <= sum_bound(m + 2, impl, 1.0):
+            return f"attention of {axis} = {size} is outside of its domain, and is answered wrongly instead of refused"
+    return ""
+
+
+def _inside(domain: Domain) -> Shape:
+    """The smallest shape that is taken."""
+    return Shape(*(max(1, min(sizes)) if (sizes := domain.sizes(axis)) else 1 for axis in Shape._fields))
 
 
 def _takes(impl: "Impl", shape: Shape, mask: np.ndarray | None = None, layout: str | None = None) -> bool:

@@ -154,7 +154,7 @@ class Impl:
         """Raise ClaimBroken for a refusal within the domain that the implementation declares; its options are not part of that."""
         if self.domain and self.domain.declared and not asked.kwargs:
             sizes = ", ".join(f"{axis} = {size}" for axis, size in sizes_of(step, asked.args, asked.kwargs).items())
-            mask = ", a mask" if any(getattr(value, "dtype", None) == bool for value in asked.args) else ""
+            mask = ", a mask" if any(getattr(value, "dtype", None) == np.bool_ for value in asked.args) else ""
             raise ClaimBroken(f"{self.name}.{step} refused arguments within its domain, {sizes}{mask}: {refusal}") from None
 
     def _result(self, step: str, their_args: tuple[Any, ...], their_kwargs: dict[str, Any]) -> Any:

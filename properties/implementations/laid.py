@@ -91,7 +91,9 @@ def places_of(kind: int, count: int, size: int, rng: np.random.Generator) -> Pla
 class _Attention:
     """One attention on its way into a larger shape."""
 
-    def __init__(self, domain: Domain, sizes: dict[str, int], args: Sequence[Any], kwargs: dict[str, Any], dtype: str, why: str):
+    def __init__(
+        self, domain: Domain, sizes: dict[str, int], args: Sequence[Any], kwargs: dict[str, Any], dtype: str, why: str
+    ) -> None:
         self.domain, self.was, self.kwargs, self.dtype, self.why = domain, sizes, kwargs, dtype, why
         self.Q, self.K, self.V, *masks = args
         self.mask = masks[0] if masks else None
@@ -126,13 +128,12 @@ class _Attention:
         K = _into((now["b"], whole_groups, now["m"], now["d_k"]), K, rows, groups, keys, features)
         V = _into((now["b"], whole_groups, now["m"], now["d_v"]), self.V, rows, groups, keys, columns)
         mask = self.mask
-        if now["m"] > m or (mask is not None and now["n"] > n):
-            if mask is not None:
-                if fully_masked_row == "mean" and not np.broadcast_to(mask, [self.was[axis] for axis in "bhnm"]).any(axis=-1).all():
-                    raise self.cannot("the mean of other keys than its own in a fully masked row")
-                mask = self._wider_mask(mask, now, queries, keys)
-            elif now["m"] > m:
-                self._hide(Q, K, keys, features)
+        if mask is not None:
+            if fully_masked_row == "mean" and not np.broadcast_to(mask, [self.was[axis] for axis in "bhnm"]).any(axis=-1).all():
+                raise self.cannot("the mean of other keys than its own in a fully masked row")
+            mask = self._wider_mask(mask, now, queries, keys)
+        elif now["m"] > m:
+            self._hide(Q, K, keys, features)
         kwargs = dict(self.kwargs)
         if "bias" in kwargs:
             bias = kwargs["bias"]
@@ -152,7 +153,7 @@ class _Attention:
         return now
 
     def _size(self, axis: str, together: list[str], *, hides: bool) -> int:
-        """A size for an axis and those that equal it; of features one more than there are, where the other keys are hidden by it."""
+        """A size for an axis and those that equal it; more features than there are, where one hides the other keys."""
         needed = max(self.was[other] for other in together)
         allowed = self.domain.sizes(axis)
         fitting = [size for size in allowed if size >= needed] if allowed is not None else [needed]
