@@ -48,7 +48,8 @@ def _average(impl: "Impl", step: str, values: list[float], mask: list[bool]) -> 
 def _polarity(impl: "Impl", step: str) -> float:
     """Which mask was read rightly: the declared one first, for some read several; a mask to be added last, for True is a number."""
     declared = (impl.adapter.conventions or Conventions()).mask_polarity
-    choices, refusal = CHOICES["mask_polarity"], None
+    choices = CHOICES["mask_polarity"]
+    refusal: Exception | None = None
     for polarity in sorted(choices, key=lambda choice: choice != declared):
         try:
             if _average(impl.under(Conventions(polarity)), step, [1.0, 2.0, 4.0], [True, False, False]) == 1:
