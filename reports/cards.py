@@ -163,6 +163,9 @@ class Alike:
     where: str
     choices: tuple[Choice, ...]
     contract: str
+    domain: str = ""
+    domain_declared: bool = False
+    warning: str = ""
 
     @property
     def found(self) -> str:
@@ -189,9 +192,17 @@ def alike(follows: Iterable[Follows]) -> list[Alike]:
     groups: dict[tuple[object, ...], list[Follows]] = {}
     for each in follows:
         told = tuple((one.name, one.choice, one.how, one.differs and one.torch) for one in each.conventions)
-        groups.setdefault((each.implementation, told, each.contract), []).append(each)
+        groups.setdefault((each.implementation, told, each.contract, each.domain, each.warning), []).append(each)
     return [
-        Alike(first.implementation, ", ".join(map(_where, (first, *others))), tuple(first.conventions), first.contract)
+        Alike(
+            first.implementation,
+            ", ".join(map(_where, (first, *others))),
+            tuple(first.conventions),
+            first.contract,
+            first.domain,
+            first.domain_declared,
+            first.warning,
+        )
         for first, *others in groups.values()
     ]
 

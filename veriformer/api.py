@@ -79,13 +79,15 @@ def verify(
     conventions: str | Mapping[str, Any] | None = None,
     contract: str | Mapping[str, Any] | None = None,
     like: str | None = None,
+    domain: str | Mapping[str, Any] | None = None,
 ) -> Verdicts:
     """Verify `target`, claim by claim, as `veriformer verify` does.
 
     `target` is a built-in name, `module:attribute`, `file.py:attribute`, or the callable (or object) itself; `step` says which
     step a callable is, where its name does not. `dtype` and `claims` may be comma-separated lists. `conventions` and `contract`
     declare what `target` does where there is a choice, and how it computes, as dicts or as on the command line; `like` declares
-    all conventions of a library at once. Raises ValueError, in one line, for what cannot be verified as asked.
+    all conventions of a library at once; `domain` which arguments it takes. Raises ValueError, in one line, for what cannot be
+    verified as asked.
     """
     asked = {
         "as_step": step,
@@ -99,6 +101,7 @@ def verify(
         "conventions": settings.as_text(conventions),
         "contract": settings.as_text(contract),
         "like": like,
+        "domain": settings.as_text(domain),
     }
     place = Place(target, None) if isinstance(target, str) else found(target)
     with tempfile.TemporaryDirectory() as folder:

@@ -96,9 +96,10 @@ def request(
     conventions: str | None = None,
     contract: str | None = None,
     like: str | None = None,
+    domain: str | None = None,
 ) -> engine.Request:
     """The options of `verify`, checked."""
-    declarations(conventions, contract, like)
+    declarations(conventions, contract, like, domain)
     return engine.Request(
         targets=(target,),
         run=run_folder(folder),
@@ -115,6 +116,7 @@ def request(
         conventions=conventions,
         contract=contract,
         like=like,
+        domain=domain,
     )
 
 
@@ -122,6 +124,7 @@ def declaring(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that declare something of an implementation."""
     for name, metavar, text in (
         ("like", "LIBRARY", "Whose conventions TARGET follows: torch, onnx, jax, flash-attn, … (`veriformer list libraries`)."),
+        ("domain", "LIST", "Which arguments TARGET takes: d_k=16|32|64,d_v=d_k,n=multiple of 128,m=n,mask=none."),
         ("contract", "LIST", "How TARGET computes: mode=fused,split_k=2, or bfloat16.split_k=2 for one dtype alone."),
         ("conventions", "LIST", "What TARGET does where there is a choice: NAME=CHOICE,… (`veriformer list conventions`)."),
     ):
@@ -129,12 +132,14 @@ def declaring(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def declarations(conventions: str | None = None, contract: str | None = None, like: str | None = None) -> "Declarations":
+def declarations(
+    conventions: str | None = None, contract: str | None = None, like: str | None = None, domain: str | None = None
+) -> "Declarations":
     """What `declaring`'s options say."""
     from properties.conventions.declarations import Declarations
 
     try:
-        return Declarations.read(conventions, contract, like)
+        return Declarations.read(conventions, contract, like, domain)
     except ValueError as error:
         raise Refused(f"--{error}") from None
 
@@ -161,7 +166,7 @@ def with_target(request: engine.Request) -> engine.Request:
         except TargetError as error:
             hint = "" if ":" in name else f"{nearest(name, BUILT_IN)} (built in: {', '.join(BUILT_IN)})"
             raise Refused(f"{error}{hint}") from error
-    declared = declarations(request.conventions, request.contract, request.like)
+    declared = declarations(request.conventions, request.contract, request.like, request.domain)
     try:
         must_make_sense(declared.about(adapter), request.dtypes or adapter.dtypes)
     except ValueError as error:

@@ -13,6 +13,7 @@ import pytest
 
 if TYPE_CHECKING:
     from properties.implementations.convention_probes import Settled
+    from properties.implementations.domain import Domain
     from properties.implementations.impl import Adapter, Impl
     from reports.records import Follows
     from veriformer.replay import Failures
@@ -48,6 +49,7 @@ class Plan:
     callables: dict[str, Any]  # of `veriformer.verify`: objects that no other process could import, by name
     _adapters: dict[str, "Adapter"] = field(default_factory=dict)
     _settled: dict[Cell, "Settled"] = field(default_factory=dict)
+    _domains: dict[Cell, "Domain | None"] = field(default_factory=dict)
     _said: set[Cell] = field(default_factory=set)  # whose unsteady answers to probes a property has told
 
     @cached_property
@@ -95,7 +97,19 @@ class Plan:
         from properties.implementations.impl import Impl
 
         impl = Impl(self.adapter(cell.implementation), cell.dtype, cell.device)
-        return impl.under(self.settled(cell).conventions)
+        return impl.within(self.domain(cell)).under(self.settled(cell).conventions)
+
+    def domain(self, cell: Cell) -> "Domain | None":
+        """Which arguments the implementation takes: as declared, or as probes show; what is built in takes all. Asked once."""
+        from properties.implementations.domain_probes import found
+        from properties.implementations.impl import Impl
+        from properties.implementations.registry import BUILT_IN
+
+        if cell not in self._domains:
+            impl = Impl(self.adapter(cell.implementation), cell.dtype, cell.device)
+            probed = impl.domain is None and cell.implementation not in BUILT_IN
+            self._domains[cell] = found(impl) if probed else impl.domain
+        return self._domains[cell]
 
     def settled(self, cell: Cell) -> "Settled":
         """What the implementation declares, and for the rest what probes show: asked once."""
@@ -103,7 +117,7 @@ class Plan:
         from properties.implementations.impl import Impl
 
         if cell not in self._settled:
-            impl = Impl(self.adapter(cell.implementation), cell.dtype, cell.device)
+            impl = Impl(self.adapter(cell.implementation), cell.dtype, cell.device).within(self.domain(cell))
             self._settled[cell] = settle(impl, impl.adapter.conventions)
         return self._settled[cell]
 

@@ -51,6 +51,9 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
     group.addoption("--claims", action="append", metavar="IDS", help="comma-separated claim ids; default: all")
     group.addoption("--conventions", metavar="LIST", help="what a target does where there is a choice: NAME=CHOICE,…")
     group.addoption("--contract", metavar="LIST", help="how a target computes: mode=fused,split_k=2, or bfloat16.split_k=2")
+    group.addoption(
+        "--domain", metavar="LIST", help="which arguments a target takes: d_k=16|32|64,d_v=d_k,n=multiple of 128,mask=none"
+    )
     group.addoption("--like", metavar="LIBRARY", help="whose conventions a target follows: torch, onnx, jax, flash-attn, …")
     group.addoption("--examples", type=int, metavar="N", help="examples a property draws; default: the profile's")
     group.addoption("--seed", type=int, metavar="N", help="default 0; the nightly profile draws one and prints it")
@@ -89,7 +92,7 @@ def pytest_configure(config: pytest.Config) -> None:
         arrays=option.arrays,
         max_time=option.max_time,
         run=Path(option.run_folder) if option.run_folder else None,
-        declared={name: getattr(option, name) for name in ("conventions", "contract", "like")},
+        declared={name: getattr(option, name) for name in ("conventions", "contract", "like", "domain")},
         callables=getattr(config.pluginmanager.get_plugin("veriformer_callables"), "callables", {}),
     )
     _prepare_run(config)

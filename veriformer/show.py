@@ -103,6 +103,10 @@ def _conventions(of: Alike) -> Table:
     for name, said in (("found by probes", of.found), ("declared", of.declared)):
         if said:
             lines.add_row(Text(name), Text(said))
+    if of.domain:
+        lines.add_row(Text("takes, as declared" if of.domain_declared else "takes, by probes"), Text(f"domain = {of.domain}"))
+    if of.warning:
+        lines.add_row(Text("warning", "yellow"), Text(of.warning, "yellow"))
     for difference in of.differing:
         lines.add_row(Text("differs from torch", "yellow"), Text(difference, "yellow"))
     lines.add_row(Text("contract"), Text(of.contract or UNDECLARED))

@@ -23,10 +23,12 @@ from properties.implementations.contract import in_force
 from properties.implementations.conventions import asked as as_they_want_it
 from properties.implementations.conventions import posed
 from properties.implementations.impl import Impl
+from properties.implementations.laid import Laid
 from properties.implementations.layouts import ASKED_BEFORE, REFILLED
 from properties.implementations.oracle import ORACLES, oracle
 from properties.implementations.recomputed import Recomputed
 from properties.implementations.registry import built_in
+from properties.steps import expected_shape
 from properties.verdicts import ImplementationCrash, ImplementationError, ImplementationTimeout
 
 WRONG = "wrong"  # an answer further from the oracle's than rounding allows
@@ -79,7 +81,7 @@ class Counterexample:
     dtype: str
     arrays: str
     calls: tuple[Asked, ...]
-    given: tuple[Asked, ...]  # the same as the implementation wants them, in its own conventions
+    given: tuple[Asked, ...]  # the same as the implementation wants them, in its own conventions and within its domain
     answers: tuple[Answers, ...]  # likewise
     fault: Fault  # what the last of them shows
     name: str = ""  # of the failure it is a counterexample of; "": one of its own
@@ -287,14 +289,32 @@ def _made_small(impl: Impl, calls: Sequence[Asked], *, strictly: bool, until: fl
 
 def _told(impl: Impl, claim: str, prop: str, shown: tuple[Asked, ...], fault: Fault, name: str) -> Counterexample:
     expected = [answers(impl, call) for call in shown]
+    larger = [_laid(impl, call) for call in shown]
     given = tuple(
-        Asked(call.step, *as_they_want_it(call.step, call.args, call.kwargs, impl.conventions), call.layout) for call in shown
+        Asked(call.step, *as_they_want_it(call.step, asked.args, asked.kwargs, impl.conventions), call.layout)
+        for call, asked in zip(shown, larger, strict=True)
     )
-    found = [_as_they_say_it(impl, call, each) if each else [] for call, each in zip(shown, expected, strict=True)]
+    found = [
+        _spread(asked, call, _as_they_say_it(impl, call, each)) if each else []
+        for call, asked, each in zip(shown, larger, expected, strict=True)
+    ]
     if fault.kind == SURELY:
         found = [[answer._replace(allowed=answer.sure) for answer in each] for each in found]
     about = (claim, prop, impl.name, impl.dtype, impl.adapter.arrays)
     return Counterexample(*about, shown, given, tuple(found), fault, name)
+
+
+def _laid(impl: Impl, call: Asked) -> Laid:
+    return impl.laid(call.step, call.args, call.kwargs)
+
+
+def _spread(asked: Laid, call: Asked, expected: Answers) -> Answers:
+    """What is expected of the larger call that was asked: of what is not the smaller one's, nothing."""
+    if asked.places is None:
+        return expected
+    shape = expected_shape(call.step, asked.args, asked.kwargs)
+    rests = (0.0, np.inf, np.inf)
+    return [Answer(*(asked.spread(each, shape, rest) for each, rest in zip(answer, rests, strict=True))) for answer in expected]
 
 
 def alone(impl: Impl, calls: Sequence[Asked]) -> tuple[Asked] | None:

@@ -25,6 +25,18 @@ first_for_others: Any = None
 
 play: Any = None  # where the step is a cache: the function that plays a program on one
 
+
+def rows(shape: tuple, dtype: str, fill: Any, row: dict, others: dict) -> np.ndarray:
+    """An array of `fill`, but for some columns of every row (`row`), and some numbers of other rows (`others`, by index)."""
+    array = np.full(shape, fill, dtype)
+    for column, value in row.items():
+        array[..., column] = value
+    for index, values in others.items():
+        for column, value in values.items():
+            array[*index, column] = value
+    return array
+
+
 CASE: dict = {}
 
 

@@ -89,6 +89,8 @@ def _literal_call(call: Asked, expected: Answers) -> str:
 
 def _literal(value: Any) -> str:
     """Python text that evaluates to the value; every number is written in decimal, exactly."""
+    if isinstance(value, np.ndarray) and value.size > SPARSE and value.ndim > 1:
+        return _rows(value)
     if isinstance(value, np.ndarray):
         shape = "" if value.size else f".reshape({value.shape})"
         return (
@@ -99,6 +101,29 @@ def _literal(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_literal(item) for item in value) + "]"
     return repr(value.item() if isinstance(value, np.generic) else value)
+
+
+SPARSE = 256  # numbers of an array, of which more are written as what all rows have in common and what differs
+
+
+def _rows(array: np.ndarray) -> str:
+    """`rows(shape, dtype, row, others)`: the row that most have, and of the others what differs from it."""
+    flat = array.reshape(-1, array.shape[-1])
+    distinct, counts = np.unique(flat, axis=0, return_counts=True)
+    common = distinct[int(counts.argmax())]
+    values, counts = np.unique(common, return_counts=True)
+    fill = values[int(counts.argmax())]
+    row = {int(i): common[i].item() for i in np.flatnonzero(~_equal(common, fill))}
+    others = {}
+    for place in np.flatnonzero(~_equal(flat, common).all(axis=1)):
+        index = tuple(int(i) for i in np.unravel_index(int(place), array.shape[:-1]))
+        others[index] = {int(i): flat[place, i].item() for i in np.flatnonzero(~_equal(flat[place], common))}
+    return f"rows({array.shape}, {array.dtype.name!r}, {fill.item()!r}, {row!r}, {others!r})"
+
+
+def _equal(X: np.ndarray, Y: np.ndarray) -> np.ndarray:
+    """Where numbers are equal, NaN to NaN."""
+    return (X == Y) | ((X != X) & (Y != Y))  # noqa: PLR0124 (NaN)
 
 
 def as_data(value: Any) -> Any:

@@ -49,12 +49,15 @@ def _polarity(impl: "Impl", step: str) -> float:
     """Which mask was read rightly: the declared one first, for some read several; a mask to be added last, for True is a number."""
     declared = (impl.adapter.conventions or Conventions()).mask_polarity
     choices = CHOICES["mask_polarity"]
+    refusal: Exception | None = None
     for polarity in sorted(choices, key=lambda choice: choice != declared):
         try:
             if _average(impl.under(Conventions(polarity)), step, [1.0, 2.0, 4.0], [True, False, False]) == 1:
                 return float(choices.index(polarity))
-        except (ImplementationError, UnsatisfiedAssumption):
-            continue
+        except (ImplementationError, UnsatisfiedAssumption) as error:
+            refusal = error
+    if isinstance(refusal, UnsatisfiedAssumption):  # it takes no masks
+        raise refusal
     return np.nan
 
 

@@ -22,9 +22,11 @@ from properties.implementations.cached import play
 from properties.implementations.calls import calls
 from properties.implementations.convention_probes import settle
 from properties.implementations.conventions import Conventions, answered, asked
+from properties.implementations.domain import Domain, read, sizes_of
+from properties.implementations.laid import Laid, laid
 from properties.implementations.layouts import ASKED_BEFORE, REFILLED, Handed, first_for_others, first_with_zeros
 from properties.steps import STEPS, expected_shape, positional_names
-from properties.verdicts import ImplementationCrash, ImplementationError, NotOffered, record
+from properties.verdicts import ClaimBroken, ImplementationCrash, ImplementationError, NotOffered, record
 
 DTYPES: dict[str, torch.dtype] = {
     "float64": torch.float64,
@@ -64,9 +66,21 @@ class Impl:
             raise unsteady
         return settled.conventions
 
+    @cached_property
+    def domain(self) -> Domain | None:
+        """Which arguments the implementation says it takes; None: all. Whoever finds it out by probes sets it."""
+        said = getattr(self.adapter, "domain", None)
+        return said if said is None or isinstance(said, Domain) else read(said, self.adapter.steps)
+
+    def within(self, domain: Domain | None) -> "Impl":
+        """The same implementation, taken to have this domain."""
+        other = Impl(self.adapter, self.dtype, self.device)
+        other.domain = domain
+        return other
+
     def under(self, conventions: Conventions) -> "Impl":
         """The same implementation, taken to follow these conventions."""
-        other = Impl(self.adapter, self.dtype, self.device)
+        other = self.within(self.domain)
         other.conventions = conventions
         return other
 
@@ -119,13 +133,35 @@ class Impl:
         """As `call`; raises NotOffered for arguments that the implementation does not take."""
         self._must_be_representable(step, _arrays((args, kwargs)))
         calls.note(step, args, kwargs, self.layout)
-        their_args, their_kwargs = asked(step, args, kwargs, self.conventions)
+        larger = self.laid(step, args, kwargs)
+        their_args, their_kwargs = asked(step, larger.args, larger.kwargs, self.conventions)
+        try:
+            result = self._result(step, their_args, their_kwargs)
+        except NotOffered as refusal:
+            self._may_refuse(step, larger, refusal)
+            raise
+        result = self._checked(step, result, larger.args, larger.kwargs)
+        return larger.taken(answered(step, result, larger.args, larger.kwargs, self.conventions))
+
+    def laid(self, step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Laid:
+        """The call as it is asked within the domain. Raises NotOffered where it cannot be."""
+        if not self.domain:
+            return Laid(args, kwargs)
+        self.domain.must_read(self.layout)
+        return laid(self.domain, step, args, kwargs, dtype=self.dtype, fully_masked_row=self.conventions.fully_masked_row)
+
+    def _may_refuse(self, step: str, asked: Laid, refusal: NotOffered) -> None:
+        """Raise ClaimBroken for a refusal within the domain that the implementation declares; its options are not part of that."""
+        if self.domain and self.domain.declared and not asked.kwargs:
+            sizes = ", ".join(f"{axis} = {size}" for axis, size in sizes_of(step, asked.args, asked.kwargs).items())
+            mask = ", a mask" if any(getattr(value, "dtype", None) == np.bool_ for value in asked.args) else ""
+            raise ClaimBroken(f"{self.name}.{step} refused arguments within its domain, {sizes}{mask}: {refusal}") from None
+
+    def _result(self, step: str, their_args: tuple[Any, ...], their_kwargs: dict[str, Any]) -> Any:
         if hasattr(self.adapter, "call"):  # lives in a child process, which converts and compares on its side
             choices = {} if self.layout is None else {"layout": self.layout}
-            result = self.adapter.call(step, their_args, their_kwargs, self.dtype, self.device, **choices)  # type: ignore[attr-defined]
-        else:
-            result = self._call_here(step, their_args, their_kwargs)
-        return answered(step, self._checked(step, result, args, kwargs), args, kwargs, self.conventions)
+            return self.adapter.call(step, their_args, their_kwargs, self.dtype, self.device, **choices)  # type: ignore[attr-defined]
+        return self._call_here(step, their_args, their_kwargs)
 
     def refuses(self, step: str, *args: Any, **kwargs: Any) -> bool:
         """Whether the implementation refuses these arguments with an exception of its own instead of computing something."""

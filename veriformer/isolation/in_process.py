@@ -15,6 +15,7 @@ class InProcess:
     isolated = False
     conventions: Any
     contract: Any
+    domain: Any
 
     def __init__(self, name: str, thing: Any, step: str | None, arrays: str | None) -> None:
         self.name, self._steps = name, offered(thing, name.rpartition(".")[2], step, list(STEPS))
@@ -22,7 +23,9 @@ class InProcess:
         self.dtypes: tuple[str, ...] = tuple(getattr(thing, "dtypes", DTYPES[self.arrays]))
         self.steps = frozenset(self._steps)
         try:
-            declarations.take(self, getattr(thing, "conventions", None), getattr(thing, "contract", None))
+            declarations.take(
+                self, getattr(thing, "conventions", None), getattr(thing, "contract", None), getattr(thing, "domain", None)
+            )
         except ValueError as error:
             raise TargetRefused(f"{name}: {error}") from None
 

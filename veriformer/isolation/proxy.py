@@ -43,6 +43,7 @@ class ImplementationProxy:
     isolated = True
     conventions: Any
     contract: Any
+    domain: Any
 
     def __init__(
         self,
@@ -79,7 +80,7 @@ class ImplementationProxy:
         self.steps: frozenset[str] = frozenset(card.get("steps", self._steps_it_would_offer()))
         self.dtypes: tuple[str, ...] = self._supported(card.get("dtypes"))
         try:
-            declarations.take(self, card.get("conventions"), card.get("contract"))
+            declarations.take(self, card.get("conventions"), card.get("contract"), card.get("domain"))
         except ValueError as error:
             raise TargetError(f"{target}: {error}") from error
         self.intermediates: bool = card.get("intermediates", False)

@@ -275,6 +275,7 @@ class Candidate:
             "dtypes": None if dtypes is None else [str(dtype).removeprefix("torch.") for dtype in dtypes],
             "conventions": self._plainly("conventions"),
             "contract": self._plainly("contract"),
+            "domain": self._domain(),
             "intermediates": callable(getattr(self.thing, "intermediate", None)),
             "training": bool(getattr(self.thing, "training", False)),
         }
@@ -286,6 +287,20 @@ class Candidate:
             if not isinstance(value, str | bool | int | float | None):
                 raise TargetRefused(f"attribute {attribute}: expected names and plain values, got {name!r}: {value!r}")
         return said
+
+    def _domain(self) -> dict[str, Any] | None:
+        """What it says of the arguments it takes: axes, and sizes or words."""
+        said = self._says("domain", dict)
+        if said is None:
+            return None
+        plain = {str(axis): list(rule) if isinstance(rule, range | tuple | list) else rule for axis, rule in said.items()}
+        for axis, rule in plain.items():
+            sizes = rule if isinstance(rule, list) else [rule]
+            if not all(each is None or isinstance(each, str | int) for each in sizes):
+                raise TargetRefused(
+                    f"attribute domain: expected sizes or words, got {axis!r}: {returned.printable(repr(said[axis]))}"
+                )
+        return plain
 
     def _says(self, attribute: str, kind: Any) -> Any:
         value = None if isinstance(self.thing, ModuleType) else getattr(self.thing, attribute, None)
