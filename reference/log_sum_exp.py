@@ -30,6 +30,7 @@ def log_sum_exp(
     masked_scores = record("masked_scores", apply_mask(scores, mask))
     largest = masked_scores.max(axis=-1, keepdims=True, initial=-np.inf)
     largest = np.where(largest == -np.inf, 0.0, largest)
-    total = np.exp(masked_scores - largest).sum(axis=-1, keepdims=True)
+    exponentials = record("exponentials", np.exp(record("shifted", masked_scores - largest)))
+    total = record("total", exponentials.sum(axis=-1, keepdims=True))
     logarithm = largest + np.log(np.where(total == 0, 1.0, total))
     return np.where(total == 0, -np.inf, logarithm).reshape(Q.shape[0])

@@ -33,7 +33,7 @@ def packed_attention(
     check_cu_seqlens("cu_seqlens_k", cu_seqlens_k, len(K))
     rows = [attention(Q[:0], K[:0], V[:0])]  # of no sequence: no rows, but of the right width
     for (first, last), (start, stop) in zip(pairwise(cu_seqlens_q), pairwise(cu_seqlens_k), strict=True):
-        n, m = last - first, stop - start
+        n, m = int(last - first), int(stop - start)
         mask = aligned_causal_mask(n, m, alignment) if causal else None
         rows.append(attention(Q[first:last], K[start:stop], V[start:stop], mask))
     return np.concatenate(rows)

@@ -37,6 +37,9 @@ AXES: dict[str, dict[int | str, str]] = {
     "concat_heads": {0: "b h n k"},
     "transformer": {0: "b m", 1: "b n", 2: "b m", 3: "b n"},
     "generation": {0: "b m", 1: "b m"},
+    "log_sum_exp": {0: "b h n k", 1: "b h m k", 2: "b h n m"},
+    "packed_attention": {0: ". h k", 1: ". h k", 2: ". h v"},
+    "paged_attention": {0: "b h n k", 1: ". . h k", 2: ". . h v", "block_table": "b w", "lengths": "b"},
 }
 """The axes of a step's arguments that can be cut, one letter each, counted from the last; a dot is one that cannot."""
 
