@@ -226,15 +226,15 @@ def _without_keys(impl: "Impl", step: str) -> float:
 
 
 def _impossible(impl: "Impl", step: str) -> float:
-    """Whether lengths beyond the end and decreasing ones, pages beyond the last and below the first, are all refused."""
+    """Whether all are refused: lengths beyond the end, decreasing, below 0, of other sequences; pages beyond the last or below 0."""
     if step == "paged_attention":
         Q, pages = np.ones((1, 1, 1, 1)), np.ones((2, 2, 1, 1))
         tables = (([[0, 2]], [3]), ([[0, -1]], [3]), ([[0, 1]], [5]), ([[0, 1]], [-1]))
         asked = [{"block_table": np.array(table), "lengths": np.array(lengths)} for table, lengths in tables]
         return REFUSED if all(impl.refuses(step, Q, pages, pages, **each) for each in asked) else 1.0
     X = np.ones((2, 1, 1))
-    impossible = ([0, 3], [0, 2, 1, 2], [-1, 2])
-    return REFUSED if all(impl.refuses(step, X, X, X, **_lengths(each, each)) for each in impossible) else 1.0
+    impossible = [(each, each) for each in ([0, 3], [0, 2, 1, 2], [-1, 2])] + [([0, 2], [0, 2, 2])]
+    return REFUSED if all(impl.refuses(step, X, X, X, **_lengths(*each)) for each in impossible) else 1.0
 
 
 # All of them ----------------------------------------------------------------------------------------------------------

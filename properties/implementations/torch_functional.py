@@ -61,8 +61,9 @@ class TorchFunctional:
         return F.linear(X, W.T, b)
 
     def log_sum_exp(self, Q: Tensor, K: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`torch.logsumexp` of the scores."""
-        scores = (Q / Q.shape[-1] ** 0.5) @ K.mT
+        """`torch.logsumexp` of the scores, in float32 for narrower dtypes, as kernels return it."""
+        wide = torch.promote_types(Q.dtype, torch.float32)
+        scores = Q.to(wide) @ K.to(wide).mT / Q.shape[-1] ** 0.5
         return torch.logsumexp(scores if mask is None else scores.masked_fill(~mask, -torch.inf), dim=-1)
 
     def packed_attention(
@@ -72,7 +73,7 @@ class TorchFunctional:
         output = Q.new_zeros(*Q.shape[:2], V.shape[-1])
         for first, last, start, stop in zip(cu_seqlens_q, cu_seqlens_q[1:], cu_seqlens_k, cu_seqlens_k[1:], strict=False):
             q, k, v = (X.transpose(0, 1)[None] for X in (Q[first:last], K[start:stop], V[start:stop]))
-            if q.shape[2] and k.shape[2]:  # of no keys the kernel for the CPU ends the process
+            if q.shape[2] and k.shape[2]:
                 output[first:last] = F.scaled_dot_product_attention(q, k, v, is_causal=causal)[0].transpose(0, 1)
         return output
 
