@@ -1,20 +1,25 @@
 """A packed kernel, verified: python examples/packed_kernel.py."""
 
-import torch
+from itertools import pairwise
+
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
 import veriformer
 
 
-def packed_attention(Q, K, V, *, cu_seqlens_q, cu_seqlens_k, causal=False):  # (t, h, d_k), (u, h, d_k), (u, h, d_v)
-    if len(cu_seqlens_q) != len(cu_seqlens_k):
-        raise ValueError(f"expected as many sequences of keys as of queries, got {len(cu_seqlens_k)} and {len(cu_seqlens_q)} bounds")
-    if any(cu[0] or cu[-1] != len(X) or (cu.diff() < 0).any() for cu, X in ((cu_seqlens_q, Q), (cu_seqlens_k, K))):
-        raise ValueError("cu_seqlens: expected numbers that begin at 0, never decrease and end at the number of rows")
-    output = Q.new_zeros(*Q.shape[:2], V.shape[-1])
-    for r in range(len(cu_seqlens_q) - 1):
-        q, k, v = (X[cu[r] : cu[r + 1]].transpose(0, 1) for X, cu in ((Q, cu_seqlens_q), (K, cu_seqlens_k), (V, cu_seqlens_k)))
-        if q.numel() and k.numel():
-            rows = torch.nn.functional.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=causal)[0]
-            output[cu_seqlens_q[r] : cu_seqlens_q[r + 1]] = rows.transpose(0, 1)
+def packed_attention(
+    Q: Tensor, K: Tensor, V: Tensor, *, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, causal: bool = False
+) -> Tensor:
+    """Each sequence attends to its own keys: (t, h, d_k), (u, h, d_k), (u, h, d_v) -> (t, h, d_v)."""
+    queries, keys, output = cu_seqlens_q.tolist(), cu_seqlens_k.tolist(), Q.new_zeros(*Q.shape[:2], V.shape[-1])
+    possible = all(at == sorted(at) and at[0] == 0 and at[-1] == len(X) for at, X in ((queries, Q), (keys, K)))
+    if not possible or len(queries) != len(keys):
+        raise ValueError(f"cu_seqlens: expected 0 to {len(Q)} and 0 to {len(K)}, never decreasing, got {queries} and {keys}")
+    for (first, last), (start, stop) in zip(pairwise(queries), pairwise(keys), strict=True):
+        q, k, v = (X.transpose(0, 1)[None] for X in (Q[first:last], K[start:stop], V[start:stop]))
+        if first < last and start < stop:
+            output[first:last] = scaled_dot_product_attention(q, k, v, is_causal=causal)[0].transpose(0, 1)
     return output
 
 

@@ -246,7 +246,6 @@ class Configurable:
             tokens = tokens.clip(0, len(table) - 1)
         return self._flushed(self._flushed(table[tokens]) * (np.sqrt(table.shape[1]) if scale else 1.0))
 
-
     def log_sum_exp(self, Q: np.ndarray, K: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
         """To either base, and of nothing whatever is wanted."""
         scores = Q @ K.swapaxes(-1, -2) / np.sqrt(Q.shape[-1])
@@ -257,7 +256,14 @@ class Configurable:
         return np.where(total == -np.inf, nothing.get(self.follows.fully_masked_log_sum_exp or "", -np.inf), total)
 
     def packed_attention(
-        self, Q: np.ndarray, K: np.ndarray, V: np.ndarray, *, cu_seqlens_q: np.ndarray, cu_seqlens_k: np.ndarray, causal: bool = False
+        self,
+        Q: np.ndarray,
+        K: np.ndarray,
+        V: np.ndarray,
+        *,
+        cu_seqlens_q: np.ndarray,
+        cu_seqlens_k: np.ndarray,
+        causal: bool = False,
     ) -> np.ndarray:
         """The oracle's, but for queries without keys and for lengths that cannot be."""
         lengths = {"cu_seqlens_q": cu_seqlens_q, "cu_seqlens_k": cu_seqlens_k, "causal": causal}
@@ -411,5 +417,7 @@ def test_log_sum_exp_packed_and_paged_attention_of_any_conventions_agree_with_th
     Q, K, _, mask = call.args
 
     assert_rounding_only(impl, "log_sum_exp", impl.log_sum_exp(Q, K, mask), Q, K, mask)
-    assert_rounding_only(impl, "packed_attention", impl.packed_attention(*packed.args, **packed.kwargs), *packed.args, **packed.kwargs)
+    assert_rounding_only(
+        impl, "packed_attention", impl.packed_attention(*packed.args, **packed.kwargs), *packed.args, **packed.kwargs
+    )
     assert_rounding_only(impl, "paged_attention", impl.paged_attention(*paged.args, **paged.kwargs), *paged.args, **paged.kwargs)

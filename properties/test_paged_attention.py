@@ -62,10 +62,10 @@ def test_pages_of_another_size_change_nothing(impl, call, page, seed):
     padded = [np.stack([np.pad(X, ((0, 0), (0, m - X.shape[1]), (0, 0))) for X in each]) for each in gathered]
     p = int(other.max()) + 1
 
-    got = impl.paged_attention(
-        Q, *(in_pages(X, lengths, other, p, page) for X in padded), block_table=other, lengths=lengths
-    )
-    rows = [impl.paged_attention(Q[r : r + 1], *pages, block_table=table[r : r + 1], lengths=lengths[r : r + 1]) for r in range(len(Q))]
+    got = impl.paged_attention(Q, *(in_pages(X, lengths, other, p, page) for X in padded), block_table=other, lengths=lengths)
+    rows = [
+        impl.paged_attention(Q[r : r + 1], *pages, block_table=table[r : r + 1], lengths=lengths[r : r + 1]) for r in range(len(Q))
+    ]
 
     assert_rounding_only(impl, "paged_attention", got, *call.args, **call.kwargs)
     assert_rounding_only(impl, "paged_attention", np.concatenate(rows), *call.args, **call.kwargs)

@@ -194,7 +194,9 @@ def _with_less_packed(asked: Asked) -> Iterator[Asked]:
         yield without._replace(kwargs={**without.kwargs, **bounds})
         for name, places in PACKED:
             rows = int(np.diff(asked.kwargs[name])[r])
-            yield from (_without_rows(asked, name, places, r, fewer) for fewer in sorted({rows // 2, 1}, reverse=True) if fewer <= rows)
+            yield from (
+                _without_rows(asked, name, places, r, fewer) for fewer in sorted({rows // 2, 1}, reverse=True) if fewer <= rows
+            )
 
 
 def _without_rows(asked: Asked, name: str, places: tuple[int, ...], r: int, fewer: int) -> Asked:

@@ -226,7 +226,7 @@ def _without_keys(impl: "Impl", step: str) -> float:
 
 
 def _impossible(impl: "Impl", step: str) -> float:
-    """Whether all are refused: lengths beyond the end, decreasing, below 0, of other sequences; pages beyond the last or below 0."""
+    """Whether all are refused: lengths beyond the end, decreasing, below 0, of others; pages beyond the last or below 0."""
     if step == "paged_attention":
         Q, pages = np.ones((1, 1, 1, 1)), np.ones((2, 2, 1, 1))
         tables = (([[0, 2]], [3]), ([[0, -1]], [3]), ([[0, 1]], [5]), ([[0, 1]], [-1]))

@@ -21,7 +21,9 @@ def sequence_lengths(draw: st.DrawFn, *, least: int = 0) -> list[tuple[int, int]
     lengths = draw(st.lists(st.tuples(st.integers(least, 4), st.integers(least, 5)), min_size=1, max_size=4))
     edge = draw(st.sampled_from((*[None] * 6, "keys", "queries")))
     if edge:
-        n, m = (draw(st.integers(1, 3)), draw(st.sampled_from(BLOCKS))) if edge == "keys" else (draw(st.sampled_from(BLOCKS[:9])), 3)
+        n, m = (
+            (draw(st.integers(1, 3)), draw(st.sampled_from(BLOCKS))) if edge == "keys" else (draw(st.sampled_from(BLOCKS[:9])), 3)
+        )
         lengths[draw(st.integers(0, len(lengths) - 1))] = (n, m)
     return [(n, n) if same and n < BLOCKS[9] else (n, m) for n, m in lengths]
 
@@ -52,9 +54,7 @@ def packed_again(call: Call, order: list[int]) -> Call:
     found = [*parts(call), (slice(0, 0), slice(0, 0))]
     chosen = [found[min(r, len(found) - 1)] for r in order]
     Q, K, V = call.args
-    tensors = tuple(
-        np.concatenate([X[:0], *(X[place[which]] for place in chosen)]) for X, which in ((Q, 0), (K, 1), (V, 1))
-    )
+    tensors = tuple(np.concatenate([X[:0], *(X[place[which]] for place in chosen)]) for X, which in ((Q, 0), (K, 1), (V, 1)))
     lengths = {
         name: cumulative([place[which].stop - place[which].start for place in chosen])
         for name, which in (("cu_seqlens_q", 0), ("cu_seqlens_k", 1))

@@ -65,7 +65,10 @@ PACKED = (
         wrong="k, v = (wide(X[: keys[r + 1]]).transpose(0, 1) for X in (K, V))",
         shows="a sequence behind another that has keys",
         breaks=("Y3",),
-        reports=("https://github.com/DeepOpt-com/WrinkleFree-Monorepo/issues/53", "https://github.com/huggingface/nanoVLM/pull/204"),
+        reports=(
+            "https://github.com/DeepOpt-com/WrinkleFree-Monorepo/issues/53",
+            "https://github.com/huggingface/nanoVLM/pull/204",
+        ),
     ),
     Fault(
         id="packed-lengths-of-the-queries-for-keys",
