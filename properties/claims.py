@@ -302,6 +302,33 @@ T3 law transformer
   A sentence's result depends neither on what else is in the batch nor on padding.
   batch invariance, padding invariance
   holds to rounding
+
+# Beyond the article: what kernels of attention are asked for today
+
+Y1 law attention
+  Not in the article: a kernel also returns the logarithm of the sum that softmax divides by.
+  L_i = log Σ_j exp(S[i, j]); Σ_j exp(S[i, j] − L_i) = 1; −∞ for a fully masked row
+  holds, to the base and for fully masked rows as declared
+
+Y2 law attention
+  Not in the article: attention over parts of the keys is merged to attention over all of them.
+  L = log Σ_p exp(L_p), out = Σ_p exp(L_p − L)·out_p, for any parts p of the keys
+  holds to rounding; a part without keys has L_p = −∞ and adds nothing
+
+Y3 law attention
+  Not in the article: sequences packed one after another are as if each were alone.
+  out[q_r : q_{r+1}] = Attention(Q[q_r : q_{r+1}], K[k_r : k_{r+1}], V[k_r : k_{r+1}])
+  holds; what another sequence holds, NaN too, moves no bit
+
+Y4 law attention
+  Not in the article: keys and values lie in pages that a block table names, wherever these are.
+  out_r = Attention(Q_r, K_r, V_r), K_r = the first ℓ_r rows of K_pages[T_r0], K_pages[T_r1], …
+  holds; pages permuted with their table, and slots that nobody wrote to, move no bit
+
+Y5 law attention
+  Not in the article: cumulative lengths, lengths and block tables that cannot be are refused.
+  f(corrupt) raises, or is the answer where there is one
+  holds where `corrupt_indices = refused`; there is an answer where rows belong to no sequence, or entries to no position
 """
 
 

@@ -89,9 +89,26 @@ _ROWS = [
         "a cache: see properties.implementations.cached",
         "nested",
     ),
+    # Beyond the article: what kernels of attention are asked for today.
+    Step("log_sum_exp", "attention", "Q (b, h, n, d_k), K (b, h, m, d_k), mask=None", "(b, h, n), float32 or the dtype"),
+    Step(
+        "packed_attention",
+        "attention",
+        "Q (t, h, d_k), K (u, h, d_k), V (u, h, d_v), *, cu_seqlens_q (s+1,), cu_seqlens_k (s+1,), causal=False",
+        "(t, h, d_v)",
+    ),
+    Step(
+        "paged_attention",
+        "attention",
+        "Q (b, h, n, d_k), K_pages (p, page, h, d_k), V_pages (p, page, h, d_v), *, block_table (b, w), lengths (b,)",
+        "(b, h, n, d_v)",
+    ),
 ]
 
 STEPS: dict[str, Step] = {step.name: step for step in _ROWS}
+
+BEYOND = frozenset({"log_sum_exp", "packed_attention", "paged_attention"})
+"""The steps that the article does not have."""
 
 
 def positional_names(step: str, count: int) -> list[str]:
@@ -109,8 +126,10 @@ def expected_shape(step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
             return (*first.shape, kwargs["table"].shape[1])
         case "positional_encoding" | "mask":
             return (args[0], args[1])
-        case "attention":
+        case "attention" | "packed_attention" | "paged_attention":
             return (*first.shape[:-1], args[2].shape[-1])
+        case "log_sum_exp":
+            return tuple(first.shape[:-1])
         case "split_heads":
             b, n, d_model = first.shape
             return (b, args[1], n, d_model // args[1])

@@ -20,12 +20,12 @@ from properties.error_budget.budgets import AGAIN, COPIES, FAIL, SUSPECT, budget
 from properties.implementations.cached import play
 from properties.implementations.calls import Asked
 from properties.implementations.contract import in_force
+from properties.implementations.conventions import Conventions, posed, posed_options, without_keys
 from properties.implementations.conventions import asked as as_they_want_it
-from properties.implementations.conventions import posed
 from properties.implementations.impl import Impl
 from properties.implementations.laid import Laid
 from properties.implementations.layouts import ASKED_BEFORE, REFILLED
-from properties.implementations.oracle import ORACLES, oracle
+from properties.implementations.oracle import ORACLES, is_refused, oracle
 from properties.implementations.recomputed import Recomputed
 from properties.implementations.registry import built_in
 from properties.steps import expected_shape
@@ -128,7 +128,7 @@ def answers(impl: Impl, asked: Asked, *, again: bool = True) -> Answers | None:
         return None
     if step == "kv_cache":
         return _answers_of_a_cache(impl, asked, again=again)
-    args = posed(step, asked.args, impl.conventions)
+    args, kwargs = posed(step, asked.args, impl.conventions), posed_options(step, kwargs, impl.conventions)
     if step == "generation":
         return _written(impl, asked)
     if step in COPIES:
@@ -265,6 +265,7 @@ def smallest(
     time. What is found must show in a new process, and on the fast implementation it must not; otherwise every trial is held to
     both.
     """
+    calls = [call for call in calls if not is_refused(call.step, call.args, call.kwargs)]
     for strictly in (False, True):
         shown = _made_small(impl, calls, strictly=strictly, until=time.monotonic() + seconds / (1 + strictly))
         fault = None if shown is None else seen(impl, shown)
@@ -319,7 +320,8 @@ def _spread(asked: Laid, call: Asked, expected: Answers) -> Answers:
 
 def alone(impl: Impl, calls: Sequence[Asked]) -> tuple[Asked] | None:
     """The last call that shows a fault by itself, the implementation being asked as it is by now."""
-    return next(((call,) for call in reversed(calls) if seen(impl, [call], anew=False) is not None), None)
+    asked = (call for call in reversed(calls) if not is_refused(call.step, call.args, call.kwargs))
+    return next(((call,) for call in asked if seen(impl, [call], anew=False) is not None), None)
 
 
 def _showing(impl: Impl, calls: Sequence[Asked], until: float) -> tuple[Asked, ...] | None:
@@ -353,4 +355,25 @@ def _as_they_say_it(impl: Impl, call: Asked, expected: Answers) -> Answers:
         case "attention" if conventions.fully_masked_row == "nan" and len(call.args) > 3 and call.args[3] is not None:
             attends = np.broadcast_to(call.args[3], (*call.args[0].shape[:-1], call.args[1].shape[-2]))
             exact = np.where(attends.any(axis=-1, keepdims=True), exact, np.nan)
+        case "log_sum_exp":
+            exact, bounds = _log_sum_exp_as_they_say_it(exact, bounds, conventions)
+        case "packed_attention" | "paged_attention" if conventions.sequence_without_keys in ("nan", "unspecified"):
+            alone = without_keys(call.step, call.args, call.kwargs, conventions)
+            if conventions.sequence_without_keys == "nan":
+                exact = np.where(alone, np.nan, exact)
+            else:
+                bounds = [np.where(alone, np.inf, each) for each in bounds]
     return [Answer(exact, *bounds), *more]
+
+
+def _log_sum_exp_as_they_say_it(
+    exact: np.ndarray, bounds: list[np.ndarray], conventions: Conventions
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """To their base, and for a fully masked row what they have."""
+    if conventions.log_sum_exp_base == "two":
+        exact, bounds = exact / np.log(2.0), [each / np.log(2.0) for each in bounds]
+    theirs = {"plus_infinity": np.inf, "nan": np.nan}.get(conventions.fully_masked_log_sum_exp or "", -np.inf)
+    fully_masked = exact == -np.inf
+    if conventions.fully_masked_log_sum_exp == "lowest":
+        return exact, [np.where(fully_masked, np.inf, each) for each in bounds]
+    return np.where(fully_masked, theirs, exact), bounds

@@ -37,6 +37,9 @@ AXES: dict[str, dict[int | str, str]] = {
     "concat_heads": {0: "b h n k"},
     "transformer": {0: "b m", 1: "b n", 2: "b m", 3: "b n"},
     "generation": {0: "b m", 1: "b m"},
+    "log_sum_exp": {0: "b h n k", 1: "b h m k", 2: "b h n m"},
+    "packed_attention": {0: ". h k", 1: ". h k", 2: ". h v"},
+    "paged_attention": {0: "b h n k", 1: ". . h k", 2: ". . h v", "block_table": "b w", "lengths": "b"},
 }
 """The axes of a step's arguments that can be cut, one letter each, counted from the last; a dot is one that cannot."""
 
@@ -122,6 +125,7 @@ def _smaller(asked: Asked) -> Iterator[Asked]:
     yield from _with_shorter_programs(asked)
     yield from _without_options(asked)
     yield from _with_fewer_layers(asked)
+    yield from _with_less_packed(asked)
     yield from _cut(asked)
     yield from _with_smaller_numbers(asked)
     yield from _plainer(asked)
@@ -172,6 +176,38 @@ def _with_fewer_layers(asked: Asked) -> Iterator[Asked]:
         if path[-1] in ("layers", "encoder", "decoder"):
             layers = asked.kwargs[path[1]] if len(path) == 2 else asked.kwargs[path[1]][path[2]]
             yield from (replaced(asked, path, layers[:i] + layers[i + 1 :]) for i in range(len(layers)) if len(layers) > 1)
+
+
+PACKED = (("cu_seqlens_q", (0,)), ("cu_seqlens_k", (1, 2)))
+"""Of packed sequences: the argument with their cumulative lengths, and which others hold their rows."""
+
+
+def _with_less_packed(asked: Asked) -> Iterator[Asked]:
+    """With a packed sequence fewer, or half as many queries or keys in one, or one fewer."""
+    if asked.step != "packed_attention" or len({len(asked.kwargs[name]) for name, _ in PACKED}) > 1:
+        return
+    for r in range(len(asked.kwargs["cu_seqlens_q"]) - 1):
+        without = asked
+        for name, places in PACKED:
+            without = _without_rows(without, name, places, r, int(np.diff(asked.kwargs[name])[r]))
+        bounds = {name: np.delete(without.kwargs[name], r + 1) for name, _ in PACKED}
+        yield without._replace(kwargs={**without.kwargs, **bounds})
+        for name, places in PACKED:
+            rows = int(np.diff(asked.kwargs[name])[r])
+            yield from (
+                _without_rows(asked, name, places, r, fewer) for fewer in sorted({rows // 2, 1}, reverse=True) if fewer <= rows
+            )
+
+
+def _without_rows(asked: Asked, name: str, places: tuple[int, ...], r: int, fewer: int) -> Asked:
+    """Without the last so many rows of the packed sequence r."""
+    lengths = asked.kwargs[name]
+    gone = list(range(max(int(lengths[r + 1]) - fewer, 0), int(lengths[r + 1])))
+    for place in places:
+        kept = [row for row in range(len(asked.args[place])) if row not in gone]
+        asked = replaced(asked, ("args", place), asked.args[place][kept])
+    shorter_by = np.where(np.arange(len(lengths)) > r, fewer, 0)
+    return replaced(asked, ("kwargs", name), lengths - shorter_by)
 
 
 def _cut(asked: Asked) -> Iterator[Asked]:

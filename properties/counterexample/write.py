@@ -15,9 +15,9 @@ import numpy as np
 from properties.counterexample import template
 from properties.counterexample.find import Answers, Counterexample
 from properties.implementations import layouts
+from properties.implementations.accepted import promised
 from properties.implementations.cached import OPTIONAL, play
 from properties.implementations.calls import Asked
-from properties.steps import STEPS
 
 
 def write(folder: Path, found: Counterexample, *, candidate: str | None = None, source: str | None = None) -> Path:
@@ -57,7 +57,7 @@ def _script(found: Counterexample, candidate: str | None, *, beside: bool) -> st
     step = found.calls[-1].step
     calls = ",\n".join(_literal_call(call, each) for call, each in zip(found.given, found.answers, strict=True))
     where = f'str(Path(__file__).with_name({candidate!r})) + ":{step}"' if beside else repr(candidate)
-    kind = {"bool": "bool", "int": "int64"}.get(STEPS[step].kind, found.dtype)
+    kind = promised(step, found.dtype)
     entries = {"title": repr(found.title), "candidate": where, "step": repr(step), "dtype": repr(found.dtype)}
     entries |= {"arrays": repr(found.arrays), "result_dtype": repr(kind), "calls": f"[\n{calls},\n    ]"}
     case = "CASE: dict = {\n" + "".join(f'    "{name}": {text},\n' for name, text in entries.items()) + "}\n"

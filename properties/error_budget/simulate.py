@@ -13,10 +13,12 @@ from properties.error_budget.shadow import Machine, Shadowed, Storing, shadowed
 from properties.implementations.contract import Contract
 from properties.implementations.formats import FINE_FLOAT64
 from properties.implementations.oracle import oracle
+from properties.steps import BEYOND
 from reference.positional_encoding import positional_encoding
 
 BOUNDED = frozenset(
     {"embedding", "positional_encoding", "attention", "softmax", "layer_norm", "residual_norm", "feed_forward", "output_projection"}
+    | BEYOND
 )
 """The single steps whose proven bound is an additional ceiling; further on a bound grows past the signal."""
 

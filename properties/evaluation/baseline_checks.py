@@ -132,6 +132,12 @@ def normal_cases(step: str, seed: int) -> list[Case]:
         "transformer": [((tokens, tokens[:, ::-1].copy()), whole)],
         "generation": [((tokens,), {**whole, "bos": 1, "eos": 0, "length": 6})],
         "kv_cache": [((tokens,), {**whole, "program": prompt})],
+        "log_sum_exp": [((Q, K), {}), ((Q, K, causal), {})],
+        "packed_attention": [
+            (tuple(X.swapaxes(1, 2).reshape(b * n, h, -1) for X in (Q, K, V)), _packed(b, n) | options)
+            for options in ({}, {"causal": True})
+        ],
+        "paged_attention": [((Q[:, :, -1:], *(_paged(X) for X in (K, V))), _table(rng))],
         "gradients": [((tokens, tokens[:, ::-1].copy()), {**whole, "direction": _few_bits(normal(b, n, vocab))})],
     }
     return [(step, args, kwargs) for args, kwargs in calls[step]]
@@ -140,3 +146,21 @@ def normal_cases(step: str, seed: int) -> list[Case]:
 def _few_bits(values: np.ndarray) -> np.ndarray:
     """Rounded to bfloat16: the same numbers in every dtype."""
     return torch.from_numpy(values).to(torch.bfloat16).to(torch.float64).numpy()
+
+
+PAGE = 4  # tokens, of which n are a multiple
+
+
+def _packed(b: int, n: int) -> dict[str, np.ndarray]:
+    """Sequences of one length."""
+    return dict.fromkeys(("cu_seqlens_q", "cu_seqlens_k"), np.arange(b + 1) * n)
+
+
+def _paged(X: np.ndarray) -> np.ndarray:
+    """(b, h, n, d) in pages, one sequence after another."""
+    return X.swapaxes(1, 2).reshape(-1, PAGE, h, X.shape[-1])
+
+
+def _table(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Those pages in their order, and lengths that fill them but for the last few slots."""
+    return {"block_table": np.arange(b * n // PAGE).reshape(b, -1), "lengths": n - rng.integers(0, PAGE, b)}

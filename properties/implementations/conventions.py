@@ -23,6 +23,8 @@ class Convention:
     allows: str | None = None
 
 
+LOWEST = -(2.0**13)  # a score of 0 with −10⁴ added, or the least number of a dtype, is below; no score of a sensible row is
+
 CONVENTIONS: dict[str, Convention] = {
     "mask_polarity": Convention(
         "True, or a number, in a mask",
@@ -59,6 +61,21 @@ CONVENTIONS: dict[str, Convention] = {
         {"leaks": "a score of NaN, to which −∞ is added, may make the row NaN", "blocked": "the row does not see it"},
         allows="leaks",
     ),
+    "log_sum_exp_base": Convention("logarithm of a returned log-sum-exp", {"natural": "to base e", "two": "to base 2"}),
+    "fully_masked_log_sum_exp": Convention(
+        "log-sum-exp of a fully masked row",
+        {"minus_infinity": "−∞", "plus_infinity": "+∞", "nan": "NaN", "lowest": f"a finite number below {LOWEST:g}"},
+    ),
+    "sequence_without_keys": Convention(
+        "packed or paged attention of a query that has no key to attend to",
+        {"zeros": "zeros", "nan": "NaN", "unspecified": "anything"},
+        allows="unspecified",
+    ),
+    "corrupt_indices": Convention(
+        "cumulative lengths, lengths and block tables that are impossible",
+        {"refused": "raises", "unchecked": "some are not checked, and something is returned"},
+        allows="unchecked",
+    ),
 }
 """By name, in the order of the fields of `Conventions`."""
 
@@ -84,6 +101,10 @@ class Conventions:
     out_of_range_token: str | None = None
     odd_d_model: str | None = None
     non_finite_masked_key: str | None = None
+    log_sum_exp_base: str | None = None
+    fully_masked_log_sum_exp: str | None = None
+    sequence_without_keys: str | None = None
+    corrupt_indices: str | None = None
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -92,14 +113,28 @@ class Conventions:
 
 
 OURS = Conventions(
-    "true_attends", "top_left", "zeros", "zeros", "inside", "interleaved", "leaks", "kept", "refused", "refused", "blocked"
+    "true_attends",
+    "top_left",
+    "zeros",
+    "zeros",
+    "inside",
+    "interleaved",
+    "leaks",
+    "kept",
+    "refused",
+    "refused",
+    "blocked",
+    "natural",
+    "minus_infinity",
+    "zeros",
+    "refused",
 )
 """The oracle's."""
 
 
 # Translation ----------------------------------------------------------------------------------------------------------
 
-MASKED = {"attention": 3, "multi_head": 2, "encoder_layer": 1, "encoder": 1, "decoder_layer": 2, "decoder": 2}
+MASKED = {"attention": 3, "multi_head": 2, "encoder_layer": 1, "encoder": 1, "decoder_layer": 2, "decoder": 2, "log_sum_exp": 2}
 """Where the first mask of a step stands among its arguments; whatever follows it is a mask too."""
 
 BURIED = {
@@ -155,8 +190,63 @@ def answered(step: str, answer: Any, args: tuple[Any, ...], kwargs: dict[str, An
             spread = np.std(sum(args), axis=-1, keepdims=True)
             eps, bias = kwargs.get("eps", 1e-5), kwargs["bias"]
             return (answer - bias) * (spread + eps) / np.sqrt(spread**2 + eps) + bias
+        case "log_sum_exp":
+            return _natural(answer, fully_masked_scores_of(args), conventions)
+        case "packed_attention" | "paged_attention":
+            return _of_ours(answer, without_keys(step, args, kwargs, conventions), conventions)
         case _:
             return answer
+
+
+def _natural(answer: np.ndarray, fully_masked: np.ndarray, conventions: Conventions) -> np.ndarray:
+    """A log-sum-exp to base e, and −∞ where a row is fully masked and the answer is what is declared of it; NaN if it is not."""
+    natural = answer * np.log(2.0) if conventions.log_sum_exp_base == "two" else answer
+    match conventions.fully_masked_log_sum_exp:
+        case "plus_infinity":
+            as_declared = answer == np.inf
+        case "nan":
+            as_declared = np.isnan(answer)
+        case "lowest":
+            as_declared = np.isfinite(answer) & (answer < LOWEST)
+        case _:
+            return natural
+    return np.where(fully_masked, np.where(as_declared, -np.inf, np.nan), natural)
+
+
+def _of_ours(answer: np.ndarray, alone: np.ndarray, conventions: Conventions) -> np.ndarray:
+    """The answer with zeros for the queries that have no keys, where it is what is declared of them; NaN where it is not."""
+    match conventions.sequence_without_keys:
+        case "nan":
+            return np.where(alone, np.where(np.isnan(answer), 0.0, np.nan), answer)
+        case "unspecified":
+            return np.where(alone, 0.0, answer)
+        case _:
+            return answer
+
+
+def fully_masked_scores_of(args: tuple[Any, ...]) -> np.ndarray:
+    """Which of the queries of a log-sum-exp (b, h, n) is fully masked."""
+    Q, K, *masks = args
+    return _fully_masked_queries((Q, K, None, *masks))[..., 0]
+
+
+def without_keys(step: str, args: tuple[Any, ...], kwargs: dict[str, Any], conventions: Conventions) -> np.ndarray:
+    """Which queries of packed (t, 1, 1) or paged (b, 1, n, 1) attention have no key to attend to."""
+    if step == "paged_attention":
+        n = args[0].shape[2]
+        positions = np.asarray(kwargs["lengths"])[:, None] - n + np.arange(n)
+        return (positions < 0)[:, None, :, None]
+    first, queries = _starts_and_lengths(kwargs["cu_seqlens_q"])
+    _, keys = _starts_and_lengths(kwargs["cu_seqlens_k"])
+    offset = keys - queries if conventions.causal_alignment == "bottom_right" and kwargs.get("causal") else 0 * keys
+    alone = np.zeros(len(args[0]), dtype=bool)
+    for start, n, m, off in zip(first, queries, keys, offset, strict=False):  # impossible lengths may be of any number
+        alone[max(start, 0) : max(start + n, 0)] = (m <= 0) | (np.arange(len(alone[max(start, 0) : max(start + n, 0)])) + off < 0)
+    return alone[:, None, None]
+
+
+def _starts_and_lengths(cu_seqlens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return cu_seqlens[:-1], np.diff(cu_seqlens)
 
 
 def posed(step: str, args: tuple[Any, ...], conventions: Conventions) -> tuple[Any, ...]:
@@ -170,6 +260,13 @@ def posed(step: str, args: tuple[Any, ...], conventions: Conventions) -> tuple[A
         Q, K, V, mask = args
         return np.where(_fully_masked_queries(args), 0.0, Q), K, V, mask | _fully_masked_queries(args)
     return args
+
+
+def posed_options(step: str, kwargs: dict[str, Any], conventions: Conventions) -> dict[str, Any]:
+    """The keyword arguments of that question: of sequences of other lengths a packed causal mask says how they are aligned."""
+    if step == "packed_attention" and kwargs.get("causal"):
+        return {**kwargs, "alignment": conventions.causal_alignment or OURS.causal_alignment}
+    return kwargs
 
 
 def causal(n: int, m: int, conventions: Conventions) -> np.ndarray:

@@ -25,7 +25,7 @@ from optimized.transformer import transformer
 from properties.implementations.conventions import OURS
 from properties.implementations.impl import DTYPES
 from properties.implementations.weights import Nested, built, mapped, nested
-from properties.steps import STEPS
+from properties.steps import BEYOND, STEPS
 
 
 def _norm(norm: Nested | None) -> NormParameters | None:
@@ -47,7 +47,7 @@ class Optimized:
     name = "optimized"
     arrays = "torch"
     dtypes = tuple(DTYPES)
-    steps = frozenset(STEPS)
+    steps = frozenset(STEPS) - BEYOND
     conventions = replace(OURS, subnormals=None)  # PyTorch's fused attention flushes its weights in some dtypes on some devices
 
     def embedding(self, tokens: Tensor, *, table: Tensor, scale: bool = True) -> Tensor:

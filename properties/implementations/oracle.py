@@ -15,9 +15,12 @@ from reference.embedding import embedding
 from reference.encoder import encoder, encoder_layer
 from reference.feed_forward import feed_forward
 from reference.generation import generate
+from reference.log_sum_exp import log_sum_exp
 from reference.mask import causal_mask
 from reference.multi_head import concat_heads, multi_head, split_heads
 from reference.output_projection import next_token, output_projection
+from reference.packed_attention import check_cu_seqlens, packed_attention
+from reference.paged_attention import check_pages, paged_attention
 from reference.parameters import (
     Architecture,
     DecoderLayerParameters,
@@ -38,6 +41,21 @@ Nested = dict[str, Any]
 def oracle(step: str, *args: Any, **kwargs: Any) -> np.ndarray:
     """What `step` gives exactly, for the arguments of its signature in `STEPS`. Raises KeyError for a step without an oracle."""
     return ORACLES[step](*args, **kwargs)
+
+
+def is_refused(step: str, args: tuple[Any, ...], kwargs: Nested) -> bool:
+    """Whether the oracle refuses the lengths or the block table of packed or paged attention: then there is no answer."""
+    try:
+        if step == "packed_attention":
+            for name, rows in (("cu_seqlens_q", args[0]), ("cu_seqlens_k", args[1])):
+                check_cu_seqlens(name, kwargs[name], len(rows))
+            return len(kwargs["cu_seqlens_q"]) != len(kwargs["cu_seqlens_k"])
+        if step == "paged_attention":
+            for blocks, length in zip(kwargs["block_table"], kwargs["lengths"], strict=True):
+                check_pages(blocks, int(length), *args[1].shape[:2])
+    except ValueError:
+        return True
+    return False
 
 
 def encoder_layer_parameters(layer: Nested) -> EncoderLayerParameters:
@@ -249,6 +267,30 @@ def _generation(
     return written
 
 
+def _log_sum_exp(Q: np.ndarray, K: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+    b, h, n, _d_k = Q.shape
+    masks = _masks(mask, b, h, n, K.shape[2])
+    return _stack([log_sum_exp(Q[i, j], K[i, j], masks[i][j]) for i in range(b) for j in range(h)], (b, h, n))
+
+
+def _packed_attention(Q: np.ndarray, K: np.ndarray, V: np.ndarray, **lengths: Any) -> np.ndarray:
+    """`alignment` may be given besides what the step's signature has: how `causal` is meant where n ≠ m."""
+    heads = [packed_attention(Q[:, j], K[:, j], V[:, j], **lengths) for j in range(Q.shape[1])]
+    return np.stack(heads, axis=1)
+
+
+def _paged_attention(
+    Q: np.ndarray, K_pages: np.ndarray, V_pages: np.ndarray, *, block_table: np.ndarray, lengths: np.ndarray
+) -> np.ndarray:
+    b, h, n, _d_k = Q.shape
+    heads = [
+        paged_attention(Q[i, j], K_pages[:, :, j], V_pages[:, :, j], block_table[i], int(lengths[i]))
+        for i in range(b)
+        for j in range(h)
+    ]
+    return _stack(heads, (b, h, n, V_pages.shape[-1]))
+
+
 ORACLES: dict[str, Callable[..., np.ndarray]] = {
     "embedding": _embedding,
     "positional_encoding": _positional_encoding,
@@ -269,4 +311,7 @@ ORACLES: dict[str, Callable[..., np.ndarray]] = {
     "next_token": _next_token,
     "transformer": _transformer,
     "generation": _generation,
+    "log_sum_exp": _log_sum_exp,
+    "packed_attention": _packed_attention,
+    "paged_attention": _paged_attention,
 }

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from properties.implementations.conventions import Conventions
 from properties.implementations.impl import DTYPES
+from properties.steps import BEYOND
 from properties.verdicts import NotOffered
 
 ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "gelu_tanh": lambda X: F.gelu(X, approximate="tanh")}
@@ -17,7 +18,7 @@ class TorchFunctional:
     name = "torch.sdpa"
     arrays = "torch"
     dtypes = tuple(DTYPES)
-    steps = frozenset({"attention", "mask", "softmax", "layer_norm", "embedding", "feed_forward", "output_projection"})
+    steps = frozenset({"attention", "mask", "softmax", "layer_norm", "embedding", "feed_forward", "output_projection"}) | BEYOND
     conventions = Conventions(
         mask_polarity="true_attends",
         fully_masked_row="zeros",
@@ -58,3 +59,32 @@ class TorchFunctional:
     def output_projection(self, X: Tensor, *, W: Tensor, b: Tensor | None = None) -> Tensor:
         """One `linear`."""
         return F.linear(X, W.T, b)
+
+    def log_sum_exp(self, Q: Tensor, K: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`torch.logsumexp` of the scores, in float32 for narrower dtypes, as kernels return it."""
+        wide = torch.promote_types(Q.dtype, torch.float32)
+        scores = Q.to(wide) @ K.to(wide).mT / Q.shape[-1] ** 0.5
+        return torch.logsumexp(scores if mask is None else scores.masked_fill(~mask, -torch.inf), dim=-1)
+
+    def packed_attention(
+        self, Q: Tensor, K: Tensor, V: Tensor, *, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, causal: bool = False
+    ) -> Tensor:
+        """One call for each sequence. Lengths are not checked beyond what slices of a tensor check."""
+        output = Q.new_zeros(*Q.shape[:2], V.shape[-1])
+        for first, last, start, stop in zip(cu_seqlens_q, cu_seqlens_q[1:], cu_seqlens_k, cu_seqlens_k[1:], strict=False):
+            q, k, v = (X.transpose(0, 1)[None] for X in (Q[first:last], K[start:stop], V[start:stop]))
+            if q.shape[2] and k.shape[2]:
+                output[first:last] = F.scaled_dot_product_attention(q, k, v, is_causal=causal)[0].transpose(0, 1)
+        return output
+
+    def paged_attention(self, Q: Tensor, K_pages: Tensor, V_pages: Tensor, *, block_table: Tensor, lengths: Tensor) -> Tensor:
+        """One call for each row, on its pages gathered."""
+        page, n = K_pages.shape[1], Q.shape[2]
+        output = Q.new_zeros(*Q.shape[:3], V_pages.shape[-1])
+        for r, length in enumerate(lengths.tolist()):
+            blocks = block_table[r, : -(-length // page)]
+            k, v = (pages[blocks].flatten(0, 1)[:length].transpose(0, 1)[None] for pages in (K_pages, V_pages))
+            seen = torch.ones(n, k.shape[2], dtype=torch.bool, device=Q.device).tril(k.shape[2] - n)
+            if k.shape[2]:
+                output[r] = F.scaled_dot_product_attention(Q[r : r + 1], k, v, attn_mask=seen)[0]
+        return output

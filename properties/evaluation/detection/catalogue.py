@@ -11,6 +11,7 @@ from properties.evaluation.detection import (
     model,
     multi_head,
     overflow,
+    packed_attention,
     rare_masks,
     residual_norm,
     softmax,
@@ -86,6 +87,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
         "pe-low-precision",
     ),
     "layout": ("axis-order-batch-seq-head", "non-contiguous-views", "size-1-axis-squeezed"),
+    "beyond the article": ("corrupt-indices", "log-sum-exp-base"),
 }
 """The classes of public bug reports, by the component they happen in."""
 
@@ -108,6 +110,7 @@ FAULTS: tuple[Fault, ...] = (
     *cache.FAULTS,
     *gradients.FAULTS,
     *overflow.FAULTS,
+    *packed_attention.FAULTS,
 )
 
 CATALOGUE: tuple[Fault, ...] = (*FAULTS, *CHEATS)
