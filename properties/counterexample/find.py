@@ -21,7 +21,7 @@ from properties.implementations.cached import play
 from properties.implementations.calls import Asked
 from properties.implementations.contract import in_force
 from properties.implementations.conventions import asked as as_they_want_it
-from properties.implementations.conventions import posed
+from properties.implementations.conventions import fully_masked, posed, visible
 from properties.implementations.impl import Impl
 from properties.implementations.layouts import ASKED_BEFORE, REFILLED
 from properties.implementations.oracle import ORACLES, oracle
@@ -126,7 +126,7 @@ def answers(impl: Impl, asked: Asked, *, again: bool = True) -> Answers | None:
         return None
     if step == "kv_cache":
         return _answers_of_a_cache(impl, asked, again=again)
-    args = posed(step, asked.args, impl.conventions)
+    args, kwargs = posed(step, asked.args, kwargs, impl.conventions)
     if step == "generation":
         return _written(impl, asked)
     if step in COPIES:
@@ -143,9 +143,9 @@ def _is_open(impl: Impl, asked: Asked) -> bool:
         return False
     if asked.step == "multi_head" or impl.conventions.non_finite_masked_key == "leaks":
         return True
-    Q, K, V, *masks = asked.args
-    mask = masks[0] if masks else None
-    attended = np.broadcast_to(True if mask is None else mask, (*Q.shape[:-1], K.shape[-2])).any(axis=2)
+    Q, K, V = asked.args[:3]
+    attended = visible(asked.args, asked.kwargs, impl.conventions).any(axis=2)
+    attended = attended.reshape(len(K), K.shape[1], -1, K.shape[2]).any(axis=2)  # by any of the heads that read a key
     return not (np.isfinite(Q).all() and np.isfinite(V).all() and np.isfinite(K[attended]).all())
 
 
@@ -330,7 +330,6 @@ def _as_they_say_it(impl: Impl, call: Asked, expected: Answers) -> Answers:
             exact, *bounds = (np.concatenate([each[:, ::2], each[:, 1::2]], axis=1) for each in (exact, *bounds))
         case "softmax" if conventions.fully_masked_softmax == "nan":
             exact = np.where((call.args[0] == -np.inf).all(axis=-1, keepdims=True), np.nan, exact)
-        case "attention" if conventions.fully_masked_row == "nan" and len(call.args) > 3 and call.args[3] is not None:
-            attends = np.broadcast_to(call.args[3], (*call.args[0].shape[:-1], call.args[1].shape[-2]))
-            exact = np.where(attends.any(axis=-1, keepdims=True), exact, np.nan)
+        case "attention" if conventions.fully_masked_row == "nan":
+            exact = np.where(fully_masked(call.args, call.kwargs, conventions), np.nan, exact)
     return [Answer(exact, *bounds), *more]
