@@ -17,6 +17,7 @@ class TorchFunctional:
     name = "torch.sdpa"
     arrays = "torch"
     dtypes = tuple(DTYPES)
+    options = frozenset({"causal", "scale", "bias", "grouped_heads"})
     steps = frozenset({"attention", "mask", "softmax", "layer_norm", "embedding", "feed_forward", "output_projection"})
     conventions = Conventions(
         mask_polarity="true_attends",
@@ -27,11 +28,27 @@ class TorchFunctional:
         non_finite_masked_key="leaks",
     )
 
-    def attention(self, Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None = None) -> Tensor:
-        """One call, whichever kernel torch picks. Of masks it takes those of two axes or more."""
-        if mask is not None and mask.ndim < 2:
-            raise NotOffered(f"a mask of shape {tuple(mask.shape)}")
-        return F.scaled_dot_product_attention(Q, K, V, attn_mask=mask)
+    def attention(
+        self,
+        Q: Tensor,
+        K: Tensor,
+        V: Tensor,
+        mask: Tensor | None = None,
+        *,
+        causal: bool = False,
+        scale: float | None = None,
+        bias: Tensor | None = None,
+    ) -> Tensor:
+        """One call, whichever kernel torch picks. Of masks and biases it takes one, of two axes or more, and none with `causal`."""
+        if mask is not None and bias is not None:
+            raise NotOffered("a mask and a bias: there is one attn_mask")
+        added = mask if bias is None else bias
+        if added is not None and causal:
+            raise NotOffered(f"a {'mask' if bias is None else 'bias'} with is_causal")
+        if added is not None and added.ndim < 2:
+            raise NotOffered(f"a {'mask' if bias is None else 'bias'} of shape {tuple(added.shape)}")
+        grouped = Q.shape[-3] != K.shape[-3]
+        return F.scaled_dot_product_attention(Q, K, V, attn_mask=added, is_causal=causal, scale=scale, enable_gqa=grouped)
 
     def mask(self, n: int, m: int) -> Tensor:
         """Which keys have a weight where `is_causal` is asked for and all scores are 0."""
