@@ -1,5 +1,7 @@
 """torch's own functions, each for the step it computes: attention, softmax, layer norm, embedding, linear maps, GELU."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,6 +21,11 @@ class TorchFunctional:
     dtypes = tuple(DTYPES)
     options = frozenset({"causal", "scale", "bias", "grouped_heads"})
     steps = frozenset({"attention", "mask", "softmax", "layer_norm", "embedding", "feed_forward", "output_projection"})
+    known_failures: ClassVar[dict[str, str]] = {
+        "test_hidden_keys_stay_hidden_at_every_scale": (
+            "with is_causal, its fused kernel on CPU puts −∞ in before it scales: a scale of 0 or below gives NaN, or shows what is hidden"
+        )
+    }
     conventions = Conventions(
         mask_polarity="true_attends",
         fully_masked_row="zeros",
