@@ -23,7 +23,8 @@ class TorchFunctional:
     steps = frozenset({"attention", "mask", "softmax", "layer_norm", "embedding", "feed_forward", "output_projection"})
     known_failures: ClassVar[dict[str, str]] = {
         "test_hidden_keys_stay_hidden_at_every_scale": (
-            "with is_causal, its fused kernel on CPU puts −∞ in before it scales: a scale of 0 or below gives NaN, or shows what is hidden"
+            "with is_causal, its fused kernel on CPU puts −∞ in before it scales: "
+            "a scale of 0 or below gives NaN, or shows what is hidden"
         )
     }
     conventions = Conventions(
