@@ -27,6 +27,7 @@ from properties.implementations.layouts import ASKED_BEFORE, REFILLED
 from properties.implementations.oracle import ORACLES, oracle
 from properties.implementations.recomputed import Recomputed
 from properties.implementations.registry import built_in
+from properties.steps import OPTIONS
 from properties.verdicts import ImplementationCrash, ImplementationError, ImplementationTimeout
 
 WRONG = "wrong"  # an answer further from the oracle's than rounding allows
@@ -248,7 +249,14 @@ def _difference(answer: Answer, got: np.ndarray) -> Fault | None:
 def innocent(asked: Asked, dtype: str) -> bool:
     """Whether the fast implementation does not show a fault by this call: what condemns it too condemns nobody."""
     fast = Impl(built_in("optimized"), dtype)
-    return not fast.offers(asked.step) or fault(fast, [asked]) is None
+    return not fast.offers(asked.step, *_options(asked)) or fault(fast, [asked]) is None
+
+
+def _options(asked: Asked) -> list[str]:
+    """The options that the call needs, as `Impl.offers` takes them."""
+    named = [name for name in asked.kwargs if name in OPTIONS.get(asked.step, ())]
+    grouped = asked.step == "attention" and asked.args[0].shape[1] != asked.args[1].shape[1]
+    return [f"{asked.step}.{name}" for name in (*named, *(["grouped_heads"] if grouped else []))]
 
 
 # ---- from a broken property to a counterexample ----

@@ -219,7 +219,7 @@ def visible(args: tuple[Any, ...], kwargs: dict[str, Any], conventions: Conventi
 
 def fully_masked(args: tuple[Any, ...], kwargs: dict[str, Any], conventions: Conventions) -> np.ndarray:
     """Which of the queries (b, h, n, 1) sees nothing. One that has a sink sees that."""
-    blind = ~visible(args, kwargs, conventions).any(axis=-1, keepdims=True)
+    blind = np.asarray(~visible(args, kwargs, conventions).any(axis=-1, keepdims=True))
     return blind if kwargs.get("sinks") is None else blind & (kwargs["sinks"] == -np.inf)[:, None, None]
 
 
