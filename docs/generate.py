@@ -53,16 +53,32 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def claims() -> str:
-    """Every claim under its step, in the article's order."""
+    """Every claim of the article under its step, in the article's order."""
+    return _claims_of(STEPS, "The article says")
+
+
+def claims_beyond() -> str:
+    """Every claim about what is not in the article."""
+    steps = dict.fromkeys(claim["step"] for claim in listed.claims() if claim["step"] not in STEPS)
+    return _claims_of(tuple(steps), "What it means")
+
+
+def options() -> str:
+    """The options of attention."""
+    rows = [(f"`{each['name']}`", each["given"], each["default"], each["formula"]) for each in listed.options()]
+    return table(("Option", "Given as", "Default", "What it does"), rows)
+
+
+def _claims_of(steps: tuple[str, ...], said: str) -> str:
     sections = []
-    for step in STEPS:
+    for step in steps:
         rows = [
             (f"**{claim['id']}** {KINDS[claim['kind']]}", claim["statement"], f"`{claim['formula']}`", claim["expectation"])
             for claim in listed.claims()
             if claim["step"] == step
         ]
         if rows:
-            sections.append(f"### {step}\n\n{table(('Claim', 'The article says', 'Formula', 'What is so'), rows)}")
+            sections.append(f"### {step}\n\n{table(('Claim', said, 'Formula', 'What is so'), rows)}")
     return "\n\n".join(sections)
 
 
@@ -144,10 +160,12 @@ def modules(package: str) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "claims": claims,
+    "claims_beyond": claims_beyond,
     "kinds": kinds,
     "conventions": conventions,
     "choices": choices,
     "sources": sources,
+    "options": options,
     "steps": steps,
     "implementations": implementations,
     "verdict_record": verdict_record,

@@ -9,7 +9,7 @@ import numpy as np
 
 from properties.error_budget import budgets
 from properties.implementations.contract import in_force
-from properties.implementations.conventions import posed, posed_options
+from properties.implementations.conventions import posed
 from properties.implementations.impl import Impl
 from properties.implementations.oracle import oracle
 from properties.inputs.parameters import Call
@@ -25,7 +25,7 @@ def assert_rounding_only(impl: Impl, step: str, got: np.ndarray, *args: Any, **k
     if step in budgets.COPIES:
         assert_identical(got, oracle(step, *args, **kwargs), step)
         return
-    args, kwargs = posed(step, args, impl.conventions), posed_options(step, kwargs, impl.conventions)
+    args, kwargs = posed(step, args, kwargs, impl.conventions)
     if impl.name == "reference" and np.array_equal(got, oracle(step, *args, **kwargs), equal_nan=True):
         record.current.with_itself += 1
         return

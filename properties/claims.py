@@ -1,5 +1,7 @@
 """The catalogue: every statement of the article that a program can check, in our words, and what mathematics says about it.
 
+At its end, marked as such, stand laws of what is not in the article: options that today's implementations of a step take.
+
 A *law* holds. A *refuted* claim passes when its counterexample is found on the implementation at hand and the corrected law
 holds there. A *study* has a table and a plot and no verdict.
 """
@@ -13,7 +15,7 @@ Test = TypeVar("Test", bound=Callable[..., object])
 
 @dataclass(frozen=True)
 class Claim:
-    """One row of the catalogue."""
+    """One row of the catalogue. Ids that begin with X are of what lies beyond the article."""
 
     id: str
     step: str  # a module of `reference`
@@ -329,6 +331,54 @@ Y5 law attention
   Not in the article: cumulative lengths, lengths and block tables that cannot be are refused.
   f(corrupt) raises, or is the answer where there is one
   holds where `corrupt_indices = refused`; there is an answer where rows belong to no sequence, or entries to no position
+
+# Beyond the article: options of attention. They are asked for only where an implementation offers them
+
+X1 law attention_options
+  Causal: a token attends to itself and to what came before, without a mask being handed over.
+  P[i, j] = 0 for j > i (top left) or j > i + m − n (bottom right)
+  holds; equal to the explicit mask to rounding, and what lies ahead moves no bit. Given a mask too, a key must be seen by both
+
+X2 law attention_options
+  Scale: the factor of the scores in place of 1/√d_k.
+  S = scale·Q·Kᵀ
+  holds; a power of four in the scale is one in the queries, bit for bit; 0 gives the mean of what is seen, and hidden keys stay
+    hidden for every sign
+
+X3 law attention_options
+  Bias: a matrix is added to the scores.
+  S + B
+  holds; a constant changes nothing, −∞ is the boolean mask
+
+X4 law attention_options
+  Grouped heads: several query heads share a key head.
+  query head i reads key head ⌊i·g/h⌋
+  holds; equal to repeated key heads, and a key head moves its own query heads alone
+
+X5 law attention_options
+  Window: a token attends to some tokens before it and some after it.
+  P[i, j] = 0 for j < i − left or j > i + right
+  holds; under equal scores each row is 1/(number of keys in the window) inside of it and 0 outside; (0, 0) copies V bit for bit
+
+X6 law attention_options
+  Softcap: scores are squeezed between −c and c, before anything is added to them or hidden.
+  c·tanh(S/c)
+  holds; no score is above c, the sign of a score is kept, and what is hidden has no weight
+
+X7 law attention_options
+  Sinks: each head has one more score, which takes weight and says nothing.
+  P[i, j] = exp(S[i, j]) / (exp(sink) + Σ_k exp(S[i, k]))
+  holds; equal to one more key whose value is 0, and for sink → −∞ to none
+
+X8 law attention_options
+  ALiBi: the further away a key is, the lower it scores.
+  S[i, j] − slope·|i − j|
+  holds; only the distance counts, and each head has a slope of its own
+
+X9 law attention_options
+  Options compose, in one order.
+  scale·Q·Kᵀ; c·tanh(s/c); + B − slope·|i − j|; −∞ where hidden; the sink; softmax; V
+  holds for every two of them, with a mask and without, for n = m, n < m and n > m
 """
 
 

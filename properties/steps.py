@@ -5,6 +5,7 @@ implementation lacks is UNSUPPORTED, never a failure.
 """
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,10 +30,56 @@ class Step:
         return f"{self.name}({self.arguments}) -> {self.returns}"
 
 
+@dataclass(frozen=True)
+class Option:
+    """An argument of a step that an implementation may offer or not: how it is given, its default, and what it does."""
+
+    name: str
+    given: str
+    default: str
+    formula: str
+
+
+_ATTENTION_OPTIONS = [
+    Option("causal", "bool", "False", "key j is hidden from query i where j > i, or j > i + m − n (causal_alignment)"),
+    Option("scale", "float", "None: 1/√d_k", "s = scale · Q·Kᵀ"),
+    Option("bias", "float, broadcastable to (b, h, n, m), finite or −∞", "None", "s + bias"),
+    Option("grouped_heads", "K (b, g, m, d_k), V (b, g, m, d_v)", "g = h", "g divides h; query head i reads key head ⌊i·g/h⌋"),
+    Option(
+        "window",
+        "(left, right), None on a side that is open",
+        "None",
+        "key j is hidden from query i where j < i − left or j > i + right; i + m − n for i at the bottom right",
+    ),
+    Option("softcap", "float above 0", "None", "c·tanh(s/c), before bias and mask"),
+    Option("sinks", "float (h,)", "None", "exp(s_j) / (exp(sink) + Σ_k exp(s_k)): one more score in each row, whose value is 0"),
+    Option("slopes", "float (h,)", "None", "s − slope·|i − j|; i + m − n for i at the bottom right (ALiBi)"),
+]
+
+OPTIONS: dict[str, dict[str, Option]] = {"attention": {option.name: option for option in _ATTENTION_OPTIONS}}
+"""By step and name. An implementation offers those that are parameters of its function, and those it names in `options`."""
+
+
+def offered_options(parameters: Collection[str], named: Collection[str] = (), step: str = "attention") -> frozenset[str]:
+    """The options that a function with these parameters offers, and those that are `named`.
+
+    Raises ValueError for a name that is no option.
+    """
+    if unknown := [name for name in named if name not in OPTIONS[step]]:
+        raise ValueError(f"options: expected some of {', '.join(OPTIONS[step])}, got {unknown[0]!r}")
+    return frozenset(OPTIONS[step]) & {*parameters, *named}
+
+
 _ROWS = [
     Step("embedding", "embedding", "tokens (b, n), *, table (vocab, d_model), scale=True", "(b, n, d_model)"),
     Step("positional_encoding", "positional_encoding", "n, d_model, *, dtype", "(n, d_model)"),
-    Step("attention", "attention", "Q (b, h, n, d_k), K (b, h, m, d_k), V (b, h, m, d_v), mask=None", "(b, h, n, d_v)"),
+    Step(
+        "attention",
+        "attention",
+        "Q (b, h, n, d_k), K (b, h, m, d_k), V (b, h, m, d_v), mask=None, *, causal=False, scale=None, bias=None, window=None, "
+        "softcap=None, sinks=None, slopes=None",
+        "(b, h, n, d_v)",
+    ),
     Step("softmax", "softmax", "scores (..., n, m)", "(..., n, m)"),
     Step("mask", "mask", "n, m", "(n, m) bool, True = attend", "bool"),
     Step("split_heads", "multi_head", "X (b, n, d_model), h", "(b, h, n, d_k)"),

@@ -20,7 +20,7 @@ from properties.error_budget.budgets import AGAIN, COPIES, FAIL, SUSPECT, budget
 from properties.implementations.cached import play
 from properties.implementations.calls import Asked
 from properties.implementations.contract import in_force
-from properties.implementations.conventions import Conventions, posed, posed_options, without_keys
+from properties.implementations.conventions import Conventions, fully_masked, posed, visible, without_keys
 from properties.implementations.conventions import asked as as_they_want_it
 from properties.implementations.impl import Impl
 from properties.implementations.laid import Laid
@@ -28,7 +28,7 @@ from properties.implementations.layouts import ASKED_BEFORE, REFILLED
 from properties.implementations.oracle import ORACLES, is_refused, oracle
 from properties.implementations.recomputed import Recomputed
 from properties.implementations.registry import built_in
-from properties.steps import expected_shape
+from properties.steps import OPTIONS, expected_shape
 from properties.verdicts import ImplementationCrash, ImplementationError, ImplementationTimeout
 
 WRONG = "wrong"  # an answer further from the oracle's than rounding allows
@@ -128,7 +128,7 @@ def answers(impl: Impl, asked: Asked, *, again: bool = True) -> Answers | None:
         return None
     if step == "kv_cache":
         return _answers_of_a_cache(impl, asked, again=again)
-    args, kwargs = posed(step, asked.args, impl.conventions), posed_options(step, kwargs, impl.conventions)
+    args, kwargs = posed(step, asked.args, kwargs, impl.conventions)
     if step == "generation":
         return _written(impl, asked)
     if step in COPIES:
@@ -145,9 +145,9 @@ def _is_open(impl: Impl, asked: Asked) -> bool:
         return False
     if asked.step == "multi_head" or impl.conventions.non_finite_masked_key == "leaks":
         return True
-    Q, K, V, *masks = asked.args
-    mask = masks[0] if masks else None
-    attended = np.broadcast_to(True if mask is None else mask, (*Q.shape[:-1], K.shape[-2])).any(axis=2)
+    Q, K, V = asked.args[:3]
+    attended = visible(asked.args, asked.kwargs, impl.conventions).any(axis=2)
+    attended = attended.reshape(len(K), K.shape[1], -1, K.shape[2]).any(axis=2)  # by any of the heads that read a key
     return not (np.isfinite(Q).all() and np.isfinite(V).all() and np.isfinite(K[attended]).all())
 
 
@@ -250,7 +250,14 @@ def _difference(answer: Answer, got: np.ndarray) -> Fault | None:
 def innocent(asked: Asked, dtype: str) -> bool:
     """Whether the fast implementation does not show a fault by this call: what condemns it too condemns nobody."""
     fast = Impl(built_in("optimized"), dtype)
-    return not fast.offers(asked.step) or fault(fast, [asked]) is None
+    return not fast.offers(asked.step, *_options(asked)) or fault(fast, [asked]) is None
+
+
+def _options(asked: Asked) -> list[str]:
+    """The options that the call needs, as `Impl.offers` takes them."""
+    named = [name for name in asked.kwargs if name in OPTIONS.get(asked.step, ())]
+    grouped = asked.step == "attention" and asked.args[0].shape[1] != asked.args[1].shape[1]
+    return [f"{asked.step}.{name}" for name in (*named, *(["grouped_heads"] if grouped else []))]
 
 
 # ---- from a broken property to a counterexample ----
@@ -352,9 +359,8 @@ def _as_they_say_it(impl: Impl, call: Asked, expected: Answers) -> Answers:
             exact, *bounds = (np.concatenate([each[:, ::2], each[:, 1::2]], axis=1) for each in (exact, *bounds))
         case "softmax" if conventions.fully_masked_softmax == "nan":
             exact = np.where((call.args[0] == -np.inf).all(axis=-1, keepdims=True), np.nan, exact)
-        case "attention" if conventions.fully_masked_row == "nan" and len(call.args) > 3 and call.args[3] is not None:
-            attends = np.broadcast_to(call.args[3], (*call.args[0].shape[:-1], call.args[1].shape[-2]))
-            exact = np.where(attends.any(axis=-1, keepdims=True), exact, np.nan)
+        case "attention" if conventions.fully_masked_row == "nan":
+            exact = np.where(fully_masked(call.args, call.kwargs, conventions), np.nan, exact)
         case "log_sum_exp":
             exact, bounds = _log_sum_exp_as_they_say_it(exact, bounds, conventions)
         case "packed_attention" | "paged_attention" if conventions.sequence_without_keys in ("nan", "unspecified"):

@@ -51,6 +51,8 @@ def _value(value: Any) -> str:
         )
     if isinstance(value, dict):
         return "{" + ", ".join(f"{name}: {_value(item)}" for name, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
+    if isinstance(value, tuple):
+        return "(" + "".join(f"{_value(item)}, " for item in value).strip(", ") + (",)" if len(value) == 1 else ")")
+    if isinstance(value, list):
         return "[" + ", ".join(map(_value, value)) + "]"
     return repr(value)

@@ -98,7 +98,9 @@ def _literal(value: Any) -> str:
         )
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key!r}: {_literal(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, tuple):
+        return "(" + "".join(f"{_literal(item)}, " for item in value).rstrip() + ")"
+    if isinstance(value, list):
         return "[" + ", ".join(_literal(item) for item in value) + "]"
     return repr(value.item() if isinstance(value, np.generic) else value)
 

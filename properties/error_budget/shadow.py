@@ -190,6 +190,11 @@ def _joined(function: Callable[..., np.ndarray]) -> Callable[..., Shadowed]:
     return join
 
 
+def _broadcast(_: Shadowed, array: Shadowed, shape: tuple[int, ...]) -> Shadowed:
+    shadow = np.broadcast_to(array.behind(len(shape)), (len(array.shadow), *shape))
+    return array.moved(np.broadcast_to(array.exact, shape), shadow)
+
+
 def _counted(one: Shadowed, *args: Any, **kwargs: Any) -> Shadowed:
     return one.machine.given(np.arange(*args, **kwargs))
 
@@ -199,6 +204,7 @@ FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     np.stack: _joined(np.stack),
     np.concatenate: _joined(np.concatenate),
     np.arange: _counted,
+    np.broadcast_to: _broadcast,
     np.shape: lambda one, _: one.exact.shape,
     np.ndim: lambda one, _: one.exact.ndim,
 }

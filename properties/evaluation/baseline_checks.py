@@ -84,7 +84,10 @@ def _flat(nested: Any) -> list[Any]:
 
 
 def normal_cases(step: str, seed: int) -> list[Case]:
-    """Calls of a step as a unit test makes them: numbers from a normal distribution, no mask or a causal one, no padding."""
+    """Calls of a step, or of `step.option`, as a unit test makes them.
+
+    Numbers are from a normal distribution; there is no mask or a causal one, and no padding.
+    """
     rng = np.random.default_rng(seed)
 
     def normal(*shape: int) -> np.ndarray:
@@ -117,6 +120,8 @@ def normal_cases(step: str, seed: int) -> list[Case]:
     calls: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {
         "softmax": [((_few_bits(normal(b, n, n)),), {})],
         "attention": [((Q, K, V), {}), ((Q, K, V, causal), {})],
+        **{f"attention.{name}": [((Q, K, V), options)] for name, options in _usual_options(h, n).items()},
+        "attention.grouped_heads": [((Q, K[:, : h // 2], V[:, : h // 2]), {})],
         "mask": [((n, n), {})],
         "split_heads": [((X, h), {})],
         "multi_head": [((X, X), {"h": h, **heads}), ((X, X, causal), {"h": h, **heads})],
@@ -140,7 +145,21 @@ def normal_cases(step: str, seed: int) -> list[Case]:
         "paged_attention": [((Q[:, :, -1:], *(_paged(X) for X in (K, V))), _table(rng))],
         "gradients": [((tokens, tokens[:, ::-1].copy()), {**whole, "direction": _few_bits(normal(b, n, vocab))})],
     }
-    return [(step, args, kwargs) for args, kwargs in calls[step]]
+    return [(step.partition(".")[0], args, kwargs) for args, kwargs in calls[step]]
+
+
+def _usual_options(heads: int, length: int) -> dict[str, dict[str, Any]]:
+    """Each option of attention with a usual value."""
+    causal = np.tril(np.ones((length, length), dtype=bool))
+    return {
+        "causal": {"causal": True},
+        "scale": {"scale": 0.25},
+        "bias": {"bias": np.where(causal, 0.0, -np.inf)},
+        "window": {"window": (4, 0)},
+        "softcap": {"softcap": 50.0},
+        "sinks": {"sinks": np.zeros(heads)},
+        "slopes": {"slopes": 2.0 ** (-8.0 / heads * np.arange(1, heads + 1))},
+    }
 
 
 def _few_bits(values: np.ndarray) -> np.ndarray:

@@ -61,6 +61,22 @@ def _polarity(impl: "Impl", step: str) -> float:
     return np.nan
 
 
+def _alignment(impl: "Impl", step: str) -> float:
+    """Where the only query stands between two keys: at the first, 0, or the last, 1."""
+    if step == "mask":
+        return float(impl.mask(1, 2)[0, 1])
+    if step == "packed_attention":
+        nothing, V = np.zeros((1, 1, 1)), np.array([[[0.0]], [[2.0]]])
+        return float(impl.packed_attention(nothing, np.zeros((2, 1, 1)), V, **_lengths([0, 1], [0, 2]), causal=True).item())
+    Q, K = np.zeros((1, 1, 1, 1)), np.zeros((1, 1, 2, 1))
+    options, V = {
+        "attention.causal": ({"causal": True}, (0.0, 2.0)),  # sees the first, or both
+        "attention.window": ({"window": (0, 0)}, (0.0, 1.0)),  # sees its own
+        "attention.slopes": ({"slopes": np.array([64.0])}, (0.0, 1.0)),  # and here next to nothing of the other
+    }[step]
+    return float(impl.attention(Q, K, np.array(V)[None, None, :, None], **options).item())
+
+
 def _masked_key(impl: "Impl", _: str) -> float:
     """What two queries get that attend to one value of 1 and not to the key beside it; NaN if NaN or ∞ in that key ever shows."""
     Q, V, row = np.ones((1, 1, 2, 1)), np.array([[[[1.0], [2.0]]]]), np.array([True, False])
@@ -186,14 +202,6 @@ def _odd(impl: "Impl", step: str) -> float:
 # Log-sum-exp, packed and paged attention --------------------------------------------------------------------------------
 
 
-def _alignment(impl: "Impl", step: str) -> float:
-    """0 where the first of one query and two keys begin together, 1 where they end together."""
-    if step == "mask":
-        return float(impl.mask(1, 2)[0, 1])
-    nothing, V = np.zeros((1, 1, 1)), np.array([[[0.0]], [[2.0]]])
-    return float(impl.packed_attention(nothing, np.zeros((2, 1, 1)), V, **_lengths([0, 1], [0, 2]), causal=True).item())
-
-
 def _lengths(queries: list[int], keys: list[int]) -> dict[str, np.ndarray]:
     return {"cu_seqlens_q": np.array(queries), "cu_seqlens_k": np.array(keys)}
 
@@ -243,10 +251,11 @@ def _impossible(impl: "Impl", step: str) -> float:
 # All of them ----------------------------------------------------------------------------------------------------------
 
 LOOKS = ("attention", "multi_head")  # steps that take a mask and values that can be told apart
+PLACED = ("attention.causal", "attention.window", "attention.slopes")  # options that ask where the first query stands
 
 PROBES: dict[str, Probe] = {
     "mask_polarity": Probe(LOOKS, _polarity, (0.0, 1.0, 2.0, 3.0)),
-    "causal_alignment": Probe(("mask", "packed_attention"), _alignment, (0.0, 1.0)),
+    "causal_alignment": Probe(("mask", "packed_attention", *PLACED), _alignment, (0.0, 1.0)),
     "fully_masked_row": Probe(LOOKS, lambda impl, step: _average(impl, step, [1.0, 2.0, 6.0], [False] * 3), (0.0, np.nan, 3.0)),
     "fully_masked_softmax": Probe(
         ("softmax",), lambda impl, _: float(impl.softmax(np.full((1, 2), -np.inf))[0, 0]), (0.0, np.nan, 0.5)

@@ -185,7 +185,7 @@ def answered(step: str, answer: Any, args: tuple[Any, ...], kwargs: dict[str, An
         case "softmax" if conventions.fully_masked_softmax == "nan":
             return np.where(_fully_masked_scores(args[0]), np.where(np.isnan(answer), 0.0, np.nan), answer)
         case "attention" if conventions.fully_masked_row == "nan":
-            return np.where(_fully_masked_queries(args), np.where(np.isnan(answer), 0.0, np.nan), answer)
+            return np.where(fully_masked(args, kwargs, conventions), np.where(np.isnan(answer), 0.0, np.nan), answer)
         case "layer_norm" | "residual_norm" if conventions.eps == "outside":
             spread = np.std(sum(args), axis=-1, keepdims=True)
             eps, bias = kwargs.get("eps", 1e-5), kwargs["bias"]
@@ -227,7 +227,7 @@ def _of_ours(answer: np.ndarray, alone: np.ndarray, conventions: Conventions) ->
 def fully_masked_scores_of(args: tuple[Any, ...]) -> np.ndarray:
     """Which of the queries of a log-sum-exp (b, h, n) is fully masked."""
     Q, K, *masks = args
-    return _fully_masked_queries((Q, K, None, *masks))[..., 0]
+    return fully_masked((Q, K, None, *masks), {}, OURS)[..., 0]
 
 
 def without_keys(step: str, args: tuple[Any, ...], kwargs: dict[str, Any], conventions: Conventions) -> np.ndarray:
@@ -249,24 +249,35 @@ def _starts_and_lengths(cu_seqlens: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return cu_seqlens[:-1], np.diff(cu_seqlens)
 
 
-def posed(step: str, args: tuple[Any, ...], conventions: Conventions) -> tuple[Any, ...]:
-    """The question to which the oracle's answer is what an implementation of these conventions should say to `args`.
+def posed(
+    step: str, args: tuple[Any, ...], kwargs: dict[str, Any], conventions: Conventions
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The question to which the oracle's answer is what an implementation of these conventions should say to `args` and `kwargs`.
 
     To give the mean to a fully masked query is to let it look everywhere, with no preference.
     """
     if step == "softmax" and conventions.fully_masked_softmax == "mean":
-        return (np.where(_fully_masked_scores(args[0]), 0.0, args[0]),)
-    if step == "attention" and conventions.fully_masked_row == "mean" and args[3:] and args[3] is not None:
-        Q, K, V, mask = args
-        return np.where(_fully_masked_queries(args), 0.0, Q), K, V, mask | _fully_masked_queries(args)
-    return args
-
-
-def posed_options(step: str, kwargs: dict[str, Any], conventions: Conventions) -> dict[str, Any]:
-    """The keyword arguments of that question: of sequences of other lengths a packed causal mask says how they are aligned."""
+        return (np.where(_fully_masked_scores(args[0]), 0.0, args[0]),), kwargs
     if step == "packed_attention" and kwargs.get("causal"):
-        return {**kwargs, "alignment": conventions.causal_alignment or OURS.causal_alignment}
-    return kwargs
+        return args, {**kwargs, "alignment": conventions.causal_alignment or OURS.causal_alignment}
+    if step != "attention":
+        return args, kwargs
+    if conventions.fully_masked_row == "mean" and (blind := fully_masked(args, kwargs, conventions)).any():
+        return _with_the_mean(args, kwargs, conventions, blind)
+    if (offset := _offset(args, kwargs, conventions)) != 0:
+        return args, kwargs | {"offset": offset}
+    return args, kwargs
+
+
+def _with_the_mean(
+    args: tuple[Any, ...], kwargs: dict[str, Any], conventions: Conventions, blind: np.ndarray
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The same question, in which the `blind` queries (b, h, n, 1) score 0 with every key, and see them all."""
+    Q, K, V = args[:3]
+    others = {name: value for name, value in kwargs.items() if name not in ("causal", "window", "bias", "slopes")}
+    if "bias" in kwargs or "slopes" in kwargs:
+        others["bias"] = np.where(blind, 0.0, kwargs.get("bias", 0.0) - _penalties(args, kwargs, conventions))
+    return (np.where(blind, 0.0, Q), K, V, visible(args, kwargs, conventions) | blind), others
 
 
 def causal(n: int, m: int, conventions: Conventions) -> np.ndarray:
@@ -278,8 +289,42 @@ def _fully_masked_scores(scores: np.ndarray) -> np.ndarray:
     return (scores == -np.inf).all(axis=-1, keepdims=True)
 
 
-def _fully_masked_queries(args: tuple[Any, ...]) -> np.ndarray:
-    """Which of the queries (b, h, n, 1) is fully masked."""
+# What the options of attention hide -----------------------------------------------------------------------------------
+
+
+def visible(args: tuple[Any, ...], kwargs: dict[str, Any], conventions: Conventions) -> np.ndarray:
+    """Which keys each query of a call of `attention` attends to, (b, h, n, m): by the mask, the options and a bias of −∞."""
     Q, K, _, *masks = args
-    attends = True if not masks or masks[0] is None else masks[0]
-    return np.logical_not(np.broadcast_to(attends, (*Q.shape[:-1], K.shape[-2])).any(axis=-1, keepdims=True))
+    n, m = Q.shape[-2], K.shape[-2]
+    seen = np.broadcast_to(True if not masks or masks[0] is None else masks[0], (*Q.shape[:-1], m))
+    ahead = np.arange(m) - np.arange(n)[:, None] - _offset(args, kwargs, conventions)
+    left, right = kwargs.get("window") or (None, None)
+    for hidden in (
+        ahead > 0 if kwargs.get("causal") else None,
+        None if left is None else ahead < -left,
+        None if right is None else ahead > right,
+        None if kwargs.get("bias") is None else kwargs["bias"] == -np.inf,
+    ):
+        seen = seen if hidden is None else seen & ~hidden
+    return seen
+
+
+def fully_masked(args: tuple[Any, ...], kwargs: dict[str, Any], conventions: Conventions) -> np.ndarray:
+    """Which of the queries (b, h, n, 1) sees nothing. One that has a sink sees that."""
+    blind = np.asarray(~visible(args, kwargs, conventions).any(axis=-1, keepdims=True))
+    return blind if kwargs.get("sinks") is None else blind & (kwargs["sinks"] == -np.inf)[:, None, None]
+
+
+def _offset(args: tuple[Any, ...], kwargs: dict[str, Any], conventions: Conventions) -> int:
+    """At which key the first query stands, where an option asks for it."""
+    placed = kwargs.get("causal") or kwargs.get("window") is not None or kwargs.get("slopes") is not None
+    return args[1].shape[-2] - args[0].shape[-2] if placed and conventions.causal_alignment == "bottom_right" else 0
+
+
+def _penalties(args: tuple[Any, ...], kwargs: dict[str, Any], conventions: Conventions) -> np.ndarray | float:
+    """slope·|i − j| for every head, query and key; 0 without slopes."""
+    if kwargs.get("slopes") is None:
+        return 0.0
+    n, m = args[0].shape[-2], args[1].shape[-2]
+    distances = np.abs(np.arange(n)[:, None] + _offset(args, kwargs, conventions) - np.arange(m))
+    return kwargs["slopes"][:, None, None] * distances

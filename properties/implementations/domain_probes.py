@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from properties.error_budget.budgets import sum_bound
 from properties.implementations.conventions import OURS
 from properties.implementations.domain import FEWEST, MASK_AXES, Domain
 from properties.implementations.layouts import CONTIGUOUS, LAYOUTS
@@ -73,8 +72,8 @@ def found(impl: "Impl") -> Domain | None:
 def answered_outside(impl: "Impl") -> str:
     """In a sentence, the smallest argument outside of a declared domain that is answered wrongly instead of refused; "" for none.
 
-    Each limited axis in turn has the smallest size that it may not have. All scores are 0 and one key alone is not 0, so that each
-    query's answer is 1/m.
+    Each limited axis in turn has the smallest size that it may not have. All queries point at the last key, so strongly that no other
+    has a weight but 0: every answer is that key's value, 1.
     """
     domain = impl.domain
     if not (domain and domain.declared and impl.offers("attention")):
@@ -85,12 +84,13 @@ def answered_outside(impl: "Impl") -> str:
         size = next(size for size in range(1, max(allowed) + 2) if size not in allowed)
         shape = _inside(domain)._replace(**{other: size for other in Shape._fields if domain.root(other) == axis})
         b, h, n, m, d_k, d_v = shape
-        V = np.broadcast_to(1.0 * (np.arange(m) == m - 1)[:, None], (b, h, m, d_v))
+        last, first = (np.arange(m) == m - 1)[:, None], np.arange(d_k) == 0
+        Q, K = np.broadcast_to(2.0**8 * first, (b, h, n, d_k)), np.broadcast_to(2.0**7 * (last & first), (b, h, m, d_k))
         try:
-            got = asked.attempt("attention", np.zeros((b, h, n, d_k)), np.zeros((b, h, m, d_k)), V)
+            got = asked.attempt("attention", Q, K, np.broadcast_to(1.0 * last, (b, h, m, d_v)))
         except (NotOffered, ImplementationError, ImplementationCrash, ImplementationTimeout):
             continue
-        if not np.abs(got - 1 / m).max(initial=0.0) <= sum_bound(m + 2, impl, 1.0):
+        if not (got == 1).all():
             return f"attention of {axis} = {size} is outside of its domain, and is answered wrongly instead of refused"
     return ""
 

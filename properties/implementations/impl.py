@@ -39,7 +39,10 @@ NUMPY_DTYPES = {"float64": np.float64, "float32": np.float32, "float16": np.floa
 
 
 class Adapter(Protocol):
-    """What an implementation looks like to us; besides these it has one method for every name in `steps`."""
+    """What an implementation looks like to us; besides these it has one method for every name in `steps`.
+
+    It may also have `options`, the names of those options of attention that it offers (`properties.steps.OPTIONS`).
+    """
 
     name: str
     arrays: str  # "torch" or "numpy"
@@ -99,8 +102,10 @@ class Impl:
         return f"Impl({self.name}, {self.dtype}, {self.device})"
 
     def offers(self, *steps: str) -> bool:
-        """Whether the implementation has all these steps."""
-        return all(step in self.adapter.steps for step in steps)
+        """Whether the implementation has all these steps; and, for one named `step.option`, that option of it."""
+        options: frozenset[str] = getattr(self.adapter, "options", frozenset())
+        named = [step.partition(".") for step in steps]
+        return all(step in self.adapter.steps and (not dot or option in options) for step, dot, option in named)
 
     def representable(self, values: np.ndarray) -> np.ndarray:
         """`values` rounded to the nearest numbers of the dtype under test, as float64."""

@@ -5,11 +5,13 @@ It works on any ndarray subclass that NumPy's own functions preserve, so the rou
 """
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
 
 from reference.attention import attention
+from reference.attention_options import attention_with_options, key_head
 from reference.decoder import decoder, decoder_layer
 from reference.embedding import embedding
 from reference.encoder import encoder, encoder_layer
@@ -126,11 +128,34 @@ def _softmax(scores: np.ndarray) -> np.ndarray:
     return _stack([softmax(rows) for rows in scores.reshape(leading, n, m)], scores.shape)
 
 
-def _attention(Q: np.ndarray, K: np.ndarray, V: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+def _attention(Q: np.ndarray, K: np.ndarray, V: np.ndarray, mask: np.ndarray | None = None, **options: Any) -> np.ndarray:
+    """The article's attention, or the one with options where there are any; K and V may have fewer heads than Q."""
     b, h, n, _d_k = Q.shape
-    masks = _masks(mask, b, h, n, K.shape[2])
-    heads = [attention(Q[i, j], K[i, j], V[i, j], masks[i][j]) for i in range(b) for j in range(h)]
+    g, m = K.shape[1:3]
+    masks, of_head = _masks(mask, b, h, n, m), _options_of_each_head(options, (b, h, n, m))
+    heads = []
+    for i, j in product(range(b), range(h)):
+        k = key_head(j, h, g)
+        one_head = (Q[i, j], K[i, k], V[i, k], masks[i][j])
+        heads.append(attention_with_options(*one_head, **of_head(i, j)) if options else attention(*one_head))
     return _stack(heads, (b, h, n, V.shape[-1]))
+
+
+def _options_of_each_head(options: Nested, shape: tuple[int, int, int, int]) -> Callable[[int, int], Nested]:
+    """The options of `attention` as one head of one batch row has them: its bias (n, m), its sink, its slope."""
+    plain = {name: value for name, value in options.items() if name not in ("window", "bias", "sinks", "slopes")}
+    window, bias, sinks, slopes = (options.get(name) for name in ("window", "bias", "sinks", "slopes"))
+    biases = None if bias is None else np.broadcast_to(bias, shape)
+
+    def of_head(i: int, j: int) -> Nested:
+        return plain | {
+            "window": None if window is None else (window[0], window[1]),
+            "bias": None if biases is None else biases[i, j],
+            "sink": None if sinks is None else sinks[j],
+            "slope": None if slopes is None else slopes[j],
+        }
+
+    return of_head
 
 
 def _split_heads(X: np.ndarray, h: int) -> np.ndarray:

@@ -5,6 +5,7 @@ from typing import Any
 
 from properties.implementations.conventions import OURS
 from properties.implementations.oracle import ORACLES, oracle
+from properties.steps import OPTIONS
 
 
 class Reference:
@@ -14,6 +15,7 @@ class Reference:
     arrays = "numpy"
     dtypes = ("float64",)
     steps = frozenset(ORACLES)
+    options = frozenset(OPTIONS["attention"])
     conventions = OURS
 
     def __getattr__(self, step: str) -> Any:

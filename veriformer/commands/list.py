@@ -1,4 +1,4 @@
-"""`veriformer list claims|steps|implementations|schema`."""
+"""`veriformer list claims|steps|options|implementations|schema`."""
 
 import json
 from dataclasses import asdict
@@ -13,6 +13,7 @@ from reports.records import schema
 COLUMNS = {
     "claims": ("id", "step", "kind", "statement"),
     "steps": ("name", "row", "arguments", "returns"),
+    "options": ("name", "given", "default", "formula"),
     "implementations": ("name", "steps", "dtypes"),
     "conventions": ("convention", "choice", "meaning", "libraries"),
     "libraries": ("library", "convention", "choice", "source"),
@@ -31,6 +32,13 @@ def steps() -> list[dict[str, Any]]:
     from properties.steps import STEPS
 
     return [{**asdict(step), "signature": step.signature} for step in STEPS.values()]
+
+
+def options() -> list[dict[str, Any]]:
+    """Every option of attention that an implementation may offer."""
+    from properties.steps import OPTIONS
+
+    return [{"step": step, **asdict(option)} for step, options in OPTIONS.items() for option in options.values()]
 
 
 def implementations() -> list[dict[str, Any]]:
@@ -73,7 +81,7 @@ def libraries() -> list[dict[str, Any]]:
 @click.argument("what", type=click.Choice([*COLUMNS, "schema"]))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 def command(what: str, *, as_json: bool) -> None:
-    """List claims, steps, implementations, conventions or libraries; or print the JSON Schema of a line of verify.jsonl.
+    """List claims, steps, options, implementations, conventions or libraries; or print the JSON Schema of a line of verify.jsonl.
 
     Steps are printed with the signature a user's callable must have: torch tensors with a leading batch axis b; masks are
     boolean, broadcastable to the shape shown, and True means *attend*.
@@ -81,7 +89,7 @@ def command(what: str, *, as_json: bool) -> None:
     if what == "schema":
         click.echo(json.dumps(schema(), ensure_ascii=False, indent=1))
         return
-    listings = {"claims": claims, "steps": steps, "implementations": implementations}
+    listings = {"claims": claims, "steps": steps, "options": options, "implementations": implementations}
     rows = {**listings, "conventions": conventions, "libraries": libraries}[what]()
     if as_json:
         click.echo(json.dumps(rows, ensure_ascii=False, indent=1))

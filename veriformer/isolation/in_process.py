@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 from properties.conventions import declarations
-from properties.steps import STEPS
+from properties.steps import OPTIONS, STEPS, offered_options
 from veriformer.isolation.proxy import DTYPES
-from veriformer.isolation.worker import TargetRefused, offered
+from veriformer.isolation.worker import TargetRefused, offered, parameters_of
 
 
 class InProcess:
@@ -22,7 +22,9 @@ class InProcess:
         self.arrays: str = arrays or getattr(thing, "arrays", "torch")
         self.dtypes: tuple[str, ...] = tuple(getattr(thing, "dtypes", DTYPES[self.arrays]))
         self.steps = frozenset(self._steps)
+        parameters = {name for step in OPTIONS if step in self._steps for name in parameters_of(self._steps[step])}
         try:
+            self.options = offered_options(parameters, getattr(thing, "options", ()))
             declarations.take(
                 self, getattr(thing, "conventions", None), getattr(thing, "contract", None), getattr(thing, "domain", None)
             )

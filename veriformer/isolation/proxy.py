@@ -16,7 +16,7 @@ import numpy as np
 from properties.conventions import declarations
 from properties.implementations import layouts, returned
 from properties.implementations.accepted import accepted
-from properties.steps import STEPS, positional_names
+from properties.steps import OPTIONS, STEPS, offered_options, positional_names
 from properties.verdicts import ImplementationCrash, ImplementationError, ImplementationTimeout, NotOffered
 from veriformer.isolation import wire
 from veriformer.isolation.losses import Failure, RestartPolicy
@@ -68,6 +68,7 @@ class ImplementationProxy:
             "step": step,
             "arrays": arrays,
             "known_steps": list(STEPS),
+            "steps_with_options": list(OPTIONS),
             "folder": str(Path.cwd()),
             "path": list(path),
         }
@@ -80,6 +81,7 @@ class ImplementationProxy:
         self.steps: frozenset[str] = frozenset(card.get("steps", self._steps_it_would_offer()))
         self.dtypes: tuple[str, ...] = self._supported(card.get("dtypes"))
         try:
+            self.options: frozenset[str] = offered_options(card.get("parameters", ()), card.get("options") or ())
             declarations.take(self, card.get("conventions"), card.get("contract"), card.get("domain"))
         except ValueError as error:
             raise TargetError(f"{target}: {error}") from error

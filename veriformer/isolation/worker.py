@@ -245,6 +245,14 @@ def offered(thing: Any, name: str, step: str | None, known: list[str]) -> dict[s
     raise TargetRefused(f"target: {name} of type {type(thing).__name__} is not callable and offers none of {', '.join(known)}")
 
 
+def parameters_of(function: Callable[..., Any]) -> list[str]:
+    """The names of a function's arguments, or of a module's `forward`; none where they cannot be read."""
+    try:
+        return list(inspect.signature(getattr(function, "forward", function)).parameters)
+    except (TypeError, ValueError):
+        return []
+
+
 class Candidate:
     """The object under test: one, alive through all calls of this worker."""
 
@@ -260,6 +268,8 @@ class Candidate:
             except Exception as error:
                 raise TargetRefused(f"{target}() cannot be made without arguments: {_told(error)}") from error
         self.steps = offered(self.thing, name, greeting["step"], known)
+        functions = [self.steps[name] for name in greeting["steps_with_options"] if name in self.steps]
+        self.parameters = sorted({name for function in functions for name in parameters_of(function)})
         self.arrays = greeting["arrays"] or self._says("arrays", str) or "torch"
         if self.arrays not in ("torch", "numpy"):
             raise TargetRefused(f"{target}: arrays: expected 'torch' or 'numpy', got {self.arrays!r}")
@@ -269,8 +279,11 @@ class Candidate:
     def card(self) -> dict[str, Any]:
         """What it says about itself."""
         dtypes = self._says("dtypes", list | tuple | set | frozenset)
+        options = self._says("options", list | tuple | set | frozenset)
         return {
             "steps": list(self.steps),
+            "parameters": self.parameters,
+            "options": None if options is None else [str(option) for option in options],
             "arrays": self.arrays,
             "dtypes": None if dtypes is None else [str(dtype).removeprefix("torch.") for dtype in dtypes],
             "conventions": self._plainly("conventions"),
@@ -315,6 +328,8 @@ class Candidate:
         give = partial(_given, make=partial(self._handed, request, inputs))
         args = [give(value, path) for value, path in zip(request["args"], request["names"], strict=True)]
         kwargs = {name: give(value, name) for name, value in request["kwargs"].items()}
+        if kwargs.get("window") is not None:
+            kwargs["window"] = tuple(kwargs["window"])  # the wire knows lists alone
         function = self.thing.intermediate if request["step"] == "intermediate" else self.steps[request["step"]]
         if request["step"] == "kv_cache":
             function = partial(cached.play, function)

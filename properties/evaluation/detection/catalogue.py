@@ -2,6 +2,7 @@
 
 from properties.evaluation.detection import (
     attention,
+    attention_options,
     cache,
     causal,
     embedding,
@@ -43,6 +44,16 @@ CLASSES: dict[str, tuple[str, ...]] = {
         "window-mask-misaligned",
     ),
     "scaled dot product": ("scale-from-padded-head-dim", "scale-from-wrong-dim", "scale-lost-in-path-or-arg"),
+    "options of attention": (
+        "option-bias",
+        "option-causal",
+        "option-grouped-heads",
+        "option-scale",
+        "option-sinks",
+        "option-slopes",
+        "option-softcap",
+        "option-window",
+    ),
     "multi-head": ("dv-or-din-differs", "head-index-mapping", "head-split-merge-layout"),
     "cross-attention": ("cross-cache-state", "cross-causal", "cross-length", "cross-mask-source"),
     "positional encoding": (
@@ -99,6 +110,7 @@ OUT_OF_SCOPE: dict[str, str] = {
 FAULTS: tuple[Fault, ...] = (
     *softmax.FAULTS,
     *attention.FAULTS,
+    *attention_options.FAULTS,
     *causal.FAULTS,
     *mask.FAULTS,
     *rare_masks.FAULTS,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from properties.evaluation.detection.fault import RIGHT, Implementation, standalone
+from properties.steps import OPTIONS
 
 
 class Place(NamedTuple):
@@ -28,6 +29,9 @@ PLACES: dict[str, Place] = {
     "softmax": Place("softmax", ("softmax",)),
     **{file: Place(file, ("attention",)) for file in ("attention", "blocked_attention", "split_attention")},
     **{file: Place(file, ("attention",)) for file in ("padded_attention", "packed_attention", "windowed_attention")},
+    "attention_with_options": Place(
+        "attention_with_options", (*(f"attention.{name}" for name in OPTIONS["attention"]), "attention")
+    ),
     "multi_head": Place("multi_head", ("multi_head", "split_heads", "concat_heads")),
     "embedding": Place("model", ("embedding", "positional_encoding", "transformer")),
     "mask": Place("model", ("mask", "transformer")),
