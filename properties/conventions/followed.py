@@ -23,7 +23,7 @@ def followed(impl: Impl, settled: Settled) -> Follows:
         for name in CONVENTIONS
         if name in settled.found or (getattr(own, name) is not None and any(map(impl.offers, PROBES[name].steps)))
     ]
-    return Follows(impl.name, cast("Any", impl.dtype), impl.device, choices, _in_words(getattr(impl.adapter, "contract", None)))
+    return Follows(impl.name, cast("Any", impl.dtype), impl.device, choices, in_words(getattr(impl.adapter, "contract", None)))
 
 
 def _choice(impl: Impl, name: str, choice: str, how: Any) -> Choice:
@@ -41,7 +41,7 @@ def of_torch(dtype: str, device: str, name: str) -> str | None:
     return found(Impl(built_in(PEER), dtype, device).under(Conventions()), name)
 
 
-def _in_words(contract: Contract | Mapping[str, Any] | None) -> str:
+def in_words(contract: Contract | Mapping[str, Any] | None) -> str:
     """A contract as a command line says it."""
     if contract is None:
         return ""

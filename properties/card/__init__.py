@@ -1,0 +1,2 @@
+"""The contract card: what an implementation is, read off answers that are exact. No claim is judged here, nothing is drawn at random
+but the numbers whose bits are compared."""
