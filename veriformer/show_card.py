@@ -37,15 +37,8 @@ def shown(card: ContractCard) -> Iterator[RenderableType]:
 
 
 def _conventions(card: ContractCard) -> Table:
-    table = Table(
-        Column("convention", no_wrap=True),
-        "choice",
-        "what it does",
-        "found by",
-        "torch does otherwise",
-        box=None,
-        header_style="bold",
-    )
+    heads = ("choice", "what it does", "found by", *(["torch"] if any(row.differs for row in card.conventions) else []))
+    table = Table(Column("convention", no_wrap=True), *heads, box=None, header_style="bold")
     for row in card.conventions:
         only = "" if len(row.dtypes) == len(card.dtypes) else f" ({', '.join(row.dtypes)})"
         style = "bold red" if row.mismatch else "yellow" if row.problem or row.choice == "ignored" else ""
@@ -54,7 +47,7 @@ def _conventions(card: ContractCard) -> Table:
             Text(_choice(row), style),
             Text(row.meaning, "yellow" if row.problem not in ("", "mismatch") else ""),
             Text(row.how, "dim"),
-            Text(row.torch if row.differs else "", "yellow"),
+            *([Text(row.torch if row.differs else "", "yellow")] if "torch" in heads else []),
         )
     return table
 
@@ -67,8 +60,7 @@ def _choice(row: CardConvention) -> str:
 
 def _lines(card: ContractCard) -> Iterator[tuple[str, str]]:
     """Sizes, masks, layouts, options, the domain and the contract."""
-    for name, said in _sizes(card.sizes):
-        yield name, said
+    yield from _sizes(card.sizes)
     if "attention" in card.steps:
         yield "options", ", ".join(card.options) + (f"; ignored: {', '.join(card.ignored)}" if card.ignored else "") or "none"
     yield "domain", card.domain or "none declared"
@@ -112,7 +104,7 @@ def _holds(line: CardInvariance) -> Text:
         return Text(line.said, "yellow")
     if line.holds:
         return Text("yes")
-    return Text(f"no, at {line.size}" if line.expected else f"no, at {line.size}; not expected", "yellow" if line.expected else "dim")
+    return Text(f"no, at {line.size}", "yellow") if line.expected else Text(f"no, at {line.size}; not expected", "dim")
 
 
 def declaration(card: ContractCard) -> str:

@@ -1,11 +1,12 @@
 """How attention computes: in how many bits it adds up, what it rounds in between, how good its exponential is.
 
 A number of p significant bits holds 2ᵏ + 1 for k < p and not for k ≥ p. So 2ᵏ + 1 − 2ᵏ, with the 1 in the midst, is 1 as long as
-k < p and 0 from there on: the first k that loses it is the width. Several orders of the three terms are asked for, and the first loss
-in any of them counts, since a sum that meets −2ᵏ early loses nothing.
+k < p and 0 from there on: the first k that loses it is the width. The three terms stand at several places, and the first loss at
+any of them counts, since a sum that meets −2ᵏ early loses nothing.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import mpmath
 import numpy as np
@@ -219,7 +220,7 @@ def exponential(impl: Impl) -> Exponential:
     return Exponential(float(errors[worst]), float(x[worst]))
 
 
-def _ulps(dtype: str, got: float, exact: "mpmath.mpf") -> float:
+def _ulps(dtype: str, got: float, exact: Any) -> float:
     """By how many units in the last place of the exact number another is off."""
     if not np.isfinite(got):
         return float("inf")

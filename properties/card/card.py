@@ -13,6 +13,7 @@ import msgspec
 from hypothesis.errors import HypothesisException
 
 from properties.card import arithmetic, invariance, questions, summation, taken
+from properties.card.peer import Sdpa
 from properties.card.rescaled import rescaled, unscaled
 from properties.conventions.followed import PEER, in_words, of_torch
 from properties.implementations.contract import declared as contracts
@@ -20,7 +21,6 @@ from properties.implementations.convention_probes import PROBES, shown
 from properties.implementations.conventions import CHOICES, CONVENTIONS, OURS, Conventions
 from properties.implementations.formats import FORMATS
 from properties.implementations.impl import Adapter, Impl
-from properties.implementations.registry import built_in
 from properties.verdicts import ImplementationCrash, ImplementationError, ImplementationTimeout, NotOffered, record
 from reports.card_records import CardConvention, CardInvariance, CardNumber, CardTaken, ContractCard, Problem
 
@@ -117,7 +117,7 @@ def _scale(impl: Impl) -> str:
     """By what scores are multiplied where no scale is asked for; "" where no question shows it."""
     question = questions.BY_NAME["default_scale"]
     answer = attempted(lambda: question.ask(impl.under(Conventions()))) if impl.offers("attention") else None
-    return "" if answer is None or isinstance(answer, Failed) else question.read(answer) or ""
+    return "" if answer is None or isinstance(answer, Failed) else question.read(answer, impl.dtype) or ""
 
 
 def _problem(choice: str, said: str | None, allows: str | None) -> Problem:
@@ -152,7 +152,7 @@ def _row(impl: Impl, question: questions.Question) -> CardConvention:
     if question.name == "default_scale":
         impl = unscaled(impl)
     answer = attempted(lambda: question.ask(impl))
-    choice = "" if isinstance(answer, Failed) else question.read(answer) or ""
+    choice = "" if isinstance(answer, Failed) else question.read(answer, impl.dtype) or ""
     problem: Problem = "" if choice else answer.problem if isinstance(answer, Failed) else "other"
     if choice:
         meaning = question.choices[choice].meaning
@@ -172,13 +172,13 @@ def _of_torch(name: str, dtype: str, device: str) -> str:
     if not peer.offers(question.step) or not question.options <= options:
         return ""
     answer = attempted(lambda: question.ask(peer))
-    return "" if isinstance(answer, Failed) else question.read(answer) or ""
+    return "" if isinstance(answer, Failed) else question.read(answer, dtype) or ""
 
 
 @cache
 def _torch(dtype: str, device: str) -> tuple[Impl, frozenset[str]]:
     """PyTorch's own functions as an implementation, and the options they take."""
-    peer = Impl(built_in(PEER), dtype, device).under(Conventions())
+    peer = Impl(Sdpa(), dtype, device).under(Conventions())
     return peer, questions.options_of(peer)
 
 
@@ -302,7 +302,8 @@ def _declaration(rows: list[CardConvention], numbers: list[CardNumber]) -> dict[
     }
     contract = {}
     for dtype in dict.fromkeys(number.dtype for number in numbers):
-        if said := _contract_of(dtype, {number.name: number.value for number in numbers if number.dtype == dtype and not number.problem}):
+        found = {number.name: number.value for number in numbers if number.dtype == dtype and not number.problem}
+        if said := _contract_of(dtype, found):
             contract[dtype] = said
     return {"conventions": conventions} | ({"contract": contract} if contract else {})
 

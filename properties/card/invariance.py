@@ -18,7 +18,10 @@ CHUNKS = (1, 2, 8)
 
 @dataclass(frozen=True)
 class Invariance:
-    """What is changed, how it is asked, and whether no bit should move; `moved` yields each size with the answer and the same rows."""
+    """What is changed, and whether no bit should move by it.
+
+    `moved` yields each size with the answer, and with the same rows of the changed call.
+    """
 
     name: str
     what: str

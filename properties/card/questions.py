@@ -1,8 +1,8 @@
 """What attention does with its options, where there is a choice: small questions whose answers differ from choice to choice.
 
 Conventions that the oracle translates stand in `properties.implementations.conventions`; these are shown on the card alone. A
-question is asked with keyword arguments of attention (`causal`, `scale`, `bias`, `window`, `softcap`, `sinks`, `slopes`), and only of
-an implementation that takes them. Scores of 0 and V = identity print the visible set: row i is 1 over its size, or 0.
+question is asked with keyword arguments of attention (`causal`, `scale`, `bias`, `window`, `softcap`, `sinks`, `slopes`), and only
+of an implementation that takes them. Scores of 0 and V = identity print the visible set: row i is 1 over its size, or 0.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from properties.implementations.formats import FORMATS
 from properties.implementations.impl import Impl
 from properties.verdicts import ImplementationError, NotOffered
 
@@ -39,12 +40,14 @@ class Question:
     step: str = "attention"
     strange: Callable[[np.ndarray], str] = lambda got: ", ".join(f"{number:.4g}" for number in got.ravel()[:8])
 
-    def read(self, got: np.ndarray) -> str | None:
-        """The choice that answers `got`: nearer to it than a quarter of the way to any other; None for none."""
+    def read(self, got: np.ndarray, dtype: str) -> str | None:
+        """The choice that answers `got` but for a few roundings, and that no other choice is as near to; None for none."""
         answers = {name: np.asarray(choice.answer, np.float64).ravel() for name, choice in self.choices.items()}
         for name, answer in answers.items():
             others = [_apart(answer, other) for key, other in answers.items() if key != name]
-            if _apart(got.ravel(), answer) < min([1.0, *(other for other in others if other > 0)]) / 4:
+            size = max(1.0, float(np.abs(answer[np.isfinite(answer)]).max(initial=0.0)))
+            rounded = 4 * max(FORMATS[dtype].u, FORMATS["tf32"].u) * size  # scores, weights, a sum, a result; float32 may be TF32's
+            if _apart(got.ravel(), answer) < min([rounded, *(other / 4 for other in others if other > 0)]):
                 return name
         return None
 
@@ -415,12 +418,18 @@ OPTIONS: Mapping[str, Any] = {
     "causal": True,
     "scale": 1.0,
     "bias": np.zeros((1, 1, 1, 1)),
-    "window": (None, None),
+    "window": (1, 1),
     "softcap": 1.0,
     "sinks": np.zeros(1),
     "slopes": np.zeros(1),
 }
 """The keyword arguments of attention, each with a value to try it with."""
+NO_SUCH_ARGUMENT = (
+    "unexpected keyword argument",
+    "invalid keyword argument",
+    "no keyword arguments",
+    "incompatible function arguments",
+)
 
 
 def options_of(impl: Impl) -> frozenset[str]:
@@ -438,7 +447,7 @@ def _takes(impl: Impl, option: str) -> bool:
     except NotOffered:
         return False
     except ImplementationError as refusal:
-        return not (getattr(refusal, "raised", False) and "TypeError" in str(refusal))
+        return not any(said in str(refusal) for said in NO_SUCH_ARGUMENT)
     except Exception:  # it crashed or hung: the questions say so
         return True
     return True

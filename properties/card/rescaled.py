@@ -16,6 +16,12 @@ SCORED = ("attention", "log_sum_exp")  # steps that have the scale
 class Rescaled:
     """An adapter of ours around another, which hands Q on multiplied unless a scale is asked for."""
 
+    name: str
+    arrays: str
+    dtypes: tuple[str, ...]
+    steps: frozenset[str]
+    conventions: Any
+
     def __init__(self, adapter: Any, factor: Callable[[int], float]) -> None:
         self.adapter, self._factor = adapter, factor
 

@@ -19,7 +19,7 @@ COLUMNS_DIFFER = "not the same in all columns"
 
 
 def sizes(impl: Impl, width: Width) -> np.ndarray:
-    """The number of keys in the smallest part of the sum that holds two of them, for each two, in each column (keys, keys, columns)."""
+    """How many keys the smallest part of the sum has that holds two of them: for each two, in each column (keys, keys, columns)."""
     unit = 2.0**-15 if impl.dtype == "float16" else 1.0
     large = unit * 2.0 ** min(width.bits + 6, 30 if impl.dtype == "float16" else 100)  # half a unit of it is over all ones
     pairs = list(combinations(range(KEYS), 2))

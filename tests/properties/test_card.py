@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from properties import steps
 from properties.card import arithmetic, invariance, questions, summation
-from properties.card.card import HOW, contract_card, conventions_of, invariance_of, numerics_of, options_shown
+from properties.card.card import HOW, contract_card, conventions_of, invariance_of, options_shown
 from properties.conventions import declarations
 from properties.implementations import impl as impl_module
 from properties.implementations.contract import Contract
@@ -143,8 +143,9 @@ class Strange:
         scores = Q @ K.swapaxes(-1, -2) / np.sqrt(Q.shape[-1] + 1)
         if causal:
             scores = np.where(np.arange(K.shape[-2]) == 0, scores, -np.inf)
-        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        return weights / weights.sum(axis=-1, keepdims=True) @ V
+        with np.errstate(invalid="ignore"):
+            weights = np.exp(scores - np.where(np.isfinite(scores), scores, 0.0).max(axis=-1, keepdims=True))
+            return weights / weights.sum(axis=-1, keepdims=True) @ V
 
 
 def test_an_answer_that_fits_no_choice_is_printed():
@@ -161,14 +162,20 @@ def test_an_answer_that_fits_no_choice_is_printed():
 
 @pytest.mark.parametrize("question", questions.QUESTIONS, ids=lambda question: question.name)
 def test_the_answers_of_a_question_are_told_apart_in_every_dtype(question):
-    """Each choice's exact answer, rounded to the narrowest dtype, is read as that choice and no other."""
-    for name, choice in question.choices.items():
+    """Each choice's exact answer, rounded to the dtype, is read as that choice; what is near to none is none."""
+    for dtype, (name, choice) in product(DTYPES, question.choices.items()):
         exact = np.asarray(choice.answer, np.float64)
+        off = np.where(np.isfinite(exact), exact + 2.0**-5 * np.maximum(1, exact), 5.0)
 
-        assert question.read(exact) == name
-        assert question.read(FORMATS["bfloat16"].to_nearest(exact)) == name
-    first, second, *_ = (np.asarray(choice.answer, np.float64) for choice in question.choices.values())
-    assert question.read(np.full_like(first, 5.0) if np.isinf(first).any() else (first + second) / 2) is None
+        assert question.read(FORMATS[dtype].to_nearest(exact), dtype) == name
+        assert question.read(off, dtype) is None
+
+
+def test_a_scale_that_is_nearly_right_is_not_taken_for_right():
+    """1/√(d_k + 1) is no 1/√d_k: in float32 by far more than rounding."""
+    nearly = np.array([1 / (1 + np.exp(-4 / 17**0.5))])
+
+    assert questions.BY_NAME["default_scale"].read(nearly, "float32") is None
 
 
 def test_every_probe_is_told_in_words():
@@ -185,9 +192,9 @@ class Rounding:
     name, arrays, dtypes, conventions = "rounding", "torch", tuple(DTYPES), Conventions()
     steps = frozenset({"attention"})
 
-    def __init__(self, accumulation="float32", *, stores="", order=lambda terms, add: accumulated(terms, add)):
+    def __init__(self, accumulation="float32", *, stores="", order=None):
         self.round = np.copy if accumulation == "float64" else FORMATS[accumulation].to_nearest
-        self.stores, self.order = stores, order
+        self.stores, self.order = stores, order or accumulated
 
     def attention(self, Q, K, V, mask=None):
         dtype, stored = Q.dtype, FORMATS[str(Q.dtype).removeprefix("torch.")].to_nearest
@@ -217,6 +224,7 @@ class Rounding:
 
 
 def accumulated(terms, add):
+    """One after the other."""
     total = add(terms[0], 0.0)
     for term in terms[1:]:
         total = add(total, term)
@@ -224,16 +232,12 @@ def accumulated(terms, add):
 
 
 def lanes(width):
+    """Every width-th term after the other, then the lanes."""
     return lambda terms, add: accumulated([accumulated(terms[i::width], add) for i in range(min(width, len(terms)))], add)
 
 
-def blocks(width):
-    return lambda terms, add: accumulated(
-        [accumulated(terms[i : i + width], add) for i in range(0, len(terms), width)], add
-    )
-
-
 def pairwise(terms, add):
+    """The halves first."""
     if len(terms) == 1:
         return add(terms[0], 0.0)
     half = 1 << (len(terms) - 1).bit_length() - 1
@@ -500,7 +504,7 @@ def test_a_declaration_that_is_contradicted_is_exit_code_1(fragile):
         (["mine:attentio"], "mine has no attribute 'attentio'"),
         (["mine:attention", "--as=atention"], "did you mean attention?"),
         (["mine:attention", "--dtype=bfloat16"], "supports float64, float32, float16, got bfloat16"),
-        (["torch.sdpaa"], "did you mean torch.sdpa?"),
+        (["optimised"], "did you mean optimized?"),
     ],
 )
 def test_a_target_that_is_none_is_one_line_and_exit_code_2(fragile, arguments, complaint):
