@@ -186,6 +186,7 @@ class Follows(Struct, frozen=True, forbid_unknown_fields=True):
     device: Text
     conventions: list[Choice]
     contract: str = ""
+    arithmetic: str = ""  # as probes show it: in what sums are, and what is rounded in between
 
 
 class RecordError(ValueError):

@@ -12,6 +12,7 @@ from reports.card_records import CardConvention, CardInvariance, CardNumber, Car
 
 MISMATCH = "CONVENTION_MISMATCH"
 WIDTH = 100  # of a declaration
+MANY = 5  # sizes, of which the first and the last are named where all are taken
 
 
 Line = TypeVar("Line", CardNumber, CardInvariance)
@@ -23,7 +24,7 @@ def shown(card: ContractCard) -> Iterator[RenderableType]:
     yield Text.assemble((card.implementation, "bold"), f"  in {', '.join(card.dtypes)}{where}")
     if card.conventions:
         yield _conventions(card)
-    lines = Table.grid(padding=(0, 2))
+    lines = Table.grid(padding=(0, 2, 0, 1))
     for name, said in _lines(card):
         lines.add_row(Text(name, "bold"), Text(said))
     yield lines
@@ -77,7 +78,8 @@ def _sizes(sizes: Sequence[CardTaken]) -> Iterator[tuple[str, str]]:
 
 def _taken(each: CardTaken, *, alone: bool) -> str:
     """What is taken, and what is not."""
-    parts = [", ".join(each.taken)] if each.taken else []
+    all_of_them = not (each.refused or each.other) and len(each.taken) > MANY
+    parts = [f"{each.taken[0]} … {each.taken[-1]}" if all_of_them else ", ".join(each.taken)] if each.taken else []
     parts += [f"refused {', '.join(each.refused)}"] if each.refused else []
     parts += [f"other bits {', '.join(each.other)}"] if each.other else []
     return ("" if alone or each.taken[:1] == [each.name] else f"{each.name} ") + "; ".join(parts)

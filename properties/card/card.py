@@ -27,17 +27,17 @@ from reports.card_records import CardConvention, CardInvariance, CardNumber, Car
 Answer = TypeVar("Answer")
 
 HOW = {
-    "mask_polarity": "values 1, 2, 4, one attended",
+    "mask_polarity": "values 1, 2, 4",
     "causal_alignment": "mask(1, 2)",
-    "fully_masked_row": "values 1, 2, 6, none attended",
+    "fully_masked_row": "values 1, 2, 6",
     "fully_masked_softmax": "two scores of −∞",
     "eps": "rows 1, −1 with eps = 1",
     "layout": "row 1 of a 2 × 4 encoding",
-    "non_finite_behind_mask": "NaN in a masked value",
-    "subnormals": "half the smallest normal number",
+    "non_finite_behind_mask": "NaN in it",
+    "subnormals": "half the least normal",
     "out_of_range_token": "tokens −1 and 3 of 3",
     "odd_d_model": "2 × 3",
-    "non_finite_masked_key": "NaN, ∞, −∞ in a masked key",
+    "non_finite_masked_key": "NaN, ∞, −∞ in it",
 }
 """The probes of `convention_probes`, in a few words each."""
 
@@ -196,6 +196,26 @@ def numerics_of(impl: Impl) -> list[CardNumber]:
         worst = attempted(lambda: arithmetic.exponential(impl))
         numbers.append(_number(impl, "exponential", "softmax", worst, f"{len(arithmetic.ARGUMENTS)} arguments, in 200 bits"))
     return numbers
+
+
+def arithmetic_of(impl: Impl) -> str:
+    """In a few words what matters for the error budget: the narrowest sum, and what is rounded in between; "" for what is unclear."""
+    if not impl.offers("attention"):
+        return ""
+    found: dict[str, CardNumber] = {}
+    with record.apart():
+        for number in _budget_matters(impl.under(Conventions(impl.conventions.mask_polarity))):
+            if number.problem:  # a crash or a hang has cost enough
+                return ""
+            found[number.name] = number
+    widths = dict.fromkeys(found[name].value for name, *_ in WIDTHS)
+    named = [name for name in widths if name in FORMATS]
+    if not named:
+        return ""
+    narrowest = min(named, key=lambda name: FORMATS[name].bits)
+    rounded = [name for name, *_ in STORED if name in found and found[name].value.startswith(arithmetic.ROUNDED)]
+    stored = f", {' and '.join(rounded) or 'nothing'} rounded" if impl.dtype in NARROW else ""
+    return f"sums in {narrowest}{stored}"
 
 
 def _budget_matters(impl: Impl) -> Iterator[CardNumber]:

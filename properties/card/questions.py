@@ -121,9 +121,9 @@ BEGIN, END = "both sequences begin with the same token", "both sequences end wit
 WINDOW = (2, 1)
 WINDOW_EDGES = {"inclusive": (2, 1), "exclusive": (1, 0), "counts_itself": (1, 1)}
 EDGES = {
-    "inclusive": "i − left and i + right are visible",
-    "exclusive": "i − left and i + right are hidden",
-    "counts_itself": "left counts the query's own key: i − left is hidden, i + right is visible",
+    "inclusive": "i − left … i + right",
+    "exclusive": "i − left + 1 … i + right − 1",
+    "counts_itself": "i − left + 1 … i + right",
 }
 
 
@@ -131,9 +131,9 @@ def _window_choices() -> dict[str, Choice]:
     """Both edges, and from which end keys are counted."""
     n, m = CAUSAL
     choices = {
-        f"{edge}, {alignment}": Choice(f"{EDGES[edge]}; {said}", _spread(_band(n, m, off, left, right)))
+        f"{edge}, {alignment}": Choice(EDGES[edge], _spread(_band(n, m, off, left, right)))
         for edge, (left, right) in WINDOW_EDGES.items()
-        for alignment, off, said in (("top_left", 0, BEGIN), ("bottom_right", m - n, END))
+        for alignment, off in (("top_left", 0), ("bottom_right", m - n))
     }
     return choices | {"ignored": Choice("all keys are visible", _spread(np.ones((n, m))))}
 
@@ -240,7 +240,7 @@ QUESTIONS: tuple[Question, ...] = (
     Question(
         "default_scale",
         "scale of Q·Kᵀ",
-        "one product of 4, d_k = 16, d_v = 4, 2 heads",
+        "one product of 4",
         _scaled(PRODUCT),
         {name: Choice(meaning, _weight(PRODUCT * factor)) for name, (factor, meaning) in SCALES.items()},
         strange=_factor,
@@ -248,7 +248,7 @@ QUESTIONS: tuple[Question, ...] = (
     Question(
         "causal",
         "causal=True where n ≠ m",
-        "scores 0, V = identity, 3 × 7",
+        "V = identity, 3 × 7",
         _visible(*CAUSAL, causal=True),
         {
             "top_left": Choice(BEGIN, _spread(_band(*CAUSAL, 0, None, 0))),
@@ -262,7 +262,7 @@ QUESTIONS: tuple[Question, ...] = (
     Question(
         "scale",
         "scale=0.5",
-        "one product of 2, d_k = 16",
+        "one product of 2",
         _scaled(2.0, scale=0.5),
         {
             "multiplies": Choice("scale·Q·Kᵀ", _weight(1.0)),
@@ -276,7 +276,7 @@ QUESTIONS: tuple[Question, ...] = (
     Question(
         "window",
         "window=(2, 1) where n ≠ m",
-        "scores 0, V = identity, 3 × 7",
+        "V = identity, 3 × 7",
         _visible(*CAUSAL, window=WINDOW),
         _window_choices(),
         _of("window"),
@@ -285,7 +285,7 @@ QUESTIONS: tuple[Question, ...] = (
     Question(
         "softcap",
         "softcap=1",
-        "a score far above the cap beside one of 0",
+        "a score far above",
         _capped(softcap=1.0),
         {
             "scores": Choice("c·tanh(s/c) of the scores", _weight(1.0)),
@@ -298,7 +298,7 @@ QUESTIONS: tuple[Question, ...] = (
     Question(
         "softcap_and_mask",
         "softcap and mask",
-        "softcap=1, one of two keys masked",
+        "softcap=1, a mask",
         _capped_and_masked,
         {
             "before_mask": Choice("a masked key stays masked", 0.0),
@@ -309,7 +309,7 @@ QUESTIONS: tuple[Question, ...] = (
     Question(
         "bias",
         "bias",
-        "scores 0, a bias of 1 for one of two keys",
+        "a bias of 1",
         _biased(1.0),
         {
             "after_scale": Choice("added to the scaled scores", _weight(1.0)),
@@ -322,7 +322,7 @@ QUESTIONS: tuple[Question, ...] = (
     Question(
         "softcap_and_bias",
         "softcap and bias",
-        "softcap=1, a bias of 4 for one of two keys",
+        "softcap=1, a bias of 4",
         _biased(4.0, softcap=1.0),
         {
             "cap_first": Choice("the bias is added to capped scores", _weight(4.0)),
@@ -333,7 +333,7 @@ QUESTIONS: tuple[Question, ...] = (
     Question(
         "sinks",
         "sinks",
-        "three scores of 0, V = 1, sinks 1 and −1",
+        "sinks 1 and −1",
         _sunk((1.0, -1.0)),
         {
             "logit": Choice("one more logit in each head's softmax, with value 0", _left(np.e, 1 / np.e)),
@@ -358,7 +358,7 @@ QUESTIONS: tuple[Question, ...] = (
     Question(
         "slopes",
         "sign of slopes (ALiBi)",
-        "scores 0, slope 1, 2 × 2",
+        "slope 1, 2 × 2",
         _sloped,
         {
             "−|i − j|": Choice("a key counts less the further it is", [_weight(-1.0), _weight(-1.0)]),
@@ -372,7 +372,7 @@ QUESTIONS: tuple[Question, ...] = (
     Question(
         "slopes_alignment",
         "slopes where n ≠ m",
-        "scores 0, slope 1, 1 × 3",
+        "slope 1, 1 × 3",
         _sloped_from,
         {"top_left": Choice(BEGIN, _near(0)), "bottom_right": Choice(END, _near(2))},
         _of("slopes"),
@@ -380,7 +380,7 @@ QUESTIONS: tuple[Question, ...] = (
     Question(
         "grouped_heads",
         "4 query heads, 2 key heads",
-        "values 1 and 2 in the key heads",
+        "values 1 and 2",
         _grouped,
         {
             "contiguous": Choice("heads 0, 1 read key head 0; heads 2, 3 key head 1", [1.0, 1.0, 2.0, 2.0]),
