@@ -199,7 +199,7 @@ def numerics_of(impl: Impl) -> list[CardNumber]:
 
 
 def arithmetic_of(impl: Impl) -> str:
-    """In a few words what matters for the error budget: the narrowest sum, and what is rounded in between; "" for what is unclear."""
+    """In a few words what matters for the error budget: the narrowest sum, and what is rounded on the way; "" where unclear."""
     if not impl.offers("attention"):
         return ""
     found: dict[str, CardNumber] = {}

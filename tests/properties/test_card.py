@@ -1,9 +1,11 @@
 """The contract card names what a black box does: toys of every combination of conventions, of every width, in several orders."""
 
 import json
+import re
 import textwrap
 import time
 from itertools import product
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -23,6 +25,7 @@ from properties.implementations.impl import DTYPES, Impl
 from properties.implementations.registry import built_in
 from reports.card_records import ContractCard, schema
 from veriformer.cli import main
+from veriformer.isolation.in_process import InProcess
 from veriformer.show_card import declaration
 
 # Conventions: two choices of each of ten ------------------------------------------------------------------------------
@@ -514,3 +517,16 @@ def test_a_target_that_is_none_is_one_line_and_exit_code_2(fragile, arguments, c
     assert said.exit_code == 2
     assert complaint in said.stderr.strip().splitlines()[-1]
     assert said.stdout == ""
+
+
+def test_the_page_shows_what_is_found():
+    """The conventions of its kernel; how this processor adds up is its own affair."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "card.md").read_text(encoding="utf-8")
+    kernel: dict = {}
+    exec(page.split("```python\n")[1].split("```")[0], kernel)  # noqa: S102 (our own page)
+    told = page.split("```text\n")[1].split("```")[0]
+
+    rows, asked = conventions_of(Impl(InProcess("kernel", kernel["attention"], "attention", "torch"), "float32"))
+
+    for row in (*rows, *options_shown(asked, questions.options_of(asked))):
+        assert re.search(rf"^ {row.name} +{re.escape(row.choice)} .*{re.escape(row.how)}", told, re.MULTILINE), row.name
