@@ -16,6 +16,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 from reference import STEPS
+from reports import card_records
 from reports.records import schema
 from veriformer.commands import list as listed
 
@@ -126,13 +127,26 @@ def implementations() -> str:
 
 def verdict_record() -> str:
     """The fields of a line of verify.jsonl, from its JSON Schema."""
-    record = schema()["$defs"]["VerdictRecord"]
+    return _record(schema()["$defs"]["VerdictRecord"])
+
+
+def _record(record: dict[str, Any]) -> str:
     required = set(record["required"])
     rows = [
         (f"`{name}`", _kind(field), "yes" if name in required else "", field.get("description", ""))
         for name, field in record["properties"].items()
     ]
     return table(("Field", "Type", "Required", "Meaning"), rows)
+
+
+def card_record() -> str:
+    """The fields of what `card --json` prints."""
+    return _record(card_records.schema()["$defs"]["ContractCard"])
+
+
+def card_convention() -> str:
+    """The fields of one of its conventions."""
+    return _record(card_records.schema()["$defs"]["CardConvention"])
 
 
 def _kind(field: dict[str, Any]) -> str:
@@ -169,6 +183,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "steps": steps,
     "implementations": implementations,
     "verdict_record": verdict_record,
+    "card_record": card_record,
+    "card_convention": card_convention,
     "reference": lambda: modules("reference"),
     "optimized": lambda: modules("optimized"),
 }

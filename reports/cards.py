@@ -166,6 +166,7 @@ class Alike:
     domain: str = ""
     domain_declared: bool = False
     warning: str = ""
+    arithmetic: str = ""
 
     @property
     def found(self) -> str:
@@ -202,9 +203,20 @@ def alike(follows: Iterable[Follows]) -> list[Alike]:
             first.domain,
             first.domain_declared,
             first.warning,
+            _arithmetic([first, *others]),
         )
         for first, *others in groups.values()
     ]
+
+
+def _arithmetic(of: list[Follows]) -> str:
+    """What is found of sums and roundings, each with the dtypes it holds for where these are not all alike."""
+    said: dict[str, list[str]] = {}
+    for each in of:
+        said.setdefault(each.arithmetic, []).append(each.dtype)
+    if len(said) == 1:
+        return next(iter(said))
+    return "; ".join(f"{', '.join(dict.fromkeys(dtypes))}: {text}" for text, dtypes in said.items() if text)
 
 
 def _where(of: Follows) -> str:

@@ -189,6 +189,7 @@ class Follows(Struct, frozen=True, forbid_unknown_fields=True):
     domain: str = ""  # which arguments it takes, as it can be declared; "" for all
     domain_declared: bool = False  # or found by probes
     warning: str = ""  # what it answers wrongly outside of a declared domain
+    arithmetic: str = ""  # as probes show it: in what sums are, and what is rounded in between
 
 
 class RecordError(ValueError):

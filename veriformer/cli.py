@@ -14,6 +14,7 @@ from veriformer import packages, settings
 
 COMMANDS = {
     "verify": ("veriformer.commands.verify", "Verify an implementation, claim by claim."),
+    "card": ("veriformer.commands.card", "Say in seconds what an implementation does: conventions, sizes, arithmetic."),
     "report": ("veriformer.commands.report", "Verify and measure all that is built in, or render run folders."),
     "list": (
         "veriformer.commands.list",

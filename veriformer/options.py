@@ -1,7 +1,8 @@
 """What the user may ask for: each option checked before anything starts, and refused in one line that names what was expected."""
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,34 +145,54 @@ def declarations(
         raise Refused(f"--{error}") from None
 
 
+@contextmanager
+def opened(
+    name: str, step: str | None = None, arrays: str | None = None, device: str = "cpu", max_time: float = 10.0
+) -> Iterator[Any]:
+    """The adapter of a target, in a process of its own unless it is built in; refuses what is neither built in nor imports."""
+    from veriformer.isolation.processes import zygote
+
+    if ":" in name:  # it imports torch while we do
+        zygote(with_torch=arrays != "numpy")
+    from properties.implementations.registry import BUILT_IN, built_in
+    from veriformer.isolation.proxy import ImplementationProxy, TargetError
+
+    if name in BUILT_IN:
+        if step is not None:
+            raise Refused(f"--as: {name} is built in and knows its own steps")
+        yield built_in(name)
+        return
+    try:
+        adapter = ImplementationProxy(name, step, arrays, device, max_time)
+    except TargetError as error:
+        hint = "" if ":" in name else f"{nearest(name, BUILT_IN)} (built in: {', '.join(BUILT_IN)})"
+        raise Refused(f"{error}{hint}") from error
+    with adapter:
+        yield adapter
+
+
+def declared_of(adapter: Any, dtypes: tuple[str, ...], declarations: "Declarations") -> Any:
+    """The adapter as it is declared; refuses a declaration that means nothing, and dtypes that it does not support."""
+    from properties.conventions.declarations import must_make_sense
+
+    about = declarations.about(adapter)
+    try:
+        must_make_sense(about, dtypes or adapter.dtypes)
+    except ValueError as error:
+        raise Refused(f"--{error}") from None
+    if missing := [dtype for dtype in dtypes if dtype not in adapter.dtypes]:
+        raise Refused(f"--dtype: {adapter.name} supports {', '.join(adapter.dtypes)}, got {', '.join(missing)}")
+    return about
+
+
 def with_target(request: engine.Request) -> engine.Request:
     """The request, with as many workers as its target is worth.
 
     Refuses a target that is neither built in nor imports, offers no step, or does not support the dtypes asked for. It is
     imported once, here, so that a typo costs a line and not a run.
     """
-    from properties.conventions.declarations import must_make_sense
-    from properties.implementations.registry import BUILT_IN, built_in
-    from veriformer.isolation.proxy import ImplementationProxy, TargetError
-
     (name,) = request.targets
-    if name in BUILT_IN:
-        if request.step is not None:
-            raise Refused(f"--as: {name} is built in and knows its own steps")
-        adapter = built_in(name)
-    else:
-        try:
-            with ImplementationProxy(name, request.step, request.arrays, request.device, request.max_time) as adapter:
-                pass
-        except TargetError as error:
-            hint = "" if ":" in name else f"{nearest(name, BUILT_IN)} (built in: {', '.join(BUILT_IN)})"
-            raise Refused(f"{error}{hint}") from error
-    declared = declarations(request.conventions, request.contract, request.like, request.domain)
-    try:
-        must_make_sense(declared.about(adapter), request.dtypes or adapter.dtypes)
-    except ValueError as error:
-        raise Refused(f"--{error}") from None
-    if missing := [dtype for dtype in request.dtypes if dtype not in adapter.dtypes]:
-        raise Refused(f"--dtype: {name} supports {', '.join(adapter.dtypes)}, got {', '.join(missing)}")
+    with opened(name, request.step, request.arrays, request.device, request.max_time) as adapter:
+        declared_of(adapter, request.dtypes, declarations(request.conventions, request.contract, request.like, request.domain))
     columns = len(adapter.steps) * len(request.dtypes or adapter.dtypes)
     return replace(request, workers=engine.workers(request.device) if columns >= WORTH_MORE_WORKERS else 1)

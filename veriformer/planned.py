@@ -129,10 +129,14 @@ class Plan:
         return next(iter(self.settled(cell).unsteady), None)
 
     def followed(self, cell: Cell) -> "Follows":
-        """The same in words."""
+        """The same in words, and what probes show of its arithmetic."""
+        import msgspec
+
+        from properties.card.card import arithmetic_of
         from properties.conventions.followed import followed
 
-        return followed(self.impl(cell), self.settled(cell))
+        impl = self.impl(cell)
+        return msgspec.structs.replace(followed(impl, self.settled(cell)), arithmetic=arithmetic_of(impl))
 
     def cells(self) -> Iterator[Cell]:
         """Every column that the implementations support; each dtype that was asked for must be."""

@@ -109,8 +109,15 @@ def _conventions(of: Alike) -> Table:
         lines.add_row(Text("warning", "yellow"), Text(of.warning, "yellow"))
     for difference in of.differing:
         lines.add_row(Text("differs from torch", "yellow"), Text(difference, "yellow"))
-    lines.add_row(Text("contract"), Text(of.contract or UNDECLARED))
+    lines.add_row(Text("contract"), Text(_contract(of)))
     return lines
+
+
+def _contract(of: Alike) -> str:
+    """What is declared of the arithmetic, and what probes show of it."""
+    if not of.arithmetic:
+        return of.contract or UNDECLARED
+    return f"{of.contract or 'none declared'}; found: {of.arithmetic}"
 
 
 def _refusals(findings: list[VerdictRecord]) -> list[str]:

@@ -24,7 +24,7 @@ def followed(impl: Impl, settled: Settled) -> Follows:
         for name in CONVENTIONS
         if name in settled.found or (getattr(own, name) is not None and any(map(impl.offers, PROBES[name].steps)))
     ]
-    contract, domain = _in_words(getattr(impl.adapter, "contract", None)), impl.domain
+    contract, domain = in_words(getattr(impl.adapter, "contract", None)), impl.domain
     takes = {"domain": str(domain), "domain_declared": domain.declared, "warning": answered_outside(impl)} if domain else {}
     return Follows(impl.name, cast("Any", impl.dtype), impl.device, choices, contract, **takes)
 
@@ -44,7 +44,7 @@ def of_torch(dtype: str, device: str, name: str) -> str | None:
     return found(Impl(built_in(PEER), dtype, device).under(Conventions()), name)
 
 
-def _in_words(contract: Contract | Mapping[str, Any] | None) -> str:
+def in_words(contract: Contract | Mapping[str, Any] | None) -> str:
     """A contract as a command line says it."""
     if contract is None:
         return ""

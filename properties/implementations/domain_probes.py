@@ -47,9 +47,14 @@ Taken = Callable[[Shape], bool]
 
 
 def found(impl: "Impl") -> Domain | None:
-    """What it takes, as probes see it; None where nothing is limited, or where it takes nothing that was tried."""
-    if not impl.offers("attention"):
+    """What it takes, as probes see it; None where nothing is limited, where nothing tried is taken, or a call crashes or hangs."""
+    try:
+        return _found(impl) if impl.offers("attention") else None
+    except (ImplementationCrash, ImplementationTimeout):  # the properties will say so
         return None
+
+
+def _found(impl: "Impl") -> Domain | None:
     asked = impl.within(None).under(OURS)
 
     def takes(shape: Shape) -> bool:
@@ -70,10 +75,10 @@ def found(impl: "Impl") -> Domain | None:
 
 
 def answered_outside(impl: "Impl") -> str:
-    """In a sentence, the smallest argument outside of a declared domain that is answered wrongly instead of refused; "" for none.
+    """In a sentence, the smallest argument outside of a declared domain that is answered wrongly, not refused; "" for none.
 
-    Each limited axis in turn has the smallest size that it may not have. All queries point at the last key, so strongly that no other
-    has a weight but 0: every answer is that key's value, 1.
+    Each limited axis in turn has the smallest size that it may not have. All queries point at the last key, so strongly that no
+    other has a weight but 0: every answer is that key's value, 1.
     """
     domain = impl.domain
     if not (domain and domain.declared and impl.offers("attention")):
@@ -110,8 +115,6 @@ def _takes(impl: "Impl", shape: Shape, mask: np.ndarray | None = None, layout: s
     except ImplementationError as error:
         raised = str(error).split(" raised ")
         return not (getattr(error, "raised", False) and raised[-1].startswith(REFUSALS))
-    except (ImplementationCrash, ImplementationTimeout):
-        return True
     return True
 
 

@@ -8,6 +8,7 @@ import click
 from rich.table import Column, Table
 from rich.text import Text
 
+from reports import card_records
 from reports.records import schema
 
 COLUMNS = {
@@ -18,6 +19,7 @@ COLUMNS = {
     "conventions": ("convention", "choice", "meaning", "libraries"),
     "libraries": ("library", "convention", "choice", "source"),
 }
+SCHEMAS = {"schema": schema, "card-schema": card_records.schema}
 
 
 def claims() -> list[dict[str, Any]]:
@@ -78,16 +80,18 @@ def libraries() -> list[dict[str, Any]]:
 
 
 @click.command("list")
-@click.argument("what", type=click.Choice([*COLUMNS, "schema"]))
+@click.argument("what", type=click.Choice([*COLUMNS, "schema", "card-schema"]))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 def command(what: str, *, as_json: bool) -> None:
-    """List claims, steps, options, implementations, conventions or libraries; or print the JSON Schema of a line of verify.jsonl.
+    """List claims, steps, options, implementations, conventions or libraries; or print a JSON Schema.
+
+    `schema` is that of a line of verify.jsonl, `card-schema` that of what `card --json` prints.
 
     Steps are printed with the signature a user's callable must have: torch tensors with a leading batch axis b; masks are
     boolean, broadcastable to the shape shown, and True means *attend*.
     """
-    if what == "schema":
-        click.echo(json.dumps(schema(), ensure_ascii=False, indent=1))
+    if what in SCHEMAS:
+        click.echo(json.dumps(SCHEMAS[what](), ensure_ascii=False, indent=1))
         return
     listings = {"claims": claims, "steps": steps, "options": options, "implementations": implementations}
     rows = {**listings, "conventions": conventions, "libraries": libraries}[what]()
