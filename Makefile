@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 READY := $(VENV)/ready
 export OMP_NUM_THREADS ?= 1
+unexport PYTHONDONTWRITEBYTECODE  # or each of the hundreds of processes that the tests start would compile our packages anew
 
 .PHONY: report test lint docs score calibrate nightly
 

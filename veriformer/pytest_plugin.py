@@ -243,7 +243,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if impl.offers(*prop.needs):
         seed = seed_of(prop.claim, name, impl.dtype, plan.seed)
         dtypes = {cell.dtype for cell in _cells_of(plan, prop) if asked and cell.implementation == asked.implementation}
-        examples = config.option.examples or profiles.examples_in_each(len(dtypes))
+        examples = config.option.examples or profiles.examples_in_each(len(dtypes), named=bool(plan.implementations))
         unsteady = plan.unsteady(asked) if asked else None
 
         def test() -> None:
