@@ -158,10 +158,15 @@ BEYOND = frozenset({"log_sum_exp", "packed_attention", "paged_attention"})
 """The steps that the article does not have."""
 
 
+def parameters(step: str) -> list[str]:
+    """The names of all arguments of `step`, from its signature."""
+    arguments = re.sub(r"\([^)]*\)", "", STEPS[step].arguments)
+    return [name for part in arguments.split(",") if (name := part.split("=")[0].strip()) not in ("", "*")]
+
+
 def positional_names(step: str, count: int) -> list[str]:
     """The names of the first arguments of `step`, from its signature, for a message about one of them."""
-    arguments = re.sub(r"\([^)]*\)", "", STEPS[step].arguments) if step in STEPS else ""
-    names = [name for part in arguments.split(",") if (name := part.split("=")[0].strip()) not in ("", "*")]
+    names = parameters(step) if step in STEPS else []
     return [*names, *(f"[{i}]" for i in range(len(names), count))][:count]
 
 

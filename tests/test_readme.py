@@ -16,15 +16,17 @@ from rich.console import Console
 
 from bench.runner.records import records
 from properties.claims import CLAIMS
+from properties.evaluation.calibration import table
 from reference import STEPS
 from reports.bench_records import Comparison
-from veriformer import verify
+from veriformer import rounding_cost, verify
 from veriformer.cli import COMMANDS, main
 from veriformer.results import Results
 from veriformer.show import Cards, show
 
 ROOT = Path(__file__).resolve().parents[1]
 MOST_BYTES = 7000
+MOST_MILLISECONDS = 20  # that the pytest plugin may add to a suite that does not use it
 
 
 def page(name: str) -> str:
@@ -210,6 +212,23 @@ def test_false_positives_of_readme_are_those_of_the_committed_calibration(dtype)
     flagged = [f"{steps['false positives'][rule]:,}" for rule in ("ours", "assert_close", "2x baseline")]
 
     assert figures(f"correct {dtype} results flagged, of {steps['checks']:,} ", README) == flagged
+
+
+def test_the_comparison_with_other_tolerances_is_the_committed_one():
+    """The table that `veriformer calibrate --compare` printed, line by line."""
+    shown = page("assert.md").split("<!-- comparison -->\n```text\n")[1].split("\n```")[0]
+
+    assert shown == table.comparison(committed("comparison"))
+
+
+def test_the_costs_shown_are_of_the_cases_that_are_measured():
+    """A line for each, in their order, then what the first call imports, then the plugin, which a suite does not notice."""
+    shown = page("assert.md").split("<!-- cost -->\n```text\n")[1].split("\n```")[0].splitlines()
+    cases = [f"{step} {'×'.join(map(str, shapes[0]))}" for step, shapes, _ in rounding_cost.CASES]
+
+    assert [re.split(r"  +", line)[0] for line in shown[1:-2]] == cases
+    assert shown[0].startswith(rounding_cost.DTYPE)
+    assert float(re.search(r"([+-]\d+) ms with the plugin", shown[-1])[1]) < MOST_MILLISECONDS
 
 
 def test_the_trust_in_timings_is_the_committed_one():

@@ -21,13 +21,6 @@ from veriformer import packages, settings
 from veriformer.findings import Follows, VerdictRecord, follows, verdict_record
 from veriformer.settings import Refused
 
-GUARD = (
-    sys.executable,
-    "-I",
-    "-S",
-    str(packages.ROOT / "properties" / "run" / "subprocesses.py"),
-)  # by its path: it is in one of our packages
-
 
 class Verdicts(list[VerdictRecord]):
     """The verdicts of one run. True when nothing is broken and nothing is missing: `assert verify(...)` shows what is."""
@@ -133,7 +126,7 @@ def _by_command(place: Place, asked: dict[str, Any], run: Path) -> Verdicts:
     names = {"as_step": "as", "max_time": "max-time"}
     options = [f"--{names.get(name, name)}={value}" for name, value in asked.items() if value is not None]
     command = [sys.executable, "-P", "-m", "veriformer", "verify", place.target, f"--run={run}", "--json", *options]
-    guarded = [*GUARD, str(os.getpid()), *command]
+    guarded = [*packages.GUARD, str(os.getpid()), *command]
     done = subprocess.run(guarded, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, cwd=place.folder)
     try:
         told = json.loads(done.stdout)

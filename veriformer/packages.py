@@ -6,6 +6,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("reference", "optimized", "properties", "bench", "reports", "veriformer")
+GUARD = (sys.executable, "-I", "-S", str(ROOT / "properties" / "run" / "subprocesses.py"))
+"""What stands above a process that is to end with this one; by its path, since it is in one of our packages."""
 
 
 def prefer_ours() -> None:

@@ -8,7 +8,7 @@ import json
 import re
 import secrets
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,12 @@ import pytest
 from veriformer.planned import DEFAULT_DTYPES, Cell, Plan
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from properties.claims import Property
     from properties.implementations.impl import Impl
     from reports.records import Check
+    from veriformer.rounding import Rounding
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAN = pytest.StashKey[Plan]()
@@ -220,6 +223,25 @@ def _is_empty_set(item: pytest.Item) -> bool:
 def impl(request: pytest.FixtureRequest) -> "Impl":
     """The implementation a property runs on."""
     return request.config.stash[PLAN].impl(request.param)
+
+
+# ---- for a user's own tests ----
+
+
+@pytest.fixture(scope="session")
+def oracle() -> "Callable[..., np.ndarray]":
+    """What a step is exactly, in float64: the function `veriformer.oracle`."""
+    import veriformer
+
+    return veriformer.oracle
+
+
+@pytest.fixture(scope="session")
+def within_rounding() -> "Callable[..., Rounding]":
+    """Whether a result of a step is what rounding makes of the exact one: `veriformer.within_rounding`, to assert on."""
+    import veriformer
+
+    return veriformer.within_rounding
 
 
 # ---- run, judge, write down ----

@@ -93,6 +93,16 @@ class Budget:
         """The proven bound of the error of each component, for single steps."""
         return None if self.find_bound is None else self.find_bound()
 
+    def tolerance(self, *, escalate: bool = True) -> np.ndarray:
+        """By how much each element may be off by itself: what `score` lets pass, its sums aside.
+
+        Infinite where an element is undecidable, 0 where the exact one is not finite. Without `escalate` it is from the first
+        trials alone: quicker and rougher.
+        """
+        allowed = np.maximum(SUSPECT * self.scale, FAIL * self.again(AGAIN).scale) if escalate else FAIL * self.scale
+        allowed = allowed if self.bound is None else np.minimum(allowed, self.bound)
+        return np.where(self.undecidable, np.inf, np.where(self.categories == 0, allowed, 0.0))
+
     def score(self, got: np.ndarray, *, escalate: bool = True) -> Score:
         """The worst of all components and sums; a suspect is judged again on fresh trials, unless `escalate` is False."""
         if np.shape(got) != self.exact.shape:
@@ -159,7 +169,7 @@ class Budget:
         """Which results are NaN or infinite where the exact one is something else, or the other way round; and where first."""
         if np.isfinite(results).all() and not self.categories.any():
             return
-        wrong = ~self.undecidable & (_category(results) != self.categories)
+        wrong = ~self.undecidable & (category(results) != self.categories)
         for i in np.flatnonzero(wrong.reshape(len(wrong), -1).any(axis=1)):
             yield int(i), np.unravel_index(int(wrong[i].argmax()), wrong[i].shape)
 
@@ -224,7 +234,7 @@ def derived(
     `doubled` are the errors of trials in which every rounding errs twice as much.
     """
     with np.errstate(all="ignore"):
-        categories = _category(exact)
+        categories = category(exact)
         agree = [np.isfinite(errors).all(axis=0) for errors in blocks]
         undecidable = ~np.logical_and.reduce(agree) & (categories == 0)
         judged = ~undecidable & (categories == 0)
@@ -257,7 +267,7 @@ def _sum_bound(terms: int, contract: Contract, scale: float) -> float:
     return scale * (operations / (1 - operations) + stored + cut) + flushed * max(1.0, scale)
 
 
-def _category(values: np.ndarray) -> np.ndarray:
+def category(values: np.ndarray) -> np.ndarray:
     """0 for a finite number, 1 for NaN, 2 and 3 for +inf and −inf."""
     return np.isnan(values) + 2 * np.isposinf(values) + 3 * np.isneginf(values)
 

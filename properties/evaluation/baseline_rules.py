@@ -3,6 +3,7 @@
 Each gives the size of a result's error as a multiple of what it allows: above 1 it rejects.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,14 @@ PER_ELEMENT = {"float64": (1e-7, 1e-7), "float32": (1e-5, 1.3e-6), "bfloat16": (
 
 TABLE = {"float64": (1e-7, 1e-7), "float32": (1e-6, 1e-4), "bfloat16": (1e-2, 1e-2), "float16": (5e-3, 5e-3)}
 """A fixed table: that of Hugging Face transformers' eager-against-SDPA tests on CPU (`tests/test_modeling_common.py`)."""
+
+
+LIGER = {"float64": (1e-5, 1e-5), "float32": (1e-5, 1e-5), "bfloat16": (5e-2, 5e-2), "float16": (5e-2, 5e-2)}
+"""Liger-Kernel's softmax and LayerNorm tests (`test/transformers/test_softmax.py`, `test_layer_norm.py`). Others have up to 2e-1 in
+bfloat16. It tests neither float16 nor float64: these have bfloat16's and float32's."""
+
+SOL_EXECBENCH, MATCHED = (1e-2, 1e-2), 0.99
+"""SOL-ExecBench: absolute and relative in every dtype, and the share of elements that need to be within (no cap for the others)."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,12 @@ def _beyond(judged: Judged, table: dict[str, tuple[float, float]]) -> float:
     return _worst(judged.error, absolute + relative * np.abs(judged.case.budget.exact))
 
 
+def _beyond_of_most(judged: Judged, absolute: float, relative: float, share: float) -> float:
+    """As `_beyond`, of all but the worst: so many elements need to be within."""
+    ratios = np.sort(judged.error.ravel() / (absolute + relative * np.abs(judged.case.budget.exact).ravel()))
+    return float(ratios[max(0, math.ceil(share * ratios.size) - 1)]) if ratios.size else 0.0
+
+
 def _worst(error: np.ndarray, allowed: np.ndarray | float) -> float:
     """The largest error in units of what is allowed; no error is 0 even where nothing is allowed (2 × 0)."""
     with np.errstate(all="ignore"):
@@ -84,6 +99,8 @@ RULES: dict[str, Callable[[Judged], float]] = {
     "assert_close": lambda judged: _beyond(judged, PER_ELEMENT),
     "fixed table": lambda judged: _beyond(judged, TABLE),
     "2x baseline": lambda judged: _worst(judged.error, 2 * judged.case.baseline),
+    "Liger-Kernel": lambda judged: _beyond(judged, LIGER),
+    "SOL-ExecBench": lambda judged: _beyond_of_most(judged, *SOL_EXECBENCH, MATCHED),
     "worst-case bound": lambda judged: _worst(judged.error, judged.case.bound),
 }
 """The rules by name."""

@@ -13,11 +13,10 @@ DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 
 @click.command()
-@click.argument("step")
+@click.argument("step", required=False)
 @click.option(
     "--inputs",
     type=click.Path(path_type=Path, dir_okay=False),
-    required=True,
     help="The step's arguments by name, as an .npz file; nested ones with dots: layer.norm_1.gain.",
 )
 @click.option("--dtype", type=click.Choice(DTYPES), default="bfloat16", show_default=True, help="What the implementation stores.")
@@ -32,22 +31,29 @@ DTYPES = ("float64", "float32", "bfloat16", "float16")
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write exact, scale and bound (infinite but for single steps) to an .npz file.",
 )
+@click.option("--cost", is_flag=True, help="In place of all that: what `within_rounding` costs, and the pytest plugin.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 @click.pass_context
 def command(
     ctx: click.Context,
-    step: str,
-    inputs: Path,
+    step: str | None,
+    inputs: Path | None,
     dtype: str,
     contract: str | None,
     got: Path | None,
     write: Path | None,
+    cost: bool,
     as_json: bool,
 ) -> None:
     """Say how far a correct computation of STEP may stray from the oracle, on the inputs given.
 
     Inputs are rounded to the dtype first. Exit code 1 if a result given with --got is over its budget.
     """
+    if cost:
+        _show_cost(as_json=as_json, alone=step is None and inputs is None)
+        return
+    if step is None or inputs is None:
+        raise Refused("expected STEP and --inputs FILE, or --cost; `veriformer list steps` names the steps and their arguments")
     from properties.error_budget.budgets import FAIL, budget
     from properties.implementations.formats import FORMATS
     from properties.steps import STEPS
@@ -82,6 +88,16 @@ def command(
             np.savez(file, exact=allowed.exact, scale=allowed.scale, bound=nothing if allowed.bound is None else allowed.bound)
     click.echo(encoded(found, indent=1) if as_json else "\n".join(_lines(found)))
     ctx.exit(1 if score is not None and score.budget_used > 1 else 0)
+
+
+def _show_cost(*, as_json: bool, alone: bool) -> None:
+    if not alone:
+        raise Refused("--cost: expected neither STEP nor --inputs beside it, for it measures steps and sizes of its own")
+    from veriformer import rounding_cost
+
+    found, imported, plugin = list(rounding_cost.measured()), rounding_cost.of_the_import(), rounding_cost.of_the_plugin()
+    told = {"cost": found, "import": imported, "plugin": plugin}
+    click.echo(encoded(told, indent=1) if as_json else "\n".join(rounding_cost.lines(found, imported, plugin)))
 
 
 def _lines(found: dict[str, Any]) -> list[str]:

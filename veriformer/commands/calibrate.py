@@ -27,6 +27,11 @@ QUICK = (10_000, 300, 0)  # checks of steps and of modules, simulated trials
 @click.option(
     "--quick", is_flag=True, help=f"{QUICK[0]} checks of steps and {QUICK[1]} of modules, and no trials: the sample that CI runs."
 )
+@click.option(
+    "--compare",
+    is_flag=True,
+    help="Only what compares `within_rounding` with the tolerances of kernel libraries: a table, without named faults and trials.",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the cases of the correct variants.")
 @click.option("--dtype", "dtypes", type=click.Choice(LOW), multiple=True, help="Repeatable; all three if it is not given.")
 @click.option("--jobs", type=int, default=-1, show_default=True, help="Processes; -1 is one for each core.")
@@ -46,6 +51,7 @@ def command(
     modules: int,
     trials: int,
     quick: bool,
+    compare: bool,
     seed: int,
     dtypes: tuple[str, ...],
     jobs: int,
@@ -64,9 +70,11 @@ def command(
 
     if jobs == 0:
         raise Refused("--jobs: expected a number of processes, or -1 for one on each core, got 0")
-    checks, modules, trials = QUICK if quick else (checks, modules, trials)
+    checks, modules, trials = QUICK if quick else (checks, modules, 0 if compare else trials)
+    if compare and not checks + modules:
+        raise Refused("--compare: expected --checks or --modules above 0, for a rule is relaxed until it flags no correct result")
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = list(runner.chunks(checks, modules, dtypes or LOW, trials=trials))
+    wanted = list(runner.chunks(checks, modules, dtypes or LOW, trials=trials, named=not compare))
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     lines = []
@@ -79,7 +87,7 @@ def command(
     text = encoded(found, indent=1)
     for path in (folder / "calibration.json", *([write] if write else ())):  # the first is what `veriformer report` shows
         path.write_text(text + "\n", encoding="utf-8")
-    click.echo(text if as_json else table.text(found))
+    click.echo(text if as_json else table.comparison(found) if compare else table.text(found))
     flagged = sum(of[kind]["false positives"]["ours"] for of in found.values() for kind in ("steps", "modules") if kind in of)
     flagged += sum(of["simulated"]["false positives"] for of in found.values() if "simulated" in of)
     raise SystemExit(1 if flagged else 0)

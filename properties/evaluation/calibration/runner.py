@@ -39,15 +39,18 @@ Chunk = tuple[str, str, str, int]
 """What ("steps", "modules", "named", "graded", "simulated"), step, fault or property, dtype, number (if simulated, of trials)."""
 
 
-def chunks(checks: int, modules: int, dtypes: tuple[str, ...] = LOW_DTYPES, *, trials: int = 0) -> Iterator[Chunk]:
+def chunks(
+    checks: int, modules: int, dtypes: tuple[str, ...] = LOW_DTYPES, *, trials: int = 0, named: bool = True
+) -> Iterator[Chunk]:
     """All faults, and about so many checks of single steps and of modules, spread evenly over steps and dtypes.
 
-    And of every case of the properties so many simulated `trials` under each contract.
+    And of every case of the properties so many simulated `trials` under each contract. Without the `named` ones, the graded faults
+    are left: they alone say how small a fault each rule sees.
     """
     if trials:
         yield from (("simulated", name, dtype, trials) for name in names() for dtype in dtypes)
     for dtype in dtypes:
-        yield from (("named", fault.name, dtype, 0) for fault in NAMED)
+        yield from (("named", fault.name, dtype, 0) for fault in NAMED if named)
         yield from (("graded", kind, dtype, 0) for kind in GRADED)
     for what, steps, wanted in (("modules", MODULES, modules), ("steps", tuple(STEP_CASES), checks)):
         of_a_round = len(steps) * CHUNK[what] * sum(DISTINCT[what][dtype] for dtype in dtypes)
