@@ -146,20 +146,26 @@ def with_target(request: engine.Request) -> engine.Request:
     imported once, here, so that a typo costs a line and not a run.
     """
     from properties.conventions.declarations import must_make_sense
-    from properties.implementations.registry import BUILT_IN, built_in
+    from properties.implementations.registry import BUILT_IN, LIBRARIES, built_in
+    from veriformer.isolation.library import library
     from veriformer.isolation.proxy import ImplementationProxy, TargetError
 
     (name,) = request.targets
+    if request.step is not None and (name in BUILT_IN or name in LIBRARIES):
+        raise Refused(f"--as: {name} is built in and knows its own steps")
     if name in BUILT_IN:
-        if request.step is not None:
-            raise Refused(f"--as: {name} is built in and knows its own steps")
         adapter = built_in(name)
     else:
         try:
-            with ImplementationProxy(name, request.step, request.arrays, request.device, request.max_time) as adapter:
+            with (
+                library(name, request.device, request.max_time)
+                if name in LIBRARIES
+                else ImplementationProxy(name, request.step, request.arrays, request.device, request.max_time)
+            ) as adapter:
                 pass
         except TargetError as error:
-            hint = "" if ":" in name else f"{nearest(name, BUILT_IN)} (built in: {', '.join(BUILT_IN)})"
+            known = [*BUILT_IN, *LIBRARIES]
+            hint = "" if ":" in name or name in known else f"{nearest(name, known)} (built in: {', '.join(known)})"
             raise Refused(f"{error}{hint}") from error
     declared = declarations(request.conventions, request.contract, request.like)
     try:
