@@ -26,10 +26,11 @@ BUILT_IN: dict[str, str] = {
 
 
 class Library(NamedTuple):
-    """An adapter of a library: file:class in `properties/implementations/libraries`, and the package that it needs."""
+    """An adapter of a library: file:class in `properties/implementations/libraries`, and the packages that it needs."""
 
     place: str
     package: str
+    beside: tuple[str, ...] = ()
 
 
 LIBRARIES: dict[str, Library] = {
@@ -37,6 +38,19 @@ LIBRARIES: dict[str, Library] = {
     "torch.sdpa.flash": Library("torch_sdpa.py:Flash", "torch"),
     "torch.flex": Library("torch_flex.py:Eager", "torch"),
     "torch.flex.compiled": Library("torch_flex.py:Compiled", "torch"),
+    "transformers.eager": Library("transformers_attention.py:Eager", "transformers"),
+    "transformers.sdpa": Library("transformers_attention.py:Sdpa", "transformers"),
+    "transformers.bart.eager": Library("transformers_attention.py:BartEager", "transformers"),
+    "transformers.bart.sdpa": Library("transformers_attention.py:BartSdpa", "transformers"),
+    "jax.attention": Library("jax_nn.py:Attention", "jax"),
+    "onnx.attention_23": Library("onnx_attention.py:Reference23", "onnx"),
+    "onnx.attention_24": Library("onnx_attention.py:Reference24", "onnx"),
+    "onnxruntime.attention_23": Library("onnx_attention.py:Runtime23", "onnxruntime", ("onnx",)),
+    "onnxruntime.attention_24": Library("onnx_attention.py:Runtime24", "onnxruntime", ("onnx",)),
+    "openvino.attention": Library("openvino_attention.py:Attention", "openvino"),
+    "mlx.attention": Library("mlx_fast.py:Attention", "mlx"),
+    "x_transformers.attend": Library("x_transformers_attend.py:Attend", "x_transformers"),
+    "x_transformers.flash": Library("x_transformers_attend.py:Flash", "x_transformers"),
 }
 """name → adapter. None is imported, nor its library, before it is asked for by name; none is among the default cells."""
 
@@ -69,7 +83,13 @@ def library_target(name: str) -> str:
     return str(Path(__file__).with_name("libraries") / LIBRARIES[name].place)
 
 
-def library_version(name: str) -> str | None:
-    """The version of the library, None where it is not installed. Raises KeyError for another name."""
-    package = LIBRARIES[name].package
-    return metadata.version(package) if find_spec(package) is not None else None
+def library_missing(name: str) -> tuple[str, ...]:
+    """The packages it needs that are not installed. Raises KeyError for another name."""
+    return tuple(package for package in (LIBRARIES[name].package, *LIBRARIES[name].beside) if find_spec(package) is None)
+
+
+def library_version(name: str) -> str:
+    """The package and its version, or that it is not installed. Raises KeyError for another name."""
+    if missing := library_missing(name):
+        return f"{', '.join(missing)}: not installed"
+    return f"{LIBRARIES[name].package} {metadata.version(LIBRARIES[name].package).partition('+')[0]}"

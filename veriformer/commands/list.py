@@ -46,7 +46,7 @@ def implementations() -> list[dict[str, Any]]:
             "options": sorted(getattr(adapter, "options", ())),
             "dtypes": list(adapter.dtypes),
             "arrays": getattr(adapter, "arrays", "torch"),
-            "library": "" if name in BUILT_IN else f"{LIBRARIES[name].package} {library_version(name) or '(not installed)'}",
+            "library": "" if name in BUILT_IN else library_version(name),
         }
         for name, adapter in adapters.items()
     ]
