@@ -21,7 +21,8 @@ class Attention:
         import jax
 
         jax.config.update("jax_enable_x64", True)  # or float64 would be float32
-        self.jax = jax
+        static = ("scale", "is_causal", "local_window_size")
+        self.jax, self.compiled = jax, jax.jit(jax.nn.dot_product_attention, static_argnames=static)
 
     def attention(
         self, Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None = None, *, causal: bool = False, scale: float | None = None,
@@ -32,7 +33,7 @@ class Attention:
             raise NotImplementedError("values of another width than keys")
         open_side = Q.shape[2] + K.shape[2]
         sides = None if window is None else tuple(open_side if side is None else side for side in window)
-        found = self.jax.nn.dot_product_attention(
+        found = self.compiled(
             *(self._array(X.transpose(1, 2)) for X in (Q, K, V)),
             *(None if X is None else self._array(X) for X in (bias, mask)),
             scale=scale, is_causal=causal, local_window_size=sides,
