@@ -30,6 +30,8 @@ class Reference23:
         if mask is not None and bias is not None:
             raise NotImplementedError("a mask and a bias: Attention has one attn_mask")
         given = [each for each in (Q, K, V, mask, bias) if each is not None]
+        if not self.takes(given[3:], Q.shape[2], K.shape[2]):
+            raise NotImplementedError(f"an attn_mask of shape {tuple(given[3].shape)}")
         arrays = {name: as_array(each, self.onnx) for name, each in zip("QKVM", given, strict=False)}
         attributes = {"is_causal": int(causal), "scale": scale, "softcap": softcap}
         attributes = {name: value for name, value in attributes.items() if value is not None}
@@ -37,6 +39,10 @@ class Reference23:
         if key not in self.runs:
             self.runs[key] = self._made(one_node(self.onnx, self.opset, arrays, attributes))
         return as_tensor(self.runs[key](None, arrays)[0])
+
+    def takes(self, masks: list[Tensor], n: int, m: int) -> bool:  # noqa: ARG002
+        """Whether it takes this attn_mask: the standard pads a shorter last axis with −∞, it does not broadcast it."""
+        return all(each.shape[-1:] == (m,) for each in masks)
 
     def _made(self, model: Any) -> Any:
         """A function that runs a model."""
@@ -60,6 +66,10 @@ class Runtime23(Reference23):
         super().__init__()
         onnxruntime.set_default_logger_severity(4)
         self.runtime, self.refused = onnxruntime, onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented
+
+    def takes(self, masks: list[Tensor], n: int, m: int) -> bool:
+        """Whether it takes this attn_mask: one with a row for every query."""
+        return all(each.shape[-2:] == (n, m) for each in masks)
 
     def _made(self, model: Any) -> Any:
         try:
