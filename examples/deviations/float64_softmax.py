@@ -5,6 +5,9 @@ python float64_softmax.py
 Needs torch, and transformers or x-transformers. Exits with 1 while the deviation shows.
 """
 
+# A machine without it has nothing to look up.
+# pyright: reportMissingImports=false
+
 import importlib
 import math
 import sys
@@ -17,7 +20,10 @@ torch.manual_seed(0)
 Q, K, V = torch.randn(3, 1, 2, 4, 8, dtype=torch.float64).unbind()
 exact = torch.softmax(Q @ K.mT / math.sqrt(8), dim=-1) @ V
 wrong = False
-for package, module in {"transformers": "transformers.models.llama.modeling_llama", "x-transformers": "x_transformers.attend"}.items():
+for package, module in {
+    "transformers": "transformers.models.llama.modeling_llama",
+    "x-transformers": "x_transformers.attend",
+}.items():
     try:
         library = importlib.import_module(module)
     except ModuleNotFoundError:

@@ -6,6 +6,9 @@ Needs onnx and NumPy. Without the attribute, and with one whose root float32 hol
 deviation shows.
 """
 
+# A machine without it has nothing to look up.
+# pyright: reportMissingImports=false
+
 import sys
 
 import numpy as np

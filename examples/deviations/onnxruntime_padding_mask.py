@@ -2,9 +2,12 @@
 
 python onnxruntime_padding_mask.py
 
-Needs onnx, onnxruntime and NumPy. onnx.ai/onnx/operators, Attention, attn_mask: "Shape must be broadcastable to 4D tensor with shape
-(batch_size, q_num_heads, q_sequence_length, total_sequence_length)". Exits with 1 while the deviation shows.
+Needs onnx, onnxruntime and NumPy. onnx.ai/onnx/operators, Attention, attn_mask: "Shape must be broadcastable to 4D tensor with
+shape (batch_size, q_num_heads, q_sequence_length, total_sequence_length)". Exits with 1 while the deviation shows.
 """
+
+# A machine without it has nothing to look up.
+# pyright: reportMissingImports=false
 
 import sys
 

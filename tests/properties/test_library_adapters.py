@@ -44,9 +44,21 @@ CALLS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "onnx.attention_24": ("onnx.reference:ReferenceEvaluator", {"causal": True, "scale": 0.5, "softcap": 2.0}, {}),
     "onnxruntime.attention_23": ("onnxruntime:InferenceSession", {"causal": True, "scale": 0.5, "softcap": 2.0}, {}),
     "onnxruntime.attention_24": ("onnxruntime:InferenceSession", {"causal": True, "scale": 0.5, "softcap": 2.0}, {}),
-    "openvino.attention": ("openvino.opset13:scaled_dot_product_attention", {"causal": True, "scale": 0.5}, {"causal": True, "scale": 0.5}),
-    "mlx.attention": ("mlx.core.fast:scaled_dot_product_attention", {"causal": True, "scale": 0.5}, {"scale": 0.5, "mask": "causal"}),
-    "x_transformers.attend": ("x_transformers.attend:Attend.forward", {"causal": True, "scale": 0.5, "softcap": 2.0}, {"mask": None}),
+    "openvino.attention": (
+        "openvino.opset13:scaled_dot_product_attention",
+        {"causal": True, "scale": 0.5},
+        {"causal": True, "scale": 0.5},
+    ),
+    "mlx.attention": (
+        "mlx.core.fast:scaled_dot_product_attention",
+        {"causal": True, "scale": 0.5},
+        {"scale": 0.5, "mask": "causal"},
+    ),
+    "x_transformers.attend": (
+        "x_transformers.attend:Attend.forward",
+        {"causal": True, "scale": 0.5, "softcap": 2.0},
+        {"mask": None},
+    ),
     "x_transformers.flash": (SDPA, {"causal": True}, {"is_causal": True}),
 }
 """name → the library's function, the options asked for, and arguments that it must be seen to be called with."""
@@ -121,7 +133,11 @@ def test_a_graph_is_one_node_attention_of_its_opset(name, monkeypatch):
     model = onnx.load_from_string(model) if isinstance(model, bytes) else model
     (node,) = model.graph.node
     assert (node.op_type, model.opset_import[0].version) == ("Attention", int(name[-2:]))
-    assert {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute} == {"is_causal": 1, "scale": 0.5, "softcap": 2.0}
+    assert {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute} == {
+        "is_causal": 1,
+        "scale": 0.5,
+        "softcap": 2.0,
+    }
 
 
 @pytest.mark.parametrize(("name", "flags"), [("torch.sdpa.math", (False, True)), ("torch.sdpa.flash", (True, False))])
@@ -221,7 +237,9 @@ def test_a_library_that_is_not_installed_is_one_line(monkeypatch, tmp_path):
 
     assert refused.exit_code == 2
     assert "jax.attention: no_such_package not installed; pip install -e '.[libraries]' brings it" in refused.output
-    assert {each["name"]: each["library"] for each in json.loads(listed.output)}["jax.attention"] == "no_such_package: not installed"
+    assert {each["name"]: each["library"] for each in json.loads(listed.output)}[
+        "jax.attention"
+    ] == "no_such_package: not installed"
 
 
 def test_no_library_is_among_the_default_cells():

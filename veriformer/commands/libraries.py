@@ -23,7 +23,11 @@ HEADS = ("implementation", "library", "options", "dtype", "PASS", "UNSUPPORTED",
     "--max-time", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True, help="Seconds a call may take."
 )
 @click.option(
-    "--run", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Where to write a run for each. Default: runs/libraries."
+    "--run",
+    "folder",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where to write a run for each. Default: runs/libraries.",
 )
 @click.option("--read", is_flag=True, help="Verify nothing; print the table of the runs that are in DIR.")
 def command(

@@ -1,5 +1,8 @@
 """`jax.nn.dot_product_attention` on the CPU."""
 
+# A machine without it has nothing to look up.
+# pyright: reportMissingImports=false
+
 import os
 from typing import Any, ClassVar
 

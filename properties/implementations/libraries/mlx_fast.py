@@ -1,5 +1,8 @@
 """`mlx.core.fast.scaled_dot_product_attention` on the CPU."""
 
+# A machine without it has nothing to look up.
+# pyright: reportMissingImports=false
+
 from typing import Any, ClassVar
 
 import numpy as np
@@ -40,4 +43,6 @@ class Attention:
     def _array(self, tensor: Tensor) -> Any:
         """In its own dtype: NumPy has no bfloat16, and float32 holds every number of it."""
         wide = tensor if tensor.dtype == torch.bool else tensor.float()
-        return self.mx.array(wide.contiguous().numpy()).astype(getattr(self.mx, str(tensor.dtype).removeprefix("torch.").replace("bool", "bool_")))
+        return self.mx.array(wide.contiguous().numpy()).astype(
+            getattr(self.mx, str(tensor.dtype).removeprefix("torch.").replace("bool", "bool_"))
+        )

@@ -1,5 +1,8 @@
 """ONNX's operator Attention, versions 23 and 24, in its reference evaluator and in ONNX Runtime: a graph of one node."""
 
+# A machine without it has nothing to look up.
+# pyright: reportMissingImports=false
+
 from typing import Any, ClassVar
 
 import torch

@@ -1,5 +1,8 @@
 """transformers' attention functions, as its models call them, and BART's module around them."""
 
+# A machine without it has nothing to look up.
+# pyright: reportMissingImports=false
+
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -28,10 +31,12 @@ class Sdpa:
         if causal and mask is not None:
             raise NotImplementedError("an attention_mask and is_causal: its models make one mask of both")
         given = {"position_bias": None if bias is None else bias.expand(*Q.shape[:3], K.shape[2])}
-        mask = None if mask is None else mask.expand(Q.shape[0], Q.shape[1] if mask.ndim > 2 else 1, Q.shape[2], K.shape[2])  # noqa: PLR2004
+        mask = None if mask is None else mask.expand(Q.shape[0], Q.shape[1] if mask.ndim > 2 else 1, Q.shape[2], K.shape[2])
         return self._function("sdpa", Q, K, V, mask, scale, is_causal=causal, **given)
 
-    def _function(self, name: str, Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None, scale: float | None, **given: Any) -> Tensor:
+    def _function(
+        self, name: str, Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None, scale: float | None, **given: Any
+    ) -> Tensor:
         """Its functions read of a module only these; they return the tokens before the heads, and the weights."""
         module = SimpleNamespace(num_key_value_groups=Q.shape[1] // K.shape[1], training=False)
         scaling = Q.shape[-1] ** -0.5 if scale is None else scale
@@ -44,7 +49,7 @@ class Eager(Sdpa):
 
     options = ("scale", "bias", "grouped_heads")
 
-    def attention(
+    def attention(  # type: ignore[override]
         self, Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None = None, *, scale: float | None = None, bias: Tensor | None = None
     ) -> Tensor:
         """A mask as `masking_utils.eager_mask` makes it: the lowest finite number where no query attends."""
@@ -75,11 +80,13 @@ class BartSdpa:
         module = self.module(X.shape[-1], h, config=self.config).eval()
         for name, linear in {"Q": module.q_proj, "K": module.k_proj, "V": module.v_proj, "O": module.out_proj}.items():
             W, b = weights[f"W_{name}"], weights[f"b_{name}"]
-            linear.weight, linear.bias = (None if each is None else torch.nn.Parameter(each) for each in (None if W is None else W.mT, b))
+            linear.weight, linear.bias = (
+                None if each is None else torch.nn.Parameter(each) for each in (None if W is None else W.mT, b)
+            )
         return module(X, None if torch.equal(X, M) else M, attention_mask=self._mask(mask, X, M))[0].detach()
 
     def _mask(self, mask: Tensor | None, X: Tensor, M: Tensor) -> Tensor | None:
-        return None if mask is None else mask.expand(X.shape[0], mask.shape[1] if mask.ndim > 3 else 1, X.shape[1], M.shape[1])  # noqa: PLR2004
+        return None if mask is None else mask.expand(X.shape[0], mask.shape[1] if mask.ndim > 3 else 1, X.shape[1], M.shape[1])
 
 
 class BartEager(BartSdpa):

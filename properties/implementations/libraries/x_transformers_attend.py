@@ -1,5 +1,8 @@
 """x-transformers' `Attend`, with and without its flash path."""
 
+# A machine without it has nothing to look up.
+# pyright: reportMissingImports=false
+
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -42,7 +45,7 @@ class Flash(Attend):
     options = ("causal", "scale", "bias", "grouped_heads")
     conventions: ClassVar = {"mask_polarity": "true_attends"}
 
-    def attention(
+    def attention(  # type: ignore[override]
         self, Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None = None, *, causal: bool = False, scale: float | None = None,
         bias: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
