@@ -2,8 +2,8 @@
 
 python transformers_masked_key.py
 
-Needs torch and transformers. A mask is the lowest finite number, added to the scores: 40000 + (−65504) is more than −40000. Exits with
-1 while the deviation shows.
+Needs torch and transformers. A mask is the lowest finite number, added to the scores: 40000 + (−65504) is more than −40000. Exits
+with 1 while the deviation shows.
 """
 
 # A machine without it has nothing to look up.

@@ -62,6 +62,7 @@ class Runtime23(Reference23):
     """ONNX Runtime's kernel on the CPU."""
 
     dtypes = ("float32", "float16")
+    conventions: ClassVar = {**Reference23.conventions, "non_finite_masked_key": "leaks"}  # seen, with a row for every query
 
     def __init__(self) -> None:
         import onnxruntime

@@ -80,13 +80,14 @@ class BartSdpa:
         module = self.module(X.shape[-1], h, config=self.config).eval()
         for name, linear in {"Q": module.q_proj, "K": module.k_proj, "V": module.v_proj, "O": module.out_proj}.items():
             W, b = weights[f"W_{name}"], weights[f"b_{name}"]
-            linear.weight, linear.bias = (
-                None if each is None else torch.nn.Parameter(each) for each in (None if W is None else W.mT, b)
-            )
-        return module(X, None if torch.equal(X, M) else M, attention_mask=self._mask(mask, X, M))[0].detach()
+            linear.weight = torch.nn.Parameter(W.mT)  # type: ignore[union-attr]
+            linear.bias = None if b is None else torch.nn.Parameter(b)
+        seen = None if mask is None else self._mask(mask.expand(X.shape[0], h, X.shape[1], M.shape[1]), X.dtype)
+        return module(X, None if torch.equal(X, M) else M, attention_mask=seen)[0].detach()
 
-    def _mask(self, mask: Tensor | None, X: Tensor, M: Tensor) -> Tensor | None:
-        return None if mask is None else mask.expand(X.shape[0], mask.shape[1] if mask.ndim > 3 else 1, X.shape[1], M.shape[1])
+    def _mask(self, mask: Tensor, dtype: torch.dtype) -> Tensor:  # noqa: ARG002
+        """As torch's function takes it."""
+        return mask
 
 
 class BartEager(BartSdpa):
@@ -94,6 +95,6 @@ class BartEager(BartSdpa):
 
     implementation = "eager"
 
-    def _mask(self, mask: Tensor | None, X: Tensor, M: Tensor) -> Tensor | None:
-        seen = super()._mask(mask, X, M)
-        return None if seen is None else torch.where(seen, torch.zeros((), dtype=X.dtype), torch.finfo(X.dtype).min)
+    def _mask(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
+        """As `masking_utils.eager_mask` makes it."""
+        return torch.where(mask, torch.zeros((), dtype=dtype), torch.finfo(dtype).min)
