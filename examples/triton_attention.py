@@ -78,4 +78,4 @@ def attention(Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None = None, *, ca
     return result
 
 
-attention.dtypes = ("float32", "float16")  # type: ignore[attr-defined] # the interpreter multiplies the bits of bfloat16
+attention.dtypes = ("float32", "float16")  # type: ignore[attr-defined] # the interpreter has no bfloat16
