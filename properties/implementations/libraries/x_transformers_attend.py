@@ -13,7 +13,7 @@ class Attend:
 
     flash = False
     dtypes = ("float64", "float32", "bfloat16", "float16")
-    options = ("causal", "scale", "bias", "softcap", "sinks", "grouped_heads")
+    options = ("causal", "scale", "bias", "softcap", "sinks")
     conventions: ClassVar = {"mask_polarity": "true_attends"}
 
     def __init__(self) -> None:
@@ -26,6 +26,8 @@ class Attend:
         bias: Tensor | None = None, softcap: float | None = None, sinks: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """A mask of four axes; a bias is clamped with the scores, so that one and a softcap are not taken together."""
+        if K.shape[1] != Q.shape[1]:
+            raise NotImplementedError("grouped heads: query head i would read key head i mod g")
         if bias is not None and softcap is not None:
             raise NotImplementedError("a bias and softclamp_logits, which clamps their sum")
         options: dict[str, Any] = {"causal": causal, "scale": scale, "flash": self.flash}
@@ -42,7 +44,7 @@ class Flash(Attend):
     """torch's scaled_dot_product_attention."""
 
     flash = True
-    options = ("causal", "scale", "bias", "grouped_heads")
+    options = ("causal", "scale", "bias")
     conventions: ClassVar = {"mask_polarity": "true_attends"}
 
     def attention(  # type: ignore[override]
