@@ -20,6 +20,7 @@ COMMANDS = {
         "veriformer.commands.list",
         "List claims, steps (with their signatures), options, implementations, conventions, libraries.",
     ),
+    "libraries": ("veriformer.commands.libraries", "Verify the attention of libraries, and print a table of them."),
     "explain": ("veriformer.commands.explain", "Say what a claim states and what mathematics says about it."),
     "trace": ("veriformer.commands.trace", "Print the article's worked example, matrix by matrix."),
     "bench": ("veriformer.commands.bench", "Measure what an implementation costs, beside its peers."),

@@ -154,18 +154,21 @@ def opened(
 
     if ":" in name:  # it imports torch while we do
         zygote(with_torch=arrays != "numpy")
-    from properties.implementations.registry import BUILT_IN, built_in
+    from properties.implementations.registry import BUILT_IN, LIBRARIES, built_in
+    from veriformer.isolation.library import library
     from veriformer.isolation.proxy import ImplementationProxy, TargetError
 
+    if step is not None and (name in BUILT_IN or name in LIBRARIES):
+        raise Refused(f"--as: {name} is built in and knows its own steps")
     if name in BUILT_IN:
-        if step is not None:
-            raise Refused(f"--as: {name} is built in and knows its own steps")
         yield built_in(name)
         return
     try:
-        adapter = ImplementationProxy(name, step, arrays, device, max_time)
+        of_library = name in LIBRARIES
+        adapter = library(name, device, max_time) if of_library else ImplementationProxy(name, step, arrays, device, max_time)
     except TargetError as error:
-        hint = "" if ":" in name else f"{nearest(name, BUILT_IN)} (built in: {', '.join(BUILT_IN)})"
+        known = [*BUILT_IN, *LIBRARIES]
+        hint = "" if ":" in name or name in known else f"{nearest(name, known)} (built in: {', '.join(known)})"
         raise Refused(f"{error}{hint}") from error
     with adapter:
         yield adapter

@@ -77,7 +77,7 @@ class Plan:
         return adapter
 
     def _as_it_is(self, name: str) -> "Adapter":
-        from properties.implementations.registry import BUILT_IN, built_in
+        from properties.implementations.registry import BUILT_IN, LIBRARIES, built_in
 
         if name in BUILT_IN:
             return built_in(name)
@@ -85,9 +85,12 @@ class Plan:
             from veriformer.isolation.in_process import InProcess
 
             return InProcess(name, self.callables[name], self.step, self.arrays)
+        from veriformer.isolation.library import library
         from veriformer.isolation.proxy import ImplementationProxy, TargetError
 
         try:
+            if name in LIBRARIES:
+                return library(name, self.devices[0], self.max_time)
             return ImplementationProxy(name, self.step, self.arrays, self.devices[0], self.max_time)
         except TargetError as error:
             raise pytest.UsageError(str(error)) from error

@@ -15,7 +15,7 @@ COLUMNS = {
     "claims": ("id", "step", "kind", "statement"),
     "steps": ("name", "row", "arguments", "returns"),
     "options": ("name", "given", "default", "formula"),
-    "implementations": ("name", "steps", "dtypes"),
+    "implementations": ("name", "steps", "options", "dtypes", "library"),
     "conventions": ("convention", "choice", "meaning", "libraries"),
     "libraries": ("library", "convention", "choice", "source"),
 }
@@ -44,11 +44,22 @@ def options() -> list[dict[str, Any]]:
 
 
 def implementations() -> list[dict[str, Any]]:
-    """Every implementation the suite brings along."""
-    from properties.implementations.registry import BUILT_IN, built_in
+    """Every implementation the suite brings along; of libraries, with the version that is installed."""
+    from properties.implementations.registry import BUILT_IN, LIBRARIES, built_in, library_class, library_version
+    from properties.steps import STEPS
 
-    adapters = {name: built_in(name) for name in BUILT_IN}
-    return [{"name": name, "steps": sorted(a.steps), "dtypes": list(a.dtypes), "arrays": a.arrays} for name, a in adapters.items()]
+    adapters: dict[str, Any] = {name: built_in(name) for name in BUILT_IN} | {name: library_class(name) for name in LIBRARIES}
+    return [
+        {
+            "name": name,
+            "steps": sorted(getattr(adapter, "steps", [step for step in STEPS if hasattr(adapter, step)])),
+            "options": sorted(getattr(adapter, "options", ())),
+            "dtypes": list(adapter.dtypes),
+            "arrays": getattr(adapter, "arrays", "torch"),
+            "library": "" if name in BUILT_IN else library_version(name),
+        }
+        for name, adapter in adapters.items()
+    ]
 
 
 def conventions() -> list[dict[str, Any]]:

@@ -37,7 +37,7 @@ class ImplementationProxy:
     methods named after steps, a module its functions; a callable is the step of its own name, or `step`. `arrays` None: what
     the implementation says itself, else torch. One object lives through all calls until it has to be replaced. A target
     that crashes or hangs while it is imported is an adapter too: each of its calls says so. `path`: further folders to import
-    from, after the current one.
+    from, after the current one. `name`: what it is called, if not by its target.
     """
 
     isolated = True
@@ -55,6 +55,7 @@ class ImplementationProxy:
         *,
         import_time: float = 60.0,
         path: Sequence[str] = (),
+        name: str = "",
     ) -> None:
         if step is not None and step not in STEPS:
             raise TargetError(f"step: expected one of {', '.join(STEPS)}, got {step!r}")
@@ -62,7 +63,7 @@ class ImplementationProxy:
             raise TargetError(f"arrays: expected torch or numpy, got {arrays!r}")
         if not (max_time > 0 and import_time > 0):
             raise TargetError(f"max_time: expected a number of seconds above 0, got {min(max_time, import_time)}")
-        self.name, self.target, self.device = target, target, device
+        self.name, self.target, self.device = name or target, target, device
         self._greeting = {
             "target": target,
             "step": step,
