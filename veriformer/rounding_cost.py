@@ -4,7 +4,6 @@ Processor time, median of a few: neighbours on the machine make a call longer, b
 """
 
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import numpy as np
 
 from veriformer import oracle, within_rounding
 
-DTYPE, SEEDS, PAIRS = "bfloat16", 3, 10
+DTYPE, SEEDS = "bfloat16", 3
 Case = tuple[str, tuple[tuple[int, ...], ...], dict[str, tuple[int, ...]]]
 
 CASES: tuple[Case, ...] = (
@@ -64,27 +63,42 @@ def of_the_import() -> float:
     return 1000 * float(told.stdout)
 
 
-def of_the_plugin(pairs: int = PAIRS) -> float:
+def of_the_plugin() -> float:
     """How many milliseconds more pytest needs to collect a suite of one file without tests where our plugin is loaded.
 
-    It is loaded as the only plugin beside pytest's own, with the compiled files of earlier runs at hand, as every run but the first
-    has them. The least of either, since the two differ by less than neighbours add to one of them.
+    What it imports, and the difference of runs with it and without, each the least of a few: neighbours make the others longer.
     """
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "test_nothing.py").touch()
-        spent = [(_collected(folder, "-p", "veriformer.pytest_plugin"), _collected(folder)) for _ in range(pairs + 1)]
-    loaded, without = zip(*spent[1:], strict=True)
-    return 1000 * (min(loaded) - min(without))
+        command = [sys.executable, "-P", "-c", PLUGIN]
+        compiled = {"PYTHONPYCACHEPREFIX": str(Path(folder) / "compiled"), "PYTHONDONTWRITEBYTECODE": ""}
+        alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}
+        told = [
+            subprocess.run(
+                command, cwd=folder, capture_output=True, check=True, text=True, env=os.environ | compiled | alone
+            ).stdout.splitlines()[-1]
+            for _ in range(1 + SEEDS)  # the first compiles
+        ]
+    imported, loaded, without = (min(column) for column in zip(*(map(float, line.split()) for line in told), strict=True))
+    return 1000 * (imported + loaded - without)
 
 
-def _collected(folder: str, *options: str) -> float:
-    command = [sys.executable, "-P", "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *options]
-    compiled = {"PYTHONPYCACHEPREFIX": str(Path(folder) / "compiled"), "PYTHONDONTWRITEBYTECODE": ""}
-    alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, cwd=folder, capture_output=True, check=False, env=os.environ | compiled | alone)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+PLUGIN = """
+import contextlib, io, time
+import pytest
+
+def spent(*options):
+    before = time.process_time()
+    with contextlib.redirect_stdout(io.StringIO()):
+        pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider", *options])
+    return time.process_time() - before
+
+before = time.process_time()
+import veriformer.pytest_plugin
+imported = time.process_time() - before
+runs = [(spent("-p", "veriformer.pytest_plugin"), spent()) for _ in range(8)]
+print(imported, *map(min, zip(*runs)))
+"""
 
 
 def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
