@@ -69,7 +69,8 @@ class Runtime23(Reference23):
 
         super().__init__()
         onnxruntime.set_default_logger_severity(4)
-        self.runtime, self.refused = onnxruntime, onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented
+        errors = onnxruntime.capi.onnxruntime_pybind11_state
+        self.runtime, self.refused = onnxruntime, (errors.NotImplemented, errors.Fail)  # a scale that is not above 0, say
 
     def takes(self, masks: list[Tensor], n: int, m: int) -> bool:
         """Whether it takes this attn_mask: one with a row for every query."""
