@@ -29,9 +29,9 @@ class Reference23:
         self, Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None = None, *, causal: bool = False, scale: float | None = None,
         bias: Tensor | None = None, softcap: float | None = None,
     ) -> Tensor:  # fmt: skip
-        """One attn_mask, a mask or a bias, and is_causal besides."""
-        if mask is not None and bias is not None:
-            raise NotImplementedError("a mask and a bias: Attention has one attn_mask")
+        """One attn_mask, a mask or a bias, and is_causal besides; Q and K are each multiplied by the root of the scale."""
+        if (mask is not None and bias is not None) or (scale or 0.0) < 0:
+            raise NotImplementedError("a mask and a bias, of which Attention takes one, or a negative scale")
         given = [each for each in (Q, K, V, mask, bias) if each is not None]
         if not self.takes(given[3:], Q.shape[2], K.shape[2]):
             raise NotImplementedError(f"an attn_mask of shape {tuple(given[3].shape)}")
@@ -69,7 +69,8 @@ class Runtime23(Reference23):
 
         super().__init__()
         onnxruntime.set_default_logger_severity(4)
-        self.runtime, self.refused = onnxruntime, onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented
+        errors = onnxruntime.capi.onnxruntime_pybind11_state
+        self.runtime, self.refused = onnxruntime, (errors.NotImplemented, errors.Fail)  # a scale that is not above 0, say
 
     def takes(self, masks: list[Tensor], n: int, m: int) -> bool:
         """Whether it takes this attn_mask: one with a row for every query."""
