@@ -100,8 +100,8 @@ SENT = [
     *zip(COMMANDS, cycle((signal.SIGTERM, signal.SIGINT)), strict=False),
     *((name, signal.SIGKILL) for name in ("verify", "bench --counters", "report", "localize", "score")),
 ]
-"""What each command is sent. One signal that it could hear: what both come to is the same code (`properties.run.subprocesses`, whose
-tests send both). SIGKILL, of which no code of the command's sees anything, where the processes below it are started in another way.
+"""What each command is sent. One signal that it could hear: both come to the same code, `properties.run.subprocesses`, whose own
+tests send both. And SIGKILL, of which no command hears, once for each way in which the processes below a command are started.
 """
 
 
