@@ -20,7 +20,7 @@ from hypothesis.internal.constants_ast import Constants
 EXAMPLES = {"quick": 20, "ci": 60, "nightly": 1000}
 DEFAULT = "ci"
 OF_SEVERAL = 1 / 2  # of these in each dtype of an implementation that is asked in several: the questions are other ones in each
-OF_ALL = 1 / 2  # of these where none is named and all are asked: at each dtype the same questions, so that a budget serves all
+OF_ALL = 1 / 2  # of these where none is named and all are asked: at each dtype the same questions, which share budgets
 
 NOT_OURS = (
     HealthCheck.too_slow,  # a first call may import torch, start a process or compile
