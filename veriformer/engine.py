@@ -39,6 +39,7 @@ class Request:
     conventions: str | None = None  # as `properties.conventions.declarations` reads them, and so is the contract
     contract: str | None = None
     like: str | None = None  # whose conventions those are that are not named
+    backward: bool = False  # gradients too, by autograd, of what a target offers forward alone
     examples: int | None = None
     seed: int | None = None
     maxfail: int | None = None  # broken checks after which nothing more is run
@@ -65,6 +66,7 @@ class Request:
             f"--run={self.run}",
         ]
         options += [f"--as={self.step}"] if self.step else []
+        options += ["--backward"] if self.backward else []
         options += [f"--arrays={self.arrays}"] if self.arrays else []
         options += [f"--dtype={','.join(self.dtypes)}"] if self.dtypes else []
         options += [f"--claims={','.join(self.claims)}"] if self.claims else []

@@ -96,6 +96,7 @@ def request(
     conventions: str | None = None,
     contract: str | None = None,
     like: str | None = None,
+    backward: bool = False,
 ) -> engine.Request:
     """The options of `verify`, checked."""
     declarations(conventions, contract, like)
@@ -115,6 +116,7 @@ def request(
         conventions=conventions,
         contract=contract,
         like=like,
+        backward=backward,
     )
 
 
@@ -156,7 +158,8 @@ def with_target(request: engine.Request) -> engine.Request:
         adapter = built_in(name)
     else:
         try:
-            with ImplementationProxy(name, request.step, request.arrays, request.device, request.max_time) as adapter:
+            about = (name, request.step, request.arrays, request.device, request.max_time)
+            with ImplementationProxy(*about, backward=request.backward) as adapter:
                 pass
         except TargetError as error:
             hint = "" if ":" in name else f"{nearest(name, BUILT_IN)} (built in: {', '.join(BUILT_IN)})"

@@ -45,6 +45,7 @@ class Plan:
     max_time: float
     run: Path | None
     declared: dict[str, str | None]  # what the options say of the implementations
+    backward: bool  # whether what a target offers forward alone is offered backward too
     callables: dict[str, Any]  # of `veriformer.verify`: objects that no other process could import, by name
     _adapters: dict[str, "Adapter"] = field(default_factory=dict)
     _settled: dict[Cell, "Settled"] = field(default_factory=dict)
@@ -82,11 +83,12 @@ class Plan:
         if name in self.callables:
             from veriformer.isolation.in_process import InProcess
 
-            return InProcess(name, self.callables[name], self.step, self.arrays)
+            return InProcess(name, self.callables[name], self.step, self.arrays, backward=self.backward)
         from veriformer.isolation.proxy import ImplementationProxy, TargetError
 
         try:
-            return ImplementationProxy(name, self.step, self.arrays, self.devices[0], self.max_time)
+            device, max_time = self.devices[0], self.max_time
+            return ImplementationProxy(name, self.step, self.arrays, device, max_time, backward=self.backward)
         except TargetError as error:
             raise pytest.UsageError(str(error)) from error
 

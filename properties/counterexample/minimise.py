@@ -37,6 +37,11 @@ AXES: dict[str, dict[int | str, str]] = {
     "concat_heads": {0: "b h n k"},
     "transformer": {0: "b m", 1: "b n", 2: "b m", 3: "b n"},
     "generation": {0: "b m", 1: "b m"},
+    "softmax_backward": {0: "p q n m", 1: "p q n m"},
+    "attention_backward": {0: "b h n v", 1: "b h n k", 2: "b h m k", 3: "b h m v", 4: "b h n m"},
+    "attention_gradient": {0: "b h n v", 1: "b h n k", 2: "b h m k", 3: "b h m v", 4: "b h n m"},
+    "layer_norm_backward": {0: "b n d", 1: "b n d", "gain": "d"},
+    "feed_forward_backward": {0: "b n .", 1: "b n .", "W_1": ". f", "b_1": "f", "W_2": "f ."},
 }
 """The axes of a step's arguments that can be cut, one letter each, counted from the last; a dot is one that cannot."""
 

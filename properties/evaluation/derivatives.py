@@ -92,7 +92,7 @@ def by_complex_steps(case: Case, name: str, dY: np.ndarray) -> np.ndarray:
     for place in np.ndindex(gradient.shape):
         moved = arrays[name].copy()
         moved[place] += 1j * STEP
-        slopes = case.forward(**{**arrays, name: moved}).imag / STEP
+        slopes = np.imag(case.forward(**{**arrays, name: moved})) / STEP
         gradient[place] = (dY * slopes).sum()
     return gradient
 
@@ -161,9 +161,8 @@ def _of_softmax(rng: np.random.Generator, shape: tuple[int, int]) -> Iterator[Ca
 
 def _of_norms(rng: np.random.Generator, n: int, d: int) -> Iterator[Case]:
     X = rng.standard_normal((n, d))
-    spread = (
-        np.arange(n * d).reshape(n, d) % d + rng.random((n, d)) / 2
-    )  # an offset takes digits from a row of little spread, from both
+    # an offset takes digits from a row of little spread, from both
+    spread = np.arange(n * d).reshape(n, d) % d + rng.random((n, d)) / 2
     rows = {"plain": X, "constant": np.ones((n, d)), "offset": 8 + spread, "tiny": 2.0**-9 * X}
     for label, each in rows.items():
         for eps in (1e-5, 1e-3):

@@ -23,7 +23,7 @@ from properties.implementations.calls import calls
 from properties.implementations.convention_probes import settle
 from properties.implementations.conventions import Conventions, answered, asked
 from properties.implementations.layouts import ASKED_BEFORE, REFILLED, Handed, first_for_others, first_with_zeros
-from properties.steps import STEPS, expected_shape, positional_names
+from properties.steps import STEPS, expected_shape, expected_shapes, positional_names
 from properties.verdicts import ImplementationCrash, ImplementationError, NotOffered, record
 
 DTYPES: dict[str, torch.dtype] = {
@@ -202,6 +202,8 @@ class Impl:
         return given
 
     def _checked(self, step: str, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if STEPS[step].results:
+            return self._by_name(step, result, args, kwargs)
         if STEPS[step].kind == "nested":
             return result
         expected = expected_shape(step, args, kwargs)
@@ -210,6 +212,21 @@ class Impl:
         if step == "generation":
             self._must_be_tokens(result, len(kwargs["parameters"]["target_embedding"]))
         return result.astype(np.float64) if STEPS[step].kind == "float" else result
+
+    def _by_name(self, step: str, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, np.ndarray]:
+        """The arrays of a step that returns several, by their names."""
+        names, label = STEPS[step].results, f"{self.name}.{step}"
+        if isinstance(result, list) and len(result) == len(names):
+            result = dict(zip(names, result, strict=True))
+        if not isinstance(result, dict) or set(result) != set(names):
+            got = f"a dict of {', '.join(result)}" if isinstance(result, dict) else f"{type(result).__name__}"
+            got = f"{len(result)} results" if isinstance(result, list) else got
+            raise ImplementationError(f"{label}: expected {', '.join(names)}, got {got}")
+        for name, expected in expected_shapes(step, args, kwargs).items():
+            if not isinstance(result[name], np.ndarray) or result[name].shape != expected:
+                got = result[name].shape if isinstance(result[name], np.ndarray) else result[name]
+                raise ImplementationError(f"{label}: expected {name} of shape {expected}, got {got}")
+        return {name: result[name].astype(np.float64) for name in names}
 
     def _must_be_tokens(self, written: np.ndarray, vocab: int) -> None:
         if (strange := written[(written < 0) | (written >= vocab)]).size:

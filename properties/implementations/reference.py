@@ -8,7 +8,7 @@ from properties.implementations.oracle import ORACLES, oracle
 
 
 class Reference:
-    """The oracle as an implementation: each step is `oracle`'s own. It has no gradients."""
+    """The oracle as an implementation: each step is `oracle`'s own. A whole model has no gradients."""
 
     name = "reference"
     arrays = "numpy"

@@ -1,9 +1,12 @@
 """torch's own functions, each for the step it computes: attention, softmax, layer norm, embedding, linear maps, GELU."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from properties.implementations.autograd import FORWARD, Differentiated
 from properties.implementations.conventions import Conventions
 from properties.implementations.impl import DTYPES
 from properties.verdicts import NotOffered
@@ -11,13 +14,13 @@ from properties.verdicts import NotOffered
 ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "gelu_tanh": lambda X: F.gelu(X, approximate="tanh")}
 
 
-class TorchFunctional:
-    """`torch.nn.functional`, with as little of ours around it as the signatures of the steps allow."""
+class TorchFunctional(Differentiated):
+    """`torch.nn.functional`, with as little of ours around it as the signatures of the steps allow; backward by autograd."""
 
     name = "torch.sdpa"
     arrays = "torch"
     dtypes = tuple(DTYPES)
-    steps = frozenset({"attention", "mask", "softmax", "layer_norm", "embedding", "feed_forward", "output_projection"})
+    steps = frozenset({"attention", "mask", "softmax", "layer_norm", "embedding", "feed_forward", "output_projection", *FORWARD})
     conventions = Conventions(
         mask_polarity="true_attends",
         fully_masked_row="zeros",
@@ -26,6 +29,12 @@ class TorchFunctional:
         non_finite_behind_mask="leaks",
         non_finite_masked_key="leaks",
     )
+    known_failures: ClassVar[dict[str, str]] = {
+        f"{prop}@{dtype}": "on the CPU the backward of F.layer_norm keeps the mean and 1/√variance of a row in the rows' dtype, "
+        "and sums the gradients of gain and bias in it: of 300 rows of ones, bfloat16 makes 256"
+        for prop in ("test_layer_norm_backward_agrees_with_the_oracle", "test_gain_and_bias_learn_from_every_row")
+        for dtype in ("bfloat16", "float16")
+    }
 
     def attention(self, Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None = None) -> Tensor:
         """One call, whichever kernel torch picks. Of masks it takes those of two axes or more."""

@@ -4,7 +4,7 @@
 
     O = P V           ⇒  dV = Pᵀ dO           dP = dO Vᵀ
     P = softmax(S)    ⇒  dS = P ∘ (dP − D)    D_i = Σ_j P_ij dP_ij
-    S = Q Kᵀ / √d_k   ⇒  dQ = dS K / √d_k     dK = dSᵀ Q / √d_k
+    S = Q Kᵀ / √d_k   ⇒  dQ = (dS / √d_k) K   dK = (dS / √d_k)ᵀ Q
 
 Since Σ_j P_ij dP_ij = Σ_j P_ij Σ_c dO_ic V_jc = Σ_c dO_ic O_ic, the sums D can be had from the output alone (Dao et al. 2022,
 "FlashAttention", appendix B.2). Over the reals that is the same; rounded it is not, so both are here.
@@ -49,6 +49,7 @@ def attention_backward(
     dS = record("dS", through_softmax(dP, P, D))
 
     # back through S = Q Kᵀ / √d_k
-    dQ = record("dQ", (dS @ K) / root)
-    dK = record("dK", (dS.T @ Q) / root)
+    dproducts = record("dproducts", dS / root)
+    dQ = record("dQ", dproducts @ K)
+    dK = record("dK", dproducts.T @ Q)
     return dQ, dK, dV

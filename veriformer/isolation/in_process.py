@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 from properties.conventions import declarations
+from properties.implementations.autograd import derivable
 from properties.steps import STEPS
 from veriformer.isolation.proxy import DTYPES
-from veriformer.isolation.worker import TargetRefused, offered
+from veriformer.isolation.worker import TargetRefused, differentiated, offered
 
 
 class InProcess:
@@ -16,10 +17,12 @@ class InProcess:
     conventions: Any
     contract: Any
 
-    def __init__(self, name: str, thing: Any, step: str | None, arrays: str | None) -> None:
+    def __init__(self, name: str, thing: Any, step: str | None, arrays: str | None, *, backward: bool = False) -> None:
         self.name, self._steps = name, offered(thing, name.rpartition(".")[2], step, list(STEPS))
         self.arrays: str = arrays or getattr(thing, "arrays", "torch")
         self.dtypes: tuple[str, ...] = tuple(getattr(thing, "dtypes", DTYPES[self.arrays]))
+        if backward and self.arrays == "torch":
+            self._steps |= differentiated(self._steps, derivable(self._steps))
         self.steps = frozenset(self._steps)
         try:
             declarations.take(self, getattr(thing, "conventions", None), getattr(thing, "contract", None))
