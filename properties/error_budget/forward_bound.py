@@ -76,6 +76,9 @@ class WorstCase:
                 error = np.exp(values[0] + errors[0] + rescaled) - exact + kappa
             case "sqrt":
                 error = exact - np.sqrt(np.maximum(values[0] - errors[0], 0.0)) + kappa
+            case "log":
+                room = np.maximum(sizes[0] - errors[0], 0.0)
+                error = errors[0] / room + kappa
             case "erf":
                 error = errors[0] * 2 / np.sqrt(np.pi) + kappa
             case "tanh" | "sin" | "cos":

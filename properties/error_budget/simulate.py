@@ -21,8 +21,8 @@ BOUNDED = frozenset(
 """The single steps whose proven bound is an additional ceiling; further on a bound grows past the signal."""
 
 WAYS: dict[str, tuple[dict[str, Any], ...]] = {
-    "attention_backward": ({"row_sums": "output"},),
-    "attention_gradient": ({"row_sums": "output"},),
+    "attention_backward": ({"kept": "log_sums"},),
+    "attention_gradient": ({"kept": "log_sums"},),
 }
 """Further arguments with which the oracle computes the same in another way, whose rounding is as correct."""
 

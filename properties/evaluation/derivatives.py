@@ -140,10 +140,10 @@ def _of_attention(rng: np.random.Generator, n: int, m: int, d_k: int, d_v: int) 
     arrays = {"Q": rng.standard_normal((n, d_k)), "K": rng.standard_normal((m, d_k)), "V": rng.standard_normal((m, d_v))}
     tied = {**arrays, "K": np.ones((m, d_k)), "Q": np.ones((n, d_k))}
     for label, mask in masks(rng, n, m).items():
-        for row_sums in ("weights", "output"):
+        for kept in ("weights", "log_sums"):
             for inputs, kind in ((arrays, ""), (tied, ", all scores tied")):
-                backward = partial(_named, ("Q", "K", "V"), partial(attention_backward, mask=mask, row_sums=row_sums))
-                place = f"{n}×{m}, d_k {d_k}, d_v {d_v}, {label}, D from {row_sums}{kind}"
+                backward = partial(_named, ("Q", "K", "V"), partial(attention_backward, mask=mask, kept=kept))
+                place = f"{n}×{m}, d_k {d_k}, d_v {d_v}, {label}, {kept} kept{kind}"
                 yield Case("attention", place, inputs, partial(attention, mask=mask), backward)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from properties.implementations.impl import Impl
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
-KAPPA: Mapping[str, float] = {"exp": 1.0, "tanh": 2.0, "erf": 8.0, "sin": 2.0, "cos": 2.0, "sqrt": 1.0, "table": 10.0}
+KAPPA: Mapping[str, float] = {"exp": 1.0, "tanh": 2.0, "erf": 8.0, "sin": 2.0, "cos": 2.0, "sqrt": 1.0, "log": 1.0, "table": 10.0}
 """How many units of the accumulation dtype a library function may be off. `table` are numbers a step makes out of nothing: the
 frequencies 10000^(−2i/d), whose logarithm reaches ln 10⁴ ≈ 9.2, so that a correct exponential of it errs by about ten units."""
 

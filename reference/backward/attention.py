@@ -6,8 +6,11 @@
     P = softmax(S)    ⇒  dS = P ∘ (dP − D)    D_i = Σ_j P_ij dP_ij
     S = Q Kᵀ / √d_k   ⇒  dQ = (dS / √d_k) K   dK = (dS / √d_k)ᵀ Q
 
-Since Σ_j P_ij dP_ij = Σ_j P_ij Σ_c dO_ic V_jc = Σ_c dO_ic O_ic, the sums D can be had from the output alone (Dao et al. 2022,
-"FlashAttention", appendix B.2). Over the reals that is the same; rounded it is not, so both are here.
+A kernel that does not keep P keeps O and the log-sums L_i = log Σ_j exp S_ij (Dao et al. 2022, "FlashAttention", appendix B.2):
+
+    P_ij = exp(S_ij − L_i)                 D_i = Σ_j P_ij Σ_c dO_ic V_jc = Σ_c dO_ic O_ic
+
+Over the reals that is the same; rounded it is not, so both are here.
 """
 
 from typing import Literal
@@ -15,7 +18,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from reference.backward.softmax import through_softmax
+from reference.backward.softmax import log_sums, through_softmax
 from reference.mask import apply_mask
 from reference.softmax import softmax
 from reference.trace import record
@@ -27,9 +30,9 @@ def attention_backward(
     K: Float64[np.ndarray, "m d_k"],
     V: Float64[np.ndarray, "m d_v"],
     mask: Bool[np.ndarray, "n m"] | None = None,
-    row_sums: Literal["weights", "output"] = "weights",
+    kept: Literal["weights", "log_sums"] = "weights",
 ) -> tuple[Float64[np.ndarray, "n d_k"], Float64[np.ndarray, "m d_k"], Float64[np.ndarray, "m d_v"]]:
-    """dQ, dK and dV from the gradient of the output. `row_sums` says what D is summed over: P ∘ dP, or dO ∘ O.
+    """dQ, dK and dV from the gradient of the output. `kept` says what the forward has kept: P, or O and the log-sums.
 
     Where a query may not look, its weight is 0: it gives that key and value nothing, and a query that may look nowhere gives
     and gets 0.
@@ -39,13 +42,16 @@ def attention_backward(
     scores = record("scores", products / root)
     masked_scores = record("masked_scores", apply_mask(scores, mask))
     P = record("weights", softmax(masked_scores))
+    O = record("O", P @ V)  # noqa: E741 (the paper's letter)
+    if kept == "log_sums":
+        P = record("weights", np.exp(masked_scores - log_sums(masked_scores)))
 
     # back through O = P V
     dV = record("dV", P.T @ dO)
     dP = record("dP", dO @ V.T)
 
     # back through P = softmax(S)
-    D = (dO * record("O", P @ V)).sum(axis=-1, keepdims=True) if row_sums == "output" else (P * dP).sum(axis=-1, keepdims=True)
+    D = (P * dP if kept == "weights" else dO * O).sum(axis=-1, keepdims=True)
     dS = record("dS", through_softmax(dP, P, D))
 
     # back through S = Q Kᵀ / √d_k

@@ -24,3 +24,11 @@ def through_softmax(
 ) -> Float64[np.ndarray, "n m"]:
     """The same from the weights P themselves, and the sums D_i = Σ_k P_ik dP_ik of their rows."""
     return P * (dP - D)
+
+
+def log_sums(scores: Float64[np.ndarray, "n m"]) -> Float64[np.ndarray, "n 1"]:
+    """L_i = log Σ_k exp(s_ik), from which a row's weights come back as exp(s_ij − L_i); 0 for a row of nothing but −inf."""
+    largest = scores.max(axis=-1, keepdims=True, initial=-np.inf)
+    largest = np.where(largest == -np.inf, 0.0, largest)
+    total = np.exp(scores - largest).sum(axis=-1, keepdims=True)
+    return largest + np.log(np.where(total == 0, 1.0, total))

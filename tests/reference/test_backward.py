@@ -97,8 +97,8 @@ def test_attention_backward_is_autograds(masked):
     def forward(Q: Tensor, K: Tensor, V: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(Q[None], K[None], V[None], None if mask is None else torch.tensor(mask))[0]
 
-    for row_sums in ("weights", "output"):
-        assert_same(attention_backward(dO, Q, K, V, mask, row_sums), autograd(forward, dO, Q, K, V))
+    for kept in ("weights", "log_sums"):
+        assert_same(attention_backward(dO, Q, K, V, mask, kept), autograd(forward, dO, Q, K, V))
 
 
 def test_a_fully_masked_row_neither_gives_nor_gets():
