@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from properties.implementations.autograd import FORWARD, Differentiated
+from properties.implementations.autograd import Differentiated
 from properties.implementations.conventions import Conventions
 from properties.implementations.impl import DTYPES
 from properties.verdicts import NotOffered
@@ -20,7 +20,11 @@ class TorchFunctional(Differentiated):
     name = "torch.sdpa"
     arrays = "torch"
     dtypes = tuple(DTYPES)
-    steps = frozenset({"attention", "mask", "softmax", "layer_norm", "embedding", "feed_forward", "output_projection", *FORWARD})
+    steps = frozenset({"attention", "mask", "softmax", "layer_norm", "embedding", "feed_forward", "output_projection"}) | {
+        "softmax_backward",
+        "layer_norm_backward",
+        "feed_forward_backward",
+    }  # attention's backward is seen on `optimized`, which makes the same call
     conventions = Conventions(
         mask_polarity="true_attends",
         fully_masked_row="zeros",

@@ -1,4 +1,4 @@
-"""Backward as it is verified: budgets of several results, gradients by autograd, faults and the example."""
+"""Backward as it is verified: budgets of several results, gradients by autograd, and the example."""
 
 from pathlib import Path
 from types import ModuleType
@@ -10,9 +10,6 @@ import torch
 from properties.assertions import assert_rounding_only
 from properties.error_budget.budgets import budgets
 from properties.error_budget.simulate import WAYS, simulate_all
-from properties.evaluation.detection import backward
-from properties.evaluation.detection.fault import Fault
-from properties.evaluation.detection.search import Breach, first_breach
 from properties.implementations.autograd import BACKWARD, FORWARD, backward_of, derivable
 from properties.implementations.contract import Contract
 from properties.implementations.impl import Impl
@@ -175,16 +172,7 @@ def test_backward_of_a_process_of_its_own(tmp_path):
         assert "its result carries no gradient" in judgement.message
 
 
-# ---- faults, and the example ----
-
-
-@pytest.mark.parametrize("fault", backward.FAULTS, ids=lambda fault: fault.id)
-def test_a_fault_of_the_backward_is_found(fault: Fault):
-    """By a claim that its entry names."""
-    found = first_breach(fault, 0)
-
-    assert isinstance(found, Breach)
-    assert found.claim in fault.breaks
+# ---- the example ----
 
 
 def verdicts(text: str) -> dict[str, Verdict]:
