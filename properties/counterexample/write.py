@@ -18,6 +18,7 @@ from properties.implementations import autograd, layouts
 from properties.implementations.accepted import promised
 from properties.implementations.cached import OPTIONAL, play
 from properties.implementations.calls import Asked
+from properties.steps import STEPS
 
 
 def write(folder: Path, found: Counterexample, *, candidate: str | None = None, source: str | None = None) -> Path:
