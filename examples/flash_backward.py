@@ -68,7 +68,7 @@ class FlashAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, Q: Tensor, K: Tensor, V: Tensor, seen: Tensor) -> Tensor:
         """O, in Q's dtype."""
-        O, L = forward(*wide(Q, K, V), seen)  # noqa: E741
+        O, L = forward(*wide(Q, K, V), seen=seen)  # noqa: E741
         ctx.save_for_backward(Q, K, V, seen, O, L)
         return O.to(Q.dtype)
 
@@ -76,7 +76,7 @@ class FlashAttention(torch.autograd.Function):
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
         """What was not asked for is thrown away by autograd."""
         Q, K, V, seen, O, L = ctx.saved_tensors  # noqa: E741
-        dQ, dK, dV = backward(*wide(outputs[0], Q, K, V), seen, O, L)
+        dQ, dK, dV = backward(*wide(outputs[0], Q, K, V), seen=seen, O=O, L=L)
         return dQ.to(Q.dtype), dK.to(K.dtype), dV.to(V.dtype), None
 
 
@@ -88,6 +88,6 @@ def attention(Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None = None) -> Te
 def attention_backward(dO: Tensor, Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of Σ dO ∘ attention(Q, K, V, mask)."""
     seen = written_out(mask, Q, K)
-    O, L = forward(*wide(Q, K, V), seen)  # noqa: E741
-    dQ, dK, dV = backward(*wide(dO, Q, K, V), seen, O, L)
+    O, L = forward(*wide(Q, K, V), seen=seen)  # noqa: E741
+    dQ, dK, dV = backward(*wide(dO, Q, K, V), seen=seen, O=O, L=L)
     return dQ.to(Q.dtype), dK.to(K.dtype), dV.to(V.dtype)

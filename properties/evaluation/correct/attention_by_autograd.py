@@ -42,7 +42,7 @@ def attention(Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None = None) -> Te
 def attention_backward(dO: Tensor, Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
     """dQ, dK and dV, as autograd hands them on."""
     leaves = [each.detach().requires_grad_() for each in (Q, K, V)]
-    output = attention(*leaves, mask)
+    output = attention(*leaves, mask=mask)
     return torch.autograd.grad(output, leaves, dO)
 
 
@@ -51,6 +51,6 @@ def attention_gradient(
 ) -> Tensor:
     """One gradient alone, from the last of so many passes."""
     leaves = {name: each.detach().requires_grad_(name == of) for name, each in (("Q", Q), ("K", K), ("V", V))}
-    output = attention(*leaves.values(), mask)
+    output = attention(*leaves.values(), mask=mask)
     found = [torch.autograd.grad(output, leaves[of], dO, retain_graph=True)[0] for _ in range(passes)]
     return found[-1]
