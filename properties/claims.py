@@ -287,6 +287,38 @@ H6 law multi_head
   heads permuted together with W_O's row blocks change nothing
   holds to rounding
 
+# Backward (beyond the article)
+
+B1 law attention
+  The gradients of queries, keys and values are the derivatives of the output.
+  dV = Pᵀ·dO, dP = dO·Vᵀ, dS = P∘(dP − Σ P∘dP), dQ = dS·K/√d_k, dK = dSᵀ·Q/√d_k
+  holds to rounding, in whatever memory dO lies, whichever inputs a gradient is asked of, and on every pass
+
+B2 law softmax
+  A constant added to a row of scores changes nothing, so a row of their gradients sums to 0.
+  dS = P∘(dP − Σ P∘dP), Σ_j dS[i, j] = 0, and Σ_j dK[j] = 0
+  holds to rounding
+
+B3 law attention
+  Who is not attended to learns nothing, and who attends to nothing gives and gets nothing.
+  j masked for all i ⇒ dK[j] = dV[j] = 0; i fully masked, or dO[i] = 0 ⇒ dQ[i] = 0
+  holds exactly, whatever finite numbers are behind the mask; NaN and ∞ are a declared capability
+
+B4 law attention
+  Forward and backward are adjoint.
+  ⟨dO, J·v⟩ = ⟨Jᵀ·dO, v⟩: ⟨dO, A(Q, K, U)⟩ = ⟨dV, U⟩, and ⟨dQ, Q⟩ = ⟨dK, K⟩
+  holds to rounding, where sums are exact bit for bit
+
+B5 law residual_norm
+  The gradient of a norm's input sums to 0 and is orthogonal to the normalised row; gain and bias learn from every row.
+  dX = (dx̂ − mean dx̂ − x̂·mean(x̂∘dx̂))/r, dgain = Σ_rows dY∘x̂, dbias = Σ_rows dY
+  holds to rounding; orthogonal as eps → 0
+
+B6 law feed_forward
+  Both maps of the feed-forward step learn from every row, and a dead unit learns nothing.
+  dU = dY·W_2ᵀ∘act′, dW_1 = Xᵀ·dU, db_1 = Σ_rows dU, dW_2 = Hᵀ·dY, db_2 = Σ_rows dY
+  holds to rounding; exactly 0 where a unit is dead
+
 # The whole
 
 T1 law transformer

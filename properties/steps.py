@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 CHOICES = 'h, norm="post", activation="relu", eps=1e-5'
+ATTENTION_BACKWARD = "dO (b, h, n, d_v), Q (b, h, n, d_k), K (b, h, m, d_k), V (b, h, m, d_v)"
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Step:
     row: str  # a module of `reference` and `optimized`
     arguments: str
     returns: str
-    kind: str = "float"  # what the result holds: float | bool | int
+    kind: str = "float"  # what the result holds: float | bool | int | nested
+    results: tuple[str, ...] = ()  # the names of several arrays that are returned, as a tuple in this order or as a dict
 
     @property
     def signature(self) -> str:
@@ -123,6 +125,42 @@ _ROWS = [
         "nested",
     ),
     Step(
+        "softmax_backward",
+        "softmax",
+        "dP (..., n, m), scores (..., n, m)",
+        "(..., n, m), the gradient of sum(dP * softmax(scores))",
+    ),
+    Step(
+        "attention_backward",
+        "attention",
+        f"{ATTENTION_BACKWARD}, mask=None",
+        "(dQ, dK, dV), the gradients of sum(dO * attention(Q, K, V, mask))",
+        "nested",
+        ("dQ", "dK", "dV"),
+    ),
+    Step(
+        "attention_gradient",
+        "attention",
+        f"{ATTENTION_BACKWARD}, mask=None, *, of, passes=1",
+        'that of dQ, dK, dV which `of` ("Q", "K" or "V") names, from the last of so many passes through one graph',
+    ),
+    Step(
+        "layer_norm_backward",
+        "residual_norm",
+        "dY (b, n, d_model), X (b, n, d_model), *, gain, eps=1e-5",
+        "(dX, dgain, dbias), the gradients of sum(dY * layer_norm(X))",
+        "nested",
+        ("dX", "dgain", "dbias"),
+    ),
+    Step(
+        "feed_forward_backward",
+        "feed_forward",
+        'dY (b, n, d_model), X (b, n, d_model), *, W_1, b_1, W_2, activation="relu"',
+        "(dX, dW_1, db_1, dW_2, db_2), the gradients of sum(dY * feed_forward(X))",
+        "nested",
+        ("dX", "dW_1", "db_1", "dW_2", "db_2"),
+    ),
+    Step(
         "generation",
         "generation",
         f"source (b, m), source_mask=None, *, parameters, bos, eos, length, {CHOICES}, scale_embedding=True",
@@ -170,6 +208,20 @@ def positional_names(step: str, count: int) -> list[str]:
     return [*names, *(f"[{i}]" for i in range(len(names), count))][:count]
 
 
+def expected_shapes(step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The shapes of the arrays that `step` must return for these arguments, by name: each gradient has that of its argument."""
+    match step:
+        case "attention_backward":
+            return dict(zip(STEPS[step].results, (np.shape(array) for array in args[1:4]), strict=True))
+        case "layer_norm_backward":
+            return {"dX": np.shape(args[1]), "dgain": np.shape(kwargs["gain"]), "dbias": np.shape(kwargs["gain"])}
+        case "feed_forward_backward":
+            biases = {"db_2": kwargs["W_2"].shape[1:]}
+            return {"dX": np.shape(args[1]), **{f"d{name}": kwargs[name].shape for name in ("W_1", "b_1", "W_2")}, **biases}
+        case _:
+            raise KeyError(step)
+
+
 def expected_shape(step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, ...]:
     """The shape `step` must return for these (float64 numpy) arguments."""
     first = args[0]
@@ -182,6 +234,8 @@ def expected_shape(step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
             return (*first.shape[:-1], args[2].shape[-1])
         case "log_sum_exp":
             return tuple(first.shape[:-1])
+        case "attention_gradient":
+            return np.shape(args["_QKV".index(kwargs["of"])])
         case "split_heads":
             b, n, d_model = first.shape
             return (b, args[1], n, d_model // args[1])

@@ -40,6 +40,7 @@ class Request:
     contract: str | None = None
     like: str | None = None  # whose conventions those are that are not named
     domain: str | None = None  # which arguments a target takes
+    backward: bool = False  # gradients too, by autograd, of what a target offers forward alone
     examples: int | None = None
     seed: int | None = None
     maxfail: int | None = None  # broken checks after which nothing more is run
@@ -66,6 +67,7 @@ class Request:
             f"--run={self.run}",
         ]
         options += [f"--as={self.step}"] if self.step else []
+        options += ["--backward"] if self.backward else []
         options += [f"--arrays={self.arrays}"] if self.arrays else []
         options += [f"--dtype={','.join(self.dtypes)}"] if self.dtypes else []
         options += [f"--claims={','.join(self.claims)}"] if self.claims else []

@@ -98,6 +98,7 @@ def request(
     contract: str | None = None,
     like: str | None = None,
     domain: str | None = None,
+    backward: bool = False,
 ) -> engine.Request:
     """The options of `verify`, checked."""
     declarations(conventions, contract, like, domain)
@@ -118,6 +119,7 @@ def request(
         contract=contract,
         like=like,
         domain=domain,
+        backward=backward,
     )
 
 
@@ -147,9 +149,18 @@ def declarations(
 
 @contextmanager
 def opened(
-    name: str, step: str | None = None, arrays: str | None = None, device: str = "cpu", max_time: float = 10.0
+    name: str,
+    step: str | None = None,
+    arrays: str | None = None,
+    device: str = "cpu",
+    max_time: float = 10.0,
+    *,
+    backward: bool = False,
 ) -> Iterator[Any]:
-    """The adapter of a target, in a process of its own unless it is built in; refuses what is neither built in nor imports."""
+    """The adapter of a target, in a process of its own unless it is built in; refuses what is neither built in nor imports.
+
+    With `backward` it offers backward too, by autograd, what it offers forward alone.
+    """
     from veriformer.isolation.processes import zygote
 
     if ":" in name:  # it imports torch while we do
@@ -164,8 +175,10 @@ def opened(
         yield built_in(name)
         return
     try:
-        of_library = name in LIBRARIES
-        adapter = library(name, device, max_time) if of_library else ImplementationProxy(name, step, arrays, device, max_time)
+        if name in LIBRARIES:
+            adapter = library(name, device, max_time, backward=backward)
+        else:
+            adapter = ImplementationProxy(name, step, arrays, device, max_time, backward=backward)
     except TargetError as error:
         known = [*BUILT_IN, *LIBRARIES]
         hint = "" if ":" in name or name in known else f"{nearest(name, known)} (built in: {', '.join(known)})"
@@ -195,7 +208,8 @@ def with_target(request: engine.Request) -> engine.Request:
     imported once, here, so that a typo costs a line and not a run.
     """
     (name,) = request.targets
-    with opened(name, request.step, request.arrays, request.device, request.max_time) as adapter:
+    about = (name, request.step, request.arrays, request.device, request.max_time)
+    with opened(*about, backward=request.backward) as adapter:
         declared_of(adapter, request.dtypes, declarations(request.conventions, request.contract, request.like, request.domain))
     columns = len(adapter.steps) * len(request.dtypes or adapter.dtypes)
     return replace(request, workers=engine.workers(request.device) if columns >= WORTH_MORE_WORKERS else 1)

@@ -46,6 +46,7 @@ class Plan:
     max_time: float
     run: Path | None
     declared: dict[str, str | None]  # what the options say of the implementations
+    backward: bool  # whether what a target offers forward alone is offered backward too
     callables: dict[str, Any]  # of `veriformer.verify`: objects that no other process could import, by name
     _adapters: dict[str, "Adapter"] = field(default_factory=dict)
     _settled: dict[Cell, "Settled"] = field(default_factory=dict)
@@ -84,14 +85,15 @@ class Plan:
         if name in self.callables:
             from veriformer.isolation.in_process import InProcess
 
-            return InProcess(name, self.callables[name], self.step, self.arrays)
+            return InProcess(name, self.callables[name], self.step, self.arrays, backward=self.backward)
         from veriformer.isolation.library import library
         from veriformer.isolation.proxy import ImplementationProxy, TargetError
 
+        device, max_time = self.devices[0], self.max_time
         try:
             if name in LIBRARIES:
-                return library(name, self.devices[0], self.max_time)
-            return ImplementationProxy(name, self.step, self.arrays, self.devices[0], self.max_time)
+                return library(name, device, max_time, backward=self.backward)
+            return ImplementationProxy(name, self.step, self.arrays, device, max_time, backward=self.backward)
         except TargetError as error:
             raise pytest.UsageError(str(error)) from error
 

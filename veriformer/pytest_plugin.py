@@ -58,6 +58,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
         "--domain", metavar="LIST", help="which arguments a target takes: d_k=16|32|64,d_v=d_k,n=multiple of 128,mask=none"
     )
     group.addoption("--like", metavar="LIBRARY", help="whose conventions a target follows: torch, onnx, jax, flash-attn, …")
+    group.addoption("--backward", action="store_true", help="gradients too, by autograd, of what a target offers forward alone")
     group.addoption("--examples", type=int, metavar="N", help="examples a property draws; default: the profile's")
     group.addoption("--seed", type=int, metavar="N", help="default 0; the nightly profile draws one and prints it")
     group.addoption("--max-time", type=float, default=10.0, metavar="SECONDS", help="what one call of a target may take")
@@ -96,6 +97,7 @@ def pytest_configure(config: pytest.Config) -> None:
         max_time=option.max_time,
         run=Path(option.run_folder) if option.run_folder else None,
         declared={name: getattr(option, name) for name in ("conventions", "contract", "like", "domain")},
+        backward=option.backward,
         callables=getattr(config.pluginmanager.get_plugin("veriformer_callables"), "callables", {}),
     )
     _prepare_run(config)

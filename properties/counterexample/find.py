@@ -16,7 +16,8 @@ import numpy as np
 from hypothesis.errors import UnsatisfiedAssumption
 
 from properties.counterexample.minimise import SECONDS, minimised, numbers
-from properties.error_budget.budgets import AGAIN, COPIES, FAIL, SUSPECT, budget
+from properties.error_budget.budgets import AGAIN, COPIES, FAIL, SUSPECT, Budget, budget, budgets
+from properties.implementations.autograd import FORWARD
 from properties.implementations.cached import play
 from properties.implementations.calls import Asked
 from properties.implementations.contract import in_force
@@ -28,7 +29,7 @@ from properties.implementations.layouts import ASKED_BEFORE, REFILLED
 from properties.implementations.oracle import ORACLES, is_refused, oracle
 from properties.implementations.recomputed import Recomputed
 from properties.implementations.registry import built_in
-from properties.steps import OPTIONS, expected_shape
+from properties.steps import OPTIONS, STEPS, expected_shape
 from properties.verdicts import ImplementationCrash, ImplementationError, ImplementationTimeout
 
 WRONG = "wrong"  # an answer further from the oracle's than rounding allows
@@ -84,6 +85,7 @@ class Counterexample:
     given: tuple[Asked, ...]  # the same as the implementation wants them, in its own conventions and within its domain
     answers: tuple[Answers, ...]  # likewise
     fault: Fault  # what the last of them shows
+    derived: bool = False  # whether the step is had by autograd of its forward, which alone is offered
     name: str = ""  # of the failure it is a counterexample of; "": one of its own
 
     @property
@@ -136,6 +138,11 @@ def answers(impl: Impl, asked: Asked, *, again: bool = True) -> Answers | None:
         return [Answer(exact, *[np.zeros(exact.shape)] * 2)]
     if step not in ORACLES or impl.conventions.eps == "outside":
         return None
+    if step in FORWARD and not all(np.isfinite(X).all() for X in asked.args if X is not None and step != "softmax_backward"):
+        return None
+    if STEPS[step].results:
+        each = budgets(step, *args, contract=in_force(impl), **kwargs)
+        return [_answer(found, again=again) for found in each.values()]
     return [_allowed(impl, step, args, kwargs, again=again)]
 
 
@@ -152,7 +159,10 @@ def _is_open(impl: Impl, asked: Asked) -> bool:
 
 
 def _allowed(impl: Impl, step: str, args: tuple[Any, ...], kwargs: dict[str, Any], *, again: bool = True) -> Answer:
-    first = budget(step, *args, contract=in_force(impl), **kwargs)
+    return _answer(budget(step, *args, contract=in_force(impl), **kwargs), again=again)
+
+
+def _answer(first: Budget, *, again: bool) -> Answer:
     derived = first.again(AGAIN) if again else first
     allowed = sure = FAIL * derived.scale
     if derived.bound is not None:
@@ -216,11 +226,18 @@ def seen(impl: Impl, calls: Sequence[Asked], *, anew: bool = True) -> Fault | No
         return None
     if expected is None:
         return None
-    found = [logits for logits, _ in got["results"] if logits is not None] if last.step == "kv_cache" else [got]
+    found = _several(last.step, got)
     if not all(answer.settles(each) for each, answer in zip(found, expected, strict=True)):
         expected = answers(impl, last) or []
     wrong = [shown for each, answer in zip(found, expected, strict=True) if (shown := _difference(answer, each)) is not None]
     return next((shown for shown in wrong if shown.kind != WRONG), wrong[0] if wrong else None)
+
+
+def _several(step: str, got: Any) -> list[np.ndarray]:
+    """The arrays of an answer."""
+    if step == "kv_cache":
+        return [logits for logits, _ in got["results"] if logits is not None]
+    return [got[name] for name in STEPS[step].results] or [got]
 
 
 def _difference(answer: Answer, got: np.ndarray) -> Fault | None:
@@ -309,7 +326,8 @@ def _told(impl: Impl, claim: str, prop: str, shown: tuple[Asked, ...], fault: Fa
     if fault.kind == SURELY:
         found = [[answer._replace(allowed=answer.sure) for answer in each] for each in found]
     about = (claim, prop, impl.name, impl.dtype, impl.adapter.arrays)
-    return Counterexample(*about, shown, given, tuple(found), fault, name)
+    derived = shown[-1].step in getattr(impl.adapter, "derived", ())
+    return Counterexample(*about, shown, given, tuple(found), fault, derived, name)
 
 
 def _laid(impl: Impl, call: Asked) -> Laid:

@@ -41,6 +41,11 @@ AXES: dict[str, dict[int | str, str]] = {
     "log_sum_exp": {0: "b h n k", 1: "b h m k", 2: "b h n m"},
     "packed_attention": {0: ". h k", 1: ". h k", 2: ". h v"},
     "paged_attention": {0: "b h n k", 1: ". . h k", 2: ". . h v", "block_table": "b w", "lengths": "b"},
+    "softmax_backward": {0: "p q n m", 1: "p q n m"},
+    "attention_backward": {0: "b h n v", 1: "b h n k", 2: "b h m k", 3: "b h m v", 4: "b h n m"},
+    "attention_gradient": {0: "b h n v", 1: "b h n k", 2: "b h m k", 3: "b h m v", 4: "b h n m"},
+    "layer_norm_backward": {0: "b n d", 1: "b n d", "gain": "d"},
+    "feed_forward_backward": {0: "b n .", 1: "b n .", "W_1": ". f", "b_1": "f", "W_2": "f ."},
 }
 """The axes of a step's arguments that can be cut, one letter each, counted from the last; a dot is one that cannot."""
 

@@ -14,10 +14,11 @@ import numpy as np
 
 from properties.counterexample import template
 from properties.counterexample.find import Answers, Counterexample
-from properties.implementations import layouts
+from properties.implementations import autograd, layouts
 from properties.implementations.accepted import promised
 from properties.implementations.cached import OPTIONAL, play
 from properties.implementations.calls import Asked
+from properties.steps import STEPS
 
 
 def write(folder: Path, found: Counterexample, *, candidate: str | None = None, source: str | None = None) -> Path:
@@ -59,16 +60,26 @@ def _script(found: Counterexample, candidate: str | None, *, beside: bool) -> st
     where = f'str(Path(__file__).with_name({candidate!r})) + ":{step}"' if beside else repr(candidate)
     kind = promised(step, found.dtype)
     entries = {"title": repr(found.title), "candidate": where, "step": repr(step), "dtype": repr(found.dtype)}
-    entries |= {"arrays": repr(found.arrays), "result_dtype": repr(kind), "calls": f"[\n{calls},\n    ]"}
+    entries |= {"arrays": repr(found.arrays), "result_dtype": repr(kind), "results": repr(STEPS[step].results)}
+    entries |= {"calls": f"[\n{calls},\n    ]"}
     case = "CASE: dict = {\n" + "".join(f'    "{name}": {text},\n' for name, text in entries.items()) + "}\n"
     played = f"\nOPTIONAL = {OPTIONAL!r}\n\n\n{inspect.getsource(play)}" if step == "kv_cache" else ""
     if any(call.layout for call in found.given):
         source = inspect.getsource(layouts)
         text = text.replace(_NO_LAYOUTS, source[source.index("class Handed") :])
+    if found.derived:
+        source = inspect.getsource(autograd)
+        parts = source[source.index("FORWARD = {") : source.index("class Differentiated")].rstrip()
+        text = text.replace(_NO_AUTOGRAD, f"{parts}\n")
+        text = text.replace("import Callable, Iterator", "import Callable, Collection, Iterator")
+        text = text.replace("from itertools import cycle", "from functools import partial\nfrom itertools import cycle")
     text = text.replace("TITLE", found.title).replace("THIS_FILE", f"{found.id}.py")
     return text.replace("CASE: dict = {}\n", case + played)
 
 
+_NO_AUTOGRAD = """backward_of: Any = None  # where only its forward is offered: what differentiates that
+FORWARD: dict = {}
+"""
 _NO_LAYOUTS = """LAYOUTS: dict = {}  # where a call depends on the memory its arrays lie in: ways to lay them, and to use it before
 first_with_zeros: Any = None
 first_for_others: Any = None

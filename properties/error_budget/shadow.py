@@ -117,7 +117,10 @@ class Shadowed(np.ndarray):
         return self
 
     def sum(self, axis: Any = None, *, keepdims: bool = False) -> "Shadowed":  # type: ignore[override]
-        """The sums of rows."""
+        """The sums of rows, as a column; or of the columns of a matrix, as a row of numbers."""
+        if axis == 0 and not keepdims and self.ndim == 2:
+            sums = self.exact.sum(axis=0)
+            return Shadowed(sums[:, None], self.machine.sum(self.T, sums[:, None]), self.machine)[:, 0]
         _must_be_of_rows("sum", axis, keepdims)
         exact = self.exact.sum(axis=-1, keepdims=True)
         return Shadowed(exact, self.machine.sum(self, exact), self.machine)

@@ -12,6 +12,7 @@ import torch
 from properties.evaluation.detection.fault import Fault
 from properties.implementations.impl import DTYPES, Impl
 from properties.implementations.oracle import oracle
+from properties.steps import STEPS
 from properties.verdicts import ImplementationError
 
 SEEDS = range(3)
@@ -59,7 +60,7 @@ def _answer(impl: Impl, step: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     if step == "kv_cache":
         rows = [logits if logits.ndim == 3 else logits[:, None] for logits, _ in answer["results"]]
         return np.concatenate(rows, axis=1)
-    if step == "gradients":
+    if STEPS[step].kind == "nested":
         return np.concatenate([np.ravel(each) for each in _flat(answer)])
     return np.asarray(answer, dtype=np.float64)
 
@@ -72,7 +73,8 @@ def _truth(step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> np.ndarr
         given = {name: value for name, value in kwargs.items() if name != "program"}
         tokens = np.concatenate([entry[2].reshape(b, -1) for entry in kwargs["program"]], axis=1)
         return oracle("transformer", args[0], tokens, **given)
-    return np.asarray(oracle(step, *args, **kwargs), dtype=np.float64)
+    exact = oracle(step, *args, **kwargs)
+    return np.concatenate([np.ravel(each) for each in exact.values()]) if isinstance(exact, dict) else np.asarray(exact, np.float64)
 
 
 def _flat(nested: Any) -> list[Any]:
@@ -122,6 +124,14 @@ def normal_cases(step: str, seed: int) -> list[Case]:
         "attention": [((Q, K, V), {}), ((Q, K, V, causal), {})],
         **{f"attention.{name}": [((Q, K, V), options)] for name, options in _usual_options(h, n).items()},
         "attention.grouped_heads": [((Q, K[:, : h // 2], V[:, : h // 2]), {})],
+        "softmax_backward": [((Q[0], Q[1]), {})],
+        "attention_backward": [((V, Q, K, V), {}), ((V, Q, K, V, causal), {})],
+        "attention_gradient": [((V, Q, K, V), {"of": of}) for of in ("Q", "K", "V")],
+        "layer_norm_backward": [((X[:, ::-1].copy(), X), {"gain": norm["gain"]})],
+        "feed_forward_backward": [
+            ((X[:, ::-1].copy(), X), {**{name: forward[name] for name in ("W_1", "b_1", "W_2")}, "activation": activation})
+            for activation in ("relu", "gelu")
+        ],
         "mask": [((n, n), {})],
         "split_heads": [((X, h), {})],
         "multi_head": [((X, X), {"h": h, **heads}), ((X, X, causal), {"h": h, **heads})],

@@ -134,11 +134,24 @@ OURS = Conventions(
 
 # Translation ----------------------------------------------------------------------------------------------------------
 
-MASKED = {"attention": 3, "multi_head": 2, "encoder_layer": 1, "encoder": 1, "decoder_layer": 2, "decoder": 2, "log_sum_exp": 2}
+MASKED = {
+    "attention": 3,
+    "multi_head": 2,
+    "encoder_layer": 1,
+    "encoder": 1,
+    "decoder_layer": 2,
+    "decoder": 2,
+    "log_sum_exp": 2,
+    "attention_backward": 4,
+    "attention_gradient": 4,
+}
 """Where the first mask of a step stands among its arguments; whatever follows it is a mask too."""
 
 BURIED = {
-    "eps": ("encoder_layer", "encoder", "decoder_layer", "decoder", "transformer", "generation", "gradients"),
+    "eps": (
+        *("encoder_layer", "encoder", "decoder_layer", "decoder", "transformer", "generation", "gradients"),
+        "layer_norm_backward",
+    ),
     "layout": ("transformer", "generation", "gradients"),
 }
 """Steps that use a convention inside, where no translation of their answer reaches."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from properties.implementations.autograd import FORWARD
 from properties.implementations.conventions import OURS
 from properties.implementations.domain import FEWEST, MASK_AXES, Domain
 from properties.implementations.layouts import CONTIGUOUS, LAYOUTS
@@ -68,9 +69,8 @@ def _found(impl: "Impl") -> Domain | None:
             return None
         base, axes = taken, _axes(takes, taken)
         base = _apart(axes, base)
-    domain = Domain(
-        axes, _masks(asked, base), _layouts(asked, base), declared=False, steps=frozenset({"attention"}), said=_said(axes)
-    )
+    steps = frozenset({"attention", *(step for step, forward in FORWARD.items() if forward == "attention")})
+    domain = Domain(axes, _masks(asked, base), _layouts(asked, base), declared=False, steps=steps, said=_said(axes))
     return domain or None
 
 

@@ -18,14 +18,15 @@ from hypothesis.errors import HypothesisException, UnsatisfiedAssumption
 
 from properties.implementations import cached, layouts, returned
 from properties.implementations.accepted import accepted
+from properties.implementations.autograd import FORWARD
 from properties.implementations.cached import play
 from properties.implementations.calls import calls
 from properties.implementations.convention_probes import settle
-from properties.implementations.conventions import Conventions, answered, asked
+from properties.implementations.conventions import MASKED, Conventions, answered, asked
 from properties.implementations.domain import Domain, read, sizes_of
 from properties.implementations.laid import Laid, laid
 from properties.implementations.layouts import ASKED_BEFORE, REFILLED, Handed, first_for_others, first_with_zeros
-from properties.steps import STEPS, expected_shape, positional_names
+from properties.steps import STEPS, expected_shape, expected_shapes, positional_names
 from properties.verdicts import ClaimBroken, ImplementationCrash, ImplementationError, NotOffered, record
 
 DTYPES: dict[str, torch.dtype] = {
@@ -153,11 +154,14 @@ class Impl:
         if not self.domain:
             return Laid(args, kwargs)
         self.domain.must_read(self.layout)
+        if step in FORWARD and step in MASKED:  # a backward takes the masks that its forward takes
+            self.domain.must_take(step, args[MASKED[step] :], sizes_of(step, args, kwargs))
         return laid(self.domain, step, args, kwargs, dtype=self.dtype, fully_masked_row=self.conventions.fully_masked_row)
 
     def _may_refuse(self, step: str, asked: Laid, refusal: NotOffered) -> None:
         """Raise ClaimBroken for a refusal within the domain that the implementation declares; its options are not part of that."""
-        if self.domain and self.domain.declared and not asked.kwargs:
+        derived = step in getattr(self.adapter, "derived", ())  # by autograd: there may be no gradient
+        if self.domain and self.domain.declared and not asked.kwargs and not derived:
             sizes = ", ".join(f"{axis} = {size}" for axis, size in sizes_of(step, asked.args, asked.kwargs).items())
             mask = ", a mask" if any(getattr(value, "dtype", None) == np.bool_ for value in asked.args) else ""
             raise ClaimBroken(f"{self.name}.{step} refused arguments within its domain, {sizes}{mask}: {refusal}") from None
@@ -243,6 +247,8 @@ class Impl:
         return given
 
     def _checked(self, step: str, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if STEPS[step].results:
+            return self._by_name(step, result, args, kwargs)
         if STEPS[step].kind == "nested":
             return result
         expected = expected_shape(step, args, kwargs)
@@ -251,6 +257,21 @@ class Impl:
         if step == "generation":
             self._must_be_tokens(result, len(kwargs["parameters"]["target_embedding"]))
         return result.astype(np.float64) if STEPS[step].kind == "float" else result
+
+    def _by_name(self, step: str, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, np.ndarray]:
+        """The arrays of a step that returns several, by their names."""
+        names, label = STEPS[step].results, f"{self.name}.{step}"
+        if isinstance(result, list) and len(result) == len(names):
+            result = dict(zip(names, result, strict=True))
+        if not isinstance(result, dict) or set(result) != set(names):
+            got = f"a dict of {', '.join(result)}" if isinstance(result, dict) else f"{type(result).__name__}"
+            got = f"{len(result)} results" if isinstance(result, list) else got
+            raise ImplementationError(f"{label}: expected {', '.join(names)}, got {got}")
+        for name, expected in expected_shapes(step, args, kwargs).items():
+            if not isinstance(result[name], np.ndarray) or result[name].shape != expected:
+                got = result[name].shape if isinstance(result[name], np.ndarray) else result[name]
+                raise ImplementationError(f"{label}: expected {name} of shape {expected}, got {got}")
+        return {name: result[name].astype(np.float64) for name in names}
 
     def _must_be_tokens(self, written: np.ndarray, vocab: int) -> None:
         if (strange := written[(written < 0) | (written >= vocab)]).size:

@@ -12,6 +12,10 @@ import numpy as np
 
 from reference.attention import attention
 from reference.attention_options import attention_with_options, key_head
+from reference.backward.attention import attention_backward
+from reference.backward.feed_forward import feed_forward_backward
+from reference.backward.residual_norm import layer_norm_backward
+from reference.backward.softmax import softmax_backward
 from reference.decoder import decoder, decoder_layer
 from reference.embedding import embedding
 from reference.encoder import encoder, encoder_layer
@@ -40,8 +44,11 @@ from reference.transformer import transformer
 Nested = dict[str, Any]
 
 
-def oracle(step: str, *args: Any, **kwargs: Any) -> np.ndarray:
-    """What `step` gives exactly, for the arguments of its signature in `STEPS`. Raises KeyError for a step without an oracle."""
+def oracle(step: str, *args: Any, **kwargs: Any) -> Any:
+    """What `step` gives exactly, for the arguments of its signature in `STEPS`: an array, or a dict of them by their names.
+
+    Raises KeyError for a step without an oracle.
+    """
     return ORACLES[step](*args, **kwargs)
 
 
@@ -156,6 +163,44 @@ def _options_of_each_head(options: Nested, shape: tuple[int, int, int, int]) -> 
         }
 
     return of_head
+
+
+def _softmax_backward(dP: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    n, m = scores.shape[-2:]
+    leading = int(np.prod(scores.shape[:-2], dtype=int))
+    rows = zip(dP.reshape(leading, n, m), scores.reshape(leading, n, m), strict=True)
+    return _stack([softmax_backward(*each) for each in rows], scores.shape)
+
+
+def _attention_backward(
+    dO: np.ndarray, Q: np.ndarray, K: np.ndarray, V: np.ndarray, mask: np.ndarray | None = None, **choices: Any
+) -> dict[str, np.ndarray]:
+    b, h, n, _d_k = Q.shape
+    masks = _masks(mask, b, h, n, K.shape[2])
+    heads = [attention_backward(dO[i, j], Q[i, j], K[i, j], V[i, j], masks[i][j], **choices) for i in range(b) for j in range(h)]
+    gradients = zip(*heads, strict=True) if heads else ([], [], [])
+    return {name: _stack(list(each), X.shape) for name, each, X in zip(("dQ", "dK", "dV"), gradients, (Q, K, V), strict=True)}
+
+
+def _attention_gradient(
+    dO: np.ndarray, Q: np.ndarray, K: np.ndarray, V: np.ndarray, mask: np.ndarray | None = None, *, of: str, **choices: Any
+) -> np.ndarray:
+    choices = {name: value for name, value in choices.items() if name != "passes"}
+    return _attention_backward(dO, Q, K, V, mask, **choices)[f"d{of}"]
+
+
+def _layer_norm_backward(dY: np.ndarray, X: np.ndarray, *, gain: np.ndarray, eps: float = 1e-5) -> dict[str, np.ndarray]:
+    rows, norm = (-1, X.shape[-1]), NormParameters(gain, gain)
+    dX, of_norm = layer_norm_backward(dY.reshape(rows), X.reshape(rows), norm, eps)  # the parameters see all rows of the batch
+    return {"dX": dX.reshape(X.shape), "dgain": of_norm.gain, "dbias": of_norm.bias}
+
+
+def _feed_forward_backward(
+    dY: np.ndarray, X: np.ndarray, *, W_1: np.ndarray, b_1: np.ndarray, W_2: np.ndarray, activation: str = "relu"
+) -> dict[str, np.ndarray]:
+    rows, parameters = (-1, X.shape[-1]), FeedForwardParameters(W_1, b_1, W_2, W_2[0])
+    dX, maps = feed_forward_backward(dY.reshape(rows), X.reshape(rows), parameters, activation)  # type: ignore[arg-type]
+    return {"dX": dX.reshape(X.shape), "dW_1": maps.W_1, "db_1": maps.b_1, "dW_2": maps.W_2, "db_2": maps.b_2}
 
 
 def _split_heads(X: np.ndarray, h: int) -> np.ndarray:
@@ -316,7 +361,7 @@ def _paged_attention(
     return _stack(heads, (b, h, n, V_pages.shape[-1]))
 
 
-ORACLES: dict[str, Callable[..., np.ndarray]] = {
+ORACLES: dict[str, Callable[..., Any]] = {
     "embedding": _embedding,
     "positional_encoding": _positional_encoding,
     "attention": _attention,
@@ -339,4 +384,9 @@ ORACLES: dict[str, Callable[..., np.ndarray]] = {
     "log_sum_exp": _log_sum_exp,
     "packed_attention": _packed_attention,
     "paged_attention": _paged_attention,
+    "softmax_backward": _softmax_backward,
+    "attention_backward": _attention_backward,
+    "attention_gradient": _attention_gradient,
+    "layer_norm_backward": _layer_norm_backward,
+    "feed_forward_backward": _feed_forward_backward,
 }

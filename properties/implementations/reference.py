@@ -9,7 +9,7 @@ from properties.steps import OPTIONS
 
 
 class Reference:
-    """The oracle as an implementation: each step is `oracle`'s own. It has no gradients."""
+    """The oracle as an implementation: each step is `oracle`'s own. A whole model has no gradients."""
 
     name = "reference"
     arrays = "numpy"

@@ -37,7 +37,8 @@ class ImplementationProxy:
     methods named after steps, a module its functions; a callable is the step of its own name, or `step`. `arrays` None: what
     the implementation says itself, else torch. One object lives through all calls until it has to be replaced. A target
     that crashes or hangs while it is imported is an adapter too: each of its calls says so. `path`: further folders to import
-    from, after the current one. `name`: what it is called, if not by its target.
+    from, after the current one. `name`: what it is called, if not by its target. `backward`: what it offers forward alone, in
+    torch, is offered backward too, by autograd.
     """
 
     isolated = True
@@ -56,6 +57,7 @@ class ImplementationProxy:
         import_time: float = 60.0,
         path: Sequence[str] = (),
         name: str = "",
+        backward: bool = False,
     ) -> None:
         if step is not None and step not in STEPS:
             raise TargetError(f"step: expected one of {', '.join(STEPS)}, got {step!r}")
@@ -72,6 +74,7 @@ class ImplementationProxy:
             "steps_with_options": list(OPTIONS),
             "folder": str(Path.cwd()),
             "path": list(path),
+            "backward": backward,
         }
         self._import_time = max(max_time, import_time)
         self._losses = RestartPolicy(max_time)
@@ -80,6 +83,7 @@ class ImplementationProxy:
         card = self._greet()
         self.arrays: str = card.get("arrays", arrays or "torch")
         self.steps: frozenset[str] = frozenset(card.get("steps", self._steps_it_would_offer()))
+        self.derived: frozenset[str] = frozenset(card.get("derived", ()))
         self.dtypes: tuple[str, ...] = self._supported(card.get("dtypes"))
         try:
             self.options: frozenset[str] = offered_options(card.get("parameters", ()), card.get("options") or ())

@@ -49,10 +49,11 @@ def _ours(file: str) -> ModuleType:
 
 
 if TYPE_CHECKING:
-    from properties.implementations import cached, layouts, returned
+    from properties.implementations import autograd, cached, layouts, returned
     from properties.run import subprocesses
     from veriformer.isolation import reach, wire
 else:
+    autograd = _ours("properties/implementations/autograd.py")
     cached = _ours("properties/implementations/cached.py")
     layouts = _ours("properties/implementations/layouts.py")
     returned = _ours("properties/implementations/returned.py")
@@ -60,7 +61,7 @@ else:
     subprocesses = _ours("properties/run/subprocesses.py")
     wire = _ours("veriformer/isolation/wire.py")
 
-OURS = {str(module.__file__) for module in (cached, layouts, reach, returned, wire)} | {__file__}
+OURS = {str(module.__file__) for module in (autograd, cached, layouts, reach, returned, wire)} | {__file__}
 
 
 # ---- the zygote ----
@@ -253,6 +254,11 @@ def parameters_of(function: Callable[..., Any]) -> list[str]:
         return []
 
 
+def differentiated(steps: dict[str, Callable[..., Any]], names: list[str]) -> dict[str, Callable[..., Any]]:
+    """The backward steps of these names, by autograd of the forward ones."""
+    return {name: autograd.backward_of(name, steps[autograd.FORWARD[name]]) for name in names}
+
+
 class Candidate:
     """The object under test: one, alive through all calls of this worker."""
 
@@ -275,6 +281,8 @@ class Candidate:
             raise TargetRefused(f"{target}: arrays: expected 'torch' or 'numpy', got {self.arrays!r}")
         if self.arrays == "torch" and torch is None:
             raise TargetRefused(f"{target} takes torch tensors, and torch does not import here")
+        self.derived = autograd.derivable(self.steps) if greeting["backward"] and self.arrays == "torch" else []
+        self.steps |= differentiated(self.steps, self.derived)
 
     def card(self) -> dict[str, Any]:
         """What it says about itself."""
@@ -284,6 +292,7 @@ class Candidate:
             "steps": list(self.steps),
             "parameters": self.parameters,
             "options": None if options is None else [str(option) for option in options],
+            "derived": self.derived,
             "arrays": self.arrays,
             "dtypes": None if dtypes is None else [str(dtype).removeprefix("torch.") for dtype in dtypes],
             "conventions": self._plainly("conventions"),

@@ -3,6 +3,7 @@
 from properties.evaluation.detection import (
     attention,
     attention_options,
+    backward,
     cache,
     causal,
     embedding,
@@ -81,11 +82,18 @@ CLASSES: dict[str, tuple[str, ...]] = {
         "static-cache-unwritten-slots",
     ),
     "gradient": (
+        "attention-gradient-formula",
         "dropout-mask-differs-in-backward",
         "embedding-gradient",
+        "feed-forward-gradient-formula",
         "fully-masked-row-grad",
+        "gradient-given-in-any-memory",
         "gradient-of-many-rows",
+        "gradient-of-some-inputs",
         "ln-constant-row-grad",
+        "mask-differs-in-backward",
+        "norm-gradient-formula",
+        "softmax-gradient-formula",
         "tied-gradient",
     ),
     "numerics": (
@@ -121,6 +129,7 @@ FAULTS: tuple[Fault, ...] = (
     *model.FAULTS,
     *cache.FAULTS,
     *gradients.FAULTS,
+    *backward.FAULTS,
     *overflow.FAULTS,
     *packed_attention.FAULTS,
 )

@@ -43,6 +43,11 @@ PLACES: dict[str, Place] = {
     **{file: Place(file, ("kv_cache",)) for file in ("static_cache", "paged_cache", "bare_cache")},
     "gradients": Place("gradients", _GRADIENTS, "float64"),
     "attention_with_backward": Place("gradients", _GRADIENTS, "float64", (("attention", "attention_with_backward"),)),
+    **{file: Place(file, ("attention_backward",)) for file in ("attention_backward", "blocked_backward")},
+    "attention_by_autograd": Place("attention_by_autograd", ("attention_backward", "attention_gradient", "attention")),
+    "softmax_backward": Place("softmax_backward", ("softmax_backward",)),
+    "norm_backward": Place("norm_backward", ("layer_norm_backward",)),
+    "feed_forward_backward": Place("feed_forward_backward", ("feed_forward_backward",)),
     "linear_with_backward": Place("gradients", _GRADIENTS, "float64", (("linear", "linear_with_backward"),)),
 }
 
