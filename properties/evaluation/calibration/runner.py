@@ -155,7 +155,19 @@ def _graded(kind: str, dtype: str) -> dict[str, Any]:
             results = [Judged(case, fault.wrong(LowPrecision(dtype), case.args, case.kwargs)) for case in cases]
             for rule, ratio_of in RULES.items():
                 margins[rule][str(exponent)] = sorted(map(ratio_of, results))[SEEDS - SEEN]
-    return {"smallest": {rule: smallest_visible(of) for rule, of in margins.items()}, "margins": dict(margins)}
+        largest = _of_correct(cases, dtype)
+    smallest = {rule: smallest_visible(of) for rule, of in margins.items()}
+    return {"smallest": smallest, "margins": dict(margins), "largest of correct": largest}
+
+
+def _of_correct(cases: list[Case], dtype: str) -> dict[str, float]:
+    """The largest ratio by each rule of a correct plain implementation, eager or fused, on these inputs.
+
+    A rule that rejects them would see a fault of any size.
+    """
+    modes = [LowPrecision(dtype, mode=mode) for mode in ("eager", "fused")]
+    results = [Judged(case, getattr(mode, case.step)(*case.args, **case.kwargs)) for case in cases for mode in modes]
+    return {rule: max(map(ratio_of, results)) for rule, ratio_of in RULES.items()}
 
 
 def _simulated(name: str, dtype: str, trials: int, seed: int) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def _of_dtype(lines: list[dict[str, Any]]) -> Summary:
         found["named"] = _named(by_kind["named"])
     if "graded" in by_kind:
         correct = by_kind.get("steps", []) + by_kind.get("modules", [])
-        found["graded"] = _graded(by_kind["graded"], _factors(correct), _factors_of_none(correct))
+        found["graded"] = _graded(by_kind["graded"], _factors(correct), _factors_of_none(correct, by_kind["graded"]))
     return found
 
 
@@ -109,12 +109,18 @@ def _factors(lines: list[dict[str, Any]]) -> dict[str, float]:
     return factors
 
 
-def _factors_of_none(lines: list[dict[str, Any]]) -> dict[str, float]:
-    """By how much each rule has to be relaxed for no correct check to be flagged; 1 where none is."""
-    largest = {
-        rule: max((ratio for line in lines for ratio, _ in line["histograms"].get(rule, ())), default=None) for rule in RULES
-    }
-    return {rule: max(1.0, 2.0 ** ((ratio + 0.5) / PER_OCTAVE)) for rule, ratio in largest.items() if ratio is not None}
+def _factors_of_none(lines: list[dict[str, Any]], graded: list[dict[str, Any]]) -> dict[str, float]:
+    """By how much each rule has to be relaxed for no correct check to be flagged, nor a correct result where a fault is looked for.
+
+    1 where none is.
+    """
+    factors = {}
+    for rule in RULES:
+        of_checks = [2.0 ** ((ratio + 0.5) / PER_OCTAVE) for line in lines for ratio, _ in line["histograms"].get(rule, ())]
+        if of_checks:
+            of_faults = [line["largest of correct"][rule] for line in graded if "largest of correct" in line]
+            factors[rule] = max(1.0, *of_checks, *of_faults)
+    return factors
 
 
 def _graded(lines: list[dict[str, Any]], factors: dict[str, float], none: dict[str, float]) -> Summary:
