@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV ?= .venv
 READY := $(VENV)/ready
 export OMP_NUM_THREADS ?= 1
+unexport PYTHONDONTWRITEBYTECODE  # or each of the hundreds of processes that the tests start would compile our packages anew
 
-.PHONY: report test lint docs score calibrate nightly
+.PHONY: report test lint docs score calibrate nightly libraries
 
 report: $(READY)  ## verify and measure all that is built in; the page is runs/<id>/report.html
 	$(VENV)/bin/veriformer report
@@ -27,6 +28,10 @@ score: $(READY)  ## how many of the re-created real bugs are caught
 
 calibrate: $(READY)  ## false positives, and the smallest fault each budget sees
 	$(VENV)/bin/veriformer calibrate
+
+libraries: $(READY)  ## what of its attention each library passes, as the table of docs/libraries.md; installs them
+	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[libraries]'
+	$(VENV)/bin/veriformer libraries
 
 nightly: $(READY)  ## many more examples, drawn at random; what failed once is tried first the next time
 	$(VENV)/bin/pytest properties --hypothesis-profile=nightly --numprocesses=logical --dist=worksteal --timeout=7200

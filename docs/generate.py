@@ -16,6 +16,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 from reference import STEPS
+from reports import card_records
 from reports.records import schema
 from veriformer.commands import list as listed
 
@@ -53,16 +54,32 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def claims() -> str:
-    """Every claim under its step, in the article's order."""
+    """Every claim of the article under its step, in the article's order."""
+    return _claims_of(STEPS, "The article says")
+
+
+def claims_beyond() -> str:
+    """Every claim about what is not in the article."""
+    steps = dict.fromkeys(claim["step"] for claim in listed.claims() if claim["step"] not in STEPS)
+    return _claims_of(tuple(steps), "What it means")
+
+
+def options() -> str:
+    """The options of attention."""
+    rows = [(f"`{each['name']}`", each["given"], each["default"], each["formula"]) for each in listed.options()]
+    return table(("Option", "Given as", "Default", "What it does"), rows)
+
+
+def _claims_of(steps: tuple[str, ...], said: str) -> str:
     sections = []
-    for step in STEPS:
+    for step in steps:
         rows = [
             (f"**{claim['id']}** {KINDS[claim['kind']]}", claim["statement"], f"`{claim['formula']}`", claim["expectation"])
             for claim in listed.claims()
             if claim["step"] == step
         ]
         if rows:
-            sections.append(f"### {step}\n\n{table(('Claim', 'The article says', 'Formula', 'What is so'), rows)}")
+            sections.append(f"### {step}\n\n{table(('Claim', said, 'Formula', 'What is so'), rows)}")
     return "\n\n".join(sections)
 
 
@@ -110,13 +127,26 @@ def implementations() -> str:
 
 def verdict_record() -> str:
     """The fields of a line of verify.jsonl, from its JSON Schema."""
-    record = schema()["$defs"]["VerdictRecord"]
+    return _record(schema()["$defs"]["VerdictRecord"])
+
+
+def _record(record: dict[str, Any]) -> str:
     required = set(record["required"])
     rows = [
         (f"`{name}`", _kind(field), "yes" if name in required else "", field.get("description", ""))
         for name, field in record["properties"].items()
     ]
     return table(("Field", "Type", "Required", "Meaning"), rows)
+
+
+def card_record() -> str:
+    """The fields of what `card --json` prints."""
+    return _record(card_records.schema()["$defs"]["ContractCard"])
+
+
+def card_convention() -> str:
+    """The fields of one of its conventions."""
+    return _record(card_records.schema()["$defs"]["CardConvention"])
 
 
 def _kind(field: dict[str, Any]) -> str:
@@ -144,13 +174,17 @@ def modules(package: str) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "claims": claims,
+    "claims_beyond": claims_beyond,
     "kinds": kinds,
     "conventions": conventions,
     "choices": choices,
     "sources": sources,
+    "options": options,
     "steps": steps,
     "implementations": implementations,
     "verdict_record": verdict_record,
+    "card_record": card_record,
+    "card_convention": card_convention,
     "reference": lambda: modules("reference"),
     "optimized": lambda: modules("optimized"),
 }

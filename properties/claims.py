@@ -1,5 +1,7 @@
 """The catalogue: every statement of the article that a program can check, in our words, and what mathematics says about it.
 
+At its end, marked as such, stand laws of what is not in the article: options that today's implementations of a step take.
+
 A *law* holds. A *refuted* claim passes when its counterexample is found on the implementation at hand and the corrected law
 holds there. A *study* has a table and a plot and no verdict.
 """
@@ -13,7 +15,7 @@ Test = TypeVar("Test", bound=Callable[..., object])
 
 @dataclass(frozen=True)
 class Claim:
-    """One row of the catalogue."""
+    """One row of the catalogue. Ids that begin with X are of what lies beyond the article."""
 
     id: str
     step: str  # a module of `reference`
@@ -285,6 +287,38 @@ H6 law multi_head
   heads permuted together with W_O's row blocks change nothing
   holds to rounding
 
+# Backward (beyond the article)
+
+B1 law attention
+  The gradients of queries, keys and values are the derivatives of the output.
+  dV = Pᵀ·dO, dP = dO·Vᵀ, dS = P∘(dP − Σ P∘dP), dQ = dS·K/√d_k, dK = dSᵀ·Q/√d_k
+  holds to rounding, in whatever memory dO lies, whichever inputs a gradient is asked of, and on every pass
+
+B2 law softmax
+  A constant added to a row of scores changes nothing, so a row of their gradients sums to 0.
+  dS = P∘(dP − Σ P∘dP), Σ_j dS[i, j] = 0, and Σ_j dK[j] = 0
+  holds to rounding
+
+B3 law attention
+  Who is not attended to learns nothing, and who attends to nothing gives and gets nothing.
+  j masked for all i ⇒ dK[j] = dV[j] = 0; i fully masked, or dO[i] = 0 ⇒ dQ[i] = 0
+  holds exactly, whatever finite numbers are behind the mask; NaN and ∞ are a declared capability
+
+B4 law attention
+  Forward and backward are adjoint.
+  ⟨dO, J·v⟩ = ⟨Jᵀ·dO, v⟩: ⟨dO, A(Q, K, U)⟩ = ⟨dV, U⟩, and ⟨dQ, Q⟩ = ⟨dK, K⟩
+  holds to rounding, where sums are exact bit for bit
+
+B5 law residual_norm
+  The gradient of a norm's input sums to 0 and is orthogonal to the normalised row; gain and bias learn from every row.
+  dX = (dx̂ − mean dx̂ − x̂·mean(x̂∘dx̂))/r, dgain = Σ_rows dY∘x̂, dbias = Σ_rows dY
+  holds to rounding; orthogonal as eps → 0
+
+B6 law feed_forward
+  Both maps of the feed-forward step learn from every row, and a dead unit learns nothing.
+  dU = dY·W_2ᵀ∘act′, dW_1 = Xᵀ·dU, db_1 = Σ_rows dU, dW_2 = Hᵀ·dY, db_2 = Σ_rows dY
+  holds to rounding; exactly 0 where a unit is dead
+
 # The whole
 
 T1 law transformer
@@ -302,6 +336,81 @@ T3 law transformer
   A sentence's result depends neither on what else is in the batch nor on padding.
   batch invariance, padding invariance
   holds to rounding
+
+# Beyond the article: what kernels of attention are asked for today
+
+Y1 law attention
+  Not in the article: a kernel also returns the logarithm of the sum that softmax divides by.
+  L_i = log Σ_j exp(S[i, j]); Σ_j exp(S[i, j] − L_i) = 1; −∞ for a fully masked row
+  holds, to the base and for fully masked rows as declared
+
+Y2 law attention
+  Not in the article: attention over parts of the keys is merged to attention over all of them.
+  L = log Σ_p exp(L_p), out = Σ_p exp(L_p − L)·out_p, for any parts p of the keys
+  holds to rounding; a part without keys has L_p = −∞ and adds nothing
+
+Y3 law attention
+  Not in the article: sequences packed one after another are as if each were alone.
+  out[q_r : q_{r+1}] = Attention(Q[q_r : q_{r+1}], K[k_r : k_{r+1}], V[k_r : k_{r+1}])
+  holds; what another sequence holds, NaN too, moves no bit
+
+Y4 law attention
+  Not in the article: keys and values lie in pages that a block table names, wherever these are.
+  out_r = Attention(Q_r, K_r, V_r), K_r = the first ℓ_r rows of K_pages[T_r0], K_pages[T_r1], …
+  holds; pages permuted with their table, and slots that nobody wrote to, move no bit
+
+Y5 law attention
+  Not in the article: cumulative lengths, lengths and block tables that cannot be are refused.
+  f(corrupt) raises, or is the answer where there is one
+  holds where `corrupt_indices = refused`; there is an answer where rows belong to no sequence, or entries to no position
+
+# Beyond the article: options of attention. They are asked for only where an implementation offers them
+
+X1 law attention_options
+  Causal: a token attends to itself and to what came before, without a mask being handed over.
+  P[i, j] = 0 for j > i (top left) or j > i + m − n (bottom right)
+  holds; equal to the explicit mask to rounding, and what lies ahead moves no bit. Given a mask too, a key must be seen by both
+
+X2 law attention_options
+  Scale: the factor of the scores in place of 1/√d_k.
+  S = scale·Q·Kᵀ
+  holds; a power of four in the scale is one in the queries, bit for bit; 0 gives the mean of what is seen, and hidden keys stay
+    hidden for every sign
+
+X3 law attention_options
+  Bias: a matrix is added to the scores.
+  S + B
+  holds; a constant changes nothing, −∞ is the boolean mask
+
+X4 law attention_options
+  Grouped heads: several query heads share a key head.
+  query head i reads key head ⌊i·g/h⌋
+  holds; equal to repeated key heads, and a key head moves its own query heads alone
+
+X5 law attention_options
+  Window: a token attends to some tokens before it and some after it.
+  P[i, j] = 0 for j < i − left or j > i + right
+  holds; under equal scores each row is 1/(number of keys in the window) inside of it and 0 outside; (0, 0) copies V bit for bit
+
+X6 law attention_options
+  Softcap: scores are squeezed between −c and c, before anything is added to them or hidden.
+  c·tanh(S/c)
+  holds; no score is above c, the sign of a score is kept, and what is hidden has no weight
+
+X7 law attention_options
+  Sinks: each head has one more score, which takes weight and says nothing.
+  P[i, j] = exp(S[i, j]) / (exp(sink) + Σ_k exp(S[i, k]))
+  holds; equal to one more key whose value is 0, and for sink → −∞ to none
+
+X8 law attention_options
+  ALiBi: the further away a key is, the lower it scores.
+  S[i, j] − slope·|i − j|
+  holds; only the distance counts, and each head has a slope of its own
+
+X9 law attention_options
+  Options compose, in one order.
+  scale·Q·Kᵀ; c·tanh(s/c); + B − slope·|i − j|; −∞ where hidden; the sink; softmax; V
+  holds for every two of them, with a mask and without, for n = m, n < m and n > m
 """
 
 

@@ -5,12 +5,14 @@ implementation lacks is UNSUPPORTED, never a failure.
 """
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 CHOICES = 'h, norm="post", activation="relu", eps=1e-5'
+ATTENTION_BACKWARD = "dO (b, h, n, d_v), Q (b, h, n, d_k), K (b, h, m, d_k), V (b, h, m, d_v)"
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,8 @@ class Step:
     row: str  # a module of `reference` and `optimized`
     arguments: str
     returns: str
-    kind: str = "float"  # what the result holds: float | bool | int
+    kind: str = "float"  # what the result holds: float | bool | int | nested
+    results: tuple[str, ...] = ()  # the names of several arrays that are returned, as a tuple in this order or as a dict
 
     @property
     def signature(self) -> str:
@@ -29,10 +32,56 @@ class Step:
         return f"{self.name}({self.arguments}) -> {self.returns}"
 
 
+@dataclass(frozen=True)
+class Option:
+    """An argument of a step that an implementation may offer or not: how it is given, its default, and what it does."""
+
+    name: str
+    given: str
+    default: str
+    formula: str
+
+
+_ATTENTION_OPTIONS = [
+    Option("causal", "bool", "False", "key j is hidden from query i where j > i, or j > i + m − n (causal_alignment)"),
+    Option("scale", "float", "None: 1/√d_k", "s = scale · Q·Kᵀ"),
+    Option("bias", "float, broadcastable to (b, h, n, m), finite or −∞", "None", "s + bias"),
+    Option("grouped_heads", "K (b, g, m, d_k), V (b, g, m, d_v)", "g = h", "g divides h; query head i reads key head ⌊i·g/h⌋"),
+    Option(
+        "window",
+        "(left, right), None on a side that is open",
+        "None",
+        "key j is hidden from query i where j < i − left or j > i + right; i + m − n for i at the bottom right",
+    ),
+    Option("softcap", "float above 0", "None", "c·tanh(s/c), before bias and mask"),
+    Option("sinks", "float (h,)", "None", "exp(s_j) / (exp(sink) + Σ_k exp(s_k)): one more score in each row, whose value is 0"),
+    Option("slopes", "float (h,)", "None", "s − slope·|i − j|; i + m − n for i at the bottom right (ALiBi)"),
+]
+
+OPTIONS: dict[str, dict[str, Option]] = {"attention": {option.name: option for option in _ATTENTION_OPTIONS}}
+"""By step and name. An implementation offers those that are parameters of its function, and those it names in `options`."""
+
+
+def offered_options(parameters: Collection[str], named: Collection[str] = (), step: str = "attention") -> frozenset[str]:
+    """The options that a function with these parameters offers, and those that are `named`.
+
+    Raises ValueError for a name that is no option.
+    """
+    if unknown := [name for name in named if name not in OPTIONS[step]]:
+        raise ValueError(f"options: expected some of {', '.join(OPTIONS[step])}, got {unknown[0]!r}")
+    return frozenset(OPTIONS[step]) & {*parameters, *named}
+
+
 _ROWS = [
     Step("embedding", "embedding", "tokens (b, n), *, table (vocab, d_model), scale=True", "(b, n, d_model)"),
     Step("positional_encoding", "positional_encoding", "n, d_model, *, dtype", "(n, d_model)"),
-    Step("attention", "attention", "Q (b, h, n, d_k), K (b, h, m, d_k), V (b, h, m, d_v), mask=None", "(b, h, n, d_v)"),
+    Step(
+        "attention",
+        "attention",
+        "Q (b, h, n, d_k), K (b, h, m, d_k), V (b, h, m, d_v), mask=None, *, causal=False, scale=None, bias=None, window=None, "
+        "softcap=None, sinks=None, slopes=None",
+        "(b, h, n, d_v)",
+    ),
     Step("softmax", "softmax", "scores (..., n, m)", "(..., n, m)"),
     Step("mask", "mask", "n, m", "(n, m) bool, True = attend", "bool"),
     Step("split_heads", "multi_head", "X (b, n, d_model), h", "(b, h, n, d_k)"),
@@ -76,6 +125,42 @@ _ROWS = [
         "nested",
     ),
     Step(
+        "softmax_backward",
+        "softmax",
+        "dP (..., n, m), scores (..., n, m)",
+        "(..., n, m), the gradient of sum(dP * softmax(scores))",
+    ),
+    Step(
+        "attention_backward",
+        "attention",
+        f"{ATTENTION_BACKWARD}, mask=None",
+        "(dQ, dK, dV), the gradients of sum(dO * attention(Q, K, V, mask))",
+        "nested",
+        ("dQ", "dK", "dV"),
+    ),
+    Step(
+        "attention_gradient",
+        "attention",
+        f"{ATTENTION_BACKWARD}, mask=None, *, of, passes=1",
+        'that of dQ, dK, dV which `of` ("Q", "K" or "V") names, from the last of so many passes through one graph',
+    ),
+    Step(
+        "layer_norm_backward",
+        "residual_norm",
+        "dY (b, n, d_model), X (b, n, d_model), *, gain, eps=1e-5",
+        "(dX, dgain, dbias), the gradients of sum(dY * layer_norm(X))",
+        "nested",
+        ("dX", "dgain", "dbias"),
+    ),
+    Step(
+        "feed_forward_backward",
+        "feed_forward",
+        'dY (b, n, d_model), X (b, n, d_model), *, W_1, b_1, W_2, activation="relu"',
+        "(dX, dW_1, db_1, dW_2, db_2), the gradients of sum(dY * feed_forward(X))",
+        "nested",
+        ("dX", "dW_1", "db_1", "dW_2", "db_2"),
+    ),
+    Step(
         "generation",
         "generation",
         f"source (b, m), source_mask=None, *, parameters, bos, eos, length, {CHOICES}, scale_embedding=True",
@@ -89,9 +174,26 @@ _ROWS = [
         "a cache: see properties.implementations.cached",
         "nested",
     ),
+    # Beyond the article: what kernels of attention are asked for today.
+    Step("log_sum_exp", "attention", "Q (b, h, n, d_k), K (b, h, m, d_k), mask=None", "(b, h, n), float32 or the dtype"),
+    Step(
+        "packed_attention",
+        "attention",
+        "Q (t, h, d_k), K (u, h, d_k), V (u, h, d_v), *, cu_seqlens_q (s+1,), cu_seqlens_k (s+1,), causal=False",
+        "(t, h, d_v)",
+    ),
+    Step(
+        "paged_attention",
+        "attention",
+        "Q (b, h, n, d_k), K_pages (p, page, h, d_k), V_pages (p, page, h, d_v), *, block_table (b, w), lengths (b,)",
+        "(b, h, n, d_v)",
+    ),
 ]
 
 STEPS: dict[str, Step] = {step.name: step for step in _ROWS}
+
+BEYOND = frozenset({"log_sum_exp", "packed_attention", "paged_attention"})
+"""The steps that the article does not have."""
 
 
 def parameters(step: str) -> list[str]:
@@ -106,6 +208,20 @@ def positional_names(step: str, count: int) -> list[str]:
     return [*names, *(f"[{i}]" for i in range(len(names), count))][:count]
 
 
+def expected_shapes(step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The shapes of the arrays that `step` must return for these arguments, by name: each gradient has that of its argument."""
+    match step:
+        case "attention_backward":
+            return dict(zip(STEPS[step].results, (np.shape(array) for array in args[1:4]), strict=True))
+        case "layer_norm_backward":
+            return {"dX": np.shape(args[1]), "dgain": np.shape(kwargs["gain"]), "dbias": np.shape(kwargs["gain"])}
+        case "feed_forward_backward":
+            biases = {"db_2": kwargs["W_2"].shape[1:]}
+            return {"dX": np.shape(args[1]), **{f"d{name}": kwargs[name].shape for name in ("W_1", "b_1", "W_2")}, **biases}
+        case _:
+            raise KeyError(step)
+
+
 def expected_shape(step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, ...]:
     """The shape `step` must return for these (float64 numpy) arguments."""
     first = args[0]
@@ -114,8 +230,12 @@ def expected_shape(step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
             return (*first.shape, kwargs["table"].shape[1])
         case "positional_encoding" | "mask":
             return (args[0], args[1])
-        case "attention":
+        case "attention" | "packed_attention" | "paged_attention":
             return (*first.shape[:-1], args[2].shape[-1])
+        case "log_sum_exp":
+            return tuple(first.shape[:-1])
+        case "attention_gradient":
+            return np.shape(args["_QKV".index(kwargs["of"])])
         case "split_heads":
             b, n, d_model = first.shape
             return (b, args[1], n, d_model // args[1])

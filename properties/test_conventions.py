@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from properties.assertions import assert_rounding_only
 from properties.claims import claim
 from properties.implementations.convention_probes import PROBES, settle, shown
-from properties.implementations.conventions import CHOICES, CONVENTIONS, OURS, Conventions, causal
+from properties.implementations.conventions import CHOICES, CONVENTIONS, OURS, Conventions, causal, without_keys
 from properties.implementations.impl import Impl
+from properties.implementations.oracle import oracle
 from properties.inputs.attention import attention_calls, scores
+from properties.inputs.sequences import packed_calls, paged_calls
+from properties.steps import BEYOND
 from properties.verdicts import ClaimBroken, ConventionMismatch, record
 
 
@@ -98,6 +101,48 @@ def test_odd_d_model_is_as_declared(impl):
     assert_followed(impl, "odd_d_model", "positional_encoding")
 
 
+@claim("Y1", needs="log_sum_exp")
+def test_log_sum_exp_base_is_as_declared(impl):
+    """The natural logarithm, or the logarithm to base 2."""
+    assert_followed(impl, "log_sum_exp_base", "log_sum_exp")
+
+
+@claim("Y1", needs="log_sum_exp")
+def test_fully_masked_log_sum_exp_is_as_declared(impl):
+    """−∞, which adds nothing when parts are merged; or +∞, NaN, a very low number."""
+    assert_followed(impl, "fully_masked_log_sum_exp", "log_sum_exp")
+
+
+@claim("Y3", needs="packed_attention")
+def test_causal_alignment_of_packed_attention_is_as_declared(impl):
+    """With n ≠ m a sequence's queries and keys begin together (top-left) or end together (bottom-right)."""
+    assert_followed(impl, "causal_alignment", "packed_attention")
+
+
+@claim("Y3", needs="packed_attention")
+def test_packed_sequence_without_keys_is_as_declared(impl):
+    """Zeros, NaN, or anything."""
+    assert_followed(impl, "sequence_without_keys", "packed_attention")
+
+
+@claim("Y4", needs="paged_attention")
+def test_paged_sequence_without_keys_is_as_declared(impl):
+    """Zeros, NaN, or anything, for a length of 0 and for queries before the first position."""
+    assert_followed(impl, "sequence_without_keys", "paged_attention")
+
+
+@claim("Y5", needs="packed_attention")
+def test_corrupt_cumulative_lengths_are_as_declared(impl):
+    """They are refused, or not checked."""
+    assert_followed(impl, "corrupt_indices", "packed_attention")
+
+
+@claim("Y5", needs="paged_attention")
+def test_corrupt_block_tables_are_as_declared(impl):
+    """They are refused, or not checked."""
+    assert_followed(impl, "corrupt_indices", "paged_attention")
+
+
 def subnormal_numbers(identifier: str, step: str) -> Callable[..., None]:
     """The property that `step` keeps subnormal numbers, unless it is declared, or left open, that they may be flushed to 0."""
 
@@ -129,10 +174,11 @@ class Configurable:
     """Right by any conventions, and silent about them unless told to declare some."""
 
     name, arrays, dtypes = "configurable", "numpy", ("float64",)
-    steps = frozenset({"attention", "softmax", "mask", "layer_norm", "positional_encoding", "embedding"})
+    steps = frozenset({"attention", "softmax", "mask", "layer_norm", "positional_encoding", "embedding"}) | BEYOND
 
-    def __init__(self, follows: Conventions, declares: Conventions | None = None) -> None:
+    def __init__(self, follows: Conventions, declares: Conventions | None = None, without: frozenset[str] = frozenset()) -> None:
         self.follows, self.conventions = follows, declares
+        self.steps = self.steps - without
 
     def softmax(self, scores: np.ndarray) -> np.ndarray:
         """Weights, whatever becomes of a row of −∞."""
@@ -200,6 +246,52 @@ class Configurable:
             tokens = tokens.clip(0, len(table) - 1)
         return self._flushed(self._flushed(table[tokens]) * (np.sqrt(table.shape[1]) if scale else 1.0))
 
+    def log_sum_exp(self, Q: np.ndarray, K: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+        """To either base, and of nothing whatever is wanted."""
+        scores = Q @ K.swapaxes(-1, -2) / np.sqrt(Q.shape[-1])
+        if mask is not None:
+            scores = np.where(self._may_look(mask), scores, -np.inf)
+        total = np.logaddexp.reduce(scores, axis=-1) / (np.log(2.0) if self.follows.log_sum_exp_base == "two" else 1.0)
+        nothing = {"plus_infinity": np.inf, "nan": np.nan, "lowest": -1e30}
+        return np.where(total == -np.inf, nothing.get(self.follows.fully_masked_log_sum_exp or "", -np.inf), total)
+
+    def packed_attention(
+        self,
+        Q: np.ndarray,
+        K: np.ndarray,
+        V: np.ndarray,
+        *,
+        cu_seqlens_q: np.ndarray,
+        cu_seqlens_k: np.ndarray,
+        causal: bool = False,
+    ) -> np.ndarray:
+        """The oracle's, but for queries without keys and for lengths that cannot be."""
+        lengths = {"cu_seqlens_q": cu_seqlens_q, "cu_seqlens_k": cu_seqlens_k, "causal": causal}
+        try:
+            got = oracle("packed_attention", Q, K, V, alignment=self.follows.causal_alignment, **lengths)
+        except ValueError:
+            return self._unchecked(Q, V)
+        return self._alone(got, without_keys("packed_attention", (Q, K, V), lengths, self.follows))
+
+    def paged_attention(
+        self, Q: np.ndarray, K_pages: np.ndarray, V_pages: np.ndarray, *, block_table: np.ndarray, lengths: np.ndarray
+    ) -> np.ndarray:
+        """Likewise."""
+        asked = {"block_table": block_table, "lengths": lengths}
+        try:
+            got = oracle("paged_attention", Q, K_pages, V_pages, **asked)
+        except ValueError:
+            return self._unchecked(Q, V_pages)
+        return self._alone(got, without_keys("paged_attention", (Q, K_pages, V_pages), asked, self.follows))
+
+    def _unchecked(self, Q: np.ndarray, V: np.ndarray) -> np.ndarray:
+        if self.follows.corrupt_indices == "refused":
+            raise ValueError("indices: expected possible ones")
+        return np.zeros((*Q.shape[:-1], V.shape[-1]))
+
+    def _alone(self, got: np.ndarray, alone: np.ndarray) -> np.ndarray:
+        return np.where(alone, {"nan": np.nan, "unspecified": 7.0}.get(self.follows.sequence_without_keys or "", 0.0), got)
+
 
 TOGETHER = (
     "mask_polarity",
@@ -210,13 +302,21 @@ TOGETHER = (
     "layout",
     "non_finite_behind_mask",
 )
+OF_SEQUENCES = ("log_sum_exp_base", "fully_masked_log_sum_exp", "sequence_without_keys", "corrupt_indices")
 OF_TOGETHER, OF_OTHERS = (
-    list(product(*(choices for name, choices in CHOICES.items() if (name in TOGETHER) is together))) for together in (True, False)
+    list(product(*(CHOICES[name] for name in CHOICES if name not in OF_SEQUENCES and (name in TOGETHER) is together)))
+    for together in (True, False)
 )
 EVERY_COMBINATION = [
-    Conventions(*one, *other) for one, other in zip(OF_TOGETHER, islice(cycle(OF_OTHERS), len(OF_TOGETHER)), strict=True)
+    Conventions(*one, *other, *(getattr(OURS, name) for name in OF_SEQUENCES))
+    for one, other in zip(OF_TOGETHER, islice(cycle(OF_OTHERS), len(OF_TOGETHER)), strict=True)
 ]
 """All of those that are followed together in one call; of the others each combination, in turn."""
+OF_STEPS_BEYOND = [
+    replace(OURS, **dict(zip(("causal_alignment", *OF_SEQUENCES), choices, strict=True)))
+    for choices in product(*(CHOICES[name] for name in ("causal_alignment", *OF_SEQUENCES)))
+]
+"""All of those that log-sum-exp, packed and paged attention follow."""
 
 
 def test_every_combination_of_conventions_is_identified_exactly():
@@ -224,7 +324,17 @@ def test_every_combination_of_conventions_is_identified_exactly():
     nothing = Conventions(**dict.fromkeys(CHOICES))
 
     for follows in EVERY_COMBINATION:
-        assert settle(Impl(Configurable(follows), "float64"), nothing) == (follows, frozenset(CHOICES), ())
+        impl = Impl(Configurable(follows, without=BEYOND), "float64")
+        assert settle(impl, nothing) == (follows, frozenset(CHOICES) - set(OF_SEQUENCES), ())
+
+
+def test_every_combination_of_the_steps_beyond_the_article_is_identified_exactly():
+    """By these steps alone."""
+    nothing = Conventions(**dict.fromkeys(CHOICES))
+
+    for follows in OF_STEPS_BEYOND:
+        impl = Impl(Configurable(follows, without=Configurable.steps - BEYOND), "float64")
+        assert settle(impl, nothing) == (follows, frozenset({"causal_alignment", *OF_SEQUENCES}), ())
 
 
 def test_the_polarity_of_masks_is_what_the_signature_says_unless_it_is_left_open():
@@ -298,3 +408,16 @@ def test_an_implementation_of_any_conventions_agrees_with_the_oracle(follows, ca
     assert_rounding_only(impl, "softmax", impl.softmax(fully_masked), fully_masked)
     assert_rounding_only(impl, "layer_norm", impl.layer_norm(X, **norm), X, **norm)
     assert_rounding_only(impl, "positional_encoding", impl.positional_encoding(5, 6), 5, 6)
+
+
+@given(st.sampled_from(OF_STEPS_BEYOND), attention_calls(fully_masked=True), packed_calls(), paged_calls())
+def test_log_sum_exp_packed_and_paged_attention_of_any_conventions_agree_with_the_oracle(follows, call, packed, paged):
+    """Whatever the base, a fully masked row, a query without keys, and the alignment of causal sequences are."""
+    impl = Impl(Configurable(follows, follows), "float64")
+    Q, K, _, mask = call.args
+
+    assert_rounding_only(impl, "log_sum_exp", impl.log_sum_exp(Q, K, mask), Q, K, mask)
+    assert_rounding_only(
+        impl, "packed_attention", impl.packed_attention(*packed.args, **packed.kwargs), *packed.args, **packed.kwargs
+    )
+    assert_rounding_only(impl, "paged_attention", impl.paged_attention(*paged.args, **paged.kwargs), *paged.args, **paged.kwargs)

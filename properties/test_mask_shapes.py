@@ -59,7 +59,8 @@ def assert_every_shape_is_read(impl: Impl, axes: range) -> None:
         Q, K, V = np.zeros((b, h, n, 1)), np.ones((b, h, m, 1)), 4 * (labels(b, h, m, 2) % 31)
         for mask in [mask for shape in broadcastable(sizes) if len(shape) in axes for mask in small_masks(sizes, shape, rng)]:
             with suppress(UnsatisfiedAssumption):  # it does not take such a mask, and that was counted
-                exact = oracle("attention", *posed("attention", (Q, K, V, mask), impl.conventions))
+                args, kwargs = posed("attention", (Q, K, V, mask), {}, impl.conventions)
+                exact = oracle("attention", *args, **kwargs)
                 assert_identical(impl.attention(Q, K, V, mask), exact, f"attention under a mask of shape {mask.shape}")
 
 

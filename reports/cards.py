@@ -163,6 +163,10 @@ class Alike:
     where: str
     choices: tuple[Choice, ...]
     contract: str
+    domain: str = ""
+    domain_declared: bool = False
+    warning: str = ""
+    arithmetic: str = ""
 
     @property
     def found(self) -> str:
@@ -189,11 +193,30 @@ def alike(follows: Iterable[Follows]) -> list[Alike]:
     groups: dict[tuple[object, ...], list[Follows]] = {}
     for each in follows:
         told = tuple((one.name, one.choice, one.how, one.differs and one.torch) for one in each.conventions)
-        groups.setdefault((each.implementation, told, each.contract), []).append(each)
+        groups.setdefault((each.implementation, told, each.contract, each.domain, each.warning), []).append(each)
     return [
-        Alike(first.implementation, ", ".join(map(_where, (first, *others))), tuple(first.conventions), first.contract)
+        Alike(
+            first.implementation,
+            ", ".join(map(_where, (first, *others))),
+            tuple(first.conventions),
+            first.contract,
+            first.domain,
+            first.domain_declared,
+            first.warning,
+            _arithmetic([first, *others]),
+        )
         for first, *others in groups.values()
     ]
+
+
+def _arithmetic(of: list[Follows]) -> str:
+    """What is found of sums and roundings, each with the dtypes it holds for where these are not all alike."""
+    said: dict[str, list[str]] = {}
+    for each in of:
+        said.setdefault(each.arithmetic, []).append(each.dtype)
+    if len(said) == 1:
+        return next(iter(said))
+    return "; ".join(f"{', '.join(dict.fromkeys(dtypes))}: {text}" for text, dtypes in said.items() if text)
 
 
 def _where(of: Follows) -> str:

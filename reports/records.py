@@ -186,6 +186,10 @@ class Follows(Struct, frozen=True, forbid_unknown_fields=True):
     device: Text
     conventions: list[Choice]
     contract: str = ""
+    domain: str = ""  # which arguments it takes, as it can be declared; "" for all
+    domain_declared: bool = False  # or found by probes
+    warning: str = ""  # what it answers wrongly outside of a declared domain
+    arithmetic: str = ""  # as probes show it: in what sums are, and what is rounded in between
 
 
 class RecordError(ValueError):

@@ -7,6 +7,7 @@ from typing import Any
 PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 SHORT = {"float64": "f64", "float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 REPEATED = (
+    "--backward",
     "--as=",
     "--arrays=",
     "--conventions=",

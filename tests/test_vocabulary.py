@@ -25,7 +25,7 @@ GONE = {
     "honest": "correct",
     "cr(y|ies) wolf": "false positive",
     "false alarms?": "false positive",
-    "deviations": "σ",
+    "(?<!examples/)deviations": "σ",
     "taps": "intermediates",
     "twins?": "base",
     "door": "command line",

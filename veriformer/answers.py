@@ -52,17 +52,17 @@ def cases(when: str) -> list[Case]:
     return [Case(answer, when) for answer in catalogue.ROWS]
 
 
-def request(when: str, run: Path, seed: int = 0) -> engine.Request:
-    """All of them, in one run."""
-    claim, examples = ASKED[when]
-    targets = tuple(case.target for case in cases(when))
+def request(given: list[Case], run: Path, seed: int = 0) -> engine.Request:
+    """Cases of one time, in one run."""
+    claim, examples = ASKED[given[0].when]
+    targets = tuple(case.target for case in given)
     return engine.Request(targets=targets, run=run, claims=(claim,), examples=examples, seed=seed)
 
 
 def measured(when: str, seed: int) -> dict[str, Any]:
     """Run them; a line of a detection score."""
     with tempfile.TemporaryDirectory() as folder:
-        ended = engine.run(request(when, Path(folder) / "run", seed), folder=FOLDER)
+        ended = engine.run(request(cases(when), Path(folder) / "run", seed), folder=FOLDER)
         results = Results.of(Path(folder) / "run")
     return {
         "kind": "answers",

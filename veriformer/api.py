@@ -72,13 +72,16 @@ def verify(
     conventions: str | Mapping[str, Any] | None = None,
     contract: str | Mapping[str, Any] | None = None,
     like: str | None = None,
+    domain: str | Mapping[str, Any] | None = None,
+    backward: bool = False,
 ) -> Verdicts:
     """Verify `target`, claim by claim, as `veriformer verify` does.
 
     `target` is a built-in name, `module:attribute`, `file.py:attribute`, or the callable (or object) itself; `step` says which
     step a callable is, where its name does not. `dtype` and `claims` may be comma-separated lists. `conventions` and `contract`
     declare what `target` does where there is a choice, and how it computes, as dicts or as on the command line; `like` declares
-    all conventions of a library at once. Raises ValueError, in one line, for what cannot be verified as asked.
+    all conventions of a library at once; `domain` which arguments it takes. With `backward` gradients are verified too, by
+    autograd, of what it offers forward alone. Raises ValueError, in one line, for what cannot be verified as asked.
     """
     asked = {
         "as_step": step,
@@ -92,6 +95,8 @@ def verify(
         "conventions": settings.as_text(conventions),
         "contract": settings.as_text(contract),
         "like": like,
+        "domain": settings.as_text(domain),
+        "backward": backward,
     }
     place = Place(target, None) if isinstance(target, str) else found(target)
     with tempfile.TemporaryDirectory() as folder:
@@ -121,7 +126,8 @@ def _attribute(module: Any, name: str) -> Any:
 
 def _by_command(place: Place, asked: dict[str, Any], run: Path) -> Verdicts:
     names = {"as_step": "as", "max_time": "max-time"}
-    options = [f"--{names.get(name, name)}={value}" for name, value in asked.items() if value is not None]
+    given = {name: value for name, value in asked.items() if value is not None and name != "backward"}
+    options = [f"--{names.get(name, name)}={value}" for name, value in given.items()] + ["--backward"] * asked["backward"]
     command = [sys.executable, "-P", "-m", "veriformer", "verify", place.target, f"--run={run}", "--json", *options]
     guarded = [*packages.GUARD, str(os.getpid()), *command]
     done = subprocess.run(guarded, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, cwd=place.folder)
@@ -145,7 +151,7 @@ def _here(thing: Any, asked: dict[str, Any], run: Path) -> Verdicts:
     from veriformer.results import Results
 
     try:
-        InProcess(name, thing, asked["as_step"], asked["arrays"])
+        InProcess(name, thing, asked["as_step"], asked["arrays"], backward=asked["backward"])
     except TargetRefused as refusal:
         raise Refused(str(refusal)) from None
     request = options.request(target=name, folder=run, **asked)

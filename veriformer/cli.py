@@ -14,8 +14,13 @@ from veriformer import packages, settings
 
 COMMANDS = {
     "verify": ("veriformer.commands.verify", "Verify an implementation, claim by claim."),
+    "card": ("veriformer.commands.card", "Say in seconds what an implementation does: conventions, sizes, arithmetic."),
     "report": ("veriformer.commands.report", "Verify and measure all that is built in, or render run folders."),
-    "list": ("veriformer.commands.list", "List claims, steps (with their signatures), implementations, conventions, libraries."),
+    "list": (
+        "veriformer.commands.list",
+        "List claims, steps (with their signatures), options, implementations, conventions, libraries.",
+    ),
+    "libraries": ("veriformer.commands.libraries", "Verify the attention of libraries, and print a table of them."),
     "explain": ("veriformer.commands.explain", "Say what a claim states and what mathematics says about it."),
     "trace": ("veriformer.commands.trace", "Print the article's worked example, matrix by matrix."),
     "bench": ("veriformer.commands.bench", "Measure what an implementation costs, beside its peers."),

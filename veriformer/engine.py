@@ -39,6 +39,8 @@ class Request:
     conventions: str | None = None  # as `properties.conventions.declarations` reads them, and so is the contract
     contract: str | None = None
     like: str | None = None  # whose conventions those are that are not named
+    domain: str | None = None  # which arguments a target takes
+    backward: bool = False  # gradients too, by autograd, of what a target offers forward alone
     examples: int | None = None
     seed: int | None = None
     maxfail: int | None = None  # broken checks after which nothing more is run
@@ -65,10 +67,11 @@ class Request:
             f"--run={self.run}",
         ]
         options += [f"--as={self.step}"] if self.step else []
+        options += ["--backward"] if self.backward else []
         options += [f"--arrays={self.arrays}"] if self.arrays else []
         options += [f"--dtype={','.join(self.dtypes)}"] if self.dtypes else []
         options += [f"--claims={','.join(self.claims)}"] if self.claims else []
-        declared = {"conventions": self.conventions, "contract": self.contract, "like": self.like}
+        declared = {"conventions": self.conventions, "contract": self.contract, "like": self.like, "domain": self.domain}
         options += [f"--{name}={said}" for name, said in declared.items() if said]
         options += [f"--examples={self.examples}"] if self.examples is not None else []
         options += [f"--seed={self.seed}"] if self.seed is not None else []

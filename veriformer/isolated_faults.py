@@ -56,7 +56,8 @@ def verified(claim: str, identifiers: dict[str, str], seed: int, examples: int |
 def _written(fault: Fault, folder: Path, *, wrong: bool) -> str:
     """A file with the fault, or the right statement in its place; the target in it offers the fault's steps and no others."""
     file = folder / f"{fault.id}{'' if wrong else '.right'}.py"
-    steps = "".join(f"    {step} = staticmethod({step})\n" for step in fault.steps)
-    said = f"    dtypes = {(fault.dtype,)!r}\n    conventions = {asdict(OURS)!r}\n"
+    offered = fault.implementation(wrong=wrong)
+    steps = "".join(f"    {step} = staticmethod({step})\n" for step in sorted(offered.steps))
+    said = f"    options = {sorted(offered.options)!r}\n    dtypes = {(fault.dtype,)!r}\n    conventions = {asdict(OURS)!r}\n"
     file.write_text(f"{fault.source(wrong=wrong)}\n\nclass Target:\n{said}{steps}", encoding="utf-8")
     return f"{file.name}:Target"

@@ -49,8 +49,8 @@ class Question:
     @property
     def budget(self) -> Budget:
         """Of the question to which a correct answer is the oracle's."""
-        posed = convention.posed(self.step, self.args, self.conventions)
-        return budget(self.step, *posed, contract=self.contracts, **self.kwargs)
+        args, kwargs = convention.posed(self.step, self.args, self.kwargs, self.conventions)
+        return budget(self.step, *args, contract=self.contracts, **kwargs)
 
     @property
     def held_to(self) -> str:
@@ -68,8 +68,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     try:
         match what:
             case "oracle":
-                posed = convention.posed(question.step, question.args, question.conventions)
-                return {"array": oracle(question.step, *posed, **question.kwargs)}
+                args, kwargs = convention.posed(question.step, question.args, question.kwargs, question.conventions)
+                return {"array": oracle(question.step, *args, **kwargs)}
             case "tolerance":
                 return {"array": question.budget.tolerance()}
         allowed = question.budget

@@ -1,7 +1,8 @@
 """What the user may ask for: each option checked before anything starts, and refused in one line that names what was expected."""
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,9 +97,11 @@ def request(
     conventions: str | None = None,
     contract: str | None = None,
     like: str | None = None,
+    domain: str | None = None,
+    backward: bool = False,
 ) -> engine.Request:
     """The options of `verify`, checked."""
-    declarations(conventions, contract, like)
+    declarations(conventions, contract, like, domain)
     return engine.Request(
         targets=(target,),
         run=run_folder(folder),
@@ -115,6 +118,8 @@ def request(
         conventions=conventions,
         contract=contract,
         like=like,
+        domain=domain,
+        backward=backward,
     )
 
 
@@ -122,6 +127,7 @@ def declaring(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that declare something of an implementation."""
     for name, metavar, text in (
         ("like", "LIBRARY", "Whose conventions TARGET follows: torch, onnx, jax, flash-attn, … (`veriformer list libraries`)."),
+        ("domain", "LIST", "Which arguments TARGET takes: d_k=16|32|64,d_v=d_k,n=multiple of 128,m=n,mask=none."),
         ("contract", "LIST", "How TARGET computes: mode=fused,split_k=2, or bfloat16.split_k=2 for one dtype alone."),
         ("conventions", "LIST", "What TARGET does where there is a choice: NAME=CHOICE,… (`veriformer list conventions`)."),
     ):
@@ -129,14 +135,70 @@ def declaring(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def declarations(conventions: str | None = None, contract: str | None = None, like: str | None = None) -> "Declarations":
+def declarations(
+    conventions: str | None = None, contract: str | None = None, like: str | None = None, domain: str | None = None
+) -> "Declarations":
     """What `declaring`'s options say."""
     from properties.conventions.declarations import Declarations
 
     try:
-        return Declarations.read(conventions, contract, like)
+        return Declarations.read(conventions, contract, like, domain)
     except ValueError as error:
         raise Refused(f"--{error}") from None
+
+
+@contextmanager
+def opened(
+    name: str,
+    step: str | None = None,
+    arrays: str | None = None,
+    device: str = "cpu",
+    max_time: float = 10.0,
+    *,
+    backward: bool = False,
+) -> Iterator[Any]:
+    """The adapter of a target, in a process of its own unless it is built in; refuses what is neither built in nor imports.
+
+    With `backward` it offers backward too, by autograd, what it offers forward alone.
+    """
+    from veriformer.isolation.processes import zygote
+
+    if ":" in name:  # it imports torch while we do
+        zygote(with_torch=arrays != "numpy")
+    from properties.implementations.registry import BUILT_IN, LIBRARIES, built_in
+    from veriformer.isolation.library import library
+    from veriformer.isolation.proxy import ImplementationProxy, TargetError
+
+    if step is not None and (name in BUILT_IN or name in LIBRARIES):
+        raise Refused(f"--as: {name} is built in and knows its own steps")
+    if name in BUILT_IN:
+        yield built_in(name)
+        return
+    try:
+        if name in LIBRARIES:
+            adapter = library(name, device, max_time, backward=backward)
+        else:
+            adapter = ImplementationProxy(name, step, arrays, device, max_time, backward=backward)
+    except TargetError as error:
+        known = [*BUILT_IN, *LIBRARIES]
+        hint = "" if ":" in name or name in known else f"{nearest(name, known)} (built in: {', '.join(known)})"
+        raise Refused(f"{error}{hint}") from error
+    with adapter:
+        yield adapter
+
+
+def declared_of(adapter: Any, dtypes: tuple[str, ...], declarations: "Declarations") -> Any:
+    """The adapter as it is declared; refuses a declaration that means nothing, and dtypes that it does not support."""
+    from properties.conventions.declarations import must_make_sense
+
+    about = declarations.about(adapter)
+    try:
+        must_make_sense(about, dtypes or adapter.dtypes)
+    except ValueError as error:
+        raise Refused(f"--{error}") from None
+    if missing := [dtype for dtype in dtypes if dtype not in adapter.dtypes]:
+        raise Refused(f"--dtype: {adapter.name} supports {', '.join(adapter.dtypes)}, got {', '.join(missing)}")
+    return about
 
 
 def with_target(request: engine.Request) -> engine.Request:
@@ -145,28 +207,9 @@ def with_target(request: engine.Request) -> engine.Request:
     Refuses a target that is neither built in nor imports, offers no step, or does not support the dtypes asked for. It is
     imported once, here, so that a typo costs a line and not a run.
     """
-    from properties.conventions.declarations import must_make_sense
-    from properties.implementations.registry import BUILT_IN, built_in
-    from veriformer.isolation.proxy import ImplementationProxy, TargetError
-
     (name,) = request.targets
-    if name in BUILT_IN:
-        if request.step is not None:
-            raise Refused(f"--as: {name} is built in and knows its own steps")
-        adapter = built_in(name)
-    else:
-        try:
-            with ImplementationProxy(name, request.step, request.arrays, request.device, request.max_time) as adapter:
-                pass
-        except TargetError as error:
-            hint = "" if ":" in name else f"{nearest(name, BUILT_IN)} (built in: {', '.join(BUILT_IN)})"
-            raise Refused(f"{error}{hint}") from error
-    declared = declarations(request.conventions, request.contract, request.like)
-    try:
-        must_make_sense(declared.about(adapter), request.dtypes or adapter.dtypes)
-    except ValueError as error:
-        raise Refused(f"--{error}") from None
-    if missing := [dtype for dtype in request.dtypes if dtype not in adapter.dtypes]:
-        raise Refused(f"--dtype: {name} supports {', '.join(adapter.dtypes)}, got {', '.join(missing)}")
+    about = (name, request.step, request.arrays, request.device, request.max_time)
+    with opened(*about, backward=request.backward) as adapter:
+        declared_of(adapter, request.dtypes, declarations(request.conventions, request.contract, request.like, request.domain))
     columns = len(adapter.steps) * len(request.dtypes or adapter.dtypes)
     return replace(request, workers=engine.workers(request.device) if columns >= WORTH_MORE_WORKERS else 1)

@@ -13,6 +13,7 @@ import pytest
 
 if TYPE_CHECKING:
     from properties.implementations.convention_probes import Settled
+    from properties.implementations.domain import Domain
     from properties.implementations.impl import Adapter, Impl
     from reports.records import Follows
     from veriformer.replay import Failures
@@ -45,9 +46,11 @@ class Plan:
     max_time: float
     run: Path | None
     declared: dict[str, str | None]  # what the options say of the implementations
+    backward: bool  # whether what a target offers forward alone is offered backward too
     callables: dict[str, Any]  # of `veriformer.verify`: objects that no other process could import, by name
     _adapters: dict[str, "Adapter"] = field(default_factory=dict)
     _settled: dict[Cell, "Settled"] = field(default_factory=dict)
+    _domains: dict[Cell, "Domain | None"] = field(default_factory=dict)
     _said: set[Cell] = field(default_factory=set)  # whose unsteady answers to probes a property has told
 
     @cached_property
@@ -75,18 +78,22 @@ class Plan:
         return adapter
 
     def _as_it_is(self, name: str) -> "Adapter":
-        from properties.implementations.registry import BUILT_IN, built_in
+        from properties.implementations.registry import BUILT_IN, LIBRARIES, built_in
 
         if name in BUILT_IN:
             return built_in(name)
         if name in self.callables:
             from veriformer.isolation.in_process import InProcess
 
-            return InProcess(name, self.callables[name], self.step, self.arrays)
+            return InProcess(name, self.callables[name], self.step, self.arrays, backward=self.backward)
+        from veriformer.isolation.library import library
         from veriformer.isolation.proxy import ImplementationProxy, TargetError
 
+        device, max_time = self.devices[0], self.max_time
         try:
-            return ImplementationProxy(name, self.step, self.arrays, self.devices[0], self.max_time)
+            if name in LIBRARIES:
+                return library(name, device, max_time, backward=self.backward)
+            return ImplementationProxy(name, self.step, self.arrays, device, max_time, backward=self.backward)
         except TargetError as error:
             raise pytest.UsageError(str(error)) from error
 
@@ -95,7 +102,19 @@ class Plan:
         from properties.implementations.impl import Impl
 
         impl = Impl(self.adapter(cell.implementation), cell.dtype, cell.device)
-        return impl.under(self.settled(cell).conventions)
+        return impl.within(self.domain(cell)).under(self.settled(cell).conventions)
+
+    def domain(self, cell: Cell) -> "Domain | None":
+        """Which arguments the implementation takes: as declared, or as probes show; what is built in takes all. Asked once."""
+        from properties.implementations.domain_probes import found
+        from properties.implementations.impl import Impl
+        from properties.implementations.registry import BUILT_IN
+
+        if cell not in self._domains:
+            impl = Impl(self.adapter(cell.implementation), cell.dtype, cell.device)
+            probed = impl.domain is None and cell.implementation not in BUILT_IN
+            self._domains[cell] = found(impl) if probed else impl.domain
+        return self._domains[cell]
 
     def settled(self, cell: Cell) -> "Settled":
         """What the implementation declares, and for the rest what probes show: asked once."""
@@ -103,7 +122,7 @@ class Plan:
         from properties.implementations.impl import Impl
 
         if cell not in self._settled:
-            impl = Impl(self.adapter(cell.implementation), cell.dtype, cell.device)
+            impl = Impl(self.adapter(cell.implementation), cell.dtype, cell.device).within(self.domain(cell))
             self._settled[cell] = settle(impl, impl.adapter.conventions)
         return self._settled[cell]
 
@@ -115,10 +134,14 @@ class Plan:
         return next(iter(self.settled(cell).unsteady), None)
 
     def followed(self, cell: Cell) -> "Follows":
-        """The same in words."""
+        """The same in words, and what probes show of its arithmetic."""
+        import msgspec
+
+        from properties.card.card import arithmetic_of
         from properties.conventions.followed import followed
 
-        return followed(self.impl(cell), self.settled(cell))
+        impl = self.impl(cell)
+        return msgspec.structs.replace(followed(impl, self.settled(cell)), arithmetic=arithmetic_of(impl))
 
     def cells(self) -> Iterator[Cell]:
         """Every column that the implementations support; each dtype that was asked for must be."""

@@ -54,7 +54,11 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
     group.addoption("--claims", action="append", metavar="IDS", help="comma-separated claim ids; default: all")
     group.addoption("--conventions", metavar="LIST", help="what a target does where there is a choice: NAME=CHOICE,…")
     group.addoption("--contract", metavar="LIST", help="how a target computes: mode=fused,split_k=2, or bfloat16.split_k=2")
+    group.addoption(
+        "--domain", metavar="LIST", help="which arguments a target takes: d_k=16|32|64,d_v=d_k,n=multiple of 128,mask=none"
+    )
     group.addoption("--like", metavar="LIBRARY", help="whose conventions a target follows: torch, onnx, jax, flash-attn, …")
+    group.addoption("--backward", action="store_true", help="gradients too, by autograd, of what a target offers forward alone")
     group.addoption("--examples", type=int, metavar="N", help="examples a property draws; default: the profile's")
     group.addoption("--seed", type=int, metavar="N", help="default 0; the nightly profile draws one and prints it")
     group.addoption("--max-time", type=float, default=10.0, metavar="SECONDS", help="what one call of a target may take")
@@ -92,7 +96,8 @@ def pytest_configure(config: pytest.Config) -> None:
         arrays=option.arrays,
         max_time=option.max_time,
         run=Path(option.run_folder) if option.run_folder else None,
-        declared={name: getattr(option, name) for name in ("conventions", "contract", "like")},
+        declared={name: getattr(option, name) for name in ("conventions", "contract", "like", "domain")},
+        backward=option.backward,
         callables=getattr(config.pluginmanager.get_plugin("veriformer_callables"), "callables", {}),
     )
     _prepare_run(config)
@@ -262,7 +267,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if impl.offers(*prop.needs):
         seed = seed_of(prop.claim, name, impl.dtype, plan.seed)
         dtypes = {cell.dtype for cell in _cells_of(plan, prop) if asked and cell.implementation == asked.implementation}
-        examples = config.option.examples or profiles.examples_in_each(len(dtypes))
+        examples = config.option.examples or profiles.examples_in_each(len(dtypes), named=bool(plan.implementations))
         unsteady = plan.unsteady(asked) if asked else None
 
         def test() -> None:

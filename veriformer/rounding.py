@@ -173,8 +173,11 @@ def oracle(
     conventions: str | Mapping[str, Any] | None = None,
     like: str | None = None,
     **options: Any,
-) -> np.ndarray:
-    """What `step(*inputs, **options)` is exactly, in float64. Arguments and errors are `within_rounding`'s."""
+) -> Any:
+    """What `step(*inputs, **options)` is exactly, in float64; arguments and errors are `within_rounding`'s.
+
+    An array, or of a step with several results, as `attention_backward`, a dict of them.
+    """
     return _answer(_question("oracle", step, "float64", inputs, options, conventions, like, None, None))["array"]
 
 

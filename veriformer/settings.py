@@ -57,7 +57,7 @@ def _leaves(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         if isinstance(value, Mapping):
             yield from ((f"{name}.{inner}", each) for inner, each in _leaves(value))
         else:
-            yield name, "open" if value is None else value
+            yield name, "open" if value is None else "|".join(map(str, value)) if isinstance(value, range | tuple | list) else value
 
 
 def _table() -> tuple[Path | None, dict[str, Any]]:

@@ -103,10 +103,21 @@ def _conventions(of: Alike) -> Table:
     for name, said in (("found by probes", of.found), ("declared", of.declared)):
         if said:
             lines.add_row(Text(name), Text(said))
+    if of.domain:
+        lines.add_row(Text("takes, as declared" if of.domain_declared else "takes, by probes"), Text(f"domain = {of.domain}"))
+    if of.warning:
+        lines.add_row(Text("warning", "yellow"), Text(of.warning, "yellow"))
     for difference in of.differing:
         lines.add_row(Text("differs from torch", "yellow"), Text(difference, "yellow"))
-    lines.add_row(Text("contract"), Text(of.contract or UNDECLARED))
+    lines.add_row(Text("contract"), Text(_contract(of)))
     return lines
+
+
+def _contract(of: Alike) -> str:
+    """What is declared of the arithmetic, and what probes show of it."""
+    if not of.arithmetic:
+        return of.contract or UNDECLARED
+    return f"{of.contract or 'none declared'}; found: {of.arithmetic}"
 
 
 def _refusals(findings: list[VerdictRecord]) -> list[str]:

@@ -1,9 +1,10 @@
-"""What a user declares of an implementation from outside: conventions, whose conventions they are (`like`), and a contract.
+"""What a user declares of an implementation from outside: conventions, whose they are (`like`), a contract, a domain.
 
 Each is a mapping, as a class says it of itself, or a text of `name=value` items, as on a command line:
 
     conventions   fully_masked_row=nan,subnormals=flushed,mask_polarity=open    (open: found out by a probe)
     contract      mode=fused,split_k=2            or, for one dtype, bfloat16.mode=fused,bfloat16.accuracies.exp=4
+    domain        d_k=16|32|64,d_v=d_k,n=multiple of 128,m=n,mask=none
 
 What is declared here takes the place of what the implementation says of itself, item by item, and conventions that of `like`.
 """
@@ -17,6 +18,8 @@ from typing import Any, TypeVar
 from properties.conventions.libraries import conventions_of
 from properties.implementations.contract import DTYPES, Contract, declared
 from properties.implementations.conventions import CHOICES, Conventions
+from properties.implementations.domain import Domain
+from properties.implementations.domain import read as read_domain
 
 Anything = TypeVar("Anything")
 Said = str | Mapping[str, Any] | None
@@ -108,10 +111,11 @@ def _as(kind: type, path: str, value: Any) -> Any:
         raise ValueError(f"contract: {path}: expected {expected}, got {value!r}") from None
 
 
-def take(adapter: Any, said: Said, contracted: Said) -> None:
-    """Give an adapter the `conventions` and the `contract` that its implementation says. Raises ValueError for nonsense."""
+def take(adapter: Any, said: Said, contracted: Said, domain: Any = None) -> None:
+    """Give an adapter the `conventions`, `contract` and `domain` that its implementation says. Raises ValueError for nonsense."""
     adapter.conventions = Conventions(**read_conventions(said))
     adapter.contract = read_contract(contracted)
+    adapter.domain = None if domain is None else read_domain(domain, adapter.steps)
     must_make_sense(adapter, adapter.dtypes)
 
 
@@ -121,15 +125,17 @@ class Declarations:
 
     conventions: Mapping[str, str | None] = field(default_factory=dict)
     contract: Mapping[str, Any] | None = None
+    domain: Domain | None = None
 
     @classmethod
-    def read(cls, conventions: Said = None, contract: Said = None, like: str | None = None) -> "Declarations":
+    def read(cls, conventions: Said = None, contract: Said = None, like: str | None = None, domain: Said = None) -> "Declarations":
         """From what a command line, a file or a call says."""
-        return cls((conventions_of(like) if like else {}) | read_conventions(conventions), read_contract(contract))
+        limits = read_domain(domain) if domain else None
+        return cls((conventions_of(like) if like else {}) | read_conventions(conventions), read_contract(contract), limits)
 
     def about(self, adapter: Anything) -> Anything:
         """The implementation, saying of itself what is declared here; another object, so that whoever shares it is not misled."""
-        if not self.conventions and self.contract is None:
+        if not self.conventions and self.contract is None and self.domain is None:
             return adapter
         other: Any = copy(adapter)
         if self.conventions:
@@ -137,6 +143,8 @@ class Declarations:
             other.conventions = replace(own, **self.conventions)
         if self.contract is not None:
             other.contract = self.contract
+        if self.domain is not None:
+            other.domain = self.domain
         return other
 
 

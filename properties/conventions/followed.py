@@ -8,6 +8,7 @@ from typing import Any, cast
 from properties.implementations.contract import Contract
 from properties.implementations.convention_probes import PROBES, Settled, found
 from properties.implementations.conventions import CONVENTIONS, OURS, Conventions
+from properties.implementations.domain_probes import answered_outside
 from properties.implementations.impl import Impl
 from properties.implementations.registry import built_in
 from reports.records import Choice, Follows
@@ -23,7 +24,9 @@ def followed(impl: Impl, settled: Settled) -> Follows:
         for name in CONVENTIONS
         if name in settled.found or (getattr(own, name) is not None and any(map(impl.offers, PROBES[name].steps)))
     ]
-    return Follows(impl.name, cast("Any", impl.dtype), impl.device, choices, _in_words(getattr(impl.adapter, "contract", None)))
+    contract, domain = in_words(getattr(impl.adapter, "contract", None)), impl.domain
+    takes = {"domain": str(domain), "domain_declared": domain.declared, "warning": answered_outside(impl)} if domain else {}
+    return Follows(impl.name, cast("Any", impl.dtype), impl.device, choices, contract, **takes)
 
 
 def _choice(impl: Impl, name: str, choice: str, how: Any) -> Choice:
@@ -41,7 +44,7 @@ def of_torch(dtype: str, device: str, name: str) -> str | None:
     return found(Impl(built_in(PEER), dtype, device).under(Conventions()), name)
 
 
-def _in_words(contract: Contract | Mapping[str, Any] | None) -> str:
+def in_words(contract: Contract | Mapping[str, Any] | None) -> str:
     """A contract as a command line says it."""
     if contract is None:
         return ""

@@ -34,6 +34,8 @@ LIBRARIES: dict[str, dict[str, Row]] = {
         "non_finite_behind_mask": Row("leaks", _IEEE),
         "non_finite_masked_key": Row("leaks", f"{_SDPA}: attn_bias is added to the scores, and NaN plus −∞ is NaN"),
         "out_of_range_token": Row("refused", "docs.pytorch.org, torch.nn.functional.embedding: IndexError on the CPU"),
+        "log_sum_exp_base": Row("natural", "docs.pytorch.org, torch.logsumexp: log Σ exp(x)"),
+        "fully_masked_log_sum_exp": Row("minus_infinity", "docs.pytorch.org, torch.logsumexp: log Σ exp(x), which is log 0"),
     },
     "torch.nn": {
         "mask_polarity": Row("true_masks", f"{_MHA}: a True value indicates that the position is not allowed to attend"),
@@ -64,6 +66,8 @@ LIBRARIES: dict[str, dict[str, Row]] = {
     "flash-attn": {
         "causal_alignment": Row("bottom_right", f"{_FLASH}: the causal mask is aligned to the bottom right corner (since 2.1)"),
         "fully_masked_row": Row("zeros", f"{_FLASH}: if the row of the mask is all zero, the output will be zero"),
+        "log_sum_exp_base": Row("natural", f"{_FLASH}: softmax_lse is the log of the softmax normalization factor"),
+        "sequence_without_keys": Row("zeros", f"{_FLASH}: if the row of the mask is all zero, the output will be zero"),
         "subnormals": Row("flushed", "Dao-AILab/flash-attention, setup.py: --use_fast_math, which implies -ftz=true"),
     },
     "mlx": {

@@ -16,17 +16,20 @@ import numpy as np
 from hypothesis.errors import UnsatisfiedAssumption
 
 from properties.counterexample.minimise import SECONDS, minimised, numbers
-from properties.error_budget.budgets import AGAIN, COPIES, FAIL, SUSPECT, budget
+from properties.error_budget.budgets import AGAIN, COPIES, FAIL, SUSPECT, Budget, budget, budgets
+from properties.implementations.autograd import FORWARD
 from properties.implementations.cached import play
 from properties.implementations.calls import Asked
 from properties.implementations.contract import in_force
+from properties.implementations.conventions import Conventions, fully_masked, posed, visible, without_keys
 from properties.implementations.conventions import asked as as_they_want_it
-from properties.implementations.conventions import posed
 from properties.implementations.impl import Impl
+from properties.implementations.laid import Laid
 from properties.implementations.layouts import ASKED_BEFORE, REFILLED
-from properties.implementations.oracle import ORACLES, oracle
+from properties.implementations.oracle import ORACLES, is_refused, oracle
 from properties.implementations.recomputed import Recomputed
 from properties.implementations.registry import built_in
+from properties.steps import OPTIONS, STEPS, expected_shape
 from properties.verdicts import ImplementationCrash, ImplementationError, ImplementationTimeout
 
 WRONG = "wrong"  # an answer further from the oracle's than rounding allows
@@ -79,9 +82,10 @@ class Counterexample:
     dtype: str
     arrays: str
     calls: tuple[Asked, ...]
-    given: tuple[Asked, ...]  # the same as the implementation wants them, in its own conventions
+    given: tuple[Asked, ...]  # the same as the implementation wants them, in its own conventions and within its domain
     answers: tuple[Answers, ...]  # likewise
     fault: Fault  # what the last of them shows
+    derived: bool = False  # whether the step is had by autograd of its forward, which alone is offered
     name: str = ""  # of the failure it is a counterexample of; "": one of its own
 
     @property
@@ -126,7 +130,7 @@ def answers(impl: Impl, asked: Asked, *, again: bool = True) -> Answers | None:
         return None
     if step == "kv_cache":
         return _answers_of_a_cache(impl, asked, again=again)
-    args = posed(step, asked.args, impl.conventions)
+    args, kwargs = posed(step, asked.args, kwargs, impl.conventions)
     if step == "generation":
         return _written(impl, asked)
     if step in COPIES:
@@ -134,6 +138,11 @@ def answers(impl: Impl, asked: Asked, *, again: bool = True) -> Answers | None:
         return [Answer(exact, *[np.zeros(exact.shape)] * 2)]
     if step not in ORACLES or impl.conventions.eps == "outside":
         return None
+    if step in FORWARD and not all(np.isfinite(X).all() for X in asked.args if X is not None and step != "softmax_backward"):
+        return None
+    if STEPS[step].results:
+        each = budgets(step, *args, contract=in_force(impl), **kwargs)
+        return [_answer(found, again=again) for found in each.values()]
     return [_allowed(impl, step, args, kwargs, again=again)]
 
 
@@ -143,14 +152,17 @@ def _is_open(impl: Impl, asked: Asked) -> bool:
         return False
     if asked.step == "multi_head" or impl.conventions.non_finite_masked_key == "leaks":
         return True
-    Q, K, V, *masks = asked.args
-    mask = masks[0] if masks else None
-    attended = np.broadcast_to(True if mask is None else mask, (*Q.shape[:-1], K.shape[-2])).any(axis=2)
+    Q, K, V = asked.args[:3]
+    attended = visible(asked.args, asked.kwargs, impl.conventions).any(axis=2)
+    attended = attended.reshape(len(K), K.shape[1], -1, K.shape[2]).any(axis=2)  # by any of the heads that read a key
     return not (np.isfinite(Q).all() and np.isfinite(V).all() and np.isfinite(K[attended]).all())
 
 
 def _allowed(impl: Impl, step: str, args: tuple[Any, ...], kwargs: dict[str, Any], *, again: bool = True) -> Answer:
-    first = budget(step, *args, contract=in_force(impl), **kwargs)
+    return _answer(budget(step, *args, contract=in_force(impl), **kwargs), again=again)
+
+
+def _answer(first: Budget, *, again: bool) -> Answer:
     derived = first.again(AGAIN) if again else first
     allowed = sure = FAIL * derived.scale
     if derived.bound is not None:
@@ -214,11 +226,18 @@ def seen(impl: Impl, calls: Sequence[Asked], *, anew: bool = True) -> Fault | No
         return None
     if expected is None:
         return None
-    found = [logits for logits, _ in got["results"] if logits is not None] if last.step == "kv_cache" else [got]
+    found = _several(last.step, got)
     if not all(answer.settles(each) for each, answer in zip(found, expected, strict=True)):
         expected = answers(impl, last) or []
     wrong = [shown for each, answer in zip(found, expected, strict=True) if (shown := _difference(answer, each)) is not None]
     return next((shown for shown in wrong if shown.kind != WRONG), wrong[0] if wrong else None)
+
+
+def _several(step: str, got: Any) -> list[np.ndarray]:
+    """The arrays of an answer."""
+    if step == "kv_cache":
+        return [logits for logits, _ in got["results"] if logits is not None]
+    return [got[name] for name in STEPS[step].results] or [got]
 
 
 def _difference(answer: Answer, got: np.ndarray) -> Fault | None:
@@ -248,7 +267,14 @@ def _difference(answer: Answer, got: np.ndarray) -> Fault | None:
 def innocent(asked: Asked, dtype: str) -> bool:
     """Whether the fast implementation does not show a fault by this call: what condemns it too condemns nobody."""
     fast = Impl(built_in("optimized"), dtype)
-    return not fast.offers(asked.step) or fault(fast, [asked]) is None
+    return not fast.offers(asked.step, *_options(asked)) or fault(fast, [asked]) is None
+
+
+def _options(asked: Asked) -> list[str]:
+    """The options that the call needs, as `Impl.offers` takes them."""
+    named = [name for name in asked.kwargs if name in OPTIONS.get(asked.step, ())]
+    grouped = asked.step == "attention" and asked.args[0].shape[1] != asked.args[1].shape[1]
+    return [f"{asked.step}.{name}" for name in (*named, *(["grouped_heads"] if grouped else []))]
 
 
 # ---- from a broken property to a counterexample ----
@@ -263,6 +289,7 @@ def smallest(
     time. What is found must show in a new process, and on the fast implementation it must not; otherwise every trial is held to
     both.
     """
+    calls = [call for call in calls if not is_refused(call.step, call.args, call.kwargs)]
     for strictly in (False, True):
         shown = _made_small(impl, calls, strictly=strictly, until=time.monotonic() + seconds / (1 + strictly))
         fault = None if shown is None else seen(impl, shown)
@@ -287,19 +314,39 @@ def _made_small(impl: Impl, calls: Sequence[Asked], *, strictly: bool, until: fl
 
 def _told(impl: Impl, claim: str, prop: str, shown: tuple[Asked, ...], fault: Fault, name: str) -> Counterexample:
     expected = [answers(impl, call) for call in shown]
+    larger = [_laid(impl, call) for call in shown]
     given = tuple(
-        Asked(call.step, *as_they_want_it(call.step, call.args, call.kwargs, impl.conventions), call.layout) for call in shown
+        Asked(call.step, *as_they_want_it(call.step, asked.args, asked.kwargs, impl.conventions), call.layout)
+        for call, asked in zip(shown, larger, strict=True)
     )
-    found = [_as_they_say_it(impl, call, each) if each else [] for call, each in zip(shown, expected, strict=True)]
+    found = [
+        _spread(asked, call, _as_they_say_it(impl, call, each)) if each else []
+        for call, asked, each in zip(shown, larger, expected, strict=True)
+    ]
     if fault.kind == SURELY:
         found = [[answer._replace(allowed=answer.sure) for answer in each] for each in found]
     about = (claim, prop, impl.name, impl.dtype, impl.adapter.arrays)
-    return Counterexample(*about, shown, given, tuple(found), fault, name)
+    derived = shown[-1].step in getattr(impl.adapter, "derived", ())
+    return Counterexample(*about, shown, given, tuple(found), fault, derived, name)
+
+
+def _laid(impl: Impl, call: Asked) -> Laid:
+    return impl.laid(call.step, call.args, call.kwargs)
+
+
+def _spread(asked: Laid, call: Asked, expected: Answers) -> Answers:
+    """What is expected of the larger call that was asked: of what is not the smaller one's, nothing."""
+    if asked.places is None:
+        return expected
+    shape = expected_shape(call.step, asked.args, asked.kwargs)
+    rests = (0.0, np.inf, np.inf)
+    return [Answer(*(asked.spread(each, shape, rest) for each, rest in zip(answer, rests, strict=True))) for answer in expected]
 
 
 def alone(impl: Impl, calls: Sequence[Asked]) -> tuple[Asked] | None:
     """The last call that shows a fault by itself, the implementation being asked as it is by now."""
-    return next(((call,) for call in reversed(calls) if seen(impl, [call], anew=False) is not None), None)
+    asked = (call for call in reversed(calls) if not is_refused(call.step, call.args, call.kwargs))
+    return next(((call,) for call in asked if seen(impl, [call], anew=False) is not None), None)
 
 
 def _showing(impl: Impl, calls: Sequence[Asked], until: float) -> tuple[Asked, ...] | None:
@@ -330,7 +377,27 @@ def _as_they_say_it(impl: Impl, call: Asked, expected: Answers) -> Answers:
             exact, *bounds = (np.concatenate([each[:, ::2], each[:, 1::2]], axis=1) for each in (exact, *bounds))
         case "softmax" if conventions.fully_masked_softmax == "nan":
             exact = np.where((call.args[0] == -np.inf).all(axis=-1, keepdims=True), np.nan, exact)
-        case "attention" if conventions.fully_masked_row == "nan" and len(call.args) > 3 and call.args[3] is not None:
-            attends = np.broadcast_to(call.args[3], (*call.args[0].shape[:-1], call.args[1].shape[-2]))
-            exact = np.where(attends.any(axis=-1, keepdims=True), exact, np.nan)
+        case "attention" if conventions.fully_masked_row == "nan":
+            exact = np.where(fully_masked(call.args, call.kwargs, conventions), np.nan, exact)
+        case "log_sum_exp":
+            exact, bounds = _log_sum_exp_as_they_say_it(exact, bounds, conventions)
+        case "packed_attention" | "paged_attention" if conventions.sequence_without_keys in ("nan", "unspecified"):
+            alone = without_keys(call.step, call.args, call.kwargs, conventions)
+            if conventions.sequence_without_keys == "nan":
+                exact = np.where(alone, np.nan, exact)
+            else:
+                bounds = [np.where(alone, np.inf, each) for each in bounds]
     return [Answer(exact, *bounds), *more]
+
+
+def _log_sum_exp_as_they_say_it(
+    exact: np.ndarray, bounds: list[np.ndarray], conventions: Conventions
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """To their base, and for a fully masked row what they have."""
+    if conventions.log_sum_exp_base == "two":
+        exact, bounds = exact / np.log(2.0), [each / np.log(2.0) for each in bounds]
+    theirs = {"plus_infinity": np.inf, "nan": np.nan}.get(conventions.fully_masked_log_sum_exp or "", -np.inf)
+    fully_masked = exact == -np.inf
+    if conventions.fully_masked_log_sum_exp == "lowest":
+        return exact, [np.where(fully_masked, np.inf, each) for each in bounds]
+    return np.where(fully_masked, theirs, exact), bounds

@@ -13,6 +13,7 @@ import numpy as np
 from properties.counterexample.cache_programs import Played, shorter
 from properties.implementations.calls import Asked
 from properties.implementations.layouts import BESIDE, CONTIGUOUS, LAYOUTS, of
+from properties.steps import OPTIONS
 
 Shows = Callable[[Asked], bool]
 
@@ -20,7 +21,7 @@ SECONDS = 20.0  # what minimising one call may take
 ELEMENTWISE = 64  # arrays of up to so many numbers are gone through number by number
 
 AXES: dict[str, dict[int | str, str]] = {
-    "attention": {0: "b h n k", 1: "b h m k", 2: "b h m v", 3: "b h n m"},
+    "attention": {0: "b h n k", 1: "b h m k", 2: "b h m v", 3: "b h n m", "bias": "b h n m", "sinks": "h", "slopes": "h"},
     "softmax": {0: "p q n m"},
     "multi_head": {0: "b n .", 1: "b m .", 2: "b . n m"},
     "layer_norm": {0: "b n d", "gain": "d", "bias": "d"},
@@ -37,6 +38,14 @@ AXES: dict[str, dict[int | str, str]] = {
     "concat_heads": {0: "b h n k"},
     "transformer": {0: "b m", 1: "b n", 2: "b m", 3: "b n"},
     "generation": {0: "b m", 1: "b m"},
+    "log_sum_exp": {0: "b h n k", 1: "b h m k", 2: "b h n m"},
+    "packed_attention": {0: ". h k", 1: ". h k", 2: ". h v"},
+    "paged_attention": {0: "b h n k", 1: ". . h k", 2: ". . h v", "block_table": "b w", "lengths": "b"},
+    "softmax_backward": {0: "p q n m", 1: "p q n m"},
+    "attention_backward": {0: "b h n v", 1: "b h n k", 2: "b h m k", 3: "b h m v", 4: "b h n m"},
+    "attention_gradient": {0: "b h n v", 1: "b h n k", 2: "b h m k", 3: "b h m v", 4: "b h n m"},
+    "layer_norm_backward": {0: "b n d", 1: "b n d", "gain": "d"},
+    "feed_forward_backward": {0: "b n .", 1: "b n .", "W_1": ". f", "b_1": "f", "W_2": "f ."},
 }
 """The axes of a step's arguments that can be cut, one letter each, counted from the last; a dot is one that cannot."""
 
@@ -45,6 +54,9 @@ NUMBERS: dict[str, tuple[int | str, ...]] = {"mask": (0, 1), "positional_encodin
 
 LEAVABLE = ("b_Q", "b_K", "b_V", "b_O", "b_out", "final_norm", "encoder_norm", "decoder_norm", "b")
 """Parameters that a step does without."""
+
+OPTIONAL = tuple(OPTIONS["attention"])
+"""Arguments of attention that are left out where they are not asked for."""
 
 
 def minimised(asked: Asked, shows: Shows, *, seconds: float = SECONDS) -> Asked:
@@ -72,10 +84,14 @@ def size(asked: Asked) -> tuple[float, ...]:
     finite = np.where(np.isfinite(numbers), numbers, 0.0)
     return (
         len(asked.kwargs.get("program", ())),
-        numbers.size + len(arrays) + sum(number for _, number in _numbers(asked)) + (asked.layout is not None),
+        numbers.size
+        + len(arrays)
+        + sum(number for _, number in _numbers(asked))
+        + (asked.layout is not None)
+        + len(_options(asked)),
         int(np.count_nonzero(numbers)),
         int(np.count_nonzero(finite != np.round(finite))),
-        float(np.abs(finite).sum()),
+        float(np.abs(finite).sum()) + sum(abs(number) for _, number in _option_numbers(asked)),
         sum(of(asked.layout, place) != CONTIGUOUS for place in range(len(arrays))),
     )
 
@@ -122,9 +138,12 @@ def _smaller(asked: Asked) -> Iterator[Asked]:
     yield from _with_shorter_programs(asked)
     yield from _without_options(asked)
     yield from _with_fewer_layers(asked)
+    yield from _with_less_packed(asked)
+    yield from _with_fewer_key_heads(asked)
     yield from _cut(asked)
     yield from _with_smaller_numbers(asked)
     yield from _plainer(asked)
+    yield from _with_plainer_options(asked)
     yield from _with_plainer_layouts(asked)
 
 
@@ -148,7 +167,7 @@ def _with_shorter_programs(asked: Asked) -> Iterator[Asked]:
 
 
 def _without_options(asked: Asked) -> Iterator[Asked]:
-    """Without a mask, a bias, a norm that may be left out, a layout in memory."""
+    """Without a mask, a bias, a norm that may be left out, an option of attention, a layout in memory."""
     if asked.layout is not None:
         yield asked._replace(layout=None)
     for i, value in enumerate(asked.args):
@@ -157,6 +176,8 @@ def _without_options(asked: Asked) -> Iterator[Asked]:
     for path in _named(asked.kwargs, ("kwargs",)):
         if path[-1] in LEAVABLE:
             yield replaced(asked, path, None)
+    for option in _options(asked):
+        yield asked._replace(kwargs={name: value for name, value in asked.kwargs.items() if name != option})
 
 
 def _named(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
@@ -172,6 +193,78 @@ def _with_fewer_layers(asked: Asked) -> Iterator[Asked]:
         if path[-1] in ("layers", "encoder", "decoder"):
             layers = asked.kwargs[path[1]] if len(path) == 2 else asked.kwargs[path[1]][path[2]]
             yield from (replaced(asked, path, layers[:i] + layers[i + 1 :]) for i in range(len(layers)) if len(layers) > 1)
+
+
+PACKED = (("cu_seqlens_q", (0,)), ("cu_seqlens_k", (1, 2)))
+"""Of packed sequences: the argument with their cumulative lengths, and which others hold their rows."""
+
+
+def _with_less_packed(asked: Asked) -> Iterator[Asked]:
+    """With a packed sequence fewer, or half as many queries or keys in one, or one fewer."""
+    if asked.step != "packed_attention" or len({len(asked.kwargs[name]) for name, _ in PACKED}) > 1:
+        return
+    for r in range(len(asked.kwargs["cu_seqlens_q"]) - 1):
+        without = asked
+        for name, places in PACKED:
+            without = _without_rows(without, name, places, r, int(np.diff(asked.kwargs[name])[r]))
+        bounds = {name: np.delete(without.kwargs[name], r + 1) for name, _ in PACKED}
+        yield without._replace(kwargs={**without.kwargs, **bounds})
+        for name, places in PACKED:
+            rows = int(np.diff(asked.kwargs[name])[r])
+            yield from (
+                _without_rows(asked, name, places, r, fewer) for fewer in sorted({rows // 2, 1}, reverse=True) if fewer <= rows
+            )
+
+
+def _without_rows(asked: Asked, name: str, places: tuple[int, ...], r: int, fewer: int) -> Asked:
+    """Without the last so many rows of the packed sequence r."""
+    lengths = asked.kwargs[name]
+    gone = list(range(max(int(lengths[r + 1]) - fewer, 0), int(lengths[r + 1])))
+    for place in places:
+        kept = [row for row in range(len(asked.args[place])) if row not in gone]
+        asked = replaced(asked, ("args", place), asked.args[place][kept])
+    shorter_by = np.where(np.arange(len(lengths)) > r, fewer, 0)
+    return replaced(asked, ("kwargs", name), lengths - shorter_by)
+
+
+def _options(asked: Asked) -> list[str]:
+    """The options of attention that are asked for."""
+    return [name for name in asked.kwargs if name in OPTIONAL] if asked.step == "attention" else []
+
+
+def _option_numbers(asked: Asked) -> list[tuple[tuple[Any, ...], float]]:
+    """The numbers among the options of attention, each with the way to it."""
+    named = [(name, asked.kwargs[name]) for name in _options(asked)]
+    numbers = [(("kwargs", name), value) for name, value in named if name in ("scale", "softcap")]
+    sides = [(("kwargs", name, side), value[side]) for name, value in named if name == "window" for side in (0, 1)]
+    return [(path, float(number)) for path, number in (*numbers, *sides) if number is not None]
+
+
+def _with_plainer_options(asked: Asked) -> Iterator[Asked]:
+    """With a scale or a cap of ±1, a window narrower by one or open on a side."""
+    for path, number in _option_numbers(asked):
+        if path[1] == "window":
+            yield from (
+                replaced(asked, path, plain) for plain in (None, 0, int(number) - 1) if plain is None or 0 <= plain < number
+            )
+        elif number:
+            yield replaced(asked, path, float(np.sign(number)))
+
+
+def _with_fewer_key_heads(asked: Asked) -> Iterator[Asked]:
+    """Where several query heads read one key head: with one group of them, or with one query head fewer in each."""
+    if asked.step != "attention" or asked.args[0].shape[1] <= (g := asked.args[1].shape[1]):
+        return
+    h = asked.args[0].shape[1]
+    grouped = np.arange(h).reshape(g, -1)
+    for heads, keys in ((grouped[:1], [0]), (grouped[-1:], [g - 1]), (grouped[:, 1:], range(g)), (grouped[:, :-1], range(g))):
+        kept, smaller = heads.ravel(), asked
+        for path, array, axes in _arrays_with_axes(asked):
+            which = keys if path in (("args", 1), ("args", 2)) else kept
+            axis = next((axis for axis, name in axes if name == "h" and array.shape[axis] > 1), None)
+            if axis is not None:
+                smaller = replaced(smaller, path, np.take(array, list(which), axis=axis))
+        yield smaller
 
 
 def _cut(asked: Asked) -> Iterator[Asked]:

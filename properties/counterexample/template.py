@@ -24,6 +24,20 @@ first_with_zeros: Any = None
 first_for_others: Any = None
 
 play: Any = None  # where the step is a cache: the function that plays a program on one
+backward_of: Any = None  # where only its forward is offered: what differentiates that
+FORWARD: dict = {}
+
+
+def rows(shape: tuple, dtype: str, fill: Any, row: dict, others: dict) -> np.ndarray:
+    """An array of `fill`, but for some columns of every row (`row`), and some numbers of other rows (`others`, by index)."""
+    array = np.full(shape, fill, dtype)
+    for column, value in row.items():
+        array[..., column] = value
+    for index, values in others.items():
+        for column, value in values.items():
+            array[*index, column] = value
+    return array
+
 
 CASE: dict = {}
 
@@ -111,15 +125,22 @@ def answers(function: Callable[..., Any], call: dict, device: str) -> list[np.nd
     for now, was in zip(arrays([args, kwargs]), arrays([call["args"], call["kwargs"]]), strict=True):
         if taken(now).shape != was.shape or not np.array_equal(taken(now), was, equal_nan=was.dtype == np.float64):
             sys.exit(fault("changed its input in place"))
-    found = [logits for logits, _ in result["results"] if logits is not None] if CASE["step"] == "kv_cache" else [result]
+    found = [logits for logits, _ in result["results"] if logits is not None] if CASE["step"] == "kv_cache" else several(result)
     for each in found:
         dtype = str(getattr(each, "dtype", type(each).__name__)).removeprefix("torch.")
-        if dtype != CASE["result_dtype"]:
+        if dtype not in CASE["result_dtype"].split(" or "):
             sys.exit(fault(f"expected a result of dtype {CASE['result_dtype']}, got {dtype}"))
     try:
         return [taken(each) for each in found]
     except BaseException as error:
         sys.exit(fault(f"returned a {type(found[0]).__name__} that raised {type(error).__name__} when it was read: {said(error)}"))
+
+
+def several(result: Any) -> list:
+    """The arrays of an answer: of a step with several results, by their names or in their order."""
+    if not CASE["results"]:
+        return [result]
+    return [result[name] for name in CASE["results"]] if isinstance(result, dict) else list(result)
 
 
 def said(error: BaseException) -> str:
@@ -158,7 +179,8 @@ def main() -> int:
     if options.candidate is None:
         parser.error("--candidate: expected module:attribute or file.py:attribute")
     try:
-        function = function_of(load(options.candidate), CASE["step"])
+        function = function_of(load(options.candidate), FORWARD.get(CASE["step"], CASE["step"]))
+        function = function if backward_of is None else backward_of(CASE["step"], function)
     except (ImportError, AttributeError, OSError, SyntaxError) as error:
         parser.error(f"--candidate {options.candidate}: {error}")
     if not callable(function):

@@ -13,7 +13,18 @@ KEPT = 300  # characters of an argument; the script holds all of it
 
 def as_text(found: Counterexample) -> str:
     """A line an argument."""
-    return "\n".join([*map(_call, found.calls), found.fault.detail])
+    calls = (line for call, given in zip(found.calls, found.given, strict=True) for line in (_call(call), *_larger(call, given)))
+    return "\n".join([*calls, found.fault.detail])
+
+
+def _larger(call: Asked, given: Asked) -> list[str]:
+    """A line about the larger call that was asked in its place, within the implementation's domain."""
+    shapes = [(np.shape(was), np.shape(now)) for was, now in zip(call.args, given.args, strict=True)]
+    if all(was == now for was, now in shapes):
+        return []
+    names = positional_names(call.step, len(call.args))
+    larger = [f"{name} {'×'.join(map(str, now))}" for name, (_, now) in zip(names, shapes, strict=True) if now]
+    return [f"    laid into {', '.join(larger)}: all other features are 0, all other keys weigh nothing"]
 
 
 def _call(call: Asked) -> str:
@@ -40,6 +51,8 @@ def _value(value: Any) -> str:
         )
     if isinstance(value, dict):
         return "{" + ", ".join(f"{name}: {_value(item)}" for name, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
+    if isinstance(value, tuple):
+        return "(" + "".join(f"{_value(item)}, " for item in value).strip(", ") + (",)" if len(value) == 1 else ")")
+    if isinstance(value, list):
         return "[" + ", ".join(map(_value, value)) + "]"
     return repr(value)

@@ -14,7 +14,8 @@ import numpy as np
 
 from properties.counterexample import template
 from properties.counterexample.find import Answers, Counterexample
-from properties.implementations import layouts
+from properties.implementations import autograd, layouts
+from properties.implementations.accepted import promised
 from properties.implementations.cached import OPTIONAL, play
 from properties.implementations.calls import Asked
 from properties.steps import STEPS
@@ -57,18 +58,28 @@ def _script(found: Counterexample, candidate: str | None, *, beside: bool) -> st
     step = found.calls[-1].step
     calls = ",\n".join(_literal_call(call, each) for call, each in zip(found.given, found.answers, strict=True))
     where = f'str(Path(__file__).with_name({candidate!r})) + ":{step}"' if beside else repr(candidate)
-    kind = {"bool": "bool", "int": "int64"}.get(STEPS[step].kind, found.dtype)
+    kind = promised(step, found.dtype)
     entries = {"title": repr(found.title), "candidate": where, "step": repr(step), "dtype": repr(found.dtype)}
-    entries |= {"arrays": repr(found.arrays), "result_dtype": repr(kind), "calls": f"[\n{calls},\n    ]"}
+    entries |= {"arrays": repr(found.arrays), "result_dtype": repr(kind), "results": repr(STEPS[step].results)}
+    entries |= {"calls": f"[\n{calls},\n    ]"}
     case = "CASE: dict = {\n" + "".join(f'    "{name}": {text},\n' for name, text in entries.items()) + "}\n"
     played = f"\nOPTIONAL = {OPTIONAL!r}\n\n\n{inspect.getsource(play)}" if step == "kv_cache" else ""
     if any(call.layout for call in found.given):
         source = inspect.getsource(layouts)
         text = text.replace(_NO_LAYOUTS, source[source.index("class Handed") :])
+    if found.derived:
+        source = inspect.getsource(autograd)
+        parts = source[source.index("FORWARD = {") : source.index("class Differentiated")].rstrip()
+        text = text.replace(_NO_AUTOGRAD, f"{parts}\n")
+        text = text.replace("import Callable, Iterator", "import Callable, Collection, Iterator")
+        text = text.replace("from itertools import cycle", "from functools import partial\nfrom itertools import cycle")
     text = text.replace("TITLE", found.title).replace("THIS_FILE", f"{found.id}.py")
     return text.replace("CASE: dict = {}\n", case + played)
 
 
+_NO_AUTOGRAD = """backward_of: Any = None  # where only its forward is offered: what differentiates that
+FORWARD: dict = {}
+"""
 _NO_LAYOUTS = """LAYOUTS: dict = {}  # where a call depends on the memory its arrays lie in: ways to lay them, and to use it before
 first_with_zeros: Any = None
 first_for_others: Any = None
@@ -89,6 +100,8 @@ def _literal_call(call: Asked, expected: Answers) -> str:
 
 def _literal(value: Any) -> str:
     """Python text that evaluates to the value; every number is written in decimal, exactly."""
+    if isinstance(value, np.ndarray) and value.size > SPARSE and value.ndim > 1:
+        return _rows(value)
     if isinstance(value, np.ndarray):
         shape = "" if value.size else f".reshape({value.shape})"
         return (
@@ -96,9 +109,34 @@ def _literal(value: Any) -> str:
         )
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key!r}: {_literal(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, tuple):
+        return "(" + "".join(f"{_literal(item)}, " for item in value).rstrip() + ")"
+    if isinstance(value, list):
         return "[" + ", ".join(_literal(item) for item in value) + "]"
     return repr(value.item() if isinstance(value, np.generic) else value)
+
+
+SPARSE = 256  # numbers of an array, of which more are written as what all rows have in common and what differs
+
+
+def _rows(array: np.ndarray) -> str:
+    """`rows(shape, dtype, row, others)`: the row that most have, and of the others what differs from it."""
+    flat = array.reshape(-1, array.shape[-1])
+    distinct, counts = np.unique(flat, axis=0, return_counts=True)
+    common = distinct[int(counts.argmax())]
+    values, counts = np.unique(common, return_counts=True)
+    fill = values[int(counts.argmax())]
+    row = {int(i): common[i].item() for i in np.flatnonzero(~_equal(common, fill))}
+    others = {}
+    for place in np.flatnonzero(~_equal(flat, common).all(axis=1)):
+        index = tuple(int(i) for i in np.unravel_index(int(place), array.shape[:-1]))
+        others[index] = {int(i): flat[place, i].item() for i in np.flatnonzero(~_equal(flat[place], common))}
+    return f"rows({array.shape}, {array.dtype.name!r}, {fill.item()!r}, {row!r}, {others!r})"
+
+
+def _equal(X: np.ndarray, Y: np.ndarray) -> np.ndarray:
+    """Where numbers are equal, NaN to NaN."""
+    return (X == Y) | ((X != X) & (Y != Y))  # noqa: PLR0124 (NaN)
 
 
 def as_data(value: Any) -> Any:

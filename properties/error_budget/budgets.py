@@ -16,13 +16,13 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
 from properties.error_budget.scales import FAIL, Aggregate, aggregates, component_scale
-from properties.error_budget.simulate import BOUNDED, bound, simulate
+from properties.error_budget.simulate import BOUNDED, Errors, bound, simulate_all
 from properties.implementations.contract import Contract, envelope, in_force
 from properties.implementations.impl import Impl
 from properties.steps import STEPS
@@ -206,8 +206,8 @@ def _budget(
     *,
     doubled: bool = False,
 ) -> Budget:
-    exact, blocks = simulate(step, args, kwargs, contracts, trials, int.from_bytes(seed, "big"), doubled=doubled)
-    plain = len(blocks) - len(contracts) * doubled
+    (errors,) = simulate_all(step, args, kwargs, contracts, trials, int.from_bytes(seed, "big"), doubled=doubled).values()
+    exact = errors.exact
 
     def again(trials: int) -> Budget:
         trials = min(trials, max(BRIEFLY, ROOM // max(exact.size, 1)))
@@ -215,7 +215,49 @@ def _budget(
         return memory.recall(key, lambda: _budget(step, args, kwargs, contracts, probes, trials, key, doubled=True))
 
     ceiling = (lambda: bound(step, args, kwargs, contracts)) if step in BOUNDED else None
-    return derived(step, contracts, exact, blocks[:plain], again, probes=probes, ceiling=ceiling, doubled=blocks[plain:])
+    return derived(step, contracts, exact, errors.plain, again, probes=probes, ceiling=ceiling, doubled=errors.doubled)
+
+
+def budgets(
+    step: str, *args: Any, contract: Contract | Sequence[Contract] | None = None, dtype: str = "float32", **kwargs: Any
+) -> dict[str, Budget]:
+    """The same for a step of several results, by their names. Raises ValueError for a step of one."""
+    names = STEPS[step].results if step in STEPS else ()
+    if not names:
+        raise ValueError(f"step: expected one with several results, got {step!r}")
+    contracts = envelope(dtype) if contract is None else (contract,) if isinstance(contract, Contract) else tuple(contract)
+    run = _Run(step, args, kwargs, contracts, TRIALS, digest(step, args, kwargs, contracts))
+    return {name: memory.recall(run.key + name.encode(), partial(run.budget, name)) for name in names}
+
+
+@dataclass(frozen=True)
+class _Run:
+    """So many trials of a step of several results: simulated when the first of its budgets is asked for, once for all."""
+
+    step: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    contracts: tuple[Contract, ...]
+    trials: int
+    key: bytes
+    doubled: bool = False
+
+    @cached_property
+    def errors(self) -> dict[str, Errors]:
+        seed = int.from_bytes(self.key, "big")
+        return simulate_all(self.step, self.args, self.kwargs, self.contracts, self.trials, seed, doubled=self.doubled)
+
+    def budget(self, name: str) -> Budget:
+        exact, plain, doubled = self.errors[name]
+        size = sum(errors.exact.size for errors in self.errors.values())
+        step, args, kwargs, contracts, key = self.step, self.args, self.kwargs, self.contracts, self.key
+
+        def again(trials: int) -> Budget:
+            trials = min(trials, max(BRIEFLY, ROOM // max(size, 1)))
+            anew = _Run(step, args, kwargs, contracts, trials, b"again %d " % trials + key, doubled=True)
+            return memory.recall(anew.key + name.encode(), lambda: anew.budget(name))
+
+        return derived(self.step, self.contracts, exact, plain, again, doubled=doubled)
 
 
 def derived(

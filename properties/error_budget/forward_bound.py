@@ -76,6 +76,8 @@ class WorstCase:
                 error = np.exp(values[0] + errors[0] + rescaled) - exact + kappa
             case "sqrt":
                 error = exact - np.sqrt(np.maximum(values[0] - errors[0], 0.0)) + kappa
+            case "log":  # as steep as at the near end of where its argument may be
+                error = np.abs(exact - np.log(np.maximum(values[0] - errors[0], 0.0))) + kappa
             case "erf":
                 error = errors[0] * 2 / np.sqrt(np.pi) + kappa
             case "tanh" | "sin" | "cos":

@@ -93,7 +93,7 @@ class Trials:
             result = self._off_by("exp", exact, np.exp(self._to_base_2(values[0], difference(operands[0]), grid)))
         elif name == "erf":
             result = self._off_by("erf", exact, erf(values[0]))
-        elif name in ("tanh", "sin", "cos", "sqrt"):
+        elif name in ("tanh", "sin", "cos", "sqrt", "log"):
             result = self._off_by(name, exact, ufunc(*values))
         elif ufunc in (np.add, np.multiply):
             if is_parameter(operands[1]):

@@ -117,7 +117,10 @@ class Shadowed(np.ndarray):
         return self
 
     def sum(self, axis: Any = None, *, keepdims: bool = False) -> "Shadowed":  # type: ignore[override]
-        """The sums of rows."""
+        """The sums of rows, as a column; or of the columns of a matrix, as a row of numbers."""
+        if axis == 0 and not keepdims and self.ndim == 2:
+            sums = self.exact.sum(axis=0)
+            return Shadowed(sums[:, None], self.machine.sum(self.T, sums[:, None]), self.machine)[:, 0]
         _must_be_of_rows("sum", axis, keepdims)
         exact = self.exact.sum(axis=-1, keepdims=True)
         return Shadowed(exact, self.machine.sum(self, exact), self.machine)
@@ -190,6 +193,11 @@ def _joined(function: Callable[..., np.ndarray]) -> Callable[..., Shadowed]:
     return join
 
 
+def _broadcast(_: Shadowed, array: Shadowed, shape: tuple[int, ...]) -> Shadowed:
+    shadow = np.broadcast_to(array.behind(len(shape)), (len(array.shadow), *shape))
+    return array.moved(np.broadcast_to(array.exact, shape), shadow)
+
+
 def _counted(one: Shadowed, *args: Any, **kwargs: Any) -> Shadowed:
     return one.machine.given(np.arange(*args, **kwargs))
 
@@ -199,6 +207,7 @@ FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     np.stack: _joined(np.stack),
     np.concatenate: _joined(np.concatenate),
     np.arange: _counted,
+    np.broadcast_to: _broadcast,
     np.shape: lambda one, _: one.exact.shape,
     np.ndim: lambda one, _: one.exact.ndim,
 }

@@ -12,6 +12,7 @@ import torch
 from properties.evaluation.detection.fault import Fault
 from properties.implementations.impl import DTYPES, Impl
 from properties.implementations.oracle import oracle
+from properties.steps import STEPS
 from properties.verdicts import ImplementationError
 
 SEEDS = range(3)
@@ -59,7 +60,7 @@ def _answer(impl: Impl, step: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     if step == "kv_cache":
         rows = [logits if logits.ndim == 3 else logits[:, None] for logits, _ in answer["results"]]
         return np.concatenate(rows, axis=1)
-    if step == "gradients":
+    if STEPS[step].kind == "nested":
         return np.concatenate([np.ravel(each) for each in _flat(answer)])
     return np.asarray(answer, dtype=np.float64)
 
@@ -72,7 +73,8 @@ def _truth(step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> np.ndarr
         given = {name: value for name, value in kwargs.items() if name != "program"}
         tokens = np.concatenate([entry[2].reshape(b, -1) for entry in kwargs["program"]], axis=1)
         return oracle("transformer", args[0], tokens, **given)
-    return np.asarray(oracle(step, *args, **kwargs), dtype=np.float64)
+    exact = oracle(step, *args, **kwargs)
+    return np.concatenate([np.ravel(each) for each in exact.values()]) if isinstance(exact, dict) else np.asarray(exact, np.float64)
 
 
 def _flat(nested: Any) -> list[Any]:
@@ -84,7 +86,10 @@ def _flat(nested: Any) -> list[Any]:
 
 
 def normal_cases(step: str, seed: int) -> list[Case]:
-    """Calls of a step as a unit test makes them: numbers from a normal distribution, no mask or a causal one, no padding."""
+    """Calls of a step, or of `step.option`, as a unit test makes them.
+
+    Numbers are from a normal distribution; there is no mask or a causal one, and no padding.
+    """
     rng = np.random.default_rng(seed)
 
     def normal(*shape: int) -> np.ndarray:
@@ -117,6 +122,16 @@ def normal_cases(step: str, seed: int) -> list[Case]:
     calls: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {
         "softmax": [((_few_bits(normal(b, n, n)),), {})],
         "attention": [((Q, K, V), {}), ((Q, K, V, causal), {})],
+        **{f"attention.{name}": [((Q, K, V), options)] for name, options in _usual_options(h, n).items()},
+        "attention.grouped_heads": [((Q, K[:, : h // 2], V[:, : h // 2]), {})],
+        "softmax_backward": [((Q[0], Q[1]), {})],
+        "attention_backward": [((V, Q, K, V), {}), ((V, Q, K, V, causal), {})],
+        "attention_gradient": [((V, Q, K, V), {"of": of}) for of in ("Q", "K", "V")],
+        "layer_norm_backward": [((X[:, ::-1].copy(), X), {"gain": norm["gain"]})],
+        "feed_forward_backward": [
+            ((X[:, ::-1].copy(), X), {**{name: forward[name] for name in ("W_1", "b_1", "W_2")}, "activation": activation})
+            for activation in ("relu", "gelu")
+        ],
         "mask": [((n, n), {})],
         "split_heads": [((X, h), {})],
         "multi_head": [((X, X), {"h": h, **heads}), ((X, X, causal), {"h": h, **heads})],
@@ -132,11 +147,49 @@ def normal_cases(step: str, seed: int) -> list[Case]:
         "transformer": [((tokens, tokens[:, ::-1].copy()), whole)],
         "generation": [((tokens,), {**whole, "bos": 1, "eos": 0, "length": 6})],
         "kv_cache": [((tokens,), {**whole, "program": prompt})],
+        "log_sum_exp": [((Q, K), {}), ((Q, K, causal), {})],
+        "packed_attention": [
+            (tuple(X.swapaxes(1, 2).reshape(b * n, h, -1) for X in (Q, K, V)), _packed(b, n) | options)
+            for options in ({}, {"causal": True})
+        ],
+        "paged_attention": [((Q[:, :, -1:], *(_paged(X) for X in (K, V))), _table(rng))],
         "gradients": [((tokens, tokens[:, ::-1].copy()), {**whole, "direction": _few_bits(normal(b, n, vocab))})],
     }
-    return [(step, args, kwargs) for args, kwargs in calls[step]]
+    return [(step.partition(".")[0], args, kwargs) for args, kwargs in calls[step]]
+
+
+def _usual_options(heads: int, length: int) -> dict[str, dict[str, Any]]:
+    """Each option of attention with a usual value."""
+    causal = np.tril(np.ones((length, length), dtype=bool))
+    return {
+        "causal": {"causal": True},
+        "scale": {"scale": 0.25},
+        "bias": {"bias": np.where(causal, 0.0, -np.inf)},
+        "window": {"window": (4, 0)},
+        "softcap": {"softcap": 50.0},
+        "sinks": {"sinks": np.zeros(heads)},
+        "slopes": {"slopes": 2.0 ** (-8.0 / heads * np.arange(1, heads + 1))},
+    }
 
 
 def _few_bits(values: np.ndarray) -> np.ndarray:
     """Rounded to bfloat16: the same numbers in every dtype."""
     return torch.from_numpy(values).to(torch.bfloat16).to(torch.float64).numpy()
+
+
+PAGE = 4  # tokens, of which n are a multiple
+
+
+def _packed(b: int, n: int) -> dict[str, np.ndarray]:
+    """Sequences of one length."""
+    return dict.fromkeys(("cu_seqlens_q", "cu_seqlens_k"), np.arange(b + 1) * n)
+
+
+def _paged(X: np.ndarray) -> np.ndarray:
+    """(b, h, n, d) in pages, one sequence after another."""
+    return X.swapaxes(1, 2).reshape(-1, PAGE, h, X.shape[-1])
+
+
+def _table(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Those pages in their order, and lengths that fill them but for the last few slots."""
+    return {"block_table": np.arange(b * n // PAGE).reshape(b, -1), "lengths": n - rng.integers(0, PAGE, b)}

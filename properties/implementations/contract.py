@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from properties.implementations.impl import Impl
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
-KAPPA: Mapping[str, float] = {"exp": 1.0, "tanh": 2.0, "erf": 8.0, "sin": 2.0, "cos": 2.0, "sqrt": 1.0, "table": 10.0}
-"""How many units of the accumulation dtype a library function may be off. `table` are numbers a step makes out of nothing: the
-frequencies 10000^(−2i/d), whose logarithm reaches ln 10⁴ ≈ 9.2, so that a correct exponential of it errs by about ten units."""
+KAPPA: Mapping[str, float] = {"exp": 1.0, "tanh": 2.0, "erf": 8.0, "sin": 2.0, "cos": 2.0, "sqrt": 1.0, "log": 2.0, "table": 10.0}
+"""How many units of the accumulation dtype a library function may be off. `log` may be taken to base 2: one unit of log₂, and a
+half each for ln 2 and for their product. `table` are numbers a step makes out of nothing: the frequencies 10000^(−2i/d), whose
+logarithm reaches ln 10⁴ ≈ 9.2, so that a correct exponential of it errs by about ten units."""
 
 MATMUL = {"highest": None, "high": "tf32", "medium": "bfloat16"}
 MOST_PARTS = 64  # that a matrix product may be summed in
-FUSED_STORES = frozenset({"Q", "K", "V", "concat", "hidden", "norm", "final_norm", "input", "result"})
+FUSED_STORES = frozenset({"Q", "K", "V", "concat", "hidden", "norm", "final_norm", "input", "result", "O", "dpreactivation"})
 """What a fused kernel writes in the storage dtype: the operands of the next matrix product, and its result."""
 
 UNSCALED = frozenset({"products"})
@@ -41,7 +42,8 @@ class Contract:
     dtype         what matrices are stored in
     accumulation  what a step computes in; "" is float32, for float64 storage float64
     mode          "eager": every named matrix is stored in `dtype`; "fused": only operands of matrix products and results are
-    cast_weights  whether a fused attention stores softmax's weights P in `dtype` before P V (an eager one always does)
+    cast_weights  whether a fused attention stores softmax's weights P in `dtype` before P V, and their gradient backward (an eager
+                  one always does)
     accuracies    κ of library functions where it differs from KAPPA
     flush_to_zero whether subnormal numbers may become 0, in arguments, on the way and in results
     split_k       in how many parts along its inner axis a matrix product is summed; each part, and their sum, is stored in `dtype`
@@ -112,7 +114,7 @@ class Contract:
         """Whether the matrix that the oracle records as `name` (its last part) is stored in `dtype`."""
         if self.mode == "eager":
             return True
-        return name in FUSED_STORES or (name == "weights" and self.cast_weights)
+        return name in FUSED_STORES or (name in ("weights", "dproducts") and self.cast_weights)
 
 
 def envelope(dtype: str) -> tuple[Contract, ...]:

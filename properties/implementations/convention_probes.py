@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from hypothesis.errors import UnsatisfiedAssumption
 
-from properties.implementations.conventions import CHOICES, CONVENTIONS, OURS, Conventions
+from properties.implementations.conventions import CHOICES, CONVENTIONS, LOWEST, OURS, Conventions
 from properties.implementations.formats import FORMATS
 from properties.verdicts import ClaimBroken, ImplementationCrash, ImplementationError, ImplementationTimeout, record
 
@@ -49,13 +49,32 @@ def _polarity(impl: "Impl", step: str) -> float:
     """Which mask was read rightly: the declared one first, for some read several; a mask to be added last, for True is a number."""
     declared = (impl.adapter.conventions or Conventions()).mask_polarity
     choices = CHOICES["mask_polarity"]
+    refusal: Exception | None = None
     for polarity in sorted(choices, key=lambda choice: choice != declared):
         try:
             if _average(impl.under(Conventions(polarity)), step, [1.0, 2.0, 4.0], [True, False, False]) == 1:
                 return float(choices.index(polarity))
-        except (ImplementationError, UnsatisfiedAssumption):
-            continue
+        except (ImplementationError, UnsatisfiedAssumption) as error:
+            refusal = error
+    if isinstance(refusal, UnsatisfiedAssumption):  # it takes no masks
+        raise refusal
     return np.nan
+
+
+def _alignment(impl: "Impl", step: str) -> float:
+    """Where the only query stands between two keys: at the first, 0, or the last, 1."""
+    if step == "mask":
+        return float(impl.mask(1, 2)[0, 1])
+    if step == "packed_attention":
+        nothing, V = np.zeros((1, 1, 1)), np.array([[[0.0]], [[2.0]]])
+        return float(impl.packed_attention(nothing, np.zeros((2, 1, 1)), V, **_lengths([0, 1], [0, 2]), causal=True).item())
+    Q, K = np.zeros((1, 1, 1, 1)), np.zeros((1, 1, 2, 1))
+    options, V = {
+        "attention.causal": ({"causal": True}, (0.0, 2.0)),  # sees the first, or both
+        "attention.window": ({"window": (0, 0)}, (0.0, 1.0)),  # sees its own
+        "attention.slopes": ({"slopes": np.array([64.0])}, (0.0, 1.0)),  # and here next to nothing of the other
+    }[step]
+    return float(impl.attention(Q, K, np.array(V)[None, None, :, None], **options).item())
 
 
 def _masked_key(impl: "Impl", _: str) -> float:
@@ -180,13 +199,63 @@ def _odd(impl: "Impl", step: str) -> float:
     return REFUSED if impl.refuses(step, 2, 3) else 1.0
 
 
+# Log-sum-exp, packed and paged attention --------------------------------------------------------------------------------
+
+
+def _lengths(queries: list[int], keys: list[int]) -> dict[str, np.ndarray]:
+    return {"cu_seqlens_q": np.array(queries), "cu_seqlens_k": np.array(keys)}
+
+
+def _log_of_two(impl: "Impl", _: str) -> float:
+    """The log-sum-exp of two scores of 0."""
+    return float(impl.log_sum_exp(np.zeros((1, 1, 1, 1)), np.zeros((1, 1, 2, 1))).item())
+
+
+def _log_of_nothing(impl: "Impl", _: str) -> float:
+    """Which kind of number comes for a row in which nothing may be attended to: the place of its choice; NaN for another."""
+    got = float(impl.log_sum_exp(np.zeros((1, 1, 1, 1)), np.zeros((1, 1, 2, 1)), np.zeros((1, 2), dtype=bool)).item())
+    kinds = (got == -np.inf, got == np.inf, np.isnan(got), np.isfinite(got) and got < LOWEST)
+    return float(kinds.index(True)) if any(kinds) else np.nan
+
+
+def _without_keys(impl: "Impl", step: str) -> float:
+    """What a query without keys receives beside one that has some: 0, NaN, or 2 for anything else in any of these questions."""
+    if step == "paged_attention":
+        pages = np.ones((2, 2, 1, 1))
+        args = np.ones((2, 1, 2, 1)), pages, pages
+        got = [
+            impl.paged_attention(*args, block_table=np.array([[0], [1]]), lengths=np.array([2, length]))[1, :, : 2 - length]
+            for length in (0, 1)
+        ]
+    else:
+        one, two = np.ones((1, 1, 1)), np.ones((2, 1, 1))
+        got = [impl.packed_attention(two, one, one, **_lengths([0, 1, 2], [0, 1, 1]))[1]]
+        if impl.conventions.causal_alignment == "bottom_right":
+            got.append(impl.packed_attention(two, one, one, **_lengths([0, 2], [0, 1]), causal=True)[0])
+    numbers = np.concatenate([each.ravel() for each in got])
+    return 0.0 if (numbers == 0).all() else np.nan if np.isnan(numbers).all() else 2.0
+
+
+def _impossible(impl: "Impl", step: str) -> float:
+    """Whether all are refused: lengths beyond the end, decreasing, below 0, of others; pages beyond the last or below 0."""
+    if step == "paged_attention":
+        Q, pages = np.ones((1, 1, 1, 1)), np.ones((2, 2, 1, 1))
+        tables = (([[0, 2]], [3]), ([[0, -1]], [3]), ([[0, 1]], [5]), ([[0, 1]], [-1]))
+        asked = [{"block_table": np.array(table), "lengths": np.array(lengths)} for table, lengths in tables]
+        return REFUSED if all(impl.refuses(step, Q, pages, pages, **each) for each in asked) else 1.0
+    X = np.ones((2, 1, 1))
+    impossible = [(each, each) for each in ([0, 3], [0, 2, 1, 2], [-1, 2])] + [([0, 2], [0, 2, 2])]
+    return REFUSED if all(impl.refuses(step, X, X, X, **_lengths(*each)) for each in impossible) else 1.0
+
+
 # All of them ----------------------------------------------------------------------------------------------------------
 
 LOOKS = ("attention", "multi_head")  # steps that take a mask and values that can be told apart
+PLACED = ("attention.causal", "attention.window", "attention.slopes")  # options that ask where the first query stands
 
 PROBES: dict[str, Probe] = {
     "mask_polarity": Probe(LOOKS, _polarity, (0.0, 1.0, 2.0, 3.0)),
-    "causal_alignment": Probe(("mask",), lambda impl, _: float(impl.mask(1, 2)[0, 1]), (0.0, 1.0)),
+    "causal_alignment": Probe(("mask", "packed_attention", *PLACED), _alignment, (0.0, 1.0)),
     "fully_masked_row": Probe(LOOKS, lambda impl, step: _average(impl, step, [1.0, 2.0, 6.0], [False] * 3), (0.0, np.nan, 3.0)),
     "fully_masked_softmax": Probe(
         ("softmax",), lambda impl, _: float(impl.softmax(np.full((1, 2), -np.inf))[0, 0]), (0.0, np.nan, 0.5)
@@ -216,6 +285,10 @@ PROBES: dict[str, Probe] = {
     "out_of_range_token": Probe(("embedding",), _outside, (REFUSED, WRAPS, COMPUTED)),
     "odd_d_model": Probe(("positional_encoding",), _odd, (REFUSED, 1.0)),
     "non_finite_masked_key": Probe(("attention",), _masked_key, (np.nan, 1.0)),
+    "log_sum_exp_base": Probe(("log_sum_exp",), _log_of_two, (np.log(2.0), 1.0)),
+    "fully_masked_log_sum_exp": Probe(("log_sum_exp",), _log_of_nothing, (0.0, 1.0, 2.0, 3.0)),
+    "sequence_without_keys": Probe(("packed_attention", "paged_attention"), _without_keys, (0.0, np.nan, 2.0)),
+    "corrupt_indices": Probe(("packed_attention", "paged_attention"), _impossible, (REFUSED, 1.0)),
 }
 
 

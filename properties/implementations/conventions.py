@@ -23,6 +23,8 @@ class Convention:
     allows: str | None = None
 
 
+LOWEST = -(2.0**13)  # a score of 0 with −10⁴ added, or the least number of a dtype, is below; no score of a sensible row is
+
 CONVENTIONS: dict[str, Convention] = {
     "mask_polarity": Convention(
         "True, or a number, in a mask",
@@ -59,6 +61,21 @@ CONVENTIONS: dict[str, Convention] = {
         {"leaks": "a score of NaN, to which −∞ is added, may make the row NaN", "blocked": "the row does not see it"},
         allows="leaks",
     ),
+    "log_sum_exp_base": Convention("logarithm of a returned log-sum-exp", {"natural": "to base e", "two": "to base 2"}),
+    "fully_masked_log_sum_exp": Convention(
+        "log-sum-exp of a fully masked row",
+        {"minus_infinity": "−∞", "plus_infinity": "+∞", "nan": "NaN", "lowest": f"a finite number below {LOWEST:g}"},
+    ),
+    "sequence_without_keys": Convention(
+        "packed or paged attention of a query that has no key to attend to",
+        {"zeros": "zeros", "nan": "NaN", "unspecified": "anything"},
+        allows="unspecified",
+    ),
+    "corrupt_indices": Convention(
+        "cumulative lengths, lengths and block tables that are impossible",
+        {"refused": "raises", "unchecked": "some are not checked, and something is returned"},
+        allows="unchecked",
+    ),
 }
 """By name, in the order of the fields of `Conventions`."""
 
@@ -84,6 +101,10 @@ class Conventions:
     out_of_range_token: str | None = None
     odd_d_model: str | None = None
     non_finite_masked_key: str | None = None
+    log_sum_exp_base: str | None = None
+    fully_masked_log_sum_exp: str | None = None
+    sequence_without_keys: str | None = None
+    corrupt_indices: str | None = None
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -92,18 +113,45 @@ class Conventions:
 
 
 OURS = Conventions(
-    "true_attends", "top_left", "zeros", "zeros", "inside", "interleaved", "leaks", "kept", "refused", "refused", "blocked"
+    "true_attends",
+    "top_left",
+    "zeros",
+    "zeros",
+    "inside",
+    "interleaved",
+    "leaks",
+    "kept",
+    "refused",
+    "refused",
+    "blocked",
+    "natural",
+    "minus_infinity",
+    "zeros",
+    "refused",
 )
 """The oracle's."""
 
 
 # Translation ----------------------------------------------------------------------------------------------------------
 
-MASKED = {"attention": 3, "multi_head": 2, "encoder_layer": 1, "encoder": 1, "decoder_layer": 2, "decoder": 2}
+MASKED = {
+    "attention": 3,
+    "multi_head": 2,
+    "encoder_layer": 1,
+    "encoder": 1,
+    "decoder_layer": 2,
+    "decoder": 2,
+    "log_sum_exp": 2,
+    "attention_backward": 4,
+    "attention_gradient": 4,
+}
 """Where the first mask of a step stands among its arguments; whatever follows it is a mask too."""
 
 BURIED = {
-    "eps": ("encoder_layer", "encoder", "decoder_layer", "decoder", "transformer", "generation", "gradients"),
+    "eps": (
+        *("encoder_layer", "encoder", "decoder_layer", "decoder", "transformer", "generation", "gradients"),
+        "layer_norm_backward",
+    ),
     "layout": ("transformer", "generation", "gradients"),
 }
 """Steps that use a convention inside, where no translation of their answer reaches."""
@@ -150,26 +198,99 @@ def answered(step: str, answer: Any, args: tuple[Any, ...], kwargs: dict[str, An
         case "softmax" if conventions.fully_masked_softmax == "nan":
             return np.where(_fully_masked_scores(args[0]), np.where(np.isnan(answer), 0.0, np.nan), answer)
         case "attention" if conventions.fully_masked_row == "nan":
-            return np.where(_fully_masked_queries(args), np.where(np.isnan(answer), 0.0, np.nan), answer)
+            return np.where(fully_masked(args, kwargs, conventions), np.where(np.isnan(answer), 0.0, np.nan), answer)
         case "layer_norm" | "residual_norm" if conventions.eps == "outside":
             spread = np.std(sum(args), axis=-1, keepdims=True)
             eps, bias = kwargs.get("eps", 1e-5), kwargs["bias"]
             return (answer - bias) * (spread + eps) / np.sqrt(spread**2 + eps) + bias
+        case "log_sum_exp":
+            return _natural(answer, fully_masked_scores_of(args), conventions)
+        case "packed_attention" | "paged_attention":
+            return _of_ours(answer, without_keys(step, args, kwargs, conventions), conventions)
         case _:
             return answer
 
 
-def posed(step: str, args: tuple[Any, ...], conventions: Conventions) -> tuple[Any, ...]:
-    """The question to which the oracle's answer is what an implementation of these conventions should say to `args`.
+def _natural(answer: np.ndarray, fully_masked: np.ndarray, conventions: Conventions) -> np.ndarray:
+    """A log-sum-exp to base e, and −∞ where a row is fully masked and the answer is what is declared of it; NaN if it is not."""
+    natural = answer * np.log(2.0) if conventions.log_sum_exp_base == "two" else answer
+    match conventions.fully_masked_log_sum_exp:
+        case "plus_infinity":
+            as_declared = answer == np.inf
+        case "nan":
+            as_declared = np.isnan(answer)
+        case "lowest":
+            as_declared = np.isfinite(answer) & (answer < LOWEST)
+        case _:
+            return natural
+    return np.where(fully_masked, np.where(as_declared, -np.inf, np.nan), natural)
+
+
+def _of_ours(answer: np.ndarray, alone: np.ndarray, conventions: Conventions) -> np.ndarray:
+    """The answer with zeros for the queries that have no keys, where it is what is declared of them; NaN where it is not."""
+    match conventions.sequence_without_keys:
+        case "nan":
+            return np.where(alone, np.where(np.isnan(answer), 0.0, np.nan), answer)
+        case "unspecified":
+            return np.where(alone, 0.0, answer)
+        case _:
+            return answer
+
+
+def fully_masked_scores_of(args: tuple[Any, ...]) -> np.ndarray:
+    """Which of the queries of a log-sum-exp (b, h, n) is fully masked."""
+    Q, K, *masks = args
+    return fully_masked((Q, K, None, *masks), {}, OURS)[..., 0]
+
+
+def without_keys(step: str, args: tuple[Any, ...], kwargs: dict[str, Any], conventions: Conventions) -> np.ndarray:
+    """Which queries of packed (t, 1, 1) or paged (b, 1, n, 1) attention have no key to attend to."""
+    if step == "paged_attention":
+        n = args[0].shape[2]
+        positions = np.asarray(kwargs["lengths"])[:, None] - n + np.arange(n)
+        return (positions < 0)[:, None, :, None]
+    first, queries = _starts_and_lengths(kwargs["cu_seqlens_q"])
+    _, keys = _starts_and_lengths(kwargs["cu_seqlens_k"])
+    offset = keys - queries if conventions.causal_alignment == "bottom_right" and kwargs.get("causal") else 0 * keys
+    alone = np.zeros(len(args[0]), dtype=bool)
+    for start, n, m, off in zip(first, queries, keys, offset, strict=False):  # impossible lengths may be of any number
+        alone[max(start, 0) : max(start + n, 0)] = (m <= 0) | (np.arange(len(alone[max(start, 0) : max(start + n, 0)])) + off < 0)
+    return alone[:, None, None]
+
+
+def _starts_and_lengths(cu_seqlens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return cu_seqlens[:-1], np.diff(cu_seqlens)
+
+
+def posed(
+    step: str, args: tuple[Any, ...], kwargs: dict[str, Any], conventions: Conventions
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The question to which the oracle's answer is what an implementation of these conventions should say to `args` and `kwargs`.
 
     To give the mean to a fully masked query is to let it look everywhere, with no preference.
     """
     if step == "softmax" and conventions.fully_masked_softmax == "mean":
-        return (np.where(_fully_masked_scores(args[0]), 0.0, args[0]),)
-    if step == "attention" and conventions.fully_masked_row == "mean" and args[3:] and args[3] is not None:
-        Q, K, V, mask = args
-        return np.where(_fully_masked_queries(args), 0.0, Q), K, V, mask | _fully_masked_queries(args)
-    return args
+        return (np.where(_fully_masked_scores(args[0]), 0.0, args[0]),), kwargs
+    if step == "packed_attention" and kwargs.get("causal"):
+        return args, {**kwargs, "alignment": conventions.causal_alignment or OURS.causal_alignment}
+    if step != "attention":
+        return args, kwargs
+    if conventions.fully_masked_row == "mean" and (blind := fully_masked(args, kwargs, conventions)).any():
+        return _with_the_mean(args, kwargs, conventions, blind)
+    if (offset := _offset(args, kwargs, conventions)) != 0:
+        return args, kwargs | {"offset": offset}
+    return args, kwargs
+
+
+def _with_the_mean(
+    args: tuple[Any, ...], kwargs: dict[str, Any], conventions: Conventions, blind: np.ndarray
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The same question, in which the `blind` queries (b, h, n, 1) score 0 with every key, and see them all."""
+    Q, K, V = args[:3]
+    others = {name: value for name, value in kwargs.items() if name not in ("causal", "window", "bias", "slopes")}
+    if "bias" in kwargs or "slopes" in kwargs:
+        others["bias"] = np.where(blind, 0.0, kwargs.get("bias", 0.0) - _penalties(args, kwargs, conventions))
+    return (np.where(blind, 0.0, Q), K, V, visible(args, kwargs, conventions) | blind), others
 
 
 def causal(n: int, m: int, conventions: Conventions) -> np.ndarray:
@@ -181,8 +302,42 @@ def _fully_masked_scores(scores: np.ndarray) -> np.ndarray:
     return (scores == -np.inf).all(axis=-1, keepdims=True)
 
 
-def _fully_masked_queries(args: tuple[Any, ...]) -> np.ndarray:
-    """Which of the queries (b, h, n, 1) is fully masked."""
+# What the options of attention hide -----------------------------------------------------------------------------------
+
+
+def visible(args: tuple[Any, ...], kwargs: dict[str, Any], conventions: Conventions) -> np.ndarray:
+    """Which keys each query of a call of `attention` attends to, (b, h, n, m): by the mask, the options and a bias of −∞."""
     Q, K, _, *masks = args
-    attends = True if not masks or masks[0] is None else masks[0]
-    return np.logical_not(np.broadcast_to(attends, (*Q.shape[:-1], K.shape[-2])).any(axis=-1, keepdims=True))
+    n, m = Q.shape[-2], K.shape[-2]
+    seen = np.broadcast_to(True if not masks or masks[0] is None else masks[0], (*Q.shape[:-1], m))
+    ahead = np.arange(m) - np.arange(n)[:, None] - _offset(args, kwargs, conventions)
+    left, right = kwargs.get("window") or (None, None)
+    for hidden in (
+        ahead > 0 if kwargs.get("causal") else None,
+        None if left is None else ahead < -left,
+        None if right is None else ahead > right,
+        None if kwargs.get("bias") is None else kwargs["bias"] == -np.inf,
+    ):
+        seen = seen if hidden is None else seen & ~hidden
+    return seen
+
+
+def fully_masked(args: tuple[Any, ...], kwargs: dict[str, Any], conventions: Conventions) -> np.ndarray:
+    """Which of the queries (b, h, n, 1) sees nothing. One that has a sink sees that."""
+    blind = np.asarray(~visible(args, kwargs, conventions).any(axis=-1, keepdims=True))
+    return blind if kwargs.get("sinks") is None else blind & (kwargs["sinks"] == -np.inf)[:, None, None]
+
+
+def _offset(args: tuple[Any, ...], kwargs: dict[str, Any], conventions: Conventions) -> int:
+    """At which key the first query stands, where an option asks for it."""
+    placed = kwargs.get("causal") or kwargs.get("window") is not None or kwargs.get("slopes") is not None
+    return args[1].shape[-2] - args[0].shape[-2] if placed and conventions.causal_alignment == "bottom_right" else 0
+
+
+def _penalties(args: tuple[Any, ...], kwargs: dict[str, Any], conventions: Conventions) -> np.ndarray | float:
+    """slope·|i − j| for every head, query and key; 0 without slopes."""
+    if kwargs.get("slopes") is None:
+        return 0.0
+    n, m = args[0].shape[-2], args[1].shape[-2]
+    distances = np.abs(np.arange(n)[:, None] + _offset(args, kwargs, conventions) - np.arange(m))
+    return kwargs["slopes"][:, None, None] * distances

@@ -18,13 +18,16 @@ from hypothesis.errors import HypothesisException, UnsatisfiedAssumption
 
 from properties.implementations import cached, layouts, returned
 from properties.implementations.accepted import accepted
+from properties.implementations.autograd import FORWARD
 from properties.implementations.cached import play
 from properties.implementations.calls import calls
 from properties.implementations.convention_probes import settle
-from properties.implementations.conventions import Conventions, answered, asked
+from properties.implementations.conventions import MASKED, Conventions, answered, asked
+from properties.implementations.domain import Domain, read, sizes_of
+from properties.implementations.laid import Laid, laid
 from properties.implementations.layouts import ASKED_BEFORE, REFILLED, Handed, first_for_others, first_with_zeros
-from properties.steps import STEPS, expected_shape, positional_names
-from properties.verdicts import ImplementationCrash, ImplementationError, NotOffered, record
+from properties.steps import STEPS, expected_shape, expected_shapes, positional_names
+from properties.verdicts import ClaimBroken, ImplementationCrash, ImplementationError, NotOffered, record
 
 DTYPES: dict[str, torch.dtype] = {
     "float64": torch.float64,
@@ -37,7 +40,10 @@ NUMPY_DTYPES = {"float64": np.float64, "float32": np.float32, "float16": np.floa
 
 
 class Adapter(Protocol):
-    """What an implementation looks like to us; besides these it has one method for every name in `steps`."""
+    """What an implementation looks like to us; besides these it has one method for every name in `steps`.
+
+    It may also have `options`, the names of those options of attention that it offers (`properties.steps.OPTIONS`).
+    """
 
     name: str
     arrays: str  # "torch" or "numpy"
@@ -64,9 +70,21 @@ class Impl:
             raise unsteady
         return settled.conventions
 
+    @cached_property
+    def domain(self) -> Domain | None:
+        """Which arguments the implementation says it takes; None: all. Whoever finds it out by probes sets it."""
+        said = getattr(self.adapter, "domain", None)
+        return said if said is None or isinstance(said, Domain) else read(said, self.adapter.steps)
+
+    def within(self, domain: Domain | None) -> "Impl":
+        """The same implementation, taken to have this domain."""
+        other = Impl(self.adapter, self.dtype, self.device)
+        other.domain = domain
+        return other
+
     def under(self, conventions: Conventions) -> "Impl":
         """The same implementation, taken to follow these conventions."""
-        other = Impl(self.adapter, self.dtype, self.device)
+        other = self.within(self.domain)
         other.conventions = conventions
         return other
 
@@ -85,8 +103,10 @@ class Impl:
         return f"Impl({self.name}, {self.dtype}, {self.device})"
 
     def offers(self, *steps: str) -> bool:
-        """Whether the implementation has all these steps."""
-        return all(step in self.adapter.steps for step in steps)
+        """Whether the implementation has all these steps; and, for one named `step.option`, that option of it."""
+        options: frozenset[str] = getattr(self.adapter, "options", frozenset())
+        named = [step.partition(".") for step in steps]
+        return all(step in self.adapter.steps and (not dot or option in options) for step, dot, option in named)
 
     def representable(self, values: np.ndarray) -> np.ndarray:
         """`values` rounded to the nearest numbers of the dtype under test, as float64."""
@@ -119,13 +139,38 @@ class Impl:
         """As `call`; raises NotOffered for arguments that the implementation does not take."""
         self._must_be_representable(step, _arrays((args, kwargs)))
         calls.note(step, args, kwargs, self.layout)
-        their_args, their_kwargs = asked(step, args, kwargs, self.conventions)
+        larger = self.laid(step, args, kwargs)
+        their_args, their_kwargs = asked(step, larger.args, larger.kwargs, self.conventions)
+        try:
+            result = self._result(step, their_args, their_kwargs)
+        except NotOffered as refusal:
+            self._may_refuse(step, larger, refusal)
+            raise
+        result = self._checked(step, result, larger.args, larger.kwargs)
+        return larger.taken(answered(step, result, larger.args, larger.kwargs, self.conventions))
+
+    def laid(self, step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Laid:
+        """The call as it is asked within the domain. Raises NotOffered where it cannot be."""
+        if not self.domain:
+            return Laid(args, kwargs)
+        self.domain.must_read(self.layout)
+        if step in FORWARD and step in MASKED:  # a backward takes the masks that its forward takes
+            self.domain.must_take(step, args[MASKED[step] :], sizes_of(step, args, kwargs))
+        return laid(self.domain, step, args, kwargs, dtype=self.dtype, fully_masked_row=self.conventions.fully_masked_row)
+
+    def _may_refuse(self, step: str, asked: Laid, refusal: NotOffered) -> None:
+        """Raise ClaimBroken for a refusal within the domain that the implementation declares; its options are not part of that."""
+        derived = step in getattr(self.adapter, "derived", ())  # by autograd: there may be no gradient
+        if self.domain and self.domain.declared and not asked.kwargs and not derived:
+            sizes = ", ".join(f"{axis} = {size}" for axis, size in sizes_of(step, asked.args, asked.kwargs).items())
+            mask = ", a mask" if any(getattr(value, "dtype", None) == np.bool_ for value in asked.args) else ""
+            raise ClaimBroken(f"{self.name}.{step} refused arguments within its domain, {sizes}{mask}: {refusal}") from None
+
+    def _result(self, step: str, their_args: tuple[Any, ...], their_kwargs: dict[str, Any]) -> Any:
         if hasattr(self.adapter, "call"):  # lives in a child process, which converts and compares on its side
             choices = {} if self.layout is None else {"layout": self.layout}
-            result = self.adapter.call(step, their_args, their_kwargs, self.dtype, self.device, **choices)  # type: ignore[attr-defined]
-        else:
-            result = self._call_here(step, their_args, their_kwargs)
-        return answered(step, self._checked(step, result, args, kwargs), args, kwargs, self.conventions)
+            return self.adapter.call(step, their_args, their_kwargs, self.dtype, self.device, **choices)  # type: ignore[attr-defined]
+        return self._call_here(step, their_args, their_kwargs)
 
     def refuses(self, step: str, *args: Any, **kwargs: Any) -> bool:
         """Whether the implementation refuses these arguments with an exception of its own instead of computing something."""
@@ -202,6 +247,8 @@ class Impl:
         return given
 
     def _checked(self, step: str, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if STEPS[step].results:
+            return self._by_name(step, result, args, kwargs)
         if STEPS[step].kind == "nested":
             return result
         expected = expected_shape(step, args, kwargs)
@@ -210,6 +257,21 @@ class Impl:
         if step == "generation":
             self._must_be_tokens(result, len(kwargs["parameters"]["target_embedding"]))
         return result.astype(np.float64) if STEPS[step].kind == "float" else result
+
+    def _by_name(self, step: str, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, np.ndarray]:
+        """The arrays of a step that returns several, by their names."""
+        names, label = STEPS[step].results, f"{self.name}.{step}"
+        if isinstance(result, list) and len(result) == len(names):
+            result = dict(zip(names, result, strict=True))
+        if not isinstance(result, dict) or set(result) != set(names):
+            got = f"a dict of {', '.join(result)}" if isinstance(result, dict) else f"{type(result).__name__}"
+            got = f"{len(result)} results" if isinstance(result, list) else got
+            raise ImplementationError(f"{label}: expected {', '.join(names)}, got {got}")
+        for name, expected in expected_shapes(step, args, kwargs).items():
+            if not isinstance(result[name], np.ndarray) or result[name].shape != expected:
+                got = result[name].shape if isinstance(result[name], np.ndarray) else result[name]
+                raise ImplementationError(f"{label}: expected {name} of shape {expected}, got {got}")
+        return {name: result[name].astype(np.float64) for name in names}
 
     def _must_be_tokens(self, written: np.ndarray, vocab: int) -> None:
         if (strange := written[(written < 0) | (written >= vocab)]).size:

@@ -22,10 +22,11 @@ from optimized.residual_norm import layer_norm, residual_norm
 from optimized.softmax import softmax
 from optimized.training import trainable
 from optimized.transformer import transformer
+from properties.implementations.autograd import Differentiated
 from properties.implementations.conventions import OURS
 from properties.implementations.impl import DTYPES
 from properties.implementations.weights import Nested, built, mapped, nested
-from properties.steps import STEPS
+from properties.steps import BEYOND, STEPS
 
 
 def _norm(norm: Nested | None) -> NormParameters | None:
@@ -36,8 +37,8 @@ def _whole(parameters: Nested) -> TransformerParameters:
     return built(column, "TransformerParameters", parameters)
 
 
-class Optimized:
-    """`optimized`, step by step: batched torch tensors in and out, all four dtypes, CPU and CUDA.
+class Optimized(Differentiated):
+    """`optimized`, step by step: batched torch tensors in and out, all four dtypes, CPU and CUDA; backward by autograd.
 
     `kv_cache` gives an `optimized.generation.Writer`, which has every operation of `properties.implementations.cached.Cache`:
     prefill, step, rollback, reorder, leave, join, reset, copy and length. It makes room for two tokens at first, so that a
@@ -47,7 +48,7 @@ class Optimized:
     name = "optimized"
     arrays = "torch"
     dtypes = tuple(DTYPES)
-    steps = frozenset(STEPS)
+    steps = frozenset(STEPS) - BEYOND
     conventions = replace(OURS, subnormals=None)  # PyTorch's fused attention flushes its weights in some dtypes on some devices
 
     def embedding(self, tokens: Tensor, *, table: Tensor, scale: bool = True) -> Tensor:

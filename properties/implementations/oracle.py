@@ -5,19 +5,28 @@ It works on any ndarray subclass that NumPy's own functions preserve, so the rou
 """
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
 
 from reference.attention import attention
+from reference.attention_options import attention_with_options, key_head
+from reference.backward.attention import attention_backward
+from reference.backward.feed_forward import feed_forward_backward
+from reference.backward.residual_norm import layer_norm_backward
+from reference.backward.softmax import softmax_backward
 from reference.decoder import decoder, decoder_layer
 from reference.embedding import embedding
 from reference.encoder import encoder, encoder_layer
 from reference.feed_forward import feed_forward
 from reference.generation import generate
+from reference.log_sum_exp import log_sum_exp
 from reference.mask import causal_mask
 from reference.multi_head import concat_heads, multi_head, split_heads
 from reference.output_projection import next_token, output_projection
+from reference.packed_attention import check_cu_seqlens, packed_attention
+from reference.paged_attention import check_pages, paged_attention
 from reference.parameters import (
     Architecture,
     DecoderLayerParameters,
@@ -35,9 +44,27 @@ from reference.transformer import transformer
 Nested = dict[str, Any]
 
 
-def oracle(step: str, *args: Any, **kwargs: Any) -> np.ndarray:
-    """What `step` gives exactly, for the arguments of its signature in `STEPS`. Raises KeyError for a step without an oracle."""
+def oracle(step: str, *args: Any, **kwargs: Any) -> Any:
+    """What `step` gives exactly, for the arguments of its signature in `STEPS`: an array, or a dict of them by their names.
+
+    Raises KeyError for a step without an oracle.
+    """
     return ORACLES[step](*args, **kwargs)
+
+
+def is_refused(step: str, args: tuple[Any, ...], kwargs: Nested) -> bool:
+    """Whether the oracle refuses the lengths or the block table of packed or paged attention: then there is no answer."""
+    try:
+        if step == "packed_attention":
+            for name, rows in (("cu_seqlens_q", args[0]), ("cu_seqlens_k", args[1])):
+                check_cu_seqlens(name, kwargs[name], len(rows))
+            return len(kwargs["cu_seqlens_q"]) != len(kwargs["cu_seqlens_k"])
+        if step == "paged_attention":
+            for blocks, length in zip(kwargs["block_table"], kwargs["lengths"], strict=True):
+                check_pages(blocks, int(length), *args[1].shape[:2])
+    except ValueError:
+        return True
+    return False
 
 
 def encoder_layer_parameters(layer: Nested) -> EncoderLayerParameters:
@@ -108,11 +135,72 @@ def _softmax(scores: np.ndarray) -> np.ndarray:
     return _stack([softmax(rows) for rows in scores.reshape(leading, n, m)], scores.shape)
 
 
-def _attention(Q: np.ndarray, K: np.ndarray, V: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+def _attention(Q: np.ndarray, K: np.ndarray, V: np.ndarray, mask: np.ndarray | None = None, **options: Any) -> np.ndarray:
+    """The article's attention, or the one with options where there are any; K and V may have fewer heads than Q."""
+    b, h, n, _d_k = Q.shape
+    g, m = K.shape[1:3]
+    masks, of_head = _masks(mask, b, h, n, m), _options_of_each_head(options, (b, h, n, m))
+    heads = []
+    for i, j in product(range(b), range(h)):
+        k = key_head(j, h, g)
+        one_head = (Q[i, j], K[i, k], V[i, k], masks[i][j])
+        heads.append(attention_with_options(*one_head, **of_head(i, j)) if options else attention(*one_head))
+    return _stack(heads, (b, h, n, V.shape[-1]))
+
+
+def _options_of_each_head(options: Nested, shape: tuple[int, int, int, int]) -> Callable[[int, int], Nested]:
+    """The options of `attention` as one head of one batch row has them: its bias (n, m), its sink, its slope."""
+    plain = {name: value for name, value in options.items() if name not in ("window", "bias", "sinks", "slopes")}
+    window, bias, sinks, slopes = (options.get(name) for name in ("window", "bias", "sinks", "slopes"))
+    biases = None if bias is None else np.broadcast_to(bias, shape)
+
+    def of_head(i: int, j: int) -> Nested:
+        return plain | {
+            "window": None if window is None else (window[0], window[1]),
+            "bias": None if biases is None else biases[i, j],
+            "sink": None if sinks is None else sinks[j],
+            "slope": None if slopes is None else slopes[j],
+        }
+
+    return of_head
+
+
+def _softmax_backward(dP: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    n, m = scores.shape[-2:]
+    leading = int(np.prod(scores.shape[:-2], dtype=int))
+    rows = zip(dP.reshape(leading, n, m), scores.reshape(leading, n, m), strict=True)
+    return _stack([softmax_backward(*each) for each in rows], scores.shape)
+
+
+def _attention_backward(
+    dO: np.ndarray, Q: np.ndarray, K: np.ndarray, V: np.ndarray, mask: np.ndarray | None = None, **choices: Any
+) -> dict[str, np.ndarray]:
     b, h, n, _d_k = Q.shape
     masks = _masks(mask, b, h, n, K.shape[2])
-    heads = [attention(Q[i, j], K[i, j], V[i, j], masks[i][j]) for i in range(b) for j in range(h)]
-    return _stack(heads, (b, h, n, V.shape[-1]))
+    heads = [attention_backward(dO[i, j], Q[i, j], K[i, j], V[i, j], masks[i][j], **choices) for i in range(b) for j in range(h)]
+    gradients = zip(*heads, strict=True) if heads else ([], [], [])
+    return {name: _stack(list(each), X.shape) for name, each, X in zip(("dQ", "dK", "dV"), gradients, (Q, K, V), strict=True)}
+
+
+def _attention_gradient(
+    dO: np.ndarray, Q: np.ndarray, K: np.ndarray, V: np.ndarray, mask: np.ndarray | None = None, *, of: str, **choices: Any
+) -> np.ndarray:
+    choices = {name: value for name, value in choices.items() if name != "passes"}
+    return _attention_backward(dO, Q, K, V, mask, **choices)[f"d{of}"]
+
+
+def _layer_norm_backward(dY: np.ndarray, X: np.ndarray, *, gain: np.ndarray, eps: float = 1e-5) -> dict[str, np.ndarray]:
+    rows, norm = (-1, X.shape[-1]), NormParameters(gain, gain)
+    dX, of_norm = layer_norm_backward(dY.reshape(rows), X.reshape(rows), norm, eps)  # the parameters see all rows of the batch
+    return {"dX": dX.reshape(X.shape), "dgain": of_norm.gain, "dbias": of_norm.bias}
+
+
+def _feed_forward_backward(
+    dY: np.ndarray, X: np.ndarray, *, W_1: np.ndarray, b_1: np.ndarray, W_2: np.ndarray, activation: str = "relu"
+) -> dict[str, np.ndarray]:
+    rows, parameters = (-1, X.shape[-1]), FeedForwardParameters(W_1, b_1, W_2, W_2[0])
+    dX, maps = feed_forward_backward(dY.reshape(rows), X.reshape(rows), parameters, activation)  # type: ignore[arg-type]
+    return {"dX": dX.reshape(X.shape), "dW_1": maps.W_1, "db_1": maps.b_1, "dW_2": maps.W_2, "db_2": maps.b_2}
 
 
 def _split_heads(X: np.ndarray, h: int) -> np.ndarray:
@@ -249,7 +337,31 @@ def _generation(
     return written
 
 
-ORACLES: dict[str, Callable[..., np.ndarray]] = {
+def _log_sum_exp(Q: np.ndarray, K: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+    b, h, n, _d_k = Q.shape
+    masks = _masks(mask, b, h, n, K.shape[2])
+    return _stack([log_sum_exp(Q[i, j], K[i, j], masks[i][j]) for i in range(b) for j in range(h)], (b, h, n))
+
+
+def _packed_attention(Q: np.ndarray, K: np.ndarray, V: np.ndarray, **lengths: Any) -> np.ndarray:
+    """`alignment` may be given besides what the step's signature has: how `causal` is meant where n ≠ m."""
+    heads = [packed_attention(Q[:, j], K[:, j], V[:, j], **lengths) for j in range(Q.shape[1])]
+    return np.stack(heads, axis=1)
+
+
+def _paged_attention(
+    Q: np.ndarray, K_pages: np.ndarray, V_pages: np.ndarray, *, block_table: np.ndarray, lengths: np.ndarray
+) -> np.ndarray:
+    b, h, n, _d_k = Q.shape
+    heads = [
+        paged_attention(Q[i, j], K_pages[:, :, j], V_pages[:, :, j], block_table[i], int(lengths[i]))
+        for i in range(b)
+        for j in range(h)
+    ]
+    return _stack(heads, (b, h, n, V_pages.shape[-1]))
+
+
+ORACLES: dict[str, Callable[..., Any]] = {
     "embedding": _embedding,
     "positional_encoding": _positional_encoding,
     "attention": _attention,
@@ -269,4 +381,12 @@ ORACLES: dict[str, Callable[..., np.ndarray]] = {
     "next_token": _next_token,
     "transformer": _transformer,
     "generation": _generation,
+    "log_sum_exp": _log_sum_exp,
+    "packed_attention": _packed_attention,
+    "paged_attention": _paged_attention,
+    "softmax_backward": _softmax_backward,
+    "attention_backward": _attention_backward,
+    "attention_gradient": _attention_gradient,
+    "layer_norm_backward": _layer_norm_backward,
+    "feed_forward_backward": _feed_forward_backward,
 }

@@ -5,15 +5,17 @@ from typing import Any
 
 from properties.implementations.conventions import OURS
 from properties.implementations.oracle import ORACLES, oracle
+from properties.steps import OPTIONS
 
 
 class Reference:
-    """The oracle as an implementation: each step is `oracle`'s own. It has no gradients."""
+    """The oracle as an implementation: each step is `oracle`'s own. A whole model has no gradients."""
 
     name = "reference"
     arrays = "numpy"
     dtypes = ("float64",)
     steps = frozenset(ORACLES)
+    options = frozenset(OPTIONS["attention"])
     conventions = OURS
 
     def __getattr__(self, step: str) -> Any:

@@ -1,8 +1,15 @@
-"""The implementations the suite brings along, by name. Each is made when first asked for: torch is imported late."""
+"""The implementations the suite brings along, by name. Each is made when first asked for: torch is imported late.
+
+Ours and torch's modules run in the suite's own process. Adapters of libraries run in a process of their own, as a user's
+implementation does: a crash of a library is a verdict about it.
+"""
 
 from collections.abc import Callable
 from functools import cache
-from importlib import import_module
+from importlib import import_module, metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from properties.implementations.impl import Adapter
 
@@ -16,6 +23,36 @@ BUILT_IN: dict[str, str] = {
     "torch.transformer.eval": "properties.implementations.torch_modules:TransformerEval",
 }
 """name → module:class; the class takes no arguments and is an `Adapter`."""
+
+
+class Library(NamedTuple):
+    """An adapter of a library: file:class in `properties/implementations/libraries`, and the packages that it needs."""
+
+    place: str
+    package: str
+    beside: tuple[str, ...] = ()
+
+
+LIBRARIES: dict[str, Library] = {
+    "torch.sdpa.math": Library("torch_sdpa.py:Math", "torch"),
+    "torch.sdpa.flash": Library("torch_sdpa.py:Flash", "torch"),
+    "torch.flex": Library("torch_flex.py:Eager", "torch"),
+    "torch.flex.compiled": Library("torch_flex.py:Compiled", "torch"),
+    "transformers.eager": Library("transformers_attention.py:Eager", "transformers"),
+    "transformers.sdpa": Library("transformers_attention.py:Sdpa", "transformers"),
+    "transformers.bart.eager": Library("transformers_attention.py:BartEager", "transformers"),
+    "transformers.bart.sdpa": Library("transformers_attention.py:BartSdpa", "transformers"),
+    "jax.attention": Library("jax_nn.py:Attention", "jax"),
+    "onnx.attention_23": Library("onnx_attention.py:Reference23", "onnx"),
+    "onnx.attention_24": Library("onnx_attention.py:Reference24", "onnx"),
+    "onnxruntime.attention_23": Library("onnx_attention.py:Runtime23", "onnxruntime", ("onnx",)),
+    "onnxruntime.attention_24": Library("onnx_attention.py:Runtime24", "onnxruntime", ("onnx",)),
+    "openvino.attention": Library("openvino_attention.py:Attention", "openvino"),
+    "mlx.attention": Library("mlx_fast.py:Attention", "mlx"),
+    "x_transformers.attend": Library("x_transformers_attend.py:Attend", "x_transformers"),
+    "x_transformers.flash": Library("x_transformers_attend.py:Flash", "x_transformers"),
+}
+"""name → adapter. None is imported, nor its library, before it is asked for by name; none is among the default cells."""
 
 DEFAULT_CELLS: tuple[tuple[str, str], ...] = (
     ("reference", "float64"),
@@ -33,3 +70,26 @@ def built_in(name: str) -> Adapter:
     module, _, attribute = BUILT_IN[name].partition(":")
     make: Callable[[], Adapter] = getattr(import_module(module), attribute)
     return make()
+
+
+def library_class(name: str) -> Any:
+    """The class of a library's adapter, which says what it offers without its library. Raises KeyError for another name."""
+    file, _, attribute = LIBRARIES[name].place.partition(":")
+    return getattr(import_module(f"properties.implementations.libraries.{Path(file).stem}"), attribute)
+
+
+def library_target(name: str) -> str:
+    """The same as a target for a process of its own. Raises KeyError for another name."""
+    return str(Path(__file__).with_name("libraries") / LIBRARIES[name].place)
+
+
+def library_missing(name: str) -> tuple[str, ...]:
+    """The packages it needs that are not installed. Raises KeyError for another name."""
+    return tuple(package for package in (LIBRARIES[name].package, *LIBRARIES[name].beside) if find_spec(package) is None)
+
+
+def library_version(name: str) -> str:
+    """The package and its version, or that it is not installed. Raises KeyError for another name."""
+    if missing := library_missing(name):
+        return f"{', '.join(missing)}: not installed"
+    return f"{LIBRARIES[name].package} {metadata.version(LIBRARIES[name].package).partition('+')[0]}"

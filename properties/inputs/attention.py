@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from hypothesis import strategies as st
 
+from properties.implementations.domain import fitting, fitting_masks, takes_masks
 from properties.implementations.impl import Impl
 from properties.inputs.parameters import SEEDS, Call, dyadic
 
@@ -47,7 +48,16 @@ COINCIDENT = (Sizes(2, 2, 2, 2, 2, 2), Sizes(3, 3, 3, 3, 3, 3), Sizes(2, 2, 4, 4
 
 @st.composite
 def sizes(draw: st.DrawFn) -> Sizes:
-    """Small axes mostly; also all of them different, some on purpose the same, a length at the edge of a block."""
+    """Small axes mostly; also all of them different, some on purpose the same, a length at the edge of a block.
+
+    Within a domain, the number of features is one that can be laid into it (`properties.implementations.laid`).
+    """
+    drawn = draw(_sizes())
+    return Sizes(*map(fitting, Sizes._fields, drawn))
+
+
+@st.composite
+def _sizes(draw: st.DrawFn) -> Sizes:
     kind = draw(st.sampled_from(("small", "small", "distinct", "coincident", "keys at an edge", "queries at an edge")))
     side = st.integers(1, 4)
     match kind:
@@ -69,7 +79,7 @@ def sizes(draw: st.DrawFn) -> Sizes:
 def mask_shapes(b: int, h: int, n: int, m: int) -> list[tuple[int, ...]]:
     """Every way to write a mask that broadcasts to (b, h, n, m) and says something about keys."""
     whole = [(x, y, z, m) for x in (1, b) for y in (1, h) for z in (1, n)]
-    return list(dict.fromkeys([(n, m), *whole]))
+    return fitting_masks(list(dict.fromkeys([(n, m), *whole])), {"b": b, "h": h, "n": n, "m": m})
 
 
 @st.composite
@@ -175,9 +185,8 @@ def attention_calls(draw: st.DrawFn, *, masked: bool | None = None, fully_masked
     size = draw(sizes())
     b, h, n, m, _, d_v = size
     Q, K = draw(scored(size))
-    mask = (
-        draw(ragged_masks(b, h, n, m, fully_masked=fully_masked)) if (draw(st.booleans()) if masked is None else masked) else None
-    )
+    has_mask = (draw(st.booleans()) and takes_masks()) if masked is None else masked
+    mask = draw(ragged_masks(b, h, n, m, fully_masked=fully_masked)) if has_mask else None
     return Call((Q, K, draw(values(b, h, m, d_v)), mask), {})
 
 
@@ -189,7 +198,7 @@ def exact_attention_calls(draw: st.DrawFn) -> Call:
     """
     b, h, n, m, d_k, d_v = draw(sizes())
     rng = np.random.default_rng(draw(SEEDS))
-    low = draw(st.sampled_from((-(2.0**12), 0.0)))
+    low = draw(st.sampled_from((-(2.0**12), 0.0))) if takes_masks() else -(2.0**12)
     tied = 2 ** draw(st.integers(0, min(3, m.bit_length() - 1)))
     chosen = rng.permuted(np.broadcast_to(np.arange(m) < tied, (b, h, m)), axis=-1)
     feature = rng.integers(0, d_k, (b, h, 1, 1)) == np.arange(d_k)

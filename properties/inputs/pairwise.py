@@ -15,12 +15,13 @@ def pairwise(options: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
         raise ValueError(f"options: expected at least one value for each, got none for {', '.join(empty)}")
     names = list(options)
     every = [dict(zip(names, numbers, strict=True)) for numbers in product(*(range(len(options[name])) for name in names))]
-    missing = set().union(*map(pairs, every))
+    covered = [pairs(choice) for choice in every]
+    missing = set().union(*covered)
     chosen = []
     while missing:
-        best = max(every, key=lambda choice: len(pairs(choice) & missing))
-        missing -= pairs(best)
-        chosen.append(best)
+        best = max(range(len(every)), key=lambda i: len(covered[i] & missing))
+        missing -= covered[best]
+        chosen.append(every[best])
     return [{name: options[name][number] for name, number in choice.items()} for choice in chosen]
 
 

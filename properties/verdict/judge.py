@@ -20,6 +20,7 @@ from hypothesis.statistics import collector
 
 from properties.claims import Property
 from properties.implementations.calls import Asked, calls
+from properties.implementations.domain import drawn_in
 from properties.implementations.impl import Impl
 from properties.verdicts import (
     ClaimBroken,
@@ -98,7 +99,8 @@ def judge(test: Callable[[], object], prop: Property, name: str, impl: Impl, *, 
     error: BaseException | None = None
     with collector.with_value(statistics.update):  # type: ignore[attr-defined]
         try:
-            _with_room(test)
+            with drawn_in(impl.domain):
+                _with_room(test)
             _must_not_be_vacuous(counts, impl)
         except (KeyboardInterrupt, GeneratorExit):
             raise

@@ -62,16 +62,28 @@ def test_what_is_not_torch_has_no_operators():
 
 
 def test_two_runs_count_alike(without_valgrind, tmp_path):
-    """Operators and bytes are equal; where valgrind is missing the instructions are, and the line says why."""
-    first, second = (count(tmp_path / name, [TINY, "residual_norm.8x64@b=1+n=4"], peers=("optimized",)) for name in ("a", "b"))
+    """A run that was broken off goes on, and what it counts anew is the same; one of other settings is refused.
 
-    assert first == second
+    Operators and bytes are equal; where valgrind is missing the instructions are, and the line says why.
+    """
+    folder, workloads, peers = tmp_path / "run", [TINY, "residual_norm.8x64@b=1+n=4"], ("optimized", "torch.eager")
+    first = count(folder, workloads, peers=peers)
+    whole = (folder / FILE).read_text().splitlines(keepends=True)
+    (folder / FILE).write_text(whole[0])
+
+    again = count(folder, workloads, peers=peers)
+
+    assert again == first
+    assert (folder / FILE).read_text().splitlines(keepends=True) == whole
+    assert [line.peer for line in first] == [*peers, *peers]
     for line in first:
         assert line.status == "measured"
         assert line.operators
         assert line.allocated_bytes
         assert line.instructions is None
         assert "not on PATH: valgrind" in line.message
+    with pytest.raises(ValueError, match="name another folder"):
+        count(folder, workloads, peers=("optimized",))
 
 
 def test_a_wrong_result_has_no_counts_and_a_crash_is_its_own(without_valgrind, tmp_path, monkeypatch):
@@ -90,21 +102,6 @@ def test_a_wrong_result_has_no_counts_and_a_crash_is_its_own(without_valgrind, t
     assert found["mine:unscaled"]["message"].startswith("A6: ")
     assert "code 7" in found["mine:dies"]["message"]
     assert found["mine:right"]["operators"] > found["optimized"]["operators"] > 0
-
-
-def test_what_is_counted_is_not_counted_again(without_valgrind, tmp_path):
-    """A run that was broken off goes on; one of other settings is refused."""
-    folder = tmp_path / "run"
-    count(folder, [TINY], peers=("optimized", "torch.eager"))
-    whole = (folder / FILE).read_text().splitlines(keepends=True)
-    (folder / FILE).write_text(whole[0])
-
-    again = count(folder, [TINY], peers=("optimized", "torch.eager"))
-
-    assert (folder / FILE).read_text().splitlines(keepends=True) == whole
-    assert [line.peer for line in again] == ["optimized", "torch.eager"]
-    with pytest.raises(ValueError, match="name another folder"):
-        count(folder, [TINY], peers=("optimized",))
 
 
 @pytest.mark.parametrize(
@@ -179,7 +176,8 @@ def test_who_cannot_be_counted_costs_nobody_else_their_count(monkeypatch):
     ]
 
 
-@pytest.mark.timeout(1800)  # a minute of a processor's time, most of it for importing torch under valgrind
+@pytest.mark.valgrind  # a minute of a processor's time, most of it for importing torch: `.ci/counters` asks for it
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(bool(callgrind.missing()), reason=callgrind.missing())
 def test_callgrind_counts_what_the_code_executes(monkeypatch):
     """Attention of 64 tokens takes at least an instruction for every 16 of its flops, and far more than attention of 8."""

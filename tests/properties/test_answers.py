@@ -19,11 +19,17 @@ from properties.implementations.impl import Impl
 from reports.records import Exit
 from reports.render import render
 from veriformer import answers, engine, verify
-from veriformer.answers import ASKED, FOLDER, Case, acts, cases, exit_code, in_this_process, lines, of, shortcomings
+from veriformer.answers import ASKED, FOLDER, Case, acts, exit_code, in_this_process, lines, of, shortcomings
 from veriformer.results import Results
 from veriformer.show import Cards, show
 
+TIMES = tuple(catalogue.WHENS)
 SINGLE = ("nan__always", "keyboard_interrupt__always", "html__once", "system_exit_0__first", "our_words_alone__always")
+
+
+def cases(when: str) -> list[Case]:
+    """All answers always, and each at one of the other times; `veriformer score` has put each at every time (`test_detection`)."""
+    return [case for i, case in enumerate(answers.cases(when)) if when in (TIMES[0], TIMES[1 + i % 3])]
 
 
 def started(*command: str) -> subprocess.CompletedProcess:
@@ -48,7 +54,7 @@ def by_pytest(when: str, run: Path) -> int:
 
 def by_verify(when: str, run: Path) -> int:
     """As `veriformer verify` does it."""
-    return engine.run(answers.request(when, run), folder=FOLDER).code
+    return engine.run(answers.request(cases(when), run), folder=FOLDER).code
 
 
 @pytest.mark.parametrize(("when", "way"), [("always", by_pytest), ("first", by_verify), ("once", by_pytest), ("later", by_verify)])
@@ -58,7 +64,7 @@ def test_every_answer_gets_the_verdict_it_deserves(when, way, tmp_path):
     results = Results.of(tmp_path / "run")
 
     assert code == Exit.BROKEN
-    assert len(lines(tmp_path / "run" / "verify.jsonl")) == len(results.planned) > len(catalogue.ROWS)
+    assert len(lines(tmp_path / "run" / "verify.jsonl")) == len(results.planned) >= 2 * len(cases(when))
     assert [f"{case.target}: {said}" for case in cases(when) for said in shortcomings(of(results, case), case)] == []
     for case in cases(when):
         assert_on_a_terminal(of(results, case), case)

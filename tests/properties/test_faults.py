@@ -28,15 +28,15 @@ def named(fault: Fault) -> str:
 
 def bases() -> list[Fault]:
     """One entry for every base with what it offers and in which dtype."""
-    return list({(f.base, tuple(f.instead.items()), f.steps, f.dtype): f for f in catalogue.CATALOGUE}.values())
+    return list({(f.base, tuple(f.instead.items()), frozenset(f.steps), f.dtype): f for f in catalogue.CATALOGUE}.values())
 
 
 def test_every_class_is_re_created_or_left_out_for_a_reason():
-    """All 71 classes of reports have an entry, or a sentence that says why none is possible."""
+    """All 88 classes of reports have an entry, or a sentence that says why none is possible."""
     classes = [fault_class for classes in catalogue.CLASSES.values() for fault_class in classes]
     re_created = {fault.fault_class for fault in catalogue.FAULTS}
 
-    assert len(classes) == len(set(classes)) == 71
+    assert len(classes) == len(set(classes)) == 88
     assert re_created | set(catalogue.OUT_OF_SCOPE) == set(classes)
     assert not re_created & set(catalogue.OUT_OF_SCOPE)
 
@@ -96,7 +96,7 @@ def test_an_entry_stands_alone_and_answers(fault):
     assert fault.id in answer if isinstance(answer, str) else answer is not None
 
 
-@pytest.mark.parametrize("fault", bases(), ids=lambda fault: f"{fault.base}-{'-'.join(fault.steps)}-{fault.dtype}")
+@pytest.mark.parametrize("fault", bases(), ids=lambda fault: f"{fault.base}-{'-'.join(sorted(fault.steps))}-{fault.dtype}")
 def test_a_base_breaks_nothing(fault):
     """Every property that is run on the faulty one passes on its base."""
     found = list(breaches(lambda: fault.implementation(wrong=False), fault, seed=0, examples=5))

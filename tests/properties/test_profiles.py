@@ -68,6 +68,19 @@ def test_several_dtypes_share_the_work():
     assert alone / 2 <= each < alone
 
 
+def test_all_that_are_built_in_are_asked_alike():
+    """In one dtype as many examples as in several: of another number the same seed draws other ones, with budgets of their own."""
+    assert profiles.examples_in_each(1, named=False) == profiles.examples_in_each(4, named=False) == profiles.examples_in_each(4)
+
+
+def test_by_night_nobody_is_asked_less(monkeypatch):
+    """In one dtype all examples of the profile, named or not."""
+    nightly = hypothesis.settings.get_profile("nightly")
+    monkeypatch.setattr(hypothesis, "settings", lambda: nightly)
+
+    assert profiles.examples_in_each(1, named=False) == profiles.EXAMPLES["nightly"]
+
+
 @pytest.mark.parametrize("name", profiles.EXAMPLES)
 def test_a_profile_is_the_one_described(name):
     """Number of examples, no deadline, no blob; only the nightly one remembers."""

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +23,6 @@ from properties.run import run_folder
 from veriformer import engine, shards
 
 PATIENCE = 10.0  # seconds, where the machine has
-SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGKILL]
 MARK = "VERIFORMER_TEST"  # a variable in the environment of all that is started here, whoever its parent is by now
 
 HANGS = '''
@@ -96,6 +96,15 @@ OTHERS = {
 }
 """Programs of the user's own that our processes are started by."""
 
+SENT = [
+    *zip(COMMANDS, cycle((signal.SIGTERM, signal.SIGINT)), strict=False),
+    *((name, signal.SIGKILL) for name in ("verify", "bench --counters", "report", "localize", "score")),
+]
+"""What each command is sent. One signal that it could hear: what both come to is the same code (`properties.run.subprocesses`,
+whose tests send both). SIGKILL, of which no code of the command's sees anything, where the processes below it are started in
+another way.
+"""
+
 
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory):
@@ -167,8 +176,7 @@ def end(process: subprocess.Popen, folder: Path, sent: signal.Signals) -> float:
     return took
 
 
-@pytest.mark.parametrize("sent", SIGNALS, ids=lambda sent: sent.name)
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(("name", "sent"), SENT, ids=lambda each: each.name if isinstance(each, signal.Signals) else each)
 def test_a_command_leaves_nobody_at_work(name, sent, scratch):
     """Whoever hangs holds Python's lock. What was finished is on disk; a signal is one line, and the exit code a shell expects."""
     case, folder = COMMANDS[name], Path(tempfile.mkdtemp(dir=scratch))

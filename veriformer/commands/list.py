@@ -1,4 +1,4 @@
-"""`veriformer list claims|steps|implementations|schema`."""
+"""`veriformer list claims|steps|options|implementations|schema`."""
 
 import json
 from dataclasses import asdict
@@ -8,15 +8,18 @@ import click
 from rich.table import Column, Table
 from rich.text import Text
 
+from reports import card_records
 from reports.records import schema
 
 COLUMNS = {
     "claims": ("id", "step", "kind", "statement"),
     "steps": ("name", "row", "arguments", "returns"),
-    "implementations": ("name", "steps", "dtypes"),
+    "options": ("name", "given", "default", "formula"),
+    "implementations": ("name", "steps", "options", "dtypes", "library"),
     "conventions": ("convention", "choice", "meaning", "libraries"),
     "libraries": ("library", "convention", "choice", "source"),
 }
+SCHEMAS = {"schema": schema, "card-schema": card_records.schema}
 
 
 def claims() -> list[dict[str, Any]]:
@@ -33,12 +36,30 @@ def steps() -> list[dict[str, Any]]:
     return [{**asdict(step), "signature": step.signature} for step in STEPS.values()]
 
 
-def implementations() -> list[dict[str, Any]]:
-    """Every implementation the suite brings along."""
-    from properties.implementations.registry import BUILT_IN, built_in
+def options() -> list[dict[str, Any]]:
+    """Every option of attention that an implementation may offer."""
+    from properties.steps import OPTIONS
 
-    adapters = {name: built_in(name) for name in BUILT_IN}
-    return [{"name": name, "steps": sorted(a.steps), "dtypes": list(a.dtypes), "arrays": a.arrays} for name, a in adapters.items()]
+    return [{"step": step, **asdict(option)} for step, options in OPTIONS.items() for option in options.values()]
+
+
+def implementations() -> list[dict[str, Any]]:
+    """Every implementation the suite brings along; of libraries, with the version that is installed."""
+    from properties.implementations.registry import BUILT_IN, LIBRARIES, built_in, library_class, library_version
+    from properties.steps import STEPS
+
+    adapters: dict[str, Any] = {name: built_in(name) for name in BUILT_IN} | {name: library_class(name) for name in LIBRARIES}
+    return [
+        {
+            "name": name,
+            "steps": sorted(getattr(adapter, "steps", [step for step in STEPS if hasattr(adapter, step)])),
+            "options": sorted(getattr(adapter, "options", ())),
+            "dtypes": list(adapter.dtypes),
+            "arrays": getattr(adapter, "arrays", "torch"),
+            "library": "" if name in BUILT_IN else library_version(name),
+        }
+        for name, adapter in adapters.items()
+    ]
 
 
 def conventions() -> list[dict[str, Any]]:
@@ -70,18 +91,20 @@ def libraries() -> list[dict[str, Any]]:
 
 
 @click.command("list")
-@click.argument("what", type=click.Choice([*COLUMNS, "schema"]))
+@click.argument("what", type=click.Choice([*COLUMNS, "schema", "card-schema"]))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 def command(what: str, *, as_json: bool) -> None:
-    """List claims, steps, implementations, conventions or libraries; or print the JSON Schema of a line of verify.jsonl.
+    """List claims, steps, options, implementations, conventions or libraries; or print a JSON Schema.
+
+    `schema` is that of a line of verify.jsonl, `card-schema` that of what `card --json` prints.
 
     Steps are printed with the signature a user's callable must have: torch tensors with a leading batch axis b; masks are
     boolean, broadcastable to the shape shown, and True means *attend*.
     """
-    if what == "schema":
-        click.echo(json.dumps(schema(), ensure_ascii=False, indent=1))
+    if what in SCHEMAS:
+        click.echo(json.dumps(SCHEMAS[what](), ensure_ascii=False, indent=1))
         return
-    listings = {"claims": claims, "steps": steps, "implementations": implementations}
+    listings = {"claims": claims, "steps": steps, "options": options, "implementations": implementations}
     rows = {**listings, "conventions": conventions, "libraries": libraries}[what]()
     if as_json:
         click.echo(json.dumps(rows, ensure_ascii=False, indent=1))

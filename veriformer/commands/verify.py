@@ -20,6 +20,7 @@ from veriformer.results import Results
 @click.option("--dtype", metavar="LIST", help="Comma-separated. Default: all that TARGET supports.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--claims", metavar="LIST", help="Comma-separated claim ids. Default: all.")
+@click.option("--backward", is_flag=True, help="Gradients too: by autograd, of what TARGET offers forward alone.")
 @options.declaring
 @click.option("--examples", type=click.IntRange(1), metavar="N", help="Examples a property. Default: what the profile says.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the examples: one seed, one run.")

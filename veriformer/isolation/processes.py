@@ -144,7 +144,7 @@ class Zygote:
             )
         self.close = weakref.finalize(self, _close_zygote, self._control, self._process, os.getpid())
         self._control.settimeout(START_TIME)
-        self._reply()
+        self._ready = False
 
     @property
     def alive(self) -> bool:
@@ -158,7 +158,9 @@ class Zygote:
         return loads(data)
 
     def fork(self) -> Worker:
-        """A new worker."""
+        """A new worker. The first one waits until everything is imported."""
+        if not self._ready:
+            self._ready = bool(self._reply())
         connection, theirs = socket.socketpair()
         log, their_log = os.pipe()
         with theirs:

@@ -16,7 +16,7 @@ import numpy as np
 from properties.conventions import declarations
 from properties.implementations import layouts, returned
 from properties.implementations.accepted import accepted
-from properties.steps import STEPS, positional_names
+from properties.steps import OPTIONS, STEPS, offered_options, positional_names
 from properties.verdicts import ImplementationCrash, ImplementationError, ImplementationTimeout, NotOffered
 from veriformer.isolation import wire
 from veriformer.isolation.losses import Failure, RestartPolicy
@@ -37,12 +37,14 @@ class ImplementationProxy:
     methods named after steps, a module its functions; a callable is the step of its own name, or `step`. `arrays` None: what
     the implementation says itself, else torch. One object lives through all calls until it has to be replaced. A target
     that crashes or hangs while it is imported is an adapter too: each of its calls says so. `path`: further folders to import
-    from, after the current one.
+    from, after the current one. `name`: what it is called, if not by its target. `backward`: what it offers forward alone, in
+    torch, is offered backward too, by autograd.
     """
 
     isolated = True
     conventions: Any
     contract: Any
+    domain: Any
 
     def __init__(
         self,
@@ -54,6 +56,8 @@ class ImplementationProxy:
         *,
         import_time: float = 60.0,
         path: Sequence[str] = (),
+        name: str = "",
+        backward: bool = False,
     ) -> None:
         if step is not None and step not in STEPS:
             raise TargetError(f"step: expected one of {', '.join(STEPS)}, got {step!r}")
@@ -61,14 +65,16 @@ class ImplementationProxy:
             raise TargetError(f"arrays: expected torch or numpy, got {arrays!r}")
         if not (max_time > 0 and import_time > 0):
             raise TargetError(f"max_time: expected a number of seconds above 0, got {min(max_time, import_time)}")
-        self.name, self.target, self.device = target, target, device
+        self.name, self.target, self.device = name or target, target, device
         self._greeting = {
             "target": target,
             "step": step,
             "arrays": arrays,
             "known_steps": list(STEPS),
+            "steps_with_options": list(OPTIONS),
             "folder": str(Path.cwd()),
             "path": list(path),
+            "backward": backward,
         }
         self._import_time = max(max_time, import_time)
         self._losses = RestartPolicy(max_time)
@@ -77,9 +83,11 @@ class ImplementationProxy:
         card = self._greet()
         self.arrays: str = card.get("arrays", arrays or "torch")
         self.steps: frozenset[str] = frozenset(card.get("steps", self._steps_it_would_offer()))
+        self.derived: frozenset[str] = frozenset(card.get("derived", ()))
         self.dtypes: tuple[str, ...] = self._supported(card.get("dtypes"))
         try:
-            declarations.take(self, card.get("conventions"), card.get("contract"))
+            self.options: frozenset[str] = offered_options(card.get("parameters", ()), card.get("options") or ())
+            declarations.take(self, card.get("conventions"), card.get("contract"), card.get("domain"))
         except ValueError as error:
             raise TargetError(f"{target}: {error}") from error
         self.intermediates: bool = card.get("intermediates", False)

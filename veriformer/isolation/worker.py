@@ -49,10 +49,11 @@ def _ours(file: str) -> ModuleType:
 
 
 if TYPE_CHECKING:
-    from properties.implementations import cached, layouts, returned
+    from properties.implementations import autograd, cached, layouts, returned
     from properties.run import subprocesses
     from veriformer.isolation import reach, wire
 else:
+    autograd = _ours("properties/implementations/autograd.py")
     cached = _ours("properties/implementations/cached.py")
     layouts = _ours("properties/implementations/layouts.py")
     returned = _ours("properties/implementations/returned.py")
@@ -60,7 +61,7 @@ else:
     subprocesses = _ours("properties/run/subprocesses.py")
     wire = _ours("veriformer/isolation/wire.py")
 
-OURS = {str(module.__file__) for module in (cached, layouts, reach, returned, wire)} | {__file__}
+OURS = {str(module.__file__) for module in (autograd, cached, layouts, reach, returned, wire)} | {__file__}
 
 
 # ---- the zygote ----
@@ -245,6 +246,19 @@ def offered(thing: Any, name: str, step: str | None, known: list[str]) -> dict[s
     raise TargetRefused(f"target: {name} of type {type(thing).__name__} is not callable and offers none of {', '.join(known)}")
 
 
+def parameters_of(function: Callable[..., Any]) -> list[str]:
+    """The names of a function's arguments, or of a module's `forward`; none where they cannot be read."""
+    try:
+        return list(inspect.signature(getattr(function, "forward", function)).parameters)
+    except (TypeError, ValueError):
+        return []
+
+
+def differentiated(steps: dict[str, Callable[..., Any]], names: list[str]) -> dict[str, Callable[..., Any]]:
+    """The backward steps of these names, by autograd of the forward ones."""
+    return {name: autograd.backward_of(name, steps[autograd.FORWARD[name]]) for name in names}
+
+
 class Candidate:
     """The object under test: one, alive through all calls of this worker."""
 
@@ -260,21 +274,30 @@ class Candidate:
             except Exception as error:
                 raise TargetRefused(f"{target}() cannot be made without arguments: {_told(error)}") from error
         self.steps = offered(self.thing, name, greeting["step"], known)
+        functions = [self.steps[name] for name in greeting["steps_with_options"] if name in self.steps]
+        self.parameters = sorted({name for function in functions for name in parameters_of(function)})
         self.arrays = greeting["arrays"] or self._says("arrays", str) or "torch"
         if self.arrays not in ("torch", "numpy"):
             raise TargetRefused(f"{target}: arrays: expected 'torch' or 'numpy', got {self.arrays!r}")
         if self.arrays == "torch" and torch is None:
             raise TargetRefused(f"{target} takes torch tensors, and torch does not import here")
+        self.derived = autograd.derivable(self.steps) if greeting["backward"] and self.arrays == "torch" else []
+        self.steps |= differentiated(self.steps, self.derived)
 
     def card(self) -> dict[str, Any]:
         """What it says about itself."""
         dtypes = self._says("dtypes", list | tuple | set | frozenset)
+        options = self._says("options", list | tuple | set | frozenset)
         return {
             "steps": list(self.steps),
+            "parameters": self.parameters,
+            "options": None if options is None else [str(option) for option in options],
+            "derived": self.derived,
             "arrays": self.arrays,
             "dtypes": None if dtypes is None else [str(dtype).removeprefix("torch.") for dtype in dtypes],
             "conventions": self._plainly("conventions"),
             "contract": self._plainly("contract"),
+            "domain": self._domain(),
             "intermediates": callable(getattr(self.thing, "intermediate", None)),
             "training": bool(getattr(self.thing, "training", False)),
         }
@@ -286,6 +309,20 @@ class Candidate:
             if not isinstance(value, str | bool | int | float | None):
                 raise TargetRefused(f"attribute {attribute}: expected names and plain values, got {name!r}: {value!r}")
         return said
+
+    def _domain(self) -> dict[str, Any] | None:
+        """What it says of the arguments it takes: axes, and sizes or words."""
+        said = self._says("domain", dict)
+        if said is None:
+            return None
+        plain = {str(axis): list(rule) if isinstance(rule, range | tuple | list) else rule for axis, rule in said.items()}
+        for axis, rule in plain.items():
+            sizes = rule if isinstance(rule, list) else [rule]
+            if not all(each is None or isinstance(each, str | int) for each in sizes):
+                raise TargetRefused(
+                    f"attribute domain: expected sizes or words, got {axis!r}: {returned.printable(repr(said[axis]))}"
+                )
+        return plain
 
     def _says(self, attribute: str, kind: Any) -> Any:
         value = None if isinstance(self.thing, ModuleType) else getattr(self.thing, attribute, None)
@@ -300,6 +337,8 @@ class Candidate:
         give = partial(_given, make=partial(self._handed, request, inputs))
         args = [give(value, path) for value, path in zip(request["args"], request["names"], strict=True)]
         kwargs = {name: give(value, name) for name, value in request["kwargs"].items()}
+        if kwargs.get("window") is not None:
+            kwargs["window"] = tuple(kwargs["window"])  # the wire knows lists alone
         function = self.thing.intermediate if request["step"] == "intermediate" else self.steps[request["step"]]
         if request["step"] == "kv_cache":
             function = partial(cached.play, function)

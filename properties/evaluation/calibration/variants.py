@@ -66,7 +66,7 @@ def _ours(choices: dict[str, Any], step: str, args: tuple[Any, ...], kwargs: dic
 def _adapter(
     name: str, around: Callable[[], Any], step: str, args: tuple[Any, ...], kwargs: dict[str, Any], dtype: str
 ) -> np.ndarray:
-    impl = Impl(built_in(name), dtype)
+    impl = _impl(name, around, dtype)
     if step not in impl.adapter.steps or dtype not in impl.adapter.dtypes:
         raise NotOffered
     with around():
@@ -78,6 +78,13 @@ def _adapter(
             raise
 
 
+@cache
+def _impl(name: str, around: Callable[[], Any], dtype: str) -> Impl:  # noqa: ARG001 (kernels may differ in their conventions)
+    """One for all cases: to find out its conventions takes longer than a call."""
+    return Impl(built_in(name), dtype)
+
+
+@cache
 def _only(backend: SDPBackend) -> Callable[[], Any]:
     return partial(sdpa_kernel, [backend])
 

@@ -2,6 +2,8 @@
 
 from properties.evaluation.detection import (
     attention,
+    attention_options,
+    backward,
     cache,
     causal,
     embedding,
@@ -11,6 +13,7 @@ from properties.evaluation.detection import (
     model,
     multi_head,
     overflow,
+    packed_attention,
     rare_masks,
     residual_norm,
     softmax,
@@ -42,6 +45,16 @@ CLASSES: dict[str, tuple[str, ...]] = {
         "window-mask-misaligned",
     ),
     "scaled dot product": ("scale-from-padded-head-dim", "scale-from-wrong-dim", "scale-lost-in-path-or-arg"),
+    "options of attention": (
+        "option-bias",
+        "option-causal",
+        "option-grouped-heads",
+        "option-scale",
+        "option-sinks",
+        "option-slopes",
+        "option-softcap",
+        "option-window",
+    ),
     "multi-head": ("dv-or-din-differs", "head-index-mapping", "head-split-merge-layout"),
     "cross-attention": ("cross-cache-state", "cross-causal", "cross-length", "cross-mask-source"),
     "positional encoding": (
@@ -69,11 +82,18 @@ CLASSES: dict[str, tuple[str, ...]] = {
         "static-cache-unwritten-slots",
     ),
     "gradient": (
+        "attention-gradient-formula",
         "dropout-mask-differs-in-backward",
         "embedding-gradient",
+        "feed-forward-gradient-formula",
         "fully-masked-row-grad",
+        "gradient-given-in-any-memory",
         "gradient-of-many-rows",
+        "gradient-of-some-inputs",
         "ln-constant-row-grad",
+        "mask-differs-in-backward",
+        "norm-gradient-formula",
+        "softmax-gradient-formula",
         "tied-gradient",
     ),
     "numerics": (
@@ -86,6 +106,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
         "pe-low-precision",
     ),
     "layout": ("axis-order-batch-seq-head", "non-contiguous-views", "size-1-axis-squeezed"),
+    "beyond the article": ("corrupt-indices", "log-sum-exp-base"),
 }
 """The classes of public bug reports, by the component they happen in."""
 
@@ -97,6 +118,7 @@ OUT_OF_SCOPE: dict[str, str] = {
 FAULTS: tuple[Fault, ...] = (
     *softmax.FAULTS,
     *attention.FAULTS,
+    *attention_options.FAULTS,
     *causal.FAULTS,
     *mask.FAULTS,
     *rare_masks.FAULTS,
@@ -107,7 +129,9 @@ FAULTS: tuple[Fault, ...] = (
     *model.FAULTS,
     *cache.FAULTS,
     *gradients.FAULTS,
+    *backward.FAULTS,
     *overflow.FAULTS,
+    *packed_attention.FAULTS,
 )
 
 CATALOGUE: tuple[Fault, ...] = (*FAULTS, *CHEATS)

@@ -24,7 +24,7 @@ class Fault:
     base: str
     """The file of `right` that it happens in, or that uses the file it happens in."""
     steps: tuple[str, ...]
-    """What the faulty implementation offers: the step it happens in first."""
+    """What the faulty implementation offers, `step.option` for an option of a step: what it happens in first."""
     right: str
     """The statement as it stands in the base: it occurs there once."""
     wrong: str
@@ -59,11 +59,13 @@ class Implementation:
     arrays = "torch"
 
     def __init__(self, name: str, source: str, steps: tuple[str, ...], dtype: str) -> None:
-        self.name, self.steps, self.dtypes = name, frozenset(steps), (dtype,)
+        self.name, self.dtypes = name, (dtype,)
+        self.steps = frozenset(step for step in steps if "." not in step)
         self.conventions: Conventions = OURS  # as the projects promised: an answer of another convention is the fault
         self._source = source
         self.file = f"<{name}>"  # as a traceback through its text says
         self._module = _executed(self.file, source)
+        self.options = frozenset(step.partition(".")[2] for step in steps if "." in step)
 
     def close(self) -> None:
         """Forget everything: the next call is the first."""

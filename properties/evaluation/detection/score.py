@@ -21,7 +21,9 @@ Line = dict[str, Any]
 
 def bases() -> dict[str, Fault]:
     """One entry for every base, with what it offers and in which dtype, by a name of its own."""
-    return {f"{'+'.join((f.base, *f.instead.values()))}/{','.join(f.steps)}/{f.dtype}": f for f in CATALOGUE}
+    first = {(f.base, *f.instead.values(), frozenset(f.steps), f.dtype): f for f in reversed(CATALOGUE)}
+    named = {f"{'+'.join((f.base, *f.instead.values()))}/{','.join(f.steps)}/{f.dtype}": f for f in first.values()}
+    return dict(reversed(named.items()))
 
 
 # Measurements ---------------------------------------------------------------------------------------------------------

@@ -45,9 +45,11 @@ def planned(fault: Fault) -> list[Test]:
         and fault.dtype in (asks(test).dtypes or (fault.dtype,))
     ]
 
+    row = STEPS[fault.steps[0].partition(".")[0]].row
+
     def distance(test: Test) -> tuple[bool, int, int, bool]:
         needs = asks(test).needs
-        elsewhere = not test.__module__.endswith(f"test_{STEPS[fault.steps[0]].row}")
+        elsewhere = not test.__module__.endswith(f"test_{row}")
         return fault.steps[0] not in needs, len(needs), max(offered[step] for step in needs), elsewhere
 
     return sorted(fitting, key=distance)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from properties.evaluation.detection.fault import RIGHT, Implementation, standalone
+from properties.steps import OPTIONS
 
 
 class Place(NamedTuple):
@@ -28,6 +29,9 @@ PLACES: dict[str, Place] = {
     "softmax": Place("softmax", ("softmax",)),
     **{file: Place(file, ("attention",)) for file in ("attention", "blocked_attention", "split_attention")},
     **{file: Place(file, ("attention",)) for file in ("padded_attention", "packed_attention", "windowed_attention")},
+    "attention_with_options": Place(
+        "attention_with_options", (*(f"attention.{name}" for name in OPTIONS["attention"]), "attention")
+    ),
     "multi_head": Place("multi_head", ("multi_head", "split_heads", "concat_heads")),
     "embedding": Place("model", ("embedding", "positional_encoding", "transformer")),
     "mask": Place("model", ("mask", "transformer")),
@@ -39,6 +43,11 @@ PLACES: dict[str, Place] = {
     **{file: Place(file, ("kv_cache",)) for file in ("static_cache", "paged_cache", "bare_cache")},
     "gradients": Place("gradients", _GRADIENTS, "float64"),
     "attention_with_backward": Place("gradients", _GRADIENTS, "float64", (("attention", "attention_with_backward"),)),
+    **{file: Place(file, ("attention_backward",)) for file in ("attention_backward", "blocked_backward")},
+    "attention_by_autograd": Place("attention_by_autograd", ("attention_backward", "attention_gradient", "attention")),
+    "softmax_backward": Place("softmax_backward", ("softmax_backward",)),
+    "norm_backward": Place("norm_backward", ("layer_norm_backward",)),
+    "feed_forward_backward": Place("feed_forward_backward", ("feed_forward_backward",)),
     "linear_with_backward": Place("gradients", _GRADIENTS, "float64", (("linear", "linear_with_backward"),)),
 }
 

@@ -1,0 +1,52 @@
+"""`torch.nn.functional.scaled_dot_product_attention`, held to one of the kernels it would choose among on the CPU."""
+
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+
+class Math:
+    """The composite of matrix products and a softmax."""
+
+    backend = SDPBackend.MATH
+    dtypes = ("float64", "float32", "bfloat16", "float16")
+    options = ("causal", "scale", "bias", "grouped_heads")
+    conventions: ClassVar = {"mask_polarity": "true_attends", "causal_alignment": "top_left"}
+
+    def attention(
+        self,
+        Q: Tensor,
+        K: Tensor,
+        V: Tensor,
+        mask: Tensor | None = None,
+        *,
+        causal: bool = False,
+        scale: float | None = None,
+        bias: Tensor | None = None,
+    ) -> Tensor:
+        """One call. It takes one of mask, bias and is_causal, and of masks those of two axes or more."""
+        given = [each for each in (mask, bias) if each is not None]
+        if len(given) + causal > 1:
+            raise NotImplementedError("more than one of attn_mask (a mask or a bias) and is_causal")
+        if given and given[0].ndim < 2:
+            raise NotImplementedError(f"an attn_mask of shape {tuple(given[0].shape)}")
+        options = {"is_causal": causal, "scale": scale, "enable_gqa": K.shape[1] != Q.shape[1]}
+        with sdpa_kernel(self.backend):
+            return F.scaled_dot_product_attention(Q, K, V, attn_mask=given[0] if given else None, **options)
+
+
+class Flash(Math):
+    """The fused kernel."""
+
+    backend = SDPBackend.FLASH_ATTENTION
+
+    def attention(self, Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None = None, **options: object) -> Tensor:
+        """As above; where torch says that it has no such kernel for these arguments, they are not taken."""
+        try:
+            return super().attention(Q, K, V, mask, **options)  # type: ignore[arg-type]
+        except RuntimeError as error:
+            if "No available kernel" not in str(error):
+                raise
+            raise NotImplementedError(str(error)) from None

@@ -1,0 +1,126 @@
+"""Inputs for the options of attention: calls in which they meet, every two of them in each pair of what they may be.
+
+Scores are drawn as for plain attention: a query picks a profile over the keys, and values are labels. All numbers have at most
+eight significant bits. What is drawn is a row of a covering array and a seed; the smallest reads as "no option".
+"""
+
+from collections.abc import Collection
+from functools import cache
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from properties.implementations.impl import Impl
+from properties.inputs.attention import BLOCKS, labels, mask_shapes, profile
+from properties.inputs.pairwise import pairwise
+from properties.inputs.parameters import SEEDS, Call, dyadic
+from properties.steps import OPTIONS
+from properties.verdicts import NotOffered
+
+EVERY = frozenset(OPTIONS["attention"])
+LEVELS: dict[str, tuple[Any, ...]] = dict.fromkeys(OPTIONS["attention"], (False, True)) | {"window": (False, "left", "both")}
+"""What each option may be in a covering array: off, or on with a value that the seed decides."""
+AROUND: dict[str, tuple[Any, ...]] = {"mask": (False, True), "lengths": ("n = m", "n < m", "n > m")}
+"""What every option must compose with besides the others."""
+
+PROFILES = ("plain", "uniform", "near tie", "tie", "one-hot", "sink", "sorted")
+HEADS = ((1, 1), (2, 2), (3, 3)), ((2, 1), (4, 2), (6, 2), (3, 1), (6, 3))  # (h, g): as many key heads, or fewer
+SCALES = (0.5, 0.375, 2.0, 1.0)
+CAPS = (1.0, 4.0, 0.75, 16.0)
+EDGES = tuple(size for size in BLOCKS if size < 40)
+
+Row = dict[str, Any]
+
+
+@cache
+def covering(offered: frozenset[str] = EVERY) -> tuple[Row, ...]:
+    """Rows in which every two of the offered options, the mask and the lengths occur in every pair of what they may be."""
+    return tuple(pairwise({name: values for name, values in (LEVELS | AROUND).items() if name in {*offered, *AROUND}}))
+
+
+def composed(row: Row, seed: int) -> Call:
+    """The call of `attention` that has the options of this row, all else being decided by the seed."""
+    rng = np.random.default_rng(seed)
+    h, g = HEADS[bool(row.get("grouped_heads"))][rng.integers(3)]
+    b, d_k, d_v = (int(size) for size in rng.integers(1, (3, 5, 4)))
+    n, m = _lengths(row["lengths"], rng)
+    keys = [profile(PROFILES[rng.integers(len(PROFILES))], m, rng) for _ in range(b * g * d_k)]
+    K = np.array(keys).reshape(b, g, d_k, m).swapaxes(-1, -2).copy()
+    picked = rng.integers(0, d_k, (b, h, n, 1)) == np.arange(d_k)
+    some = dyadic(int(rng.integers(2, 2**16)), (b, h, n, d_k), 1.0)
+    Q = some if rng.random() < 0.5 else picked * rng.choice((0.5, 1.0, 2.0))
+    mask = _mask((b, h, n, m), rng) if row["mask"] else None
+    made = {name: value for name in OPTIONS["attention"] if (value := _value(name, row.get(name), (b, h, n, m), rng)) is not None}
+    return Call((Q, K, labels(b, g, m, d_v), mask), made)
+
+
+def _lengths(kind: str, rng: np.random.Generator) -> tuple[int, int]:
+    """(n, m), short mostly; one call in eight has a length at the edge of a block."""
+    short, long = sorted(int(size) for size in rng.integers((1, 4), (4, 8)))
+    long = int(rng.choice(EDGES)) if rng.random() < 1 / 8 else long
+    return {"n = m": (long, long), "n < m": (short, long), "n > m": (long, short)}[kind]
+
+
+def _mask(shape: tuple[int, int, int, int], rng: np.random.Generator) -> np.ndarray:
+    shapes = mask_shapes(*shape)
+    return rng.random(shapes[rng.integers(len(shapes))]) < 0.7
+
+
+def _value(name: str, level: Any, shape: tuple[int, int, int, int], rng: np.random.Generator) -> Any:
+    """A value of the option; None where it is off, and for the heads, which are no argument."""
+    b, h, n, m = shape
+    if not level:
+        return None
+    match name:
+        case "causal":
+            return True
+        case "scale":
+            return float(rng.choice(SCALES))
+        case "softcap":
+            return float(rng.choice(CAPS))
+        case "bias":
+            return _bias(mask_shapes(b, h, n, m), rng)
+        case "window":
+            left = int(rng.integers(0, 4))
+            return (left, None) if level == "left" else (left, int(rng.integers(0, 3)))
+        case "sinks":
+            return rng.integers(-16, 17, h) / 8
+        case "slopes":
+            return 2.0 ** -rng.permutation(np.arange(h))
+        case _:
+            return None
+
+
+def _bias(shapes: list[tuple[int, ...]], rng: np.random.Generator) -> np.ndarray:
+    """Numbers of any broadcastable shape, in half of the cases with some −∞ among them."""
+    bias = rng.integers(-64, 65, shapes[rng.integers(len(shapes))]) / 32
+    return np.where(rng.random(bias.shape) < 0.25, -np.inf, bias) if rng.random() < 0.5 else bias
+
+
+def option_calls(
+    offered: Collection[str] = EVERY, *, on: Collection[str] = (), off: Collection[str] = ()
+) -> st.SearchStrategy[Call]:
+    """Calls with some of these options; those `on` have a value in every call, those `off` (the mask may be one) in none."""
+    fixed = {name: LEVELS[name][1:] for name in on} | dict.fromkeys(off, (False,))
+    rows = [
+        row | {name: values[i % len(values)] for name, values in fixed.items()}
+        for i, row in enumerate(covering(frozenset(offered)))
+    ]
+    return st.builds(composed, st.sampled_from(rows), SEEDS)
+
+
+def within_reach(call: Call, impl: Impl) -> Call:
+    """The call without the options that the implementation does not offer; as many key heads as heads, where it needs them."""
+    Q, K, V, mask = call.args
+    if Q.shape[1] != K.shape[1] and not impl.offers("attention.grouped_heads"):
+        K, V = (np.repeat(X, Q.shape[1] // K.shape[1], axis=1) for X in (K, V))
+    return Call((Q, K, V, mask), {name: value for name, value in call.kwargs.items() if impl.offers(f"attention.{name}")})
+
+
+def offered_by(impl: Impl) -> frozenset[str]:
+    """The options that the implementation offers. Raises NotOffered for fewer than two: nothing meets there."""
+    offered = frozenset(name for name in OPTIONS["attention"] if impl.offers(f"attention.{name}"))
+    if len(offered) < 2:
+        raise NotOffered(f"options: expected two that can meet, got {', '.join(offered) or 'none'}")
+    return offered

@@ -1,0 +1,277 @@
+"""The domain of an implementation: what can be declared of it, what probes find, and questions laid into it."""
+
+import ast
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from properties.assertions import assert_rounding_only
+from properties.implementations.conventions import OURS, Conventions
+from properties.implementations.domain import Domain, read
+from properties.implementations.domain_probes import answered_outside, found
+from properties.implementations.impl import Impl
+from properties.implementations.laid import laid
+from properties.implementations.oracle import oracle
+from properties.implementations.registry import built_in
+from properties.inputs.attention import labels
+from properties.inputs.parameters import dyadic
+from properties.verdict.judge import run_property
+from properties.verdict.listing import property_named
+from properties.verdicts import ClaimBroken, NotOffered
+from reports.records import Verdict
+
+TUTORIAL = {"d_k": (16, 32, 64, 128, 256), "d_v": "d_k", "n": "multiple of 128", "m": "n", "mask": None}
+"""The limits of a flash-attention tutorial's kernel."""
+
+
+def softmax_of(Q: torch.Tensor, K: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """Weights, zeros for a fully masked row."""
+    scores = Q @ K.mT / math.sqrt(Q.shape[-1])
+    return torch.softmax(scores if mask is None else scores.masked_fill(~mask, -math.inf), -1).nan_to_num(0.0)
+
+
+class Kernel:
+    """A right kernel with a tutorial's limits, which refuses what is outside of them."""
+
+    name, arrays, dtypes, steps = "kernel", "torch", ("float32", "bfloat16"), frozenset({"attention"})
+    conventions, contract = Conventions(), None
+    domain: Any = TUTORIAL
+
+    def attention(self, Q, K, V, mask=None):
+        """A tutorial's."""
+        if mask is not None:
+            raise NotImplementedError("no mask")
+        if Q.shape[-1] not in TUTORIAL["d_k"] or V.shape[-1] != Q.shape[-1]:
+            raise ValueError("head size must be one of 16, 32, 64, 128, 256")
+        if Q.shape[2] % 128 or K.shape[2] != Q.shape[2]:
+            raise ValueError("sequence length must be a multiple of 128")
+        return self.answer(Q, K, V)
+
+    def answer(self, Q, K, V):
+        """Right."""
+        return softmax_of(Q, K) @ V
+
+
+class WrongScale(Kernel):
+    """Divides by √(d + 1)."""
+
+    def answer(self, Q, K, V):
+        """Wrong by little."""
+        return torch.softmax(Q @ K.mT / math.sqrt(Q.shape[-1] + 1), -1) @ V
+
+
+class LosesKeys(Kernel):
+    """Reads 256 keys."""
+
+    def answer(self, Q, K, V):
+        """Right up to 256."""
+        return super().answer(Q, K[:, :, :256], V[:, :, :256])
+
+
+class LosesTail(Kernel):
+    """Does not read the last key of a block."""
+
+    def answer(self, Q, K, V):
+        """Wrong for one key in 128."""
+        kept = torch.arange(K.shape[2]) % 128 < 127
+        return super().answer(Q, K[:, :, kept], V[:, :, kept])
+
+
+class SumsInBfloat16(Kernel):
+    """Adds blocks of keys up in bfloat16."""
+
+    dtypes = ("bfloat16",)
+
+    def answer(self, Q, K, V):
+        """Right in each block."""
+        P, out = softmax_of(Q.float(), K.float()), torch.zeros(*Q.shape[:3], V.shape[-1], dtype=torch.bfloat16)
+        for j in range(0, K.shape[2], 16):
+            out = out + (P[..., j : j + 16] @ V[:, :, j : j + 16].float()).bfloat16()
+        return out
+
+
+def judged(kernel: type[Kernel], name: str, examples: int = 25) -> Verdict:
+    """How a property ends on a kernel."""
+    impl = Impl(kernel(), kernel.dtypes[0])
+    return run_property(property_named(name), impl, seed=0, examples=examples, small=False).verdict
+
+
+# ---- what can be declared ----
+
+
+@pytest.mark.parametrize(
+    ("said", "complaint"),
+    [
+        ([16], "expected a mapping of axes to sizes, got [16]"),
+        ({"d": 16}, "no axis 'd'; expected some of b, h, n, d_k"),
+        ({"d_k": "sixteen"}, "d_k: expected sizes, a range"),
+        ({"d_k": "multiple of 0"}, "d_k: leaves no size"),
+        ({"n": "m", "m": "n"}, "m and n are each said to equal the other"),
+        ({"mask": ("n h",)}, "mask: expected None or some of b h n m"),
+        ({"layout": "diagonal"}, "layout: expected some of contiguous"),
+        (dict.fromkeys(("b", "h", "n", "m", "d_k", "d_v"), 16), "leaves a single shape; expected at least 2 sizes"),
+        ("d_k", "expected axis=sizes, got 'd_k'"),
+    ],
+)
+def test_a_domain_without_sense_is_refused_in_one_line(said, complaint):
+    """Which axis, what was expected, what came."""
+    with pytest.raises(ValueError, match="domain: ") as refused:
+        read(said, ("attention",))
+
+    assert complaint in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("said", [TUTORIAL, {"mask": ("b 1 n m",), "layout": "contiguous"}, {"n": "1 to 512", "h": range(1, 9)}])
+def test_a_printed_domain_can_be_pasted(said):
+    """What is printed is read as the same domain."""
+    domain = read(said, ("attention",))
+
+    assert read(eval(str(domain), {"range": range}) if "range" in str(domain) else ast.literal_eval(str(domain))) == domain  # noqa: S307
+
+
+def test_a_command_line_says_the_same():
+    """Names and sizes, with a bar between sizes."""
+    assert read("d_k=16|32|64|128|256,d_v=d_k,n=multiple of 128,m=n,mask=none") == read(TUTORIAL)
+
+
+# ---- what probes find ----
+
+
+class Undeclared(Kernel):
+    """Says nothing of its limits."""
+
+    domain = None
+
+
+class TakesAll(Undeclared):
+    """Has none."""
+
+    def attention(self, Q, K, V, mask=None):
+        """Of every size."""
+        return softmax_of(Q, K, mask) @ V
+
+
+class EqualWidths(TakesAll):
+    """As jax.nn.dot_product_attention."""
+
+    def attention(self, Q, K, V, mask=None):
+        """Wants d_v = d_k."""
+        if V.shape[-1] != K.shape[-1]:
+            raise ValueError("value shape")
+        return super().attention(Q, K, V, mask)
+
+
+class WholeMasks(TakesAll):
+    """Wants a row of the mask for each query."""
+
+    def attention(self, Q, K, V, mask=None):
+        """As onnxruntime's Attention-23 for some ranks."""
+        if mask is not None and mask.shape[-2] != Q.shape[2]:
+            raise RuntimeError("dimension -2 must be the number of queries")
+        return super().attention(Q, K, V, mask)
+
+
+class Stumbles(TakesAll):
+    """Fails on a single feature by an accident that is no refusal."""
+
+    def attention(self, Q, K, V, mask=None):
+        """IndexError where d_v = 2."""
+        return super().attention(Q, K, V, mask) if V.shape[-1] != 2 else [Q][int(V.shape[-1])]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "expected"),
+    [
+        (Undeclared, TUTORIAL),
+        (TakesAll, None),
+        (EqualWidths, {"d_v": "d_k"}),
+        (WholeMasks, {"mask": ("b h n m", "b 1 n m", "1 h n m", "1 1 n m", "n m")}),
+        (Stumbles, None),
+    ],
+)
+def test_probes_find_what_is_taken(kernel, expected):
+    """Sizes, equal axes and masks; what ends by an accident is no limit."""
+    domain = found(Impl(kernel(), "float32"))
+
+    assert (None if domain is None else str(domain)) == (None if expected is None else str(read(expected)))
+
+
+class Guesses(Kernel):
+    """Reads 128 tokens whatever comes, without a word."""
+
+    def attention(self, Q, K, V, mask=None):
+        """Zeros where there are fewer."""
+        return torch.zeros_like(V) if Q.shape[2] % 128 else super().attention(Q, K, V, mask)
+
+
+def test_wrong_answers_outside_of_a_declared_domain_are_a_warning():
+    """With the smallest such argument."""
+    assert answered_outside(Impl(Guesses(), "float32")).startswith("attention of n = 1 is outside of its domain")
+    assert answered_outside(Impl(Kernel(), "float32")) == ""
+
+
+# ---- questions laid into a domain ----
+
+
+@pytest.mark.parametrize(
+    "said", [TUTORIAL, {"n": "multiple of 32", "m": "multiple of 16", "mask": ("b h n m", "n m")}, {"b": (4,), "h": (8,)}]
+)
+@pytest.mark.parametrize("mask", [None, "some"])
+def test_a_laid_question_has_the_answer_of_the_smaller_one(said, mask):
+    """At every place tokens may lie, the oracle says of the larger question, there, what it says of the smaller."""
+    domain, seen = read(said), 0
+    for n, m, d_k, d_v in ((1, 1, 1, 1), (3, 3, 4, 2), (2, 5, 4, 3), (4, 130, 16, 1), (128, 7, 1, 1), (33, 33, 64, 5)):
+        Q, K, V = dyadic(3, (2, 2, n, d_k), 2.0), dyadic(4, (2, 2, m, d_k), 2.0), labels(2, 2, m, d_v)
+        masks = [] if mask is None else [np.random.default_rng(n).random((2, 2, n, m)) < 0.5]
+        try:
+            larger = laid(domain, "attention", (Q, K, V, *masks), {}, dtype="float64")
+        except NotOffered:
+            continue
+        got = larger.taken(oracle("attention", *larger.args))
+        assert_rounding_only(Impl(built_in("optimized")), "attention", got, Q, K, V, *masks)
+        seen += larger.places is not None
+    assert seen > 0 or (mask is not None and said is TUTORIAL)
+
+
+def test_what_cannot_be_laid_is_refused_with_a_reason():
+    """Three features do not become sixteen without rounding."""
+    with pytest.raises(
+        NotOffered, match=r"attention of n = 1, which is not 'multiple of 128': outside of its domain \(no size of d_k"
+    ):
+        laid(
+            read(TUTORIAL), "attention", (np.ones((1, 1, 1, 3)), np.ones((1, 1, 1, 3)), np.ones((1, 1, 1, 3))), {}, dtype="float32"
+        )
+
+
+def test_a_refusal_within_the_declared_domain_fails():
+    """With the sizes that were refused."""
+
+    class Refuses(Kernel):
+        def answer(self, Q, K, V):
+            raise NotImplementedError("not today")
+
+    impl = Impl(Refuses(), "float32").under(OURS)
+
+    with pytest.raises(ClaimBroken, match=r"refused arguments within its domain, b = 1, h = 1, n = 128.*: not today"):
+        impl.attention(*(np.ones((1, 1, 1, 1)) for _ in range(3)))
+
+
+def test_a_right_kernel_with_a_tutorials_limits_passes():
+    """Every question is asked within them."""
+    for name in ("test_attention_agrees_with_the_oracle", "test_a_query_that_points_at_one_key_reads_its_value"):
+        assert judged(Kernel, name) is Verdict.PASS
+
+
+@pytest.mark.parametrize("kernel", [WrongScale, LosesKeys, LosesTail, SumsInBfloat16])
+def test_faults_within_a_tutorials_limits_are_seen(kernel):
+    """What shows at 1 × 1 shows there too, and what is beyond a block's edge."""
+    assert judged(kernel, "test_attention_keeps_all_digits_of_its_inputs", 40) is Verdict.FAIL
+
+
+def test_domains_without_limits_are_false():
+    """As if nothing were declared."""
+    assert not Domain()

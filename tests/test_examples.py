@@ -1,0 +1,38 @@
+"""The examples of kernels are short, and pass what they are verified against."""
+
+import ast
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from properties.implementations.impl import Impl
+from properties.verdict.judge import run_property
+from properties.verdict.listing import claim_of, properties
+from reports.records import Verdict
+from veriformer.isolation.in_process import InProcess
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "claims"),
+    [("packed_kernel", "packed_attention", {"Y3", "Y5"}), ("paged_decode", "paged_attention", {"Y4", "Y5"})],
+)
+def test_an_example_of_a_kernel_is_short_and_passes(name, step, claims):
+    """A function of at most 15 lines; every property of its claims passes, and it is seen to refuse what cannot be."""
+    path = EXAMPLES / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    impl = Impl(InProcess(name, getattr(module, step), step, None), "float32")
+    (function,) = (node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef))
+
+    judged = [run_property(test, impl, seed=0, examples=5) for test in properties() if claim_of(test) in claims]
+    found = [judgement.verdict for judgement in judged if judgement.verdict is not Verdict.UNSUPPORTED]
+
+    assert function.end_lineno - function.lineno + 1 <= 15
+    assert len(found) > 5
+    assert set(found) == {Verdict.PASS}
+    assert impl.conventions.corrupt_indices == "refused"
+    assert f'claims="{",".join(sorted(claims))}"' in path.read_text()
