@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from properties.implementations.domain_probes import found
 from properties.implementations.impl import Impl
 from properties.verdict.judge import run_property
 from properties.verdict.listing import claim_of, properties
@@ -29,10 +30,31 @@ def test_an_example_of_a_kernel_is_short_and_passes(name, step, claims):
     (function,) = (node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef))
 
     judged = [run_property(test, impl, seed=0, examples=5) for test in properties() if claim_of(test) in claims]
-    found = [judgement.verdict for judgement in judged if judgement.verdict is not Verdict.UNSUPPORTED]
+    verdicts = [judgement.verdict for judgement in judged if judgement.verdict is not Verdict.UNSUPPORTED]
 
     assert function.end_lineno - function.lineno + 1 <= 15
-    assert len(found) > 5
-    assert set(found) == {Verdict.PASS}
+    assert len(verdicts) > 5
+    assert set(verdicts) == {Verdict.PASS}
     assert impl.conventions.corrupt_indices == "refused"
     assert f'claims="{",".join(sorted(claims))}"' in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "attribute", "claims"), [("limited_kernel", "attention", {"A2", "A8"}), ("grouped_window", "Kernel", {"X4", "X5", "X9"})]
+)
+def test_an_example_of_attention_passes_within_its_limits(name, attribute, claims):
+    """Its limits are found by probes, and its options by its signature and what it names."""
+    path = EXAMPLES / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    thing = getattr(module, attribute)
+    impl = Impl(InProcess(name, thing() if isinstance(thing, type) else thing, "attention", None), "float32")
+    impl = impl.within(found(impl))
+
+    judged = [run_property(test, impl, seed=0, examples=5) for test in properties() if claim_of(test) in claims]
+    verdicts = [judgement.verdict for judgement in judged if judgement.verdict is not Verdict.UNSUPPORTED]
+
+    assert len(verdicts) > 5
+    assert set(verdicts) == {Verdict.PASS}
+    assert bool(impl.domain) is (name == "limited_kernel")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from properties.implementations.domain import fitting, takes_masks
 from properties.implementations.impl import Impl
 from properties.inputs.attention import BLOCKS, labels, mask_shapes, profile
 from properties.inputs.pairwise import pairwise
@@ -40,17 +41,20 @@ def covering(offered: frozenset[str] = EVERY) -> tuple[Row, ...]:
 
 
 def composed(row: Row, seed: int) -> Call:
-    """The call of `attention` that has the options of this row, all else being decided by the seed."""
+    """The call of `attention` that has the options of this row, all else being decided by the seed.
+
+    Within a domain, the number of features is one that can be laid into it, and a mask is handed over where one is taken.
+    """
     rng = np.random.default_rng(seed)
     h, g = HEADS[bool(row.get("grouped_heads"))][rng.integers(3)]
-    b, d_k, d_v = (int(size) for size in rng.integers(1, (3, 5, 4)))
+    b, d_k, d_v = (fitting(axis, int(size)) for axis, size in zip(("b", "d_k", "d_v"), rng.integers(1, (3, 5, 4)), strict=True))
     n, m = _lengths(row["lengths"], rng)
     keys = [profile(PROFILES[rng.integers(len(PROFILES))], m, rng) for _ in range(b * g * d_k)]
     K = np.array(keys).reshape(b, g, d_k, m).swapaxes(-1, -2).copy()
     picked = rng.integers(0, d_k, (b, h, n, 1)) == np.arange(d_k)
     some = dyadic(int(rng.integers(2, 2**16)), (b, h, n, d_k), 1.0)
     Q = some if rng.random() < 0.5 else picked * rng.choice((0.5, 1.0, 2.0))
-    mask = _mask((b, h, n, m), rng) if row["mask"] else None
+    mask = _mask((b, h, n, m), rng) if row["mask"] and takes_masks() else None
     made = {name: value for name in OPTIONS["attention"] if (value := _value(name, row.get(name), (b, h, n, m), rng)) is not None}
     return Call((Q, K, labels(b, g, m, d_v), mask), made)
 

@@ -93,6 +93,34 @@ class SumsInBfloat16(Kernel):
         return out
 
 
+class Causal(Kernel):
+    """With an option."""
+
+    options = frozenset({"causal"})
+
+    def attention(self, Q, K, V, mask=None, *, causal=False):
+        """A tutorial's, causal or not."""
+        return super().attention(Q, K, V, mask) if not causal else self.behind(Q, K, V, self.hidden(Q.shape[2]))
+
+    def behind(self, Q, K, V, hidden):
+        """Right, within the limits."""
+        super().attention(Q, K, V)
+        return softmax_of(Q, K, ~hidden) @ V
+
+    def hidden(self, n):
+        """What lies ahead."""
+        return torch.ones(n, n, dtype=torch.bool).triu(1)
+
+
+class CausalEdge(Causal):
+    """Sees one key too many from the last row of a block of 64."""
+
+    def hidden(self, n):
+        """Off by one at an edge."""
+        rows, keys = torch.arange(n)[:, None], torch.arange(n)
+        return keys > rows + (rows % 64 == 63)
+
+
 def judged(kernel: type[Kernel], name: str, examples: int = 25) -> Verdict:
     """How a property ends on a kernel."""
     impl = Impl(kernel(), kernel.dtypes[0])
@@ -270,6 +298,12 @@ def test_a_right_kernel_with_a_tutorials_limits_passes():
 def test_faults_within_a_tutorials_limits_are_seen(kernel):
     """What shows at 1 × 1 shows there too, and what is beyond a block's edge."""
     assert judged(kernel, "test_attention_keeps_all_digits_of_its_inputs", 40) is Verdict.FAIL
+
+
+@pytest.mark.parametrize(("kernel", "expected"), [(Causal, Verdict.PASS), (CausalEdge, Verdict.FAIL)])
+def test_options_are_asked_for_within_a_tutorials_limits(kernel, expected):
+    """A causal rule that is off by one at a block's edge, which no small question has."""
+    assert judged(kernel, "test_causal_equals_the_explicit_mask", 60) is expected
 
 
 def test_domains_without_limits_are_false():
