@@ -248,6 +248,8 @@ def _must_fit(step: str, given: Mapping[str, Any]) -> None:
         value, axes = given.get(name), [axis.strip() for axis in text.split(",")]
         if value is None:
             continue
+        if step == "attention" and name in ("K", "V"):  # of as many heads, or of fewer, each read by a group of Q's
+            axes[1] = "g"
         if not isinstance(value, np.ndarray):
             raise TypeError(f"{step}: {name}: expected an array ({text}), got {type(value).__name__}")
         if "..." in axes:
@@ -261,6 +263,8 @@ def _must_fit(step: str, given: Mapping[str, Any]) -> None:
             other, of = sizes.setdefault(axis, (size, name))
             if other != size:
                 raise ValueError(f"{step}: {name}: expected {axis} = {other} as in {of}, got {size} in shape {value.shape}")
+    if step == "attention" and sizes["h"][0] % max(sizes["g"][0], 1):
+        raise ValueError(f"{step}: K, V: expected as many heads as Q, or a divisor of {sizes['h'][0]}, got {sizes['g'][0]}")
     if step == "attention" and given.get("mask") is not None:
         full = (*given["Q"].shape[:3], given["K"].shape[2])
         if not _broadcasts(given["mask"].shape, full):

@@ -182,6 +182,19 @@ def test_the_number_format_of_sums_is_accumulate():
     assert wide > 10 * tolerance("output_projection", X, W=W, dtype="bfloat16")
 
 
+@pytest.mark.parametrize("options", [{"causal": True}, {"scale": 0.25}, {"grouped": True}, {"window": (1, 0)}], ids=str)
+def test_options_of_attention_are_keyword_arguments(options):
+    """Heads that share a key head are seen from the shapes; the result of another option is wrong."""
+    Q, K, V = inputs()
+    if options == {"grouped": True}:
+        K, V, options = K[:, :1], V[:, :1], {}
+    mask = CAUSAL if "causal" in options else CAUSAL.triu(-1) if "window" in options else None
+    got = eager(Q, K, V, mask, options.get("scale"))
+
+    assert within_rounding("attention", got, Q, K, V, **options)
+    assert not within_rounding("attention", got, Q, K, V, **{**options, "scale": 0.5})
+
+
 def test_a_fully_masked_row_is_a_convention():
     """Zeros, unless NaN is declared; the message says where to declare it."""
     Q, K, V = inputs()
@@ -355,6 +368,10 @@ INPUTS = {
     "an object": (("attention", Q, Q, K, object()), "input 2: expected an array, got object, which has neither"),
     "too few axes": (("attention", Q, Q[0], K, V), r"Q: expected an array \(b, h, n, d_k\), got shape \(2, 5, 8\)"),
     "axes that differ": (("attention", Q, Q, K[..., :3], V), "K: expected d_k = 8 as in Q, got 3 in shape"),
+    "heads that no group reads": (
+        ("attention", Q, Q, torch.cat([K, K[:, :1]], 1), torch.cat([V, V[:, :1]], 1)),
+        "a divisor of 2, got 3",
+    ),
     "a mask that fits nothing": (("attention", Q, Q, K, V, CAUSAL[:3]), "mask: expected a shape that broadcasts to"),
     "other numbers": (("attention", Q, Q.float() * 0.1, K, V), "Q holds numbers that bfloat16 cannot represent"),
 }
