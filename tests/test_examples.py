@@ -40,7 +40,8 @@ def test_an_example_of_a_kernel_is_short_and_passes(name, step, claims):
 
 
 @pytest.mark.parametrize(
-    ("name", "attribute", "claims"), [("limited_kernel", "attention", {"A2", "A8"}), ("grouped_window", "Kernel", {"X4", "X5", "X9"})]
+    ("name", "attribute", "claims"),
+    [("limited_kernel", "attention", {"A2", "A8"}), ("grouped_window", "Kernel", {"X4", "X5", "X9"})],
 )
 def test_an_example_of_attention_passes_within_its_limits(name, attribute, claims):
     """Its limits are found by probes, and its options by its signature and what it names."""

@@ -53,7 +53,8 @@ class WorstCase:
             errors[0] = self._rounded(values[0], errors[0], self.contract.storage)  # what meets a parameter may have been stored
         name = ufunc.__name__.split(" ")[0]
         u = self.inside.u
-        kappa = self.contract.kappa(name) * u * np.abs(exact) if name in KAPPA else 0.0
+        size = 1.0 if name == "erf" else np.abs(exact)  # see KAPPA
+        kappa = self.contract.kappa(name) * u * size if name in KAPPA else 0.0
         match name:
             case "maximum" | "minimum":
                 return np.broadcast_to(np.maximum(*errors), (1, *exact.shape))
