@@ -51,6 +51,7 @@ class Plan:
     _adapters: dict[str, "Adapter"] = field(default_factory=dict)
     _settled: dict[Cell, "Settled"] = field(default_factory=dict)
     _domains: dict[Cell, "Domain | None"] = field(default_factory=dict)
+    _unsteady: dict[Cell, list[Exception]] = field(default_factory=dict)  # what probes besides those of conventions were told once
     _said: set[Cell] = field(default_factory=set)  # whose unsteady answers to probes a property has told
 
     @cached_property
@@ -107,11 +108,10 @@ class Plan:
     def domain(self, cell: Cell) -> "Domain | None":
         """Which arguments the implementation takes: as declared, or as probes show; what is built in takes all. Asked once."""
         from properties.implementations.domain_probes import found
-        from properties.implementations.impl import Impl
         from properties.implementations.registry import BUILT_IN
 
         if cell not in self._domains:
-            impl = Impl(self.adapter(cell.implementation), cell.dtype, cell.device)
+            impl = self._asked_twice(cell)
             probed = impl.domain is None and cell.implementation not in BUILT_IN
             self._domains[cell] = found(impl) if probed else impl.domain
         return self._domains[cell]
@@ -131,7 +131,15 @@ class Plan:
         if cell in self._said:
             return None
         self._said.add(cell)
-        return next(iter(self.settled(cell).unsteady), None)
+        settled = self.settled(cell)
+        return next(iter((*self._unsteady.get(cell, ()), *settled.unsteady)), None)
+
+    def _asked_twice(self, cell: Cell) -> "Impl":
+        """The implementation for probes that ask once, each answer that does not come again kept for `unsteady`."""
+        from properties.implementations.asked_twice import AskedTwice
+
+        unsteady = self._unsteady.setdefault(cell, [])
+        return AskedTwice(self.adapter(cell.implementation), cell.dtype, cell.device, unsteady)
 
     def followed(self, cell: Cell) -> "Follows":
         """The same in words, and what probes show of its arithmetic."""
@@ -141,7 +149,8 @@ class Plan:
         from properties.conventions.followed import followed
 
         impl = self.impl(cell)
-        return msgspec.structs.replace(followed(impl, self.settled(cell)), arithmetic=arithmetic_of(impl))
+        twice = self._asked_twice(cell).within(impl.domain).under(impl.conventions)
+        return msgspec.structs.replace(followed(impl, self.settled(cell)), arithmetic=arithmetic_of(twice))
 
     def cells(self) -> Iterator[Cell]:
         """Every column that the implementations support; each dtype that was asked for must be."""

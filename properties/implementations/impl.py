@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property, partial
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -76,19 +76,23 @@ class Impl:
         said = getattr(self.adapter, "domain", None)
         return said if said is None or isinstance(said, Domain) else read(said, self.adapter.steps)
 
-    def within(self, domain: Domain | None) -> "Impl":
+    def within(self, domain: Domain | None) -> Self:
         """The same implementation, taken to have this domain."""
-        other = Impl(self.adapter, self.dtype, self.device)
+        other = self.another()
         other.domain = domain
         return other
 
-    def under(self, conventions: Conventions) -> "Impl":
+    def another(self) -> Self:
+        """The same implementation, of which nothing is settled yet."""
+        return type(self)(self.adapter, self.dtype, self.device)
+
+    def under(self, conventions: Conventions) -> Self:
         """The same implementation, taken to follow these conventions."""
         other = self.within(self.domain)
         other.conventions = conventions
         return other
 
-    def reading(self, layout: str | None) -> "Impl":
+    def reading(self, layout: str | None) -> Self:
         """The same implementation, given arrays that lie in memory in another way."""
         other = self.under(self.conventions)
         other.layout = layout

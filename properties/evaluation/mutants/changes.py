@@ -32,6 +32,9 @@ PLACES: dict[str, Place] = {
     "attention_with_options": Place(
         "attention_with_options", (*(f"attention.{name}" for name in OPTIONS["attention"]), "attention")
     ),
+    "log_sum_exp": Place("log_sum_exp", ("log_sum_exp",)),
+    "cu_seqlens_attention": Place("cu_seqlens_attention", ("packed_attention",)),
+    "paged_attention": Place("paged_attention", ("paged_attention",)),
     "multi_head": Place("multi_head", ("multi_head", "split_heads", "concat_heads")),
     "embedding": Place("model", ("embedding", "positional_encoding", "transformer")),
     "mask": Place("model", ("mask", "transformer")),
