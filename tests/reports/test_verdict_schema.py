@@ -21,7 +21,7 @@ KEY = {"kind": "verdict", "claim": "A5", "property": "p", "implementation": "min
 class Impl:
     """What a judgement asks of an implementation."""
 
-    name, dtype, adapter = "mine:softmax", "float32", None
+    name, dtype, adapter, domain = "mine:softmax", "float32", None, None
 
     def offers(self, *_steps):
         """Everything."""
