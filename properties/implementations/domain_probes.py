@@ -1,7 +1,7 @@
 """The domain of an implementation that declares none, found out: which sizes, masks and layouts of attention it takes.
 
-A few dozen calls, each axis alone and then pairs. What is refused by an exception that says so is outside; whatever is answered, or
-ends in another way, is inside, where the properties see it.
+A few dozen calls, each axis alone and then pairs. What is refused by an exception that says so is outside; whatever is answered is
+inside, where the properties see it. Where a call ends in another way, nothing is found, and the properties see that too.
 """
 
 from collections.abc import Callable, Sequence
@@ -48,10 +48,10 @@ Taken = Callable[[Shape], bool]
 
 
 def found(impl: "Impl") -> Domain | None:
-    """What it takes, as probes see it; None where nothing is limited, where nothing tried is taken, or a call crashes or hangs."""
+    """What it takes, as probes see it; None where nothing is limited, where nothing tried is taken, or a call ends by accident."""
     try:
         return _found(impl) if impl.offers("attention") else None
-    except (ImplementationCrash, ImplementationTimeout):  # the properties will say so
+    except (ImplementationError, ImplementationCrash, ImplementationTimeout):  # the properties will say so
         return None
 
 
@@ -113,8 +113,9 @@ def _takes(impl: "Impl", shape: Shape, mask: np.ndarray | None = None, layout: s
     except NotOffered:
         return False
     except ImplementationError as error:
-        raised = str(error).split(" raised ")
-        return not (getattr(error, "raised", False) and raised[-1].startswith(REFUSALS))
+        if getattr(error, "raised", False) and str(error).split(" raised ")[-1].startswith(REFUSALS):
+            return False
+        raise
     return True
 
 
