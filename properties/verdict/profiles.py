@@ -20,7 +20,7 @@ from hypothesis.internal.constants_ast import Constants
 EXAMPLES = {"quick": 20, "ci": 60, "nightly": 1000}
 DEFAULT = "ci"
 OF_SEVERAL = 1 / 2  # of these in each dtype of an implementation that is asked in several: the questions are other ones in each
-OF_ALL = 1 / 2  # of these where none is named and all are asked: at each dtype the same questions, which share budgets
+OF_ALL = 1 / 3  # of these where none is named and all are asked: at each dtype the same questions, which share budgets
 
 NOT_OURS = (
     HealthCheck.too_slow,  # a first call may import torch, start a process or compile
@@ -58,7 +58,8 @@ def examples_in_each(dtypes: int, *, named: bool = True) -> int:
 
     One that is not `named` is asked as one of all that are built in: fewer, but for the profile that looks for what is new.
     """
-    share = OF_SEVERAL if dtypes > 1 else 1.0 if named or is_random() else OF_ALL
+    of_a_named_one = OF_SEVERAL if dtypes > 1 else 1.0
+    share = of_a_named_one if named or is_random() else OF_ALL
     return math.ceil(hypothesis.settings().max_examples * share)
 
 

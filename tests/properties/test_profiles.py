@@ -70,7 +70,7 @@ def test_several_dtypes_share_the_work():
 
 def test_all_that_are_built_in_are_asked_alike():
     """In one dtype as many examples as in several: of another number the same seed draws other ones, with budgets of their own."""
-    assert profiles.examples_in_each(1, named=False) == profiles.examples_in_each(4, named=False) == profiles.examples_in_each(4)
+    assert profiles.examples_in_each(1, named=False) == profiles.examples_in_each(4, named=False) < profiles.examples_in_each(4)
 
 
 def test_by_night_nobody_is_asked_less(monkeypatch):
