@@ -70,7 +70,8 @@ def _found(impl: "Impl") -> Domain | None:
         base, axes = taken, _axes(takes, taken)
         base = _apart(axes, base)
     steps = frozenset({"attention", *(step for step, forward in FORWARD.items() if forward == "attention")})
-    domain = Domain(axes, _masks(asked, base), _layouts(asked, base), declared=False, steps=steps, said=_said(axes))
+    layouts, masks = _layouts(asked, base), _masks(asked, base)
+    domain = Domain(axes, masks, layouts, declared=False, steps=steps, said=_said(axes))
     return domain or None
 
 
