@@ -94,7 +94,9 @@ def assert_said_here_too(results: Results, case: Case) -> None:
     there = {each.name: each.verdict for each in results.findings}
 
     assert here.keys() == there.keys()
-    assert {judgement.verdict for judgement in here.values()} - {"PASS"} == set(there.values()) - {"PASS"}
+    said = {judgement.verdict for judgement in here.values()} - {"PASS"}
+    assert said <= set(case.row.verdict.split())  # what is said once may be said to a probe, which only a run of its own asks
+    assert bool(said) == bool(set(there.values()) - {"PASS"})
     if case.when == "always":
         assert {name: judgement.verdict for name, judgement in here.items()} == there
     assert not [judgement.suite_error for judgement in here.values() if judgement.suite_error or acts(judgement.message)]
