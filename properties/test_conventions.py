@@ -203,11 +203,11 @@ class Configurable:
         scores = Q @ K.swapaxes(-1, -2) / np.sqrt(Q.shape[-1])
         if mask is not None:
             leaks = np.isnan(scores) if self.follows.non_finite_masked_key == "leaks" else False
-            scores = np.where(self._may_look(mask) | leaks, scores, -np.inf)
+            scores = np.where(self._attends(mask) | leaks, scores, -np.inf)
         weights = self._flushed(self._weights(scores, self.follows.fully_masked_row))
         return self._flushed(weights @ (np.nan_to_num(V) if self.follows.non_finite_behind_mask == "blocked" else V))
 
-    def _may_look(self, mask: np.ndarray) -> np.ndarray:
+    def _attends(self, mask: np.ndarray) -> np.ndarray:
         expected = {"integer": np.int64, "additive": np.float64}.get(self.follows.mask_polarity or "", np.bool_)
         if mask.dtype != expected:
             raise TypeError(f"mask: expected {expected.__name__}, got {mask.dtype}")
@@ -250,7 +250,7 @@ class Configurable:
         """To either base, and of nothing whatever is wanted."""
         scores = Q @ K.swapaxes(-1, -2) / np.sqrt(Q.shape[-1])
         if mask is not None:
-            scores = np.where(self._may_look(mask), scores, -np.inf)
+            scores = np.where(self._attends(mask), scores, -np.inf)
         total = np.logaddexp.reduce(scores, axis=-1) / (np.log(2.0) if self.follows.log_sum_exp_base == "two" else 1.0)
         nothing = {"plus_infinity": np.inf, "nan": np.nan, "lowest": -1e30}
         return np.where(total == -np.inf, nothing.get(self.follows.fully_masked_log_sum_exp or "", -np.inf), total)
@@ -350,7 +350,7 @@ def test_the_polarity_of_masks_is_what_the_signature_says_unless_it_is_left_open
 def test_an_implementation_of_several_mask_forms_is_held_to_the_declared_one():
     """Truth values, ones and zeros, numbers to be added: whoever takes them all may declare any of them."""
     liberal = Configurable(OURS)
-    liberal._may_look = lambda mask: np.isfinite(mask) if mask.dtype == float else mask == 1  # type: ignore[method-assign]
+    liberal._attends = lambda mask: np.isfinite(mask) if mask.dtype == float else mask == 1  # type: ignore[method-assign]
 
     for declared in ("true_attends", "integer", "additive"):
         liberal.conventions = replace(OURS, mask_polarity=declared)

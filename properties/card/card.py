@@ -13,7 +13,6 @@ import msgspec
 from hypothesis.errors import HypothesisException
 
 from properties.card import arithmetic, invariance, questions, summation, taken
-from properties.card.peer import Sdpa
 from properties.card.rescaled import rescaled, unscaled
 from properties.conventions.followed import PEER, in_words, of_torch
 from properties.implementations import domain_probes
@@ -22,6 +21,7 @@ from properties.implementations.convention_probes import PROBES, shown
 from properties.implementations.conventions import CHOICES, CONVENTIONS, OURS, Conventions
 from properties.implementations.formats import FORMATS
 from properties.implementations.impl import Adapter, Impl
+from properties.implementations.registry import built_in
 from properties.verdicts import ImplementationCrash, ImplementationError, ImplementationTimeout, NotOffered, record
 from reports.card_records import CardConvention, CardInvariance, CardNumber, CardTaken, ContractCard, Problem
 
@@ -183,7 +183,7 @@ def _of_torch(name: str, dtype: str, device: str) -> str:
 @cache
 def _torch(dtype: str, device: str) -> tuple[Impl, frozenset[str]]:
     """PyTorch's own functions as an implementation, and the options they take."""
-    peer = Impl(Sdpa(), dtype, device).under(Conventions())
+    peer = Impl(built_in(PEER), dtype, device).under(Conventions())
     return peer, questions.options_of(peer)
 
 

@@ -59,5 +59,7 @@ def _difference(step: str, first: Outcome, again: Outcome) -> Exception:
     raised = first.raised or again.raised
     if raised is not None:
         return raised
-    index = tuple(int(i) for i in np.argwhere(first.answer != again.answer)[0])
+    one, other = first.answer, again.answer
+    both_nan = (one != one) & (other != other)  # noqa: PLR0124 (NaN)
+    index = tuple(int(i) for i in np.argwhere((one != other) & ~both_nan)[0])
     return ClaimBroken(f"{step}, asked for twice: {first.answer[index]} at {index}, then {again.answer[index]}")

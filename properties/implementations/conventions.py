@@ -275,22 +275,22 @@ def posed(
         return args, {**kwargs, "alignment": conventions.causal_alignment or OURS.causal_alignment}
     if step != "attention":
         return args, kwargs
-    if conventions.fully_masked_row == "mean" and (blind := fully_masked(args, kwargs, conventions)).any():
-        return _with_the_mean(args, kwargs, conventions, blind)
+    if conventions.fully_masked_row == "mean" and (none_seen := fully_masked(args, kwargs, conventions)).any():
+        return _with_the_mean(args, kwargs, conventions, none_seen)
     if (offset := _offset(args, kwargs, conventions)) != 0:
         return args, kwargs | {"offset": offset}
     return args, kwargs
 
 
 def _with_the_mean(
-    args: tuple[Any, ...], kwargs: dict[str, Any], conventions: Conventions, blind: np.ndarray
+    args: tuple[Any, ...], kwargs: dict[str, Any], conventions: Conventions, none_seen: np.ndarray
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The same question, in which the `blind` queries (b, h, n, 1) score 0 with every key, and see them all."""
+    """The same question, in which the queries (b, h, n, 1) that see no key score 0 with every key, and see them all."""
     Q, K, V = args[:3]
     others = {name: value for name, value in kwargs.items() if name not in ("causal", "window", "bias", "slopes")}
     if "bias" in kwargs or "slopes" in kwargs:
-        others["bias"] = np.where(blind, 0.0, kwargs.get("bias", 0.0) - _penalties(args, kwargs, conventions))
-    return (np.where(blind, 0.0, Q), K, V, visible(args, kwargs, conventions) | blind), others
+        others["bias"] = np.where(none_seen, 0.0, kwargs.get("bias", 0.0) - _penalties(args, kwargs, conventions))
+    return (np.where(none_seen, 0.0, Q), K, V, visible(args, kwargs, conventions) | none_seen), others
 
 
 def causal(n: int, m: int, conventions: Conventions) -> np.ndarray:
@@ -324,8 +324,8 @@ def visible(args: tuple[Any, ...], kwargs: dict[str, Any], conventions: Conventi
 
 def fully_masked(args: tuple[Any, ...], kwargs: dict[str, Any], conventions: Conventions) -> np.ndarray:
     """Which of the queries (b, h, n, 1) sees nothing. One that has a sink sees that."""
-    blind = np.asarray(~visible(args, kwargs, conventions).any(axis=-1, keepdims=True))
-    return blind if kwargs.get("sinks") is None else blind & (kwargs["sinks"] == -np.inf)[:, None, None]
+    none_seen = np.asarray(~visible(args, kwargs, conventions).any(axis=-1, keepdims=True))
+    return none_seen if kwargs.get("sinks") is None else none_seen & (kwargs["sinks"] == -np.inf)[:, None, None]
 
 
 def _offset(args: tuple[Any, ...], kwargs: dict[str, Any], conventions: Conventions) -> int:

@@ -22,7 +22,7 @@ from properties.implementations.autograd import FORWARD
 from properties.implementations.cached import play
 from properties.implementations.calls import calls
 from properties.implementations.convention_probes import settle
-from properties.implementations.conventions import MASKED, Conventions, answered, asked
+from properties.implementations.conventions import MASKED, Conventions, answered, asked, fully_masked
 from properties.implementations.domain import Domain, read, sizes_of
 from properties.implementations.laid import Laid, laid
 from properties.implementations.layouts import ASKED_BEFORE, REFILLED, Handed, first_for_others, first_with_zeros
@@ -160,7 +160,12 @@ class Impl:
         self.domain.must_read(self.layout)
         if step in FORWARD and step in MASKED:  # a backward takes the masks that its forward takes
             self.domain.must_take(step, args[MASKED[step] :], sizes_of(step, args, kwargs))
-        return laid(self.domain, step, args, kwargs, dtype=self.dtype, fully_masked_row=self.conventions.fully_masked_row)
+        return laid(self.domain, step, args, kwargs, dtype=self.dtype, asks_for_a_mean=self._asks_for_a_mean(step, args, kwargs))
+
+    def _asks_for_a_mean(self, step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether some query of attention is fully masked, and gets the mean of all values by the convention."""
+        means = step == "attention" and self.conventions.fully_masked_row == "mean"
+        return means and bool(fully_masked(args, kwargs, self.conventions).any())
 
     def _may_refuse(self, step: str, asked: Laid, refusal: NotOffered) -> None:
         """Raise ClaimBroken for a refusal within the domain that the implementation declares; its options are not part of that."""

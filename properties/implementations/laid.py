@@ -56,9 +56,12 @@ def laid(
     kwargs: dict[str, Any],
     *,
     dtype: str,
-    fully_masked_row: str | None = None,
+    asks_for_a_mean: bool = False,
 ) -> Laid:
-    """The call as it can be asked within the domain. Raises NotOffered where it cannot be."""
+    """The call as it can be asked within the domain. Raises NotOffered where it cannot be.
+
+    `asks_for_a_mean`: some query is fully masked, and gets the mean of V, which of more keys is another.
+    """
     if not domain:
         return Laid(args, kwargs)
     sizes = sizes_of(step, args, kwargs)
@@ -70,7 +73,7 @@ def laid(
         return Laid(args, kwargs)
     if step != "attention" or 0 in sizes.values():
         raise NotOffered(f"{why}: outside of its domain")
-    return _Attention(domain, sizes, args, kwargs, dtype, why).laid(fully_masked_row)
+    return _Attention(domain, sizes, args, kwargs, dtype, why).laid(asks_for_a_mean=asks_for_a_mean)
 
 
 def places_of(kind: int, count: int, size: int, rng: np.random.Generator) -> Places:
@@ -105,8 +108,10 @@ class _Attention:
     def cannot(self, why: str) -> NotOffered:
         return NotOffered(f"{self.why}: outside of its domain ({why})")
 
-    def laid(self, fully_masked_row: str | None) -> Laid:
+    def laid(self, *, asks_for_a_mean: bool) -> Laid:
         now = self._sizes()
+        if asks_for_a_mean and now["m"] > self.was["m"]:
+            raise self.cannot("the mean of other keys than its own in a fully masked row")
         if now["b"] * now["h"] * (now["n"] * now["m"] + (now["n"] + now["m"]) * now["d_k"]) > ROOM:
             raise self.cannot("it would be too large there")
         n, m = self.was["n"], self.was["m"]
@@ -129,8 +134,6 @@ class _Attention:
         V = _into((now["b"], whole_groups, now["m"], now["d_v"]), self.V, rows, groups, keys, columns)
         mask = self.mask
         if mask is not None:
-            if fully_masked_row == "mean" and not np.broadcast_to(mask, [self.was[axis] for axis in "bhnm"]).any(axis=-1).all():
-                raise self.cannot("the mean of other keys than its own in a fully masked row")
             mask = self._wider_mask(mask, now, queries, keys)
         elif now["m"] > m:
             self._hide(Q, K, keys, features)

@@ -72,13 +72,13 @@ class Ours:
         arrays = [None if X is None else X.double().numpy() for X in (Q, K, V, mask if mask is None else mask.double())]
         arrays[3] = None if arrays[3] is None else arrays[3] > 0
         given = {name: value.double().numpy() if isinstance(value, torch.Tensor) else value for name, value in options.items()}
-        blind = ~torch.from_numpy(visible(tuple(arrays), given, said).any(axis=-1, keepdims=True)) & ("sinks" not in options)
+        none_seen = ~torch.from_numpy(visible(tuple(arrays), given, said).any(axis=-1, keepdims=True)) & ("sinks" not in options)
         instead = (
             torch.nan
             if said.fully_masked_row == "nan"
             else V.mean(dim=2, keepdim=True).repeat_interleave(Q.shape[1] // V.shape[1], 1)
         )
-        return torch.where(blind, instead, answer)
+        return torch.where(none_seen, instead, answer)
 
     @staticmethod
     def _from_the_end(*_: object) -> torch.Tensor:
