@@ -22,7 +22,7 @@ from properties.implementations.conventions import CHOICES, CONVENTIONS, OURS, C
 from properties.implementations.formats import FORMATS
 from properties.implementations.impl import Adapter, Impl
 from properties.implementations.registry import built_in
-from properties.verdicts import ImplementationCrash, ImplementationError, ImplementationTimeout, NotOffered, record
+from properties.verdicts import ClaimBroken, ImplementationCrash, ImplementationError, ImplementationTimeout, NotOffered, record
 from reports.card_records import CardConvention, CardInvariance, CardNumber, CardTaken, ContractCard, Problem
 
 Answer = TypeVar("Answer")
@@ -69,7 +69,7 @@ def attempted(ask: Callable[[], Answer]) -> Answer | Failed:
     """The answer, or why there is none."""
     try:
         return ask()
-    except NotOffered as refusal:
+    except (NotOffered, ClaimBroken) as refusal:  # the latter where it declares to take them
         return Failed("refused", f"refused: {refusal}" if str(refusal) else "refused")
     except ImplementationCrash as crash:
         return Failed("crash", str(crash))

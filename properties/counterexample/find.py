@@ -30,7 +30,7 @@ from properties.implementations.oracle import ORACLES, is_refused, oracle
 from properties.implementations.recomputed import Recomputed
 from properties.implementations.registry import built_in
 from properties.steps import OPTIONS, STEPS, expected_shape
-from properties.verdicts import ImplementationCrash, ImplementationError, ImplementationTimeout
+from properties.verdicts import ClaimBroken, ImplementationCrash, ImplementationError, ImplementationTimeout
 
 WRONG = "wrong"  # an answer further from the oracle's than rounding allows
 SURELY = "wrong beyond the proven bound"
@@ -222,6 +222,8 @@ def seen(impl: Impl, calls: Sequence[Asked], *, anew: bool = True) -> Fault | No
         got = impl.reading(last.layout).call(last.step, *last.args, **last.kwargs)
     except (ImplementationError, ImplementationCrash, ImplementationTimeout) as error:
         return Fault(f"{type(error).__name__} {str(error).split(' raised ')[-1].split(':')[0]}", str(error), error)
+    except ClaimBroken as refusal:  # of arguments within the domain that it declares
+        return Fault("refused", str(refusal), refusal)
     except UnsatisfiedAssumption:  # it does not take these arguments
         return None
     if expected is None:

@@ -42,7 +42,7 @@ class AskedTwice(Impl):
     def _outcome(self, step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
         try:
             return Outcome(super().attempt(step, *args, **kwargs), None)
-        except (NotOffered, ImplementationError, ImplementationCrash, ImplementationTimeout) as error:
+        except (NotOffered, ClaimBroken, ImplementationError, ImplementationCrash, ImplementationTimeout) as error:
             return Outcome(None, error)
 
 

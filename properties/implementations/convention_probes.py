@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from properties.implementations.impl import Impl
 
 UNTAKEN = UnsatisfiedAssumption  # what is raised where it does not take the question
-NO_ANSWER = (ImplementationError, ImplementationCrash, ImplementationTimeout, UNTAKEN)
+NO_ANSWER = (ImplementationError, ImplementationCrash, ImplementationTimeout, ClaimBroken, UNTAKEN)
 
 
 class Probe(NamedTuple):

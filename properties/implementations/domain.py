@@ -167,7 +167,7 @@ def _rule(axis: str, rule: Any, known: Sequence[str]) -> tuple[tuple[int, ...] |
     if isinstance(rule, int) and not isinstance(rule, bool) and rule >= 0:
         return (rule,), repr(rule)
     if isinstance(rule, range | tuple | list) and all(isinstance(size, int) and size >= 0 for size in rule):
-        return tuple(sorted({size for size in rule if size <= LARGEST})), repr(rule)
+        return tuple(sorted({size for size in rule if size <= LARGEST})), repr(rule if isinstance(rule, range) else tuple(rule))
     raise ValueError(
         f"domain: {axis}: expected sizes, a range, 'multiple of k', '1 to 512' or another axis of {', '.join(known)}, got {rule!r}"
     )
@@ -214,9 +214,9 @@ def _must_make_sense(domain: Domain) -> None:
 def signature_axes(step: str) -> dict[str, tuple[str, ...]]:
     """The axes of each argument that a step's signature gives, by the argument's name."""
     found = re.findall(r"(\w+) \(([^)]*)\)", STEPS[step].arguments)
-    return {name: tuple(axis.strip() for axis in axes.split(",")) for name, axes in found if "..." not in axes} | (
-        {"scores": ("n", "m")} if step == "softmax" else {}
-    )
+    named = {name: tuple(axis.strip() for axis in axes.split(",")) for name, axes in found if "..." not in axes}
+    named = {name: axes for name, axes in named.items() if all(axis.isidentifier() for axis in axes)}  # not (s+1,)
+    return named | ({"scores": ("n", "m")} if step == "softmax" else {})
 
 
 def sizes_of(step: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, int]:
@@ -225,7 +225,8 @@ def sizes_of(step: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[
     sizes: dict[str, int] = {}
     for name, axes in signature_axes(step).items():
         shape = np.shape(named[name]) if isinstance(named.get(name), np.ndarray) else ()
-        sizes |= dict(zip(axes[-len(shape) :] if shape else (), shape[-len(axes) :], strict=False))
+        for axis, size in zip(axes[-len(shape) :] if shape else (), shape[-len(axes) :], strict=False):
+            sizes.setdefault(axis, size)  # h is that of the queries, which keys may have fewer of
     return sizes | ({"h": kwargs["h"]} if "h" in kwargs else {})
 
 

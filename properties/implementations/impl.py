@@ -170,8 +170,10 @@ class Impl:
     def _may_refuse(self, step: str, asked: Laid, refusal: NotOffered) -> None:
         """Raise ClaimBroken for a refusal within the domain that the implementation declares; its options are not part of that."""
         derived = step in getattr(self.adapter, "derived", ())  # by autograd: there may be no gradient
-        if self.domain and self.domain.declared and not asked.kwargs and not derived:
-            sizes = ", ".join(f"{axis} = {size}" for axis, size in sizes_of(step, asked.args, asked.kwargs).items())
+        sizes_asked = sizes_of(step, asked.args, asked.kwargs)
+        limited = self.domain and self.domain.declared and self.domain.axes.keys() & sizes_asked.keys()
+        if limited and not asked.kwargs and not derived:
+            sizes = ", ".join(f"{axis} = {size}" for axis, size in sizes_asked.items())
             mask = ", a mask" if any(getattr(value, "dtype", None) == np.bool_ for value in asked.args) else ""
             raise ClaimBroken(f"{self.name}.{step} refused arguments within its domain, {sizes}{mask}: {refusal}") from None
 
@@ -185,7 +187,7 @@ class Impl:
         """Whether the implementation refuses these arguments with an exception of its own instead of computing something."""
         try:
             self.attempt(step, *args, **kwargs)
-        except NotOffered:
+        except (NotOffered, ClaimBroken):  # the latter where it declares to take them
             return True
         except ImplementationError as refusal:
             return bool(getattr(refusal, "raised", False))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 from properties.assertions import assert_rounding_only
 from properties.implementations.conventions import OURS, Conventions
@@ -22,6 +23,7 @@ from properties.verdict.judge import run_property
 from properties.verdict.listing import property_named
 from properties.verdicts import ClaimBroken, NotOffered
 from reports.records import Verdict
+from veriformer.cli import main
 
 TUTORIAL = {"d_k": (16, 32, 64, 128, 256), "d_v": "d_k", "n": "multiple of 128", "m": "n", "mask": None}
 """The limits of a flash-attention tutorial's kernel."""
@@ -286,6 +288,37 @@ def test_a_refusal_within_the_declared_domain_fails():
 
     with pytest.raises(ClaimBroken, match=r"refused arguments within its domain, b = 1, h = 1, n = 128.*: not today"):
         impl.attention(*(np.ones((1, 1, 1, 1)) for _ in range(3)))
+
+
+REFUSES = """
+import torch
+
+class Kernel:
+    domain = {"d_k": (16, 32), "d_v": "d_k", "n": "multiple of 128", "m": "n"}
+
+    def attention(self, Q, K, V, mask=None):
+        if mask is not None:
+            raise NotImplementedError("no mask")
+        if Q.shape[1] != K.shape[1] or Q.shape[2] % 128:
+            raise ValueError("not taken")
+        return torch.softmax(Q @ K.mT / Q.shape[-1] ** 0.5, -1) @ V
+"""
+
+
+def test_a_refusal_within_the_declared_domain_fails_and_ends_no_run(tmp_path, monkeypatch):
+    """It says nothing of masks and takes none: probes are refused too, and every check has its verdict; so has the card."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(REFUSES)
+    asked = ["mine.py:Kernel", "--dtype", "float32"]
+
+    said = CliRunner().invoke(main, ["verify", *asked, "--claims", "A8,M1", "--examples", "5", "--run", "run"])
+    card = CliRunner().invoke(main, ["card", *asked])
+
+    assert said.exit_code == 1, said.output
+    assert "planned and not run" not in said.output
+    assert "refused arguments within its domain" in said.output
+    assert card.exit_code == 0, card.output
+    assert 'domain = {"d_k": (16, 32), "d_v": "d_k", "n": "multiple of 128", "m": "n"}' in card.output
 
 
 def test_a_right_kernel_with_a_tutorials_limits_passes():
