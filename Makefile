@@ -33,8 +33,9 @@ libraries: $(READY)  ## what of its attention each library passes, as the table 
 	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[libraries]'
 	$(VENV)/bin/veriformer libraries
 
-nightly: $(READY)  ## many more examples, drawn at random; what failed once is tried first the next time
+nightly: $(READY)  ## many more examples, drawn at random; what failed once is tried first the next time; and the long tests
 	$(VENV)/bin/pytest properties --hypothesis-profile=nightly --numprocesses=logical --dist=worksteal --timeout=7200
+	$(VENV)/bin/pytest tests -m long --numprocesses=logical --dist=worksteal
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -3,9 +3,11 @@
 A page says `<!-- generated: NAME -->` where the table of that name in `TABLES` belongs.
 """
 
+import json
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -16,13 +18,15 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 from reference import STEPS
-from reports import card_records
+from reports import card_records, tests_score_records
 from reports.records import schema
+from reports.words import plural
 from veriformer.commands import list as listed
 
 ROOT = Path(__file__).resolve().parents[1]
 MARKER = re.compile(r"<!-- generated: (\w+) -->")
 KINDS = {"law": "Law", "refuted": "Refuted", "study": "Study"}
+PUBLIC_SUITES = json.loads((ROOT / "examples" / "public_suites" / "found.json").read_text(encoding="utf-8"))
 BESIDE = ("torch", "torch.nn", "flash-attn", "onnx", "jax")  # libraries with a column of their own
 
 
@@ -66,8 +70,16 @@ def claims_beyond() -> str:
 
 def options() -> str:
     """The options of attention."""
-    rows = [(f"`{each['name']}`", each["given"], each["default"], each["formula"]) for each in listed.options()]
+    of_attention = (each for each in listed.options() if each["step"] == "attention")
+    rows = [(f"`{each['name']}`", each["given"], each["default"], each["formula"]) for each in of_attention]
     return table(("Option", "Given as", "Default", "What it does"), rows)
+
+
+def layer_options() -> str:
+    """The options of steps of all heads at once."""
+    of_layers = (each for each in listed.options() if each["step"].startswith("multi_head"))
+    rows = [(f"`{each['step']}`", f"`{each['name']}`", each["given"], each["default"], each["formula"]) for each in of_layers]
+    return table(("Step", "Option", "Given as", "Default", "What it does"), rows)
 
 
 def _claims_of(steps: tuple[str, ...], said: str) -> str:
@@ -149,6 +161,60 @@ def card_convention() -> str:
     return _record(card_records.schema()["$defs"]["CardConvention"])
 
 
+def tests_score_record() -> str:
+    """The fields of what `score --tests --json` prints."""
+    return _record(tests_score_records.schema()["$defs"]["TestsScore"])
+
+
+def scored_fault() -> str:
+    """The fields of one of its faults."""
+    return _record(tests_score_records.schema()["$defs"]["ScoredFault"])
+
+
+def public_suites() -> str:
+    """What each public test suite noticed."""
+    head = ("Suite", "Tests", "Call the kernel", "Compare nothing", "Correct that fail", "Faults noticed", "Cheats noticed")
+    rows = [
+        (
+            f"[{name}](#{name})",
+            *(str(each[count]) for count in ("tests", "calling", "cannot_fail")),
+            f"{len(each['wronged'])} of {each['correct']}",
+            *(f"{each[kind][0]} of {each[kind][1]}" for kind in ("faults", "cheats")),
+        )
+        for name, each in PUBLIC_SUITES.items()
+    ]
+    return table(head, rows)
+
+
+def public_suite(name: str) -> str:
+    """With what a public test suite was scored, and what it let through."""
+    each = PUBLIC_SUITES[name]
+    beside = ", ".join(f"{package} {version}" for package, version in each["beside"].items())
+    options = f" with {', '.join(each['options'])}" if each["options"] else ""
+    lines = [
+        f"* `{'`, `'.join(each['packages'])}`, beside {beside}",
+        f"* `{each['replaces']}` as {each['step']}{options}",
+        f"* {plural(each['tests'], 'test')}, {each['skipped']} skipped",
+        f"* {plural(each['calls'], 'call')}, {sum(each['unread'].values())} not read",
+        *(f"    * {count} not read: {why}" for why, count in each["unread"].items()),
+        *(f"* `{base}` is correct, and fails: {', '.join(map(_test, failed))}" for base, failed in each["wronged"].items()),
+    ]
+    rows = [
+        (
+            f"`{fault['id']}`{' (cheat)' if fault['kind'] == 'cheat' else ''}",
+            fault["shows"],
+            fault["how"],
+            f"{fault['dtype']}: {fault['input']}",
+        )
+        for fault in each["survivors"]
+    ]
+    return "\n".join(lines) + "\n\n" + table(("Got through", "It shows when", "In these tests", "The smallest input"), rows)
+
+
+def _test(identifier: str) -> str:
+    return f"`{identifier.rpartition('::')[2]}`"
+
+
 def _kind(field: dict[str, Any]) -> str:
     """The type of a field of a JSON Schema, in a few words."""
     if "const" in field:
@@ -180,11 +246,16 @@ TABLES: dict[str, Callable[[], str]] = {
     "choices": choices,
     "sources": sources,
     "options": options,
+    "layer_options": layer_options,
     "steps": steps,
     "implementations": implementations,
     "verdict_record": verdict_record,
     "card_record": card_record,
     "card_convention": card_convention,
+    "tests_score_record": tests_score_record,
+    "scored_fault": scored_fault,
+    "public_suites": public_suites,
+    **{name.replace("-", "_"): partial(public_suite, name) for name in PUBLIC_SUITES},
     "reference": lambda: modules("reference"),
     "optimized": lambda: modules("optimized"),
 }

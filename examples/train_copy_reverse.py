@@ -53,7 +53,7 @@ def train(seed: int, steps: int) -> TransformerParameters:
     """The loop."""
     initial = initialise(seed, vocab=TASK.vocab, d_model=32, d_ff=64, layers=2)
     parameters = trainable(initial)
-    optimizer = torch.optim.Adam(tensors(parameters), betas=(0.9, 0.98), eps=1e-9)
+    optimizer = torch.optim.Adam(tensors(parameters), betas=(0.9, 0.98), eps=1e-9, fused=True)
     for step, batch in enumerate(batches(seed, steps)):
         optimizer.param_groups[0]["lr"] = learning_rate(step, steps)
         loss = loss_on(batch, parameters)

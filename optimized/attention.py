@@ -27,11 +27,15 @@ def attention(
     V: Float[Tensor, "... m d_v"],
     mask: Bool[Tensor, "..."] | None = None,
     causal: bool = False,
+    emptied: bool = False,
 ) -> Float[Tensor, "... n d_v"]:
     """All sequences and heads in one call, fused where the mask permits; `causal` adds the causal rule to `mask`.
 
     A query that is fully masked receives zeros. Finite numbers behind a mask, however large, change no bit of the result.
+    `emptied` says that K and V come from `empty_hidden` with this very mask, so that it is not done again for every query.
     """
+    if emptied and mask is not None:
+        return F.scaled_dot_product_attention(Q, K, V, attn_mask=mask | ~mask.any(dim=-1, keepdim=True))
     empty = 0 in (*Q.shape, *K.shape, *V.shape)
     if causal and (empty or mask is not None or not _kernel_replaces_scores(Q, K, V)):
         return attention(Q, K, V, both(causal_mask(Q.shape[-2], K.shape[-2], Q.device), mask))
@@ -41,7 +45,8 @@ def attention(
         return F.scaled_dot_product_attention(Q, K, V)
     if mask is None or empty or (mask.dim() > 1 and mask.shape[-2] > 1):
         return _by_the_formula(Q, K, V, mask)
-    return _with_hidden_keys(Q, K, V, torch.atleast_2d(mask))
+    rows = torch.atleast_2d(mask)
+    return attention(Q, *empty_hidden(K, V, rows), rows, emptied=True)
 
 
 def _kernel_replaces_scores(Q: Tensor, K: Tensor, V: Tensor) -> bool:
@@ -50,16 +55,27 @@ def _kernel_replaces_scores(Q: Tensor, K: Tensor, V: Tensor) -> bool:
     return Q.device.type == "cpu" and dense and Q.shape[:2] == K.shape[:2] == V.shape[:2] and K.shape[-1] == V.shape[-1]
 
 
-def _with_hidden_keys(Q: Tensor, K: Tensor, V: Tensor, mask: Tensor) -> Tensor:
-    """Fused, for a mask (…, 1, m): hidden keys are emptied, and who is fully masked looks at values that are emptied as well."""
-    fully_masked = ~mask.any(dim=-1, keepdim=True)
-    K = K.masked_fill(~mask.mT, 0.0)
-    V = V.masked_fill(fully_masked, 0.0)
-    return F.scaled_dot_product_attention(Q, K, V, attn_mask=mask | fully_masked)
+def empty_hidden(
+    K: Float[Tensor, "... m d_k"], V: Float[Tensor, "... m d_v"], mask: Bool[Tensor, "... 1 m"]
+) -> tuple[Float[Tensor, "... m d_k"], Float[Tensor, "... m d_v"]]:
+    """For a mask that hides a key from all queries alike: hidden keys are zeros, and so are all values where every key is hidden.
+
+    A fused kernel adds −∞ to the score of such a key, which is then finite; and a query that is fully masked may attend to all.
+    """
+    return K.masked_fill(~mask.mT, 0.0), V.masked_fill(~mask.any(dim=-1, keepdim=True), 0.0)
+
+
+def attention_weights(
+    Q: Float[Tensor, "... n d_k"], K: Float[Tensor, "... m d_k"], mask: Bool[Tensor, "..."] | None = None, causal: bool = False
+) -> Float[Tensor, "... n m"]:
+    """What the values are weighted with, step by step, in float32 where the dtype is narrower: no fused kernel returns them."""
+    wide = torch.promote_types(Q.dtype, torch.float32)
+    scores = Q.to(wide) @ K.to(wide).mT / math.sqrt(Q.shape[-1])
+    seen = both(causal_mask(Q.shape[-2], K.shape[-2], Q.device), mask) if causal else mask
+    return softmax(apply_mask(scores, seen))
 
 
 def _by_the_formula(Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None) -> Tensor:
-    """Step by step, in float32 where the dtype is narrower, and rounded once."""
-    wide = torch.promote_types(Q.dtype, torch.float32)
-    scores = Q.to(wide) @ K.to(wide).mT / math.sqrt(Q.shape[-1])
-    return (softmax(apply_mask(scores, mask)) @ V.to(wide)).to(Q.dtype)
+    """Step by step, and rounded once."""
+    weights = attention_weights(Q, K, mask)
+    return (weights @ V.to(weights.dtype)).to(Q.dtype)

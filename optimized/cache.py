@@ -10,16 +10,21 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from optimized.attention import empty_hidden
 from optimized.multi_head import KeysAndValues
 
 
 @dataclass
 class Cache:
-    """One entry per decoder layer: `own` (b, h, capacity, d_k), `length` tokens of it in use, and `memory` (b, h, m, d_k)."""
+    """One entry per decoder layer: `own` (b, h, capacity, d_k), `length` tokens of it in use, and `memory` (b, h, m, d_k).
+
+    `padded` tells whether `memory_mask` hides anything; what it hides of `memory` is zeros (see `attention.empty_hidden`).
+    """
 
     own: list[KeysAndValues]
     memory: list[KeysAndValues]
     memory_mask: Bool[Tensor, "b 1 1 m"]
+    padded: bool
     length: int = 0
 
     @classmethod
@@ -30,7 +35,8 @@ class Cache:
             b, h, _, width = offered.shape
             return offered.new_empty(b, h, max(capacity, 1), width)
 
-        return cls([(room(K), room(V)) for K, V in memory], memory, source_mask[:, None, None, :])
+        own, mask, padded = [(room(K), room(V)) for K, V in memory], source_mask[:, None, None, :], not bool(source_mask.all())
+        return cls(own, [empty_hidden(K, V, mask) for K, V in memory] if padded else memory, mask, padded)
 
     def keep(self, layer: int, new: KeysAndValues) -> KeysAndValues:
         """Write what new tokens offer behind what is known in this layer, and give back all of it.
@@ -74,11 +80,11 @@ class Cache:
         self.own = [(torch.cat([used(K), used(K_2)]), torch.cat([used(V), used(V_2)])) for (K, V), (K_2, V_2) in both]
         both = list(zip(self.memory, other.memory, strict=True))
         self.memory = [(torch.cat([K, K_2]), torch.cat([V, V_2])) for (K, V), (K_2, V_2) in both]
-        self.memory_mask = torch.cat([self.memory_mask, other.memory_mask])
+        self.memory_mask, self.padded = torch.cat([self.memory_mask, other.memory_mask]), self.padded or other.padded
 
     def copy(self) -> "Cache":
         """A second cache in the same state; neither knows what the other does from now on."""
-        other = Cache(self.own, self.memory, self.memory_mask, self.length)
+        other = Cache(self.own, self.memory, self.memory_mask, self.padded, self.length)
         other.take(torch.arange(len(self.memory_mask), device=self.memory_mask.device))
         return other
 

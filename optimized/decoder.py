@@ -6,6 +6,7 @@ Vaswani et al. (2017), sections 3.1 and 3.2.3 and figure 1, right.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -13,28 +14,34 @@ from torch import Tensor
 from optimized.cache import Cache
 from optimized.feed_forward import feed_forward
 from optimized.mask import causal_mask
-from optimized.multi_head import KeysAndValues, attend, keys_and_values
+from optimized.multi_head import KeysAndValues, attend, keys_and_values, project, queries
 from optimized.parameters import PAPER, Architecture, DecoderLayerParameters, NormParameters
 from optimized.residual_norm import layer_norm, residual_norm
 
 
 def _layer(
     X: Tensor,
-    past: Callable[[Tensor], KeysAndValues],
+    past: Callable[[KeysAndValues], KeysAndValues],
     memory: KeysAndValues,
     parameters: DecoderLayerParameters,
     architecture: Architecture,
     mask: Tensor | None,
     memory_mask: Tensor | None,
     causal: bool,
+    emptied: bool = False,
 ) -> Tensor:
-    """The three sublayers, with a cache or without: `past` says what the tokens of X may attend back at."""
+    """The three sublayers, with a cache or without: `past` puts what the tokens of X offer behind what is known.
+
+    `emptied` says that the hidden part of `memory` is zeros already, as a cache keeps it.
+    """
 
     def look_back(X: Tensor) -> Tensor:
-        return attend(X, past(X), parameters.self_attention, architecture.h, mask, causal)
+        Q, offered = project(X, parameters.self_attention, architecture.h)
+        return attend(Q, past(offered), parameters.self_attention, mask, causal)
 
     def look_at_source(X: Tensor) -> Tensor:
-        return attend(X, memory, parameters.cross_attention, architecture.h, memory_mask)
+        Q = queries(X, parameters.cross_attention, architecture.h)
+        return attend(Q, memory, parameters.cross_attention, memory_mask, emptied=emptied)
 
     def ffn(X: Tensor) -> Tensor:
         return feed_forward(X, parameters.feed_forward, architecture.activation)
@@ -53,12 +60,8 @@ def decoder_layer(
     memory_mask: Bool[Tensor, "..."] | None = None,
 ) -> Float[Tensor, "... n d_model"]:
     """Whole batches; the causal rule is a flag to the fused kernel, not a matrix. `mask` only restricts further."""
-
-    def past(X: Tensor) -> KeysAndValues:
-        return keys_and_values(X, parameters.self_attention, architecture.h)
-
     memory = keys_and_values(M, parameters.cross_attention, architecture.h)
-    return _layer(X, past, memory, parameters, architecture, mask, memory_mask, causal=True)
+    return _layer(X, lambda offered: offered, memory, parameters, architecture, mask, memory_mask, causal=True)
 
 
 def decoder(
@@ -86,11 +89,9 @@ def continue_decoder(
     """Only the n new tokens are computed; what they look back at comes from `cache`, which remembers them too afterwards."""
     n, known = X.shape[-2], cache.length
     mask = causal_mask(known + n, device=X.device)[known:] if known and n > 1 else None
+    memory_mask = cache.memory_mask if cache.padded else None
     for i, layer in enumerate(layers):
-
-        def past(X: Tensor, i: int = i, layer: DecoderLayerParameters = layer) -> KeysAndValues:
-            return cache.keep(i, keys_and_values(X, layer.self_attention, architecture.h))
-
-        X = _layer(X, past, cache.memory[i], layer, architecture, mask, cache.memory_mask, causal=known == 0)
+        past, memory = partial(cache.keep, i), cache.memory[i]
+        X = _layer(X, past, memory, layer, architecture, mask, memory_mask, causal=known == 0, emptied=True)
     cache.length += n
     return X if final_norm is None else layer_norm(X, final_norm, architecture.eps)

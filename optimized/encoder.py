@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from optimized.feed_forward import feed_forward
-from optimized.multi_head import multi_head
+from optimized.multi_head import attend, project
 from optimized.parameters import PAPER, Architecture, EncoderLayerParameters, NormParameters
 from optimized.residual_norm import layer_norm, residual_norm
 
@@ -22,13 +22,13 @@ def encoder_layer(
 ) -> Float[Tensor, "... n d_model"]:
     """Whole batches, under a mask of their own each: every token looks where it may, then thinks for itself."""
 
-    def attend(X: Tensor) -> Tensor:
-        return multi_head(X, X, parameters.self_attention, architecture.h, mask)
+    def look_around(X: Tensor) -> Tensor:
+        return attend(*project(X, parameters.self_attention, architecture.h), parameters.self_attention, mask)
 
     def ffn(X: Tensor) -> Tensor:
         return feed_forward(X, parameters.feed_forward, architecture.activation)
 
-    X = residual_norm(X, attend, parameters.norm_1, architecture.eps, architecture.norm)
+    X = residual_norm(X, look_around, parameters.norm_1, architecture.eps, architecture.norm)
     return residual_norm(X, ffn, parameters.norm_2, architecture.eps, architecture.norm)
 
 

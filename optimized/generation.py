@@ -101,16 +101,21 @@ def generate(
 ) -> Int[Tensor, "b length"]:
     """All rows at once, with a cache: up to `length` tokens after `start`; a row that has written `end` is filled up with it.
 
-    Of equal logits the first token wins.
+    Of equal logits the first token wins. Nothing more is computed for rows that have ended once they are half of those left.
     """
     writer = Writer(source, parameters, architecture, source_mask, capacity=length)
     written = torch.full((len(source), length), eos, device=source.device)
-    tokens = torch.full((len(source),), bos, device=source.device)
-    going = torch.ones(len(source), dtype=torch.bool, device=source.device)
+    rows = torch.arange(len(source), device=source.device)  # of `written`, those that the writer still has
+    tokens = torch.full_like(rows, bos)
+    going = torch.ones_like(rows, dtype=torch.bool)
     for i in range(length):
         tokens = torch.where(going, writer.step(tokens).argmax(dim=-1), eos)
-        written[:, i] = tokens
+        written[rows, i] = tokens
         going = going & (tokens != eos)
-        if not going.any():
+        left = int(going.sum())
+        if left == 0:
             break
+        if 2 * left <= len(rows):  # a row that leaves has the others' cache copied: together no more than twice
+            writer.leave((~going).nonzero()[:, 0])
+            rows, tokens, going = rows[going], tokens[going], going[going]
     return written

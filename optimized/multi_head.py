@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from optimized.attention import attention
-from optimized.parameters import MultiHeadParameters
+from optimized.attention import attention, attention_weights
+from optimized.packed import Packed
+from optimized.parameters import MultiHeadParameters, SelfAttentionParameters
 
 KeysAndValues = tuple[Float[Tensor, "... h m d_k"], Float[Tensor, "... h m d_v"]]
 
@@ -33,10 +34,15 @@ def concat_heads(heads: Float[Tensor, "... h n d_k"]) -> Float[Tensor, "... n d_
 
 
 def linear(
-    X: Float[Tensor, "... rows"], W: Float[Tensor, "rows columns"], b: Float[Tensor, " columns"] | None
+    X: Float[Tensor, "... rows"], W: Float[Tensor, "rows columns"] | Packed, b: Float[Tensor, " columns"] | None
 ) -> Float[Tensor, "... columns"]:
-    """Product and bias in one kernel, so that they are rounded once: X W + b."""
-    return F.linear(X, W.mT, b)
+    """Product and bias in one kernel, so that they are rounded once: X W + b. W may be packed (see `optimized.packing`)."""
+    return W.product(X, b) if isinstance(W, Packed) else F.linear(X, W.mT, b)
+
+
+def queries(X: Float[Tensor, "... n d_model"], parameters: MultiHeadParameters, h: int) -> Float[Tensor, "... h n d_k"]:
+    """What the tokens of X look for."""
+    return split_heads(linear(X, parameters.W_Q, parameters.b_Q), h)
 
 
 def keys_and_values(M: Float[Tensor, "... m d_model"], parameters: MultiHeadParameters, h: int) -> KeysAndValues:
@@ -46,17 +52,28 @@ def keys_and_values(M: Float[Tensor, "... m d_model"], parameters: MultiHeadPara
     return K, V
 
 
+def project(
+    X: Float[Tensor, "... n d_model"], parameters: MultiHeadParameters | SelfAttentionParameters, h: int
+) -> tuple[Float[Tensor, "... h n d_k"], KeysAndValues]:
+    """Both for the tokens of one sequence: in one product, where the matrices stand side by side."""
+    if isinstance(parameters, MultiHeadParameters):
+        return queries(X, parameters, h), keys_and_values(X, parameters, h)
+    together, width_of_V = linear(X, parameters.W_QKV, parameters.b_QKV), parameters.W_O.shape[0]
+    width = (together.shape[-1] - width_of_V) // 2
+    Q, K, V = (split_heads(part, h) for part in together.split([width, width, width_of_V], dim=-1))
+    return Q, (K, V)
+
+
 def attend(
-    X: Float[Tensor, "... n d_model"],
+    Q: Float[Tensor, "... h n d_k"],
     offered: KeysAndValues,
-    parameters: MultiHeadParameters,
-    h: int,
+    parameters: MultiHeadParameters | SelfAttentionParameters,
     masks: Bool[Tensor, "..."] | None = None,
     causal: bool = False,
+    emptied: bool = False,
 ) -> Float[Tensor, "... n d_model"]:
-    """The rest of the step: the tokens of X ask, and what the heads found is mixed."""
-    Q = split_heads(linear(X, parameters.W_Q, parameters.b_Q), h)
-    heads = attention(Q, *offered, masks, causal)
+    """The rest of the step: the queries ask, and what the heads found is mixed. `emptied` as in `attention`."""
+    heads = attention(Q, *offered, masks, causal, emptied)
     return linear(concat_heads(heads), parameters.W_O, parameters.b_O)
 
 
@@ -69,4 +86,20 @@ def multi_head(
     causal: bool = False,
 ) -> Float[Tensor, "... n d_model"]:
     """One matrix product projects for all heads, one call attends for all; `masks` may differ from head to head."""
-    return attend(X, keys_and_values(M, parameters, h), parameters, h, masks, causal)
+    return attend(queries(X, parameters, h), keys_and_values(M, parameters, h), parameters, masks, causal)
+
+
+def multi_head_with_weights(
+    X: Float[Tensor, "... n d_model"],
+    M: Float[Tensor, "... m d_model"],
+    parameters: MultiHeadParameters,
+    h: int,
+    masks: Bool[Tensor, "..."] | None = None,
+    causal: bool = False,
+) -> tuple[Float[Tensor, "... n d_model"], Float[Tensor, "... h n m"]]:
+    """What `multi_head` gives, and the weights of each head. Fused kernels never hold these: it takes the formula as it stands."""
+    Q = queries(X, parameters, h)
+    K, V = keys_and_values(M, parameters, h)
+    weights = attention_weights(Q, K, masks, causal)
+    heads = (weights @ V.to(weights.dtype)).to(V.dtype)
+    return linear(concat_heads(heads), parameters.W_O, parameters.b_O), weights.to(V.dtype)

@@ -52,6 +52,16 @@ class MultiHeadParameters:
 
 
 @dataclass(frozen=True)
+class SelfAttentionParameters:
+    """Of attention within one sequence, its projections side by side in one matrix: `optimized.packing` makes them so."""
+
+    W_QKV: Float[Tensor, "d_model h_d_k_h_d_k_h_d_v"]
+    W_O: Float[Tensor, "h_d_v d_model"]
+    b_QKV: Float[Tensor, " h_d_k_h_d_k_h_d_v"] | None = None
+    b_O: Float[Tensor, " d_model"] | None = None
+
+
+@dataclass(frozen=True)
 class NormParameters:
     """Gain and bias of one LayerNorm, a number per feature."""
 
@@ -73,7 +83,7 @@ class FeedForwardParameters:
 class EncoderLayerParameters:
     """Self-attention and feed-forward, each with its add & norm (figure 1, left)."""
 
-    self_attention: MultiHeadParameters
+    self_attention: MultiHeadParameters | SelfAttentionParameters
     norm_1: NormParameters
     feed_forward: FeedForwardParameters
     norm_2: NormParameters
@@ -83,7 +93,7 @@ class EncoderLayerParameters:
 class DecoderLayerParameters:
     """Masked self-attention, cross-attention and feed-forward, each with its add & norm (figure 1, right)."""
 
-    self_attention: MultiHeadParameters
+    self_attention: MultiHeadParameters | SelfAttentionParameters
     norm_1: NormParameters
     cross_attention: MultiHeadParameters
     norm_2: NormParameters
@@ -115,6 +125,8 @@ def map_tensors(change: Callable[[Tensor], Tensor], parameters: Parameters) -> P
     elif is_dataclass(parameters):
         parts = {field.name: map_tensors(change, getattr(parameters, field.name)) for field in fields(parameters)}
         changed = type(parameters)(**parts)  # type: ignore[call-arg]
+    elif parameters is not None:
+        raise TypeError(f"parameters: expected tensors, got a {type(parameters).__name__}, which cannot be changed")
     return changed
 
 
@@ -124,4 +136,6 @@ def tensors(parameters: Any) -> list[Tensor]:
         return [parameters]
     if is_dataclass(parameters):
         parameters = tuple(getattr(parameters, field.name) for field in fields(parameters))
+    if not isinstance(parameters, tuple | list | None):
+        raise TypeError(f"parameters: expected tensors, got a {type(parameters).__name__}, which cannot be trained")
     return [tensor for part in parameters or () for tensor in tensors(part)]

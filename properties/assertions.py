@@ -33,9 +33,9 @@ def assert_rounding_only(impl: Impl, step: str, got: Any, *args: Any, **kwargs: 
         return
     if STEPS[step].results:
         for name, allowed in budgets.budgets(step, *args, contract=in_force(impl), **kwargs).items():
-            _assert_within(f"{step}: {name}", got[name], allowed)
+            assert_within(f"{step}: {name}", got[name], allowed)
         return
-    _assert_within(step, got, budgets.budget(step, *args, contract=in_force(impl), **kwargs))
+    assert_within(step, got, budgets.budget(step, *args, contract=in_force(impl), **kwargs))
 
 
 def _is_the_oracles(got: Any, exact: Any) -> bool:
@@ -45,7 +45,8 @@ def _is_the_oracles(got: Any, exact: Any) -> bool:
     return np.array_equal(got, exact, equal_nan=True)
 
 
-def _assert_within(what: str, got: np.ndarray, allowed: budgets.Budget) -> None:
+def assert_within(what: str, got: np.ndarray, allowed: budgets.Budget) -> None:
+    """`got` is within this budget. Raises ClaimBroken, and records what was compared."""
     score = allowed.score(got)
     record.compared(score.elements, undecidable=score.undecidable, budget_used=score.budget_used)
     if score.verdict is Verdict.FAIL:

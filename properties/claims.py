@@ -319,6 +319,11 @@ B6 law feed_forward
   dU = dY·W_2ᵀ∘act′, dW_1 = Xᵀ·dU, db_1 = Σ_rows dU, dW_2 = Hᵀ·dY, db_2 = Σ_rows dY
   holds to rounding; exactly 0 where a unit is dead
 
+B7 law transformer
+  Some steps of training end at the weights that the oracle's gradients lead to, by SGD and by Adam.
+  W_t = W_{t−1} − η·move(dL/dW at W_{t−1}), the same batches and the same start
+  holds within what rounding makes of all steps together
+
 # The whole
 
 T1 law transformer
@@ -363,6 +368,16 @@ Y5 law attention
   Not in the article: cumulative lengths, lengths and block tables that cannot be are refused.
   f(corrupt) raises, or is the answer where there is one
   holds where `corrupt_indices = refused`; there is an answer where rows belong to no sequence, or entries to no position
+
+Y6 law attention
+  Not in the article: keys and values lie in a cache with room for more, of which each row has written its own number of slots.
+  out_r = Attention(Q_r, K_r[:ℓ_r], V_r[:ℓ_r]), the n queries being the last n of ℓ_r positions
+  holds; slots that nobody wrote to move no bit, more room changes nothing, and tokens one by one are tokens at once
+
+Y7 law attention
+  Not in the article: a cache that is full wraps: a new token takes the slot of the oldest.
+  position p lies in slot p mod c; a query at p attends to positions max(0, ℓ_r − c) to p
+  holds; as attention to what is left, in its order, wherever in the cache it begins
 
 # Beyond the article: options of attention. They are asked for only where an implementation offers them
 
@@ -411,6 +426,21 @@ X9 law attention_options
   Options compose, in one order.
   scale·Q·Kᵀ; c·tanh(s/c); + B − slope·|i − j|; −∞ where hidden; the sink; softmax; V
   holds for every two of them, with a mask and without, for n = m, n < m and n > m
+
+X10 law multi_head_options
+  Causal, of a whole layer: each token attends to itself and to what came before, whatever mask stands beside.
+  P_h[i, j] = 0 for every head h and j > i (top left) or j > i + m − n (bottom right), or where the mask hides j from i
+  holds; equal to the explicit mask to rounding, and what lies ahead moves no bit
+
+X11 law multi_head_options
+  A layer also returns the weights of each head, and asking for them changes nothing else.
+  (Concat(P_1·V_1, …, P_h·V_h)·W_O, P), Σ_j P_h[i, j] = 1, P_h[i, j] = 0 where j is hidden from i
+  holds; the output to rounding, hidden keys exactly
+
+X12 law attention_options
+  Dropout with a given mask: what is dropped weighs nothing, what is kept 1/(1 − p) times as much.
+  (P ∘ D / (1 − p))·V
+  holds; the mean over all masks, each by its probability, is attention without
 """
 
 

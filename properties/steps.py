@@ -5,13 +5,15 @@ implementation lacks is UNSUPPORTED, never a failure.
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 CHOICES = 'h, norm="post", activation="relu", eps=1e-5'
+MULTI_HEAD = "X (b, n, d_model), M (b, m, d_model)"
+MULTI_HEAD_WEIGHTS = "h, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, b_O"
 ATTENTION_BACKWARD = "dO (b, h, n, d_v), Q (b, h, n, d_k), K (b, h, m, d_k), V (b, h, m, d_v)"
 
 
@@ -56,20 +58,45 @@ _ATTENTION_OPTIONS = [
     Option("softcap", "float above 0", "None", "c·tanh(s/c), before bias and mask"),
     Option("sinks", "float (h,)", "None", "exp(s_j) / (exp(sink) + Σ_k exp(s_k)): one more score in each row, whose value is 0"),
     Option("slopes", "float (h,)", "None", "s − slope·|i − j|; i + m − n for i at the bottom right (ALiBi)"),
+    Option(
+        "dropout_mask",
+        "bool (b, h, n, m), True = kept, beside dropout_p (float)",
+        "None",
+        "P_ij / (1 − dropout_p) where True, 0 elsewhere; P: the weights",
+    ),
 ]
 
-OPTIONS: dict[str, dict[str, Option]] = {"attention": {option.name: option for option in _ATTENTION_OPTIONS}}
+_PACKED_CAUSAL = Option("causal", "bool", "False", "as of attention, within each sequence")
+_LAYER_CAUSAL = Option("causal", "bool", "False", "as of attention, beside the mask: a key is seen by both")
+_RING = Option("ring", "bool", "False", "position p lies in slot p mod capacity, in the place of position p − capacity")
+
+OPTIONS: dict[str, dict[str, Option]] = {
+    "attention": {option.name: option for option in _ATTENTION_OPTIONS},
+    "packed_attention": {"causal": _PACKED_CAUSAL},
+    "cached_attention": {"ring": _RING},
+    "multi_head": {"causal": _LAYER_CAUSAL},
+    "multi_head_with_weights": {"causal": _LAYER_CAUSAL},
+}
 """By step and name. An implementation offers those that are parameters of its function, and those it names in `options`."""
 
+COMPANIONS = {"dropout_p": "dropout_mask"}
+"""Arguments of attention that are given beside an option, and mean nothing without it."""
 
-def offered_options(parameters: Collection[str], named: Collection[str] = (), step: str = "attention") -> frozenset[str]:
-    """The options that a function with these parameters offers, and those that are `named`.
+
+def option_name(step: str, option: str) -> str:
+    """An option as an implementation names it in `options`: one of attention by its name, others with their step before it."""
+    return option if step == "attention" else f"{step}.{option}"
+
+
+def offered_options(parameters: Mapping[str, Collection[str]], named: Collection[str] = ()) -> frozenset[str]:
+    """The options, as `option_name` has them, that are among the parameters of each step's function, and those that are `named`.
 
     Raises ValueError for a name that is no option.
     """
-    if unknown := [name for name in named if name not in OPTIONS[step]]:
-        raise ValueError(f"options: expected some of {', '.join(OPTIONS[step])}, got {unknown[0]!r}")
-    return frozenset(OPTIONS[step]) & {*parameters, *named}
+    known = {option_name(step, option): (step, option) for step, options in OPTIONS.items() for option in options}
+    if unknown := [name for name in named if name not in known]:
+        raise ValueError(f"options: expected some of {', '.join(known)}, got {unknown[0]!r}")
+    return frozenset(name for name, (step, option) in known.items() if name in named or option in parameters.get(step, ()))
 
 
 _ROWS = [
@@ -79,7 +106,7 @@ _ROWS = [
         "attention",
         "attention",
         "Q (b, h, n, d_k), K (b, h, m, d_k), V (b, h, m, d_v), mask=None, *, causal=False, scale=None, bias=None, window=None, "
-        "softcap=None, sinks=None, slopes=None",
+        "softcap=None, sinks=None, slopes=None, dropout_mask=None, dropout_p=0.0",
         "(b, h, n, d_v)",
     ),
     Step("softmax", "softmax", "scores (..., n, m)", "(..., n, m)"),
@@ -89,12 +116,17 @@ _ROWS = [
     Step(
         "multi_head",
         "multi_head",
-        "X (b, n, d_model), M (b, m, d_model), mask=None, *, h, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, b_O",
+        f"{MULTI_HEAD}, mask=None, *, causal=False, {MULTI_HEAD_WEIGHTS}",
         "(b, n, d_model)",
     ),
     Step("layer_norm", "residual_norm", "X (b, n, d_model), *, gain, bias, eps=1e-5", "(b, n, d_model)"),
     Step("residual_norm", "residual_norm", "X (b, n, d_model), Y (b, n, d_model), *, gain, bias, eps=1e-5", "(b, n, d_model)"),
-    Step("feed_forward", "feed_forward", 'X (b, n, d_model), *, W_1, b_1, W_2, b_2, activation="relu"', "(b, n, d_model)"),
+    Step(
+        "feed_forward",
+        "feed_forward",
+        'X (b, n, d_model), *, W_1 (d_model, d_ff), b_1 (d_ff,), W_2 (d_ff, d_model), b_2 (d_model,), activation="relu"',
+        "(b, n, d_model)",
+    ),
     Step("encoder_layer", "encoder", f"X (b, n, d_model), mask=None, *, layer, {CHOICES}", "(b, n, d_model)"),
     Step("encoder", "encoder", f"X (b, n, d_model), mask=None, *, layers, final_norm=None, {CHOICES}", "(b, n, d_model)"),
     Step(
@@ -109,8 +141,13 @@ _ROWS = [
         f"X (b, n, d_model), M (b, m, d_model), mask=None, memory_mask=None, *, layers, final_norm=None, {CHOICES}",
         "(b, n, d_model)",
     ),
-    Step("output_projection", "output_projection", "X (b, n, d_model), *, W (d_model, vocab), b=None", "(b, n, vocab)"),
-    Step("next_token", "output_projection", "X (b, n, d_model), *, W (d_model, vocab), b=None", "(b, n, vocab), rows sum to 1"),
+    Step("output_projection", "output_projection", "X (b, n, d_model), *, W (d_model, vocab), b (vocab,)=None", "(b, n, vocab)"),
+    Step(
+        "next_token",
+        "output_projection",
+        "X (b, n, d_model), *, W (d_model, vocab), b (vocab,)=None",
+        "(b, n, vocab), rows sum to 1",
+    ),
     Step(
         "transformer",
         "transformer",
@@ -155,7 +192,7 @@ _ROWS = [
     Step(
         "feed_forward_backward",
         "feed_forward",
-        'dY (b, n, d_model), X (b, n, d_model), *, W_1, b_1, W_2, activation="relu"',
+        'dY (b, n, d_model), X (b, n, d_model), *, W_1 (d_model, d_ff), b_1 (d_ff,), W_2 (d_ff, d_model), activation="relu"',
         "(dX, dW_1, db_1, dW_2, db_2), the gradients of sum(dY * feed_forward(X))",
         "nested",
         ("dX", "dW_1", "db_1", "dW_2", "db_2"),
@@ -188,12 +225,26 @@ _ROWS = [
         "Q (b, h, n, d_k), K_pages (p, page, h, d_k), V_pages (p, page, h, d_v), *, block_table (b, w), lengths (b,)",
         "(b, h, n, d_v)",
     ),
+    Step(
+        "cached_attention",
+        "attention",
+        "Q (b, h, n, d_k), K_cache (b, h, capacity, d_k), V_cache (b, h, capacity, d_v), *, lengths (b,), ring=False",
+        "(b, h, n, d_v)",
+    ),
+    Step(
+        "multi_head_with_weights",
+        "multi_head",
+        f"{MULTI_HEAD}, mask=None, *, causal=False, {MULTI_HEAD_WEIGHTS}",
+        "(output, weights): (b, n, d_model) as multi_head, and (b, h, n, m), what the values of each head were weighted with",
+        "nested",
+        ("output", "weights"),
+    ),
 ]
 
 STEPS: dict[str, Step] = {step.name: step for step in _ROWS}
 
-BEYOND = frozenset({"log_sum_exp", "packed_attention", "paged_attention"})
-"""The steps that the article does not have."""
+BEYOND = frozenset({"log_sum_exp", "packed_attention", "paged_attention", "cached_attention"})
+"""The steps of a single attention that the article does not have."""
 
 
 def parameters(step: str) -> list[str]:
@@ -213,6 +264,10 @@ def expected_shapes(step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     match step:
         case "attention_backward":
             return dict(zip(STEPS[step].results, (np.shape(array) for array in args[1:4]), strict=True))
+        case "multi_head_with_weights":
+            X, M = args[:2]
+            output = (*np.shape(X)[:-1], kwargs["W_O"].shape[1])
+            return {"output": output, "weights": (len(X), kwargs["h"], np.shape(X)[1], np.shape(M)[1])}
         case "layer_norm_backward":
             return {"dX": np.shape(args[1]), "dgain": np.shape(kwargs["gain"]), "dbias": np.shape(kwargs["gain"])}
         case "feed_forward_backward":
@@ -230,7 +285,7 @@ def expected_shape(step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
             return (*first.shape, kwargs["table"].shape[1])
         case "positional_encoding" | "mask":
             return (args[0], args[1])
-        case "attention" | "packed_attention" | "paged_attention":
+        case "attention" | "packed_attention" | "paged_attention" | "cached_attention":
             return (*first.shape[:-1], args[2].shape[-1])
         case "log_sum_exp":
             return tuple(first.shape[:-1])

@@ -16,7 +16,7 @@ from properties.implementations.conventions import CHOICES, CONVENTIONS, OURS, C
 from properties.implementations.impl import Impl
 from properties.implementations.oracle import oracle
 from properties.inputs.attention import attention_calls, scores
-from properties.inputs.sequences import packed_calls, paged_calls
+from properties.inputs.sequences import cached_calls, packed_calls, paged_calls
 from properties.steps import BEYOND
 from properties.verdicts import ClaimBroken, ConventionMismatch, record
 
@@ -113,10 +113,22 @@ def test_fully_masked_log_sum_exp_is_as_declared(impl):
     assert_followed(impl, "fully_masked_log_sum_exp", "log_sum_exp")
 
 
-@claim("Y3", needs="packed_attention")
+@claim("Y3", needs=("packed_attention", "packed_attention.causal"))
 def test_causal_alignment_of_packed_attention_is_as_declared(impl):
     """With n ≠ m a sequence's queries and keys begin together (top-left) or end together (bottom-right)."""
-    assert_followed(impl, "causal_alignment", "packed_attention")
+    assert_followed(impl, "causal_alignment", "packed_attention.causal")
+
+
+@claim("X10", needs=("multi_head", "multi_head.causal"))
+def test_causal_alignment_of_multi_head_is_as_declared(impl):
+    """The same of the causal flag of a whole layer."""
+    assert_followed(impl, "causal_alignment", "multi_head.causal")
+
+
+@claim("X11", needs=("multi_head_with_weights", "multi_head_with_weights.causal"))
+def test_causal_alignment_of_multi_head_with_weights_is_as_declared(impl):
+    """And where it also returns weights."""
+    assert_followed(impl, "causal_alignment", "multi_head_with_weights.causal")
 
 
 @claim("Y3", needs="packed_attention")
@@ -129,6 +141,18 @@ def test_packed_sequence_without_keys_is_as_declared(impl):
 def test_paged_sequence_without_keys_is_as_declared(impl):
     """Zeros, NaN, or anything, for a length of 0 and for queries before the first position."""
     assert_followed(impl, "sequence_without_keys", "paged_attention")
+
+
+@claim("Y6", needs="cached_attention")
+def test_cached_sequence_without_keys_is_as_declared(impl):
+    """Zeros, NaN, or anything, for a length of 0 and for queries before the first position."""
+    assert_followed(impl, "sequence_without_keys", "cached_attention")
+
+
+@claim("Y5", needs="cached_attention")
+def test_corrupt_cache_lengths_are_as_declared(impl):
+    """They are refused, or not checked."""
+    assert_followed(impl, "corrupt_indices", "cached_attention")
 
 
 @claim("Y5", needs="packed_attention")
@@ -175,6 +199,7 @@ class Configurable:
 
     name, arrays, dtypes = "configurable", "numpy", ("float64",)
     steps = frozenset({"attention", "softmax", "mask", "layer_norm", "positional_encoding", "embedding"}) | BEYOND
+    options = frozenset({"packed_attention.causal", "cached_attention.ring"})
 
     def __init__(self, follows: Conventions, declares: Conventions | None = None, without: frozenset[str] = frozenset()) -> None:
         self.follows, self.conventions = follows, declares
@@ -251,7 +276,10 @@ class Configurable:
         scores = Q @ K.swapaxes(-1, -2) / np.sqrt(Q.shape[-1])
         if mask is not None:
             scores = np.where(self._attends(mask), scores, -np.inf)
-        total = np.logaddexp.reduce(scores, axis=-1) / (np.log(2.0) if self.follows.log_sum_exp_base == "two" else 1.0)
+        largest = np.nan_to_num(scores.max(axis=-1, keepdims=True), neginf=0.0)
+        with np.errstate(divide="ignore"):
+            total = largest[..., 0] + np.log(np.exp(scores - largest).sum(axis=-1))
+        total = total / (np.log(2.0) if self.follows.log_sum_exp_base == "two" else 1.0)
         nothing = {"plus_infinity": np.inf, "nan": np.nan, "lowest": -1e30}
         return np.where(total == -np.inf, nothing.get(self.follows.fully_masked_log_sum_exp or "", -np.inf), total)
 
@@ -283,6 +311,17 @@ class Configurable:
         except ValueError:
             return self._unchecked(Q, V_pages)
         return self._alone(got, without_keys("paged_attention", (Q, K_pages, V_pages), asked, self.follows))
+
+    def cached_attention(
+        self, Q: np.ndarray, K_cache: np.ndarray, V_cache: np.ndarray, *, lengths: np.ndarray, ring: bool = False
+    ) -> np.ndarray:
+        """Likewise."""
+        asked = {"lengths": lengths, "ring": ring}
+        try:
+            got = oracle("cached_attention", Q, K_cache, V_cache, **asked)
+        except ValueError:
+            return self._unchecked(Q, V_cache)
+        return self._alone(got, without_keys("cached_attention", (Q, K_cache, V_cache), asked, self.follows))
 
     def _unchecked(self, Q: np.ndarray, V: np.ndarray) -> np.ndarray:
         if self.follows.corrupt_indices == "refused":
@@ -410,8 +449,8 @@ def test_an_implementation_of_any_conventions_agrees_with_the_oracle(follows, ca
     assert_rounding_only(impl, "positional_encoding", impl.positional_encoding(5, 6), 5, 6)
 
 
-@given(st.sampled_from(OF_STEPS_BEYOND), attention_calls(fully_masked=True), packed_calls(), paged_calls())
-def test_log_sum_exp_packed_and_paged_attention_of_any_conventions_agree_with_the_oracle(follows, call, packed, paged):
+@given(st.sampled_from(OF_STEPS_BEYOND), attention_calls(fully_masked=True), packed_calls(), paged_calls(), cached_calls())
+def test_steps_beyond_the_article_of_any_conventions_agree_with_the_oracle(follows, call, packed, paged, cached):
     """Whatever the base, a fully masked row, a query without keys, and the alignment of causal sequences are."""
     impl = Impl(Configurable(follows, follows), "float64")
     Q, K, _, mask = call.args
@@ -421,3 +460,6 @@ def test_log_sum_exp_packed_and_paged_attention_of_any_conventions_agree_with_th
         impl, "packed_attention", impl.packed_attention(*packed.args, **packed.kwargs), *packed.args, **packed.kwargs
     )
     assert_rounding_only(impl, "paged_attention", impl.paged_attention(*paged.args, **paged.kwargs), *paged.args, **paged.kwargs)
+    assert_rounding_only(
+        impl, "cached_attention", impl.cached_attention(*cached.args, **cached.kwargs), *cached.args, **cached.kwargs
+    )

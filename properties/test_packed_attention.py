@@ -9,7 +9,7 @@ from properties.claims import claim
 from properties.implementations.oracle import oracle
 from properties.inputs.attention import farthest
 from properties.inputs.parameters import SEEDS, Call, dyadic
-from properties.inputs.sequences import packed_again, packed_calls, parts
+from properties.inputs.sequences import as_offered, packed_again, packed_calls, parts
 from properties.verdicts import ImplementationError
 
 
@@ -17,6 +17,8 @@ from properties.verdicts import ImplementationError
 @given(packed_calls())
 def test_packed_attention_agrees_with_the_oracle(impl, call):
     """Each sequence attends to its own keys, of any number: none, one, as many as a block has; causal or not."""
+    call = as_offered(call, impl)
+
     assert_rounding_only(impl, "packed_attention", impl.packed_attention(*call.args, **call.kwargs), *call.args, **call.kwargs)
 
 
@@ -24,6 +26,7 @@ def test_packed_attention_agrees_with_the_oracle(impl, call):
 @given(packed_calls(least=1))
 def test_each_packed_sequence_is_attention_by_itself(impl, call):
     """The rows of a sequence are judged as plain attention on its own queries, keys and values: the oracle packs nothing here."""
+    call = as_offered(call, impl)
     Q, K, V = call.args
     got = impl.packed_attention(Q, K, V, **call.kwargs)
 
@@ -41,7 +44,7 @@ def test_each_packed_sequence_is_attention_by_itself(impl, call):
 @given(packed_calls(), SEEDS)
 def test_packed_sequences_in_another_order_with_empty_ones_between_give_their_rows(impl, call, seed):
     """Sequences packed in another order, with empty ones among them, are judged as before; and so is each packed alone."""
-    count = len(parts(call))
+    call, count = as_offered(call, impl), len(parts(call))
     order = [int(r) for r in np.random.default_rng(seed).permutation(count + 2)]  # two of these numbers are of nobody
     other = packed_again(call, order)
 
@@ -59,7 +62,7 @@ def test_packed_sequences_in_another_order_with_empty_ones_between_give_their_ro
 @given(packed_calls(), SEEDS, st.sampled_from(("NaN", "huge", "another")))
 def test_what_a_neighbour_holds_moves_no_bit(impl, call, seed, kind):
     """NaN, huge or other numbers in one sequence leave every row of the others bit-identical."""
-    rng = np.random.default_rng(seed)
+    call, rng = as_offered(call, impl), np.random.default_rng(seed)
     mine, theirs = parts(call)[seed % len(parts(call))]
     changed = [X.copy() for X in call.args]
     for k, place in enumerate((mine, theirs, theirs)):
@@ -75,7 +78,7 @@ def test_what_a_neighbour_holds_moves_no_bit(impl, call, seed, kind):
     assert_rounding_only(impl, "packed_attention", before, *call.args, **call.kwargs)
 
 
-@claim("Y3", needs="packed_attention")
+@claim("Y3", needs=("packed_attention", "packed_attention.causal"))
 @given(packed_calls(least=1, same=True, causal=True), SEEDS)
 def test_packed_causal_attention_sees_nothing_that_comes_later(impl, call, seed):
     """NaN in keys and values from some place on leaves the queries before it, of the same sequence and others, bit-identical."""
@@ -131,6 +134,7 @@ def test_impossible_cumulative_lengths_are_refused(impl, call, kind, which):
 
     Where `corrupt_indices = unchecked` it may return anything. Either way the next good call is answered as ever.
     """
+    call = as_offered(call, impl)
     wrong = corrupted(call, kind, which)
     before = impl.packed_attention(*call.args, **call.kwargs)
 
@@ -145,7 +149,7 @@ def test_impossible_cumulative_lengths_are_refused(impl, call, kind, which):
 @given(packed_calls(least=2), st.sampled_from(INCOMPLETE), st.sampled_from(("cu_seqlens_q", "cu_seqlens_k")))
 def test_rows_of_no_packed_sequence_are_refused_or_left_out(impl, call, kind, which):
     """Cumulative lengths that begin above 0 or end early: it raises, or the rows of the sequences are those of the sequences."""
-    wrong = corrupted(call, kind, which)
+    wrong = corrupted(as_offered(call, impl), kind, which)
     try:
         got = impl.attempt("packed_attention", *wrong.args, **wrong.kwargs)
     except ImplementationError as refusal:

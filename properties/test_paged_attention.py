@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from properties.assertions import assert_identical, assert_rounding_only
 from properties.claims import claim
+from properties.implementations.domain import drawn_inside
 from properties.inputs.attention import farthest
 from properties.inputs.parameters import SEEDS, Call, dyadic
 from properties.inputs.sequences import PAGES, in_pages, out_of_pages, paged_calls, scattered
@@ -56,6 +57,7 @@ def test_pages_of_another_size_change_nothing(impl, call, page, seed):
     """The same keys and values in pages of another size, and each row by itself, are judged as before."""
     Q, *pages = call.args
     table, lengths = call.kwargs["block_table"], call.kwargs["lengths"]
+    page = drawn_inside(page=page)["page"]
     other = scattered(lengths, page, 0, seed)
     gathered = [out_of_pages(X, table, lengths) for X in pages]
     m = max(int(lengths.max()), 1)

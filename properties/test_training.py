@@ -1,7 +1,8 @@
-"""Learning: claim T2's second half, that a small model learns to copy and to reverse a sequence.
+"""Learning: that a few steps of training end where the oracle's end, and that a small model learns to copy and to reverse.
 
-Twice: an implementation's own gradients teach a tiny model from random weights; and a model that was trained beforehand
-(`examples/train_copy_reverse.py`) is run on every implementation, with sequences that it never saw.
+The latter is claim T2's second half, and asked twice: an implementation's own gradients teach a tiny model from random weights;
+and a model that was trained beforehand (`examples/train_copy_reverse.py`) is run on every implementation, with sequences that it
+never saw.
 """
 
 from functools import cache
@@ -9,13 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from properties.assertions import assert_at_most, assert_identical
+from properties.assertions import assert_at_most, assert_identical, assert_within
 from properties.claims import claim
 from properties.copy_reverse import BOS, EOS, Sequences, Task, draw, trained
 from properties.error_budget.budgets import sum_bound
+from properties.error_budget.descent import Batch, Optimizer, Training
+from properties.implementations.contract import in_force
 from properties.implementations.oracle import oracle
 from properties.implementations.weights import mapped, nested
-from properties.inputs.parameters import Nested
+from properties.inputs.parameters import Nested, dyadic
+from properties.test_sizes import ids, model
+from properties.test_transformer import PRECISE
 from reference.initialisation import initialise
 
 ASKED = 100
@@ -71,6 +76,40 @@ def test_a_trained_model_copies_and_reverses_what_it_never_saw(impl):
         lead, largest = smallest_lead()
         assert_at_most(sum_bound(1000, impl, largest), lead, "rounding, as against the smallest lead")
         assert_identical(written, written_by_the_oracle(), "tokens written")
+
+
+# A few steps ----------------------------------------------------------------------------------------------------------
+
+FEW = 3
+RATES: dict[Optimizer, float] = {"SGD": 2.0**-5, "Adam": 2.0**-6}
+
+
+def training(optimizer: Optimizer) -> Training:
+    """A model of one layer a side on one batch, another, and the first one again; tied for Adam."""
+    vocab = 5
+    parameters = model(4, 6, vocab, 1) | ({"W_out": None, "b_out": None} if optimizer == "Adam" else {})
+    first, other = (Batch(ids(vocab, 2, 4), (ids(vocab, 2, 3) + t) % vocab, dyadic(2 + t, (2, 3, vocab))) for t in range(2))
+    choices = {"h": 2, "activation": "gelu"}
+    return Training(parameters, choices, ((first, other) * FEW)[:FEW], optimizer, RATES[optimizer])
+
+
+def weights_after(case: Training, impl: Any) -> dict[str, np.ndarray]:
+    """Where an implementation's own gradients lead, by name; between steps weights are stored in its dtype."""
+
+    def gradients(parameters: Nested, batch: Batch) -> Nested:
+        return impl.gradients(batch.source, batch.target, parameters=parameters, direction=batch.direction, **case.choices)
+
+    return case.run(case.parameters, gradients, impl.representable)
+
+
+@claim("B7", needs="gradients", dtypes=PRECISE)
+def test_training_ends_where_the_oracles_ends(impl):
+    """After three steps of SGD, and of Adam with tied weights, no weight is further from the oracle's than rounding takes it."""
+    for optimizer in RATES:
+        case = training(optimizer)
+        weights = weights_after(case, impl)
+        for name, allowed in case.budgets(in_force(impl)).items():
+            assert_within(f"{name} after {FEW} steps of {optimizer}", weights[name], allowed)
 
 
 # Learning with an implementation's own gradients ----------------------------------------------------------------------

@@ -60,6 +60,7 @@ class Record:
 
     generated: int = 0
     filtered: int = 0
+    answered: int = 0  # calls that the implementation took
     refused: int = 0  # examples with arguments the implementation does not take (`NotOffered`)
     refusals: list[str] = field(default_factory=list)  # in its own words, each once
     with_itself: int = 0  # answers of the oracle's own that equal the oracle's: not counted as compared
@@ -105,6 +106,10 @@ class Recorder:
             self.current.mostly_undecidable += 1
         if np.isfinite(budget_used):
             self.current.budget_used = max(self.current.budget_used, float(budget_used))
+
+    def answered(self) -> None:
+        """Count a call with arguments that the implementation takes."""
+        self.current.answered += 1
 
     def refused(self, why: str = "") -> None:
         """Count an example with arguments that the implementation does not take, and what it says of them."""

@@ -4,7 +4,9 @@
     s ← c · tanh(s / c)
     s ← s + B − slope · |i + offset − j|
     s ← −∞ where query i may not look at key j
-    output = softmax(s and the sink's score) V      the sink's value is 0
+    P = softmax(s and the sink's score)             the sink's value is 0
+    P ← P ∘ D / (1 − p)                             D: which weights are kept, given, not drawn
+    output = P V
 
 A file of its own, so that `attention` stays the article's formula and reads beside it. Without options both are the same, bit for
 bit. One sequence, one head, as there: what is given for all heads (sinks, slopes) is one number here, and `key_head` says which
@@ -34,6 +36,8 @@ def attention_with_options(
     softcap: float | None = None,
     sink: float | None = None,
     slope: float | None = None,
+    dropout_mask: Bool[np.ndarray, "n m"] | None = None,
+    dropout_p: float = 0.0,
     offset: int = 0,
 ) -> Float64[np.ndarray, "n d_v"]:
     """Give every query the average of the values, with scores made as the options say.
@@ -72,6 +76,10 @@ def attention_with_options(
     else:
         with_sink = np.concatenate([masked_scores, np.broadcast_to(sink, (n, 1))], axis=-1)
         weights = record("weights", softmax(with_sink)[:, :-1])
+
+    # dropout:  P ← P ∘ D / (1 − p)  (Srivastava et al. 2014, JMLR 15, section 10; on weights as in tensor2tensor's attention)
+    if dropout_mask is not None:
+        weights = record("kept_weights", np.where(dropout_mask, weights / (1 - dropout_p), 0.0))
     return record("context", weights @ V)
 
 

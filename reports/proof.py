@@ -84,24 +84,34 @@ def entries(score: Line) -> Table:
 
 
 def calibration(found: Line) -> list[Line]:
-    """Three tables: false positives on correct code, named faults seen, the smallest fault that shows; ours beside other rules."""
+    """False positives on correct code, named faults seen, the smallest fault that shows, of steps and of gradients; a table each.
+
+    Ours stands beside other rules.
+    """
     by_dtype = {dtype: told for dtype, told in found.items() if isinstance(told, dict)}
-    positives, seen, visible = [], [], []
+    positives, seen, visible, of_gradients, visible_backward = [], [], [], [], []
     for dtype, told in by_dtype.items():
-        for kind in ("steps", "modules"):
+        for kind, name, rows in (
+            ("steps", "steps", positives),
+            ("modules", "modules", positives),
+            ("backward", "gradients", of_gradients),
+        ):
             if kind in told:
                 counts = {rule: _rate(count, told[kind]["checks"]) for rule, count in told[kind]["false positives"].items()}
-                positives.append({"dtype": dtype, "checked": f"{words.count(told[kind]['checks'])} {kind}", **counts})
+                rows.append({"dtype": dtype, "checked": f"{words.count(told[kind]['checks'])} {name}", **counts})
         if "named" in told:
             counts = {rule: words.count(count) for rule, count in told["named"]["seen"].items()}
             unseen = ", ".join(told["named"]["unseen by ours"]) or "none"
             seen.append({"dtype": dtype, "faults": told["named"]["faults"], **counts, "unseen by ours": unseen})
-        if "graded" in told:
-            visible.append({"dtype": dtype, **{rule: f"2^−{power:.1f}" for rule, power in told["graded"]["mean exponent"].items()}})
+        for kind, rows in (("graded", visible), ("graded backward", visible_backward)):
+            if kind in told:
+                rows.append({"dtype": dtype, **{rule: f"2^−{power:.1f}" for rule, power in told[kind]["mean exponent"].items()}})
     named = {
         "False positives: checks of correct code that are flagged (number and %), by these budgets and by other rules": positives,
         "Named faults seen (number), by these budgets and by other rules": seen,
         "Smallest relative fault that is seen (mean over the faults), by these budgets and by other rules": visible,
+        "False positives: correct gradients that are flagged (number and %), by these budgets and by other rules": of_gradients,
+        "Smallest relative fault of a backward that is seen (mean over the faults)": visible_backward,
     }
     return [_table(name, rows) for name, rows in named.items() if rows]
 

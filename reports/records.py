@@ -41,7 +41,7 @@ class Verdict(StrEnum):
     SUSPECT = "SUSPECT"  # between the look-again and the fail mark after escalation: shown, exit 0
     KNOWN_FAILURE = "KNOWN_FAILURE"
     PASS = "PASS"  # noqa: S105 (a verdict, not a password)
-    UNSUPPORTED = "UNSUPPORTED"  # the implementation does not offer the step: never counted as passed
+    UNSUPPORTED = "UNSUPPORTED"  # the step is not offered, or more than half was refused: never counted as passed
 
 
 BROKEN = frozenset(list(Verdict)[: list(Verdict).index(Verdict.SUSPECT)])

@@ -1,4 +1,4 @@
-"""From run folders to a page: report.html (one file, offline, no script), summary.md, and the tables as CSV.
+"""From run folders to a page: report.html (one file, offline, no script), summary.md, junit.xml, and the tables as CSV.
 
 A pure function of the folders: the same folders give the same bytes.
 """
@@ -16,11 +16,12 @@ from reports import words
 from reports.compare import compared
 from reports.findings import Findings
 from reports.folders import ReportError, read, write_whole
+from reports.junit import junit
 from reports.merge import merged
 from reports.page import context
 from reports.tables import Table
 
-PAGE, SUMMARY, TABLES = "report.html", "summary.md", "tables"
+PAGE, SUMMARY, JUNIT, TABLES = "report.html", "summary.md", "junit.xml", "tables"
 PAGE_LIMIT, SUMMARY_LIMIT = 1536 * 1024, 60_000  # bytes
 ROWS = (400, 120, 40, 10, 3)  # how many rows of a long list are shown; the next is tried where the page came out too long
 
@@ -35,8 +36,9 @@ def render(folders: Sequence[Path], out: Path, against: Path | None = None) -> t
     found = Findings(run, change)
     shown = context(found)
     texts = {
-        PAGE: _fitting("report.html.jinja2", shown, PAGE_LIMIT),
-        SUMMARY: _fitting("summary.md.jinja2", shown, SUMMARY_LIMIT),
+        PAGE: fitting("report.html.jinja2", shown, PAGE_LIMIT),
+        SUMMARY: fitting("summary.md.jinja2", shown, SUMMARY_LIMIT),
+        JUNIT: junit(found),
     }
     if out.exists() and not out.is_dir():
         raise ReportError(f"-o {out}: expected a folder, found a file")
@@ -47,17 +49,18 @@ def render(folders: Sequence[Path], out: Path, against: Path | None = None) -> t
     return written, found
 
 
-def _fitting(template: str, shown: dict[str, Any], limit: int) -> str:
+def fitting(template: str, shown: dict[str, Any], limit: int) -> str:
     """The text with as many rows as fit the limit; what is left out is counted where it would stand."""
     text = ""
     for rows in ROWS:
-        text = _environment().get_template(template).render(shown, rows=rows)
+        text = environment().get_template(template).render(shown, rows=rows)
         if len(text.encode()) <= limit:
             return text
     raise ReportError(f"{template}: {len(text.encode())} bytes with {ROWS[-1]} rows a table, over the limit of {limit}")
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """Templates of this package, HTML escaped, undefined names refused."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("reports"),
         autoescape=jinja2.select_autoescape(["html.jinja2"], default=False),  # Markdown escapes by its own rules: `markdown`

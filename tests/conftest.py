@@ -17,3 +17,10 @@ def gradients_and_collection_stay_on() -> Iterator[None]:
     yield
     torch.set_grad_enabled(True)
     gc.enable()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def the_same_examples() -> Iterator[None]:
+    """Drawn once and for all, as the properties' are."""
+    with profiles.the_same_examples():
+        yield

@@ -17,6 +17,7 @@ from rich.console import Console
 from bench.runner.records import records
 from properties.claims import CLAIMS
 from properties.evaluation.calibration import table
+from properties.evaluation.detection.cheats import BY_CHANCE, CHEATS
 from reference import STEPS
 from reports.bench_records import Comparison
 from veriformer import rounding_cost, verify
@@ -178,7 +179,8 @@ def test_runs_in_processes_of_their_own_are_those_of_the_committed_score():
     caught = isolated["faults"] - len(isolated["differ"])
     ran = f"{answers['planned'] - answers['missing']:,} of {answers['planned']:,} planned checks have a verdict"
 
-    assert f"verifies {isolated['faults'] - 1} faults, one of each class, and a cheat" in text
+    cheats = len(CHEATS) - len(BY_CHANCE)
+    assert f"verifies {isolated['faults'] - cheats} faults, one of each class, and {cheats} of the cheats" in text
     assert f"For {caught} of them the same property breaks; {len(isolated['flagged'])} of their bases are flagged" in text
     assert f"all {answers['candidates']} through `veriformer verify`: {ran}, {len(answers['wrong'])} verdicts are wrong" in text
     assert f"and {isolated['ended_early'] + answers['ended_early']} runs ended early" in text
@@ -203,6 +205,35 @@ def test_the_calibration_is_the_committed_one():
     assert [cell.split("×")[0] for cell in figures("how much larger")] == [f"{times:.3g}" for times in larger]
     assert f"at least {min(of['steps']['variants'] for of in found)} correct variants" in EVALUATION
     assert f"{found[0]['steps']['bound of the rate'] * 1e6:.1f} in a million steps in float32" in EVALUATION
+
+
+def test_the_trials_of_the_simulator_are_the_committed_ones():
+    """How many of how many cases, none flagged, and the largest score."""
+    found = [of["simulated"] for of in committed("calibration").values()]
+
+    assert figures("trials: flagged") == [f"{of['false positives']} of {of['trials']:,}, of {of['cases']:,}" for of in found]
+    assert figures("the largest of them") == [f"{max(of['largest score'].values()):.2f} σ" for of in found]
+    assert sum(of["trials"] for of in found) >= 10**6
+
+
+def test_the_calibration_of_gradients_is_the_committed_one():
+    """Every figure of its table, dtype by dtype."""
+    found = list(committed("calibration").values())
+    correct, graded = [of["backward"] for of in found], [of["graded backward"] for of in found]
+
+    assert figures("correct gradients") == [f"{of['false positives']['ours']} of {of['checks']:,}" for of in correct]
+    for rule, row in (
+        ("3x baseline", "flash-attention's rule (3 times"),
+        ("gradcheck", "`gradcheck`'s defaults"),
+        ("PyTorch's factors", "PyTorch's test factors"),
+    ):
+        assert figures(row) == [f"{of['false positives'][rule]:,}" for of in correct]
+    assert figures("smallest fault of a backward seen") == [f"2^−{of['mean exponent']['ours']:.1f}" for of in graded]
+    larger = [2.0 ** (of["mean exponent"]["ours"] - of["mean exponent"]["3x baseline"]) for of in graded]
+    assert figures("how much larger a backward's fault") == [f"{times:.3g}×" for times in larger]
+    relaxed = [of["mean exponent at no false positives"]["3x baseline"] for of in graded]
+    assert figures("the same, once neither flags") == [f"2^−{each:.1f}" if each else "unseen" for each in relaxed]
+    assert {len(of["exponents"]) for of in graded} == {7}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])

@@ -19,6 +19,7 @@ import pytest
 
 from veriformer import packages, settings
 from veriformer.findings import Follows, VerdictRecord, follows, verdict_record
+from veriformer.run_options import BY_FIELD
 from veriformer.settings import Refused
 
 
@@ -84,8 +85,8 @@ def verify(
     autograd, of what it offers forward alone. Raises ValueError, in one line, for what cannot be verified as asked.
     """
     asked = {
-        "as_step": step,
-        "dtype": dtype,
+        "step": step,
+        "dtypes": dtype,
         "device": device,
         "claims": claims if claims is None or isinstance(claims, str) else ",".join(claims),
         "examples": examples,
@@ -125,9 +126,7 @@ def _attribute(module: Any, name: str) -> Any:
 
 
 def _by_command(place: Place, asked: dict[str, Any], run: Path) -> Verdicts:
-    names = {"as_step": "as", "max_time": "max-time"}
-    given = {name: value for name, value in asked.items() if value is not None and name != "backward"}
-    options = [f"--{names.get(name, name)}={value}" for name, value in given.items()] + ["--backward"] * asked["backward"]
+    options = [said for name, value in asked.items() for said in BY_FIELD[name].said(value)]
     command = [sys.executable, "-P", "-m", "veriformer", "verify", place.target, f"--run={run}", "--json", *options]
     guarded = [*packages.GUARD, str(os.getpid()), *command]
     done = subprocess.run(guarded, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, cwd=place.folder)
@@ -151,7 +150,7 @@ def _here(thing: Any, asked: dict[str, Any], run: Path) -> Verdicts:
     from veriformer.results import Results
 
     try:
-        InProcess(name, thing, asked["as_step"], asked["arrays"], backward=asked["backward"])
+        InProcess(name, thing, asked["step"], asked["arrays"], backward=asked["backward"])
     except TargetRefused as refusal:
         raise Refused(str(refusal)) from None
     request = options.request(target=name, folder=run, **asked)

@@ -57,7 +57,9 @@ class Commands(click.Group):
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, with the nearest name for one that does not exist."""
+        """As click does, with the nearest name for one that does not exist. Refuses to import what is not ours."""
+        if mistake := packages.mistaken():
+            raise settings.Refused(mistake)
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
             known = ", ".join(COMMANDS)
             raise settings.Refused(f"no command {args[0]!r}{settings.nearest(args[0], COMMANDS)}; expected one of {known}")
@@ -80,7 +82,10 @@ class Commands(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run. A process of its own, what is not called with arguments of a test's, ends with all that it starts."""
-        if args or "args" in kwargs or packages.mistaken():
+        if args or "args" in kwargs:
+            return super().main(*args, **kwargs)
+        packages.prefer_ours()
+        if packages.mistaken():
             return super().main(*args, **kwargs)
         from properties.run.subprocesses import guarded
 
@@ -91,5 +96,3 @@ class Commands(click.Group):
 @click.version_option(version("veriformer"), prog_name="veriformer")
 def main() -> None:
     """Is this Transformer right, where does it go wrong, and what does it cost?"""
-    if mistake := packages.mistaken():
-        raise settings.Refused(mistake)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from properties.run.subprocesses import started
 from veriformer.packages import ROOT
+from veriformer.run_options import RUN_OPTIONS
 
 PLUGINS = ("veriformer", "hypothesispytest")
 PROFILES = ("quick", "ci", "nightly")
@@ -27,7 +28,7 @@ Progress = Callable[[], None]
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be verified, and how hard to look."""
+    """What is to be verified, and how hard to look: a field for each option of `run_options`, and what the options do not say."""
 
     targets: tuple[str, ...]
     run: Path
@@ -62,20 +63,10 @@ class Request:
             "--tb=line",
             f"--hypothesis-profile={self.profile}",
             f"--implementation={','.join(self.targets)}",
-            f"--device={self.device}",
-            f"--max-time={self.max_time}",
             f"--run={self.run}",
         ]
-        options += [f"--as={self.step}"] if self.step else []
-        options += ["--backward"] if self.backward else []
-        options += [f"--arrays={self.arrays}"] if self.arrays else []
-        options += [f"--dtype={','.join(self.dtypes)}"] if self.dtypes else []
-        options += [f"--claims={','.join(self.claims)}"] if self.claims else []
-        declared = {"conventions": self.conventions, "contract": self.contract, "like": self.like, "domain": self.domain}
-        options += [f"--{name}={said}" for name, said in declared.items() if said]
-        options += [f"--examples={self.examples}"] if self.examples is not None else []
-        options += [f"--seed={self.seed}"] if self.seed is not None else []
-        options += [f"--maxfail={self.maxfail}"] if self.maxfail is not None else []
+        for option in RUN_OPTIONS:
+            options += option.said(getattr(self, option.field))
         return options + (["-pxdist", f"--numprocesses={self.workers}", "--dist=worksteal"] if self.workers > 1 else [])
 
 

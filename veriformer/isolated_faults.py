@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from properties.evaluation.detection.catalogue import CATALOGUE, entry
+from properties.evaluation.detection.cheats import BY_CHANCE, CHEATS
 from properties.evaluation.detection.fault import Fault
 from properties.implementations.conventions import OURS
 from veriformer import engine
@@ -21,11 +22,15 @@ Line = dict[str, Any]
 
 
 def sample(searches: Iterable[Line], seed: int) -> dict[str, dict[str, str]]:
-    """Of every class of faults the first entry that was caught with this seed: claim → ids, each with the property that did."""
+    """Of every class of faults the first entry that was caught with this seed, and every cheat but those that show by chance.
+
+    Claim → ids, each with the property that did.
+    """
     caught = {line["id"]: line for line in searches if line["kind"] == "search" and line["seed"] == seed and line["caught"]}
     first = {fault.fault_class: fault.id for fault in reversed(CATALOGUE) if fault.id in caught}
     chosen: dict[str, dict[str, str]] = defaultdict(dict)
-    for identifier in sorted(first.values()):
+    cheats = {fault.id for fault in CHEATS if fault.id in caught} - BY_CHANCE
+    for identifier in sorted({*first.values(), *cheats}):
         chosen[caught[identifier]["claim"]][identifier] = caught[identifier]["property"]
     return dict(sorted(chosen.items()))
 

@@ -21,6 +21,7 @@ import numpy as np
 from properties.conventions.declarations import KINDS, Declarations
 from properties.error_budget.budgets import COPIES, ESCALATE_BELOW, Budget, budget, category
 from properties.implementations import conventions as convention
+from properties.implementations.autograd import FORWARD
 from properties.implementations.contract import Contract, declared
 from properties.implementations.formats import FORMATS
 from properties.implementations.oracle import ORACLES, oracle
@@ -215,8 +216,9 @@ def _bound(step: str, args: list[Any], named: dict[str, Any], known: list[str]) 
     if twice := sorted(given.keys() & named.keys()):
         raise TypeError(f"{step}: {twice[0]} is given twice, by position and by name")
     given |= named
-    needed = [name for name in known if name not in given and not re.search(rf"\b{name}=", STEPS[step].arguments)]
-    if needed and not (step == "multi_head" and all(name.startswith("b_") for name in needed)):
+    optional = [name for name in known if re.search(rf"\b{name}( \([^)]*\))?=", STEPS[step].arguments)]
+    needed = [name for name in known if given.get(name) is None and name not in optional]
+    if needed and not (step in convention.LAYERS and all(name.startswith("b_") for name in needed)):
         raise TypeError(f"{step}({STEPS[step].arguments}): expected {', '.join(needed)} too")
     return given
 
@@ -252,6 +254,8 @@ def _must_fit(step: str, given: Mapping[str, Any]) -> None:
             axes[1] = "g"
         if not isinstance(value, np.ndarray):
             raise TypeError(f"{step}: {name}: expected an array ({text}), got {type(value).__name__}")
+        if step in FORWARD and value.dtype.kind != "f":
+            raise TypeError(f"{step}: {name}: expected floating-point numbers, as gradients are of and to, got {value.dtype}")
         if "..." in axes:
             axes = axes[1:]
             fits = value.ndim >= len(axes)

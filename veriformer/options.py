@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from veriformer import engine
+from veriformer.run_options import BY_FIELD, DECLARED, RunOption
 from veriformer.settings import Refused, nearest
 
 if TYPE_CHECKING:
@@ -80,65 +81,54 @@ def run_folder(path: Path | None) -> Path:
     return path.absolute()
 
 
-def request(
-    *,
-    target: str,
-    as_step: str | None = None,
-    arrays: str | None = None,
-    dtype: str | None = None,
-    device: str = "cpu",
-    claims: str | None = None,
-    examples: int | None = None,
-    seed: int = 0,
-    maxfail: int | None = None,
-    quick: bool = False,
-    max_time: float = 10.0,
-    folder: Path | None = None,
-    conventions: str | None = None,
-    contract: str | None = None,
-    like: str | None = None,
-    domain: str | None = None,
-    backward: bool = False,
-) -> engine.Request:
-    """The options of `verify`, checked."""
-    declarations(conventions, contract, like, domain)
-    return engine.Request(
-        targets=(target,),
-        run=run_folder(folder),
-        step=known_step(as_step),
-        arrays=arrays,
-        dtypes=known_dtypes(dtype),
-        device=available(device),
-        claims=known_claims(claims),
-        examples=examples,
-        seed=seed,
-        maxfail=maxfail,
-        profile="quick" if quick else "ci",
-        max_time=max_time,
-        conventions=conventions,
-        contract=contract,
-        like=like,
-        domain=domain,
-        backward=backward,
-    )
+CHECKED: dict[str, Callable[[Any], Any]] = {
+    "step": known_step,
+    "dtypes": known_dtypes,
+    "device": available,
+    "claims": known_claims,
+}
 
 
-def declaring(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that declare something of an implementation."""
-    for name, metavar, text in (
-        ("like", "LIBRARY", "Whose conventions TARGET follows: torch, onnx, jax, flash-attn, … (`veriformer list libraries`)."),
-        ("domain", "LIST", "Which arguments TARGET takes: d_k=16|32|64,d_v=d_k,n=multiple of 128,m=n,mask=none."),
-        ("contract", "LIST", "How TARGET computes: mode=fused,split_k=2, or bfloat16.split_k=2 for one dtype alone."),
-        ("conventions", "LIST", "What TARGET does where there is a choice: NAME=CHOICE,… (`veriformer list conventions`)."),
-    ):
-        command = click.option(f"--{name}", metavar=metavar, help=text)(command)
-    return command
+def request(*, target: str, folder: Path | None = None, quick: bool = False, **asked: Any) -> engine.Request:
+    """The options of `verify` (`run_options`, by field), checked; what is None is as if it were not said."""
+    declarations(**{name: asked.get(name) for name in DECLARED})
+    said = {name: CHECKED[name](value) if name in CHECKED else value for name, value in asked.items() if value is not None}
+    return engine.Request(targets=(target,), run=run_folder(folder), profile="quick" if quick else "ci", **said)
+
+
+def asking(*names: str, **defaults: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """These options of a run as options of a command, by their fields; `defaults` where it has others."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed([BY_FIELD[name] for name in names]):
+            names_of_it, default = (f"--{option.name}", option.field), defaults.get(option.field, option.default)
+            if option.kind == "flag":
+                command = click.option(*names_of_it, is_flag=True, help=option.text)(command)
+                continue
+            texts = {"metavar": option.metavar, "help": option.text, "show_default": default is not None}
+            command = click.option(*names_of_it, type=_type(option), default=default, **texts)(command)
+        return command
+
+    return add
+
+
+def _type(option: RunOption) -> Any:
+    match option.kind:
+        case "choice":
+            return click.Choice(option.choices)
+        case "count":
+            return click.IntRange(1)
+        case "seed":
+            return click.IntRange(0)
+        case "seconds":
+            return click.FloatRange(0, min_open=True)
+    return str
 
 
 def declarations(
     conventions: str | None = None, contract: str | None = None, like: str | None = None, domain: str | None = None
 ) -> "Declarations":
-    """What `declaring`'s options say."""
+    """What the options say that declare something of an implementation."""
     from properties.conventions.declarations import Declarations
 
     try:

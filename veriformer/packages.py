@@ -1,6 +1,7 @@
 """Our folders have plain names, and a user's project may have folders of the same names: ours must be the ones we import."""
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -10,10 +11,34 @@ GUARD = (sys.executable, "-I", "-S", str(ROOT / "properties" / "run" / "subproce
 """What stands above a process that is to end with this one; by its path, since it is in one of our packages."""
 
 
+THEIRS = "VERIFORMER_THEIR_PYTHONPATH"  # in the environment: what PYTHONPATH is for the user's own code
+
+
 def prefer_ours() -> None:
-    """Let the current directory be searched last: `python -m` puts it first."""
+    """Let a folder that has packages of our names be searched last, here and in processes of ours that this one starts.
+
+    `python -m` puts the current directory first, and whoever sets PYTHONPATH the folders named there.
+    """
     here = {"", str(Path.cwd())} - {str(ROOT)}
-    sys.path[:] = [place for place in sys.path if place not in here] + [place for place in sys.path if place in here]
+    last = [place for place in sys.path if place in here or _has_our_names(Path(place))]
+    sys.path[:] = [place for place in sys.path if place not in last] + last
+    folders = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    if any(_has_our_names(Path(folder)) for folder in folders) and THEIRS not in os.environ:
+        os.environ[THEIRS] = os.environ["PYTHONPATH"]
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *folders])
+
+
+def _has_our_names(folder: Path) -> bool:
+    names = [name for package in PACKAGES for name in (package, f"{package}.py")]
+    return folder.resolve() != ROOT and any((folder / name).exists() for name in names)
+
+
+def their_environment() -> dict[str, str]:
+    """The environment of a process that runs the user's own code: their folders are searched as they would be without us."""
+    environment = dict(os.environ)
+    if THEIRS in environment:
+        environment["PYTHONPATH"] = environment.pop(THEIRS)
+    return environment
 
 
 def mistaken() -> str | None:

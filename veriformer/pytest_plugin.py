@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from veriformer.planned import DEFAULT_DTYPES, Cell, Plan
+from veriformer.run_options import DECLARED, RUN_OPTIONS, RunOption
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 PLAN = pytest.StashKey[Plan]()
 JUDGEMENT = pytest.StashKey[dict[str, Any]]()
+PROFILES = ("quick", "ci", "nightly")  # as in `properties.verdict.profiles`, which is not imported for it
 
 # ---- options ----
 
@@ -47,26 +49,30 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
     group.addoption(
         "--implementation", action="append", metavar="TARGET", help="built-in name, module:attribute or file.py:attribute"
     )
-    group.addoption("--as", dest="as_step", metavar="STEP", help="the step a callable is to be used as")
-    group.addoption("--arrays", choices=("torch", "numpy"), help="what the target takes and returns")
-    group.addoption("--dtype", action="append", metavar="DTYPES", help="comma-separated; default: all the implementation supports")
-    group.addoption("--device", action="append", metavar="DEVICES", help="comma-separated; default: cpu")
-    group.addoption("--claims", action="append", metavar="IDS", help="comma-separated claim ids; default: all")
-    group.addoption("--conventions", metavar="LIST", help="what a target does where there is a choice: NAME=CHOICE,…")
-    group.addoption("--contract", metavar="LIST", help="how a target computes: mode=fused,split_k=2, or bfloat16.split_k=2")
+    for option in (option for option in RUN_OPTIONS if not option.pytests_own):
+        group.addoption(f"--{option.name}", dest=option.field, help=option.text, **_as_pytest_has_it(option))
     group.addoption(
-        "--domain", metavar="LIST", help="which arguments a target takes: d_k=16|32|64,d_v=d_k,n=multiple of 128,mask=none"
+        "--veriformer-profile",
+        choices=PROFILES,
+        help="how hard the properties look, and they alone: --hypothesis-profile is of all tests of a run",
     )
-    group.addoption("--like", metavar="LIBRARY", help="whose conventions a target follows: torch, onnx, jax, flash-attn, …")
-    group.addoption("--backward", action="store_true", help="gradients too, by autograd, of what a target offers forward alone")
-    group.addoption("--examples", type=int, metavar="N", help="examples a property draws; default: the profile's")
-    group.addoption("--seed", type=int, metavar="N", help="default 0; the nightly profile draws one and prints it")
-    group.addoption("--max-time", type=float, default=10.0, metavar="SECONDS", help="what one call of a target may take")
     group.addoption("--run", dest="run_folder", metavar="DIR", help="write manifest.json and verify.jsonl there")
     if "--pyargs" in args:  # our conftest, which does so for a path, is then loaded too late for --hypothesis-profile
         from properties.verdict import profiles
 
         profiles.register()
+
+
+def _as_pytest_has_it(option: RunOption) -> dict[str, Any]:
+    """How pytest reads it. Lists may be said several times; without a seed, a profile draws one."""
+    if option.kind == "flag":
+        return {"action": "store_true"}
+    if option.kind == "choice":
+        return {"choices": option.choices}
+    if option.kind == "list" or option.name == "device":
+        return {"action": "append", "metavar": option.metavar}
+    kind = {"count": int, "seed": int, "seconds": float}.get(option.kind, str)
+    return {"type": kind, "metavar": option.metavar, "default": None if option.kind == "seed" else option.default}
 
 
 def _list(values: list[str] | None) -> tuple[str, ...]:
@@ -79,7 +85,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config.option, "run_folder"):
         return
     option = config.option
-    dtypes = _list(option.dtype)
+    dtypes = _list(option.dtypes)
     if unknown := [dtype for dtype in dtypes if dtype not in DEFAULT_DTYPES]:
         raise pytest.UsageError(f"--dtype: expected some of {', '.join(DEFAULT_DTYPES)}, got {', '.join(unknown)}")
     if option.examples is not None and option.examples < 1:
@@ -92,11 +98,11 @@ def pytest_configure(config: pytest.Config) -> None:
         devices=_list(option.device) or ("cpu",),
         claims=frozenset(_list(option.claims)),
         seed=_seed(config),
-        step=option.as_step,
+        step=option.step,
         arrays=option.arrays,
         max_time=option.max_time,
         run=Path(option.run_folder) if option.run_folder else None,
-        declared={name: getattr(option, name) for name in ("conventions", "contract", "like", "domain")},
+        declared={name: getattr(option, name) for name in DECLARED},
         backward=option.backward,
         callables=getattr(config.pluginmanager.get_plugin("veriformer_callables"), "callables", {}),
     )
@@ -110,7 +116,8 @@ def _seed(config: pytest.Config) -> int:
         return worker["veriformer_seed"]
     if config.option.seed is not None:
         return config.option.seed
-    return secrets.randbelow(2**32) if getattr(config.option, "hypothesis_profile", None) == "nightly" else 0
+    profile = config.option.veriformer_profile or getattr(config.option, "hypothesis_profile", None)
+    return secrets.randbelow(2**32) if profile == "nightly" else 0
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -143,8 +150,15 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> None:
-    """Refuse a declaration that means nothing, in one line, before each file of properties would say so."""
+    """Refuse a declaration that means nothing, in one line, before each file of properties would say so.
+
+    A process for what is not built in imports torch while the properties are imported.
+    """
     plan = session.config.stash.get(PLAN, None)
+    if plan is not None and any(":" in name for name in plan.implementations):
+        from veriformer.isolation.processes import zygote
+
+        zygote(with_torch=plan.arrays != "numpy")
     if plan is not None and any(plan.declared.values()):
         for name in plan.implementations:
             plan.adapter(name)
@@ -256,6 +270,13 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if prop is None:
         return None
     from properties.verdict import profiles
+
+    with profiles.in_force(pyfuncitem.config.option.veriformer_profile):
+        return _run_property(pyfuncitem, prop)
+
+
+def _run_property(pyfuncitem: pytest.Function, prop: "Property") -> bool:
+    from properties.verdict import profiles
     from properties.verdict.judge import Judgement, drawing, judge, seed_of, suite_error
     from reports.records import Verdict
     from veriformer import replay
@@ -284,7 +305,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     else:
         judgement = Judgement(Verdict.UNSUPPORTED, f"{impl.name} does not offer {', '.join(prop.needs)}")
     pyfuncitem.stash[JUDGEMENT] = line = judgement.as_line()
-    if judgement.error is not None and not judgement.suite_error:
+    if judgement.error is not None and judgement.verdict is not Verdict.UNSUPPORTED and not judgement.suite_error:
         try:
             line |= {"refers": False} | replay.explained(
                 plan.failures, impl, prop.claim, name, judgement, lambda: judged(small=True)

@@ -122,22 +122,31 @@ def _contract(of: Alike) -> str:
 
 def _refusals(findings: list[VerdictRecord]) -> list[str]:
     """What the implementation does not take: in its words, in how many checks, and which of them verified nothing for it."""
-    counts = Counter(each.implementation for each in findings if each.refused)
-    return [
-        f"{name} refused {sum(each.refused for each in findings if each.implementation == name):,} examples in {checks} checks"
-        f"{_nothing_left([each for each in findings if each.implementation == name and each.refused])}"
-        for name, checks in counts.items()
-    ]
+    refusing = [each for each in findings if each.refused]
+    told = []
+    for name in dict.fromkeys(each.implementation for each in refusing):
+        own = [each for each in refusing if each.implementation == name]
+        examples = f"{sum(each.refused for each in own):,} {'example' if own[0].refused == len(own) == 1 else 'examples'}"
+        told.append(f"{name} refused {examples} in {plural(len(own), 'check')}{_nothing_left(own)}")
+    return told
 
 
 def _nothing_left(refusing: list[VerdictRecord]) -> str:
-    nothing = [each for each in refusing if each.verdict == Verdict.UNSUPPORTED]
-    if not nothing:
+    unsupported = [each for each in refusing if each.verdict == Verdict.UNSUPPORTED]
+    nothing = [each for each in unsupported if not each.compared]
+    mostly = [each for each in unsupported if each.compared]
+    return _unsupported(nothing, "every example ") + _unsupported(mostly, "")
+
+
+def _unsupported(refusing: list[VerdictRecord], share: str) -> str:
+    """How many checks are UNSUPPORTED since so much was refused, the commonest reason, and the claims."""
+    if not refusing:
         return ""
-    (why, _), *others = Counter(each.message for each in nothing).most_common()
-    claims = " ".join(sorted({each.claim for each in nothing}, key=lambda claim: ORDER.get(claim, len(ORDER))))
+    (reason, _), *others = Counter(each.message for each in refusing).most_common()
+    claims = " ".join(sorted({each.claim for each in refusing}, key=lambda claim: ORDER.get(claim, len(ORDER))))
     more = f", and {plural(len(others), 'other reason')}" if others else ""
-    return f"; {len(nothing)} of them are UNSUPPORTED, every example {why}{more}: {claims}"
+    are = "is" if len(refusing) == 1 else "are"
+    return f"; {len(refusing)} of them {are} UNSUPPORTED, {share}{reason}{more}: {claims}"
 
 
 def _cell(finding: VerdictRecord) -> Cell:
@@ -220,7 +229,7 @@ def _legend(findings: list[VerdictRecord]) -> str:
     planned = len(groups) == len({each.claim for each in findings}) * len(set(map(_cell, findings)))
     said = ["A claim takes its worst property's verdict, and the examples of all."]
     said += (
-        [f"{part}: {part.split()[1].replace('/', ' of ')} properties ran, the others need steps it does not offer."] if part else []
+        [f"{part}: {part.split()[1].replace('/', ' of ')} properties hold, the others need what it does not offer."] if part else []
     )
     return " ".join([*said, *([] if planned else ["·: not planned."]), WITHIN])
 

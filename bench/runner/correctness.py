@@ -38,7 +38,9 @@ class Part:
     what: str  # what is named in `Gate.sample`; "" for all of it
 
     def of(self, output: Any) -> Any:
-        """A copy of that part of a peer's output, in the peer's own kind of array."""
+        """A copy of that part of a peer's output, in the peer's own kind of array. TypeError: one that may compute now."""
+        if isinstance(output, torch.Tensor) and type(output) not in (torch.Tensor, torch.nn.Parameter):
+            raise TypeError(f"a {type(output).__name__} may compute when it is read: expected a plain torch.Tensor")
         cut = output[self.index]
         return cut.detach().clone() if isinstance(cut, torch.Tensor) else np.array(cut)
 

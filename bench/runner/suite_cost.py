@@ -2,9 +2,11 @@
 
 Steps have the sizes of the article's sequence; claims run on the fast implementation in float32. A failure is a whole `veriformer
 verify` of an attention that is wrong everywhere, beside that of the right one. Processor time of all its processes is compared:
-neighbours on the machine make a run longer, but do not add to it.
+neighbours on the machine make a run longer, but do not add to it. How long a user waits for the first card is counted from the
+first call, which is a probe's: the example that fails is found later.
 """
 
+import math
 import resource
 import subprocess
 import sys
@@ -25,7 +27,7 @@ from properties.implementations.impl import Impl
 from properties.implementations.oracle import ORACLES, oracle
 from properties.implementations.registry import built_in
 from properties.run.run_folder import finished
-from properties.run.subprocesses import run
+from properties.run.subprocesses import started
 from properties.steps import STEPS
 from properties.verdict.judge import run_property
 from reports.bench_records import Cost
@@ -39,11 +41,18 @@ import math
 import os
 import torch
 
+CALLED = os.path.join(os.path.dirname(__file__), "called")
+
 def right(Q, K, V, mask=None, more=0):
+    called()
     scores = Q @ K.mT / math.sqrt(Q.shape[-1] + more)
     if mask is not None:
         scores = scores.masked_fill(~mask, -math.inf)
     return torch.softmax(scores, dim=-1).nan_to_num(0.0) @ V
+
+def called():
+    if not os.path.exists(CALLED):
+        open(CALLED, "x").close()
 
 def nan(Q, K, V, mask=None):
     return right(Q, K, V, mask) * math.nan
@@ -52,15 +61,19 @@ def scale(Q, K, V, mask=None):
     return right(Q, K, V, mask, 1)
 
 def exception(Q, K, V, mask=None):
+    called()
     raise ValueError("not today")
 
 def crash(Q, K, V, mask=None):
+    called()
     os._exit(3)
 
 def hang(Q, K, V, mask=None):
+    called()
     while True:
         pass
 """
+CARD = "╭"  # how one begins
 WRONG = ("nan", "scale", "exception", "crash", "hang")
 
 
@@ -112,27 +125,46 @@ def _of_claims(examples: int) -> Iterator[Cost]:
 
 def failures(*options: str) -> Iterator[Cost]:
     """The right attention, then each wrong one with its ratio. `options` go to `verify`."""
-    right = _of_failure("right", options)
+    right = of_failure("right", options)
     yield right
     for name in WRONG:
-        yield _of_failure(name, options, right)
+        yield of_failure(name, options, right)
 
 
-def _of_failure(name: str, options: tuple[str, ...], right: Cost | None = None) -> Cost:
+def of_failure(name: str, options: tuple[str, ...], right: Cost | None = None) -> Cost:
+    """One run of `verify`; beside that of the right attention, where there is one.
+
+    Raises RuntimeError for a run that does not end as it should: a wrong attention that passes has no cost.
+    """
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "mine.py").write_text(SOURCE, encoding="utf-8")
         target = ("verify", f"mine.py:{name}", "--as=attention", "--dtype=float32", "--run=run")
         command = [sys.executable, "-P", "-m", "veriformer", *target, *options]
-        before, no = _processor_time(), subprocess.DEVNULL
-        done = run(command, cwd=folder, stdin=no, stdout=no, stderr=subprocess.PIPE, text=True)
+        before = _processor_time()
+        code, said, first_card = _shown(command, folder)
         seconds = _processor_time() - before
         expected = 0 if right is None else 1
-        if done.returncode != expected:
-            raise RuntimeError(f"verify mine.py:{name}: expected exit code {expected}, got {done.returncode}: {done.stderr[-500:]}")
+        if code != expected:
+            raise RuntimeError(f"verify mine.py:{name}: expected exit code {expected}, got {code}: {said[-500:]}")
+        waited = first_card - (Path(folder) / "called").stat().st_mtime
         checks = sum(line["verdict"] != "UNSUPPORTED" for line in finished(Path(folder) / "run" / "verify.jsonl"))
     ratio = None if right is None else seconds / (right.seconds * right.repeats)
-    note = "attention in float32, a check" if ratio is None else f"{ratio:.2f} times the right attention's processor time"
+    cost, wait = f"{ratio or 1:.2f} times the right attention's processor time", f"first card {waited:.1f} s after the first call"
+    note = "attention in float32, a check" if ratio is None else f"{cost}, {wait}"
     return Cost(f"cost/failure/{name}", "failure", name, seconds / checks, checks / seconds, checks, note, ratio)
+
+
+def _shown(command: list[str], folder: str) -> tuple[int, str, float]:
+    """A run's exit code, its last words, and when its first card was on the screen (NaN: never)."""
+    first_card, lines = math.nan, []
+    options = {"cwd": folder, "stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with started(command, **options) as process:
+        for line in process.stdout or ():
+            if CARD in line and math.isnan(first_card):
+                first_card = time.time()
+            lines.append(line)
+        code = process.wait()
+    return code, "".join(lines), first_card
 
 
 def _processor_time() -> float:

@@ -16,6 +16,7 @@ import numpy as np
 from bench.peers.base import Built
 from bench.runner import settle
 from bench.runner.clock import Clock, without_garbage_collection
+from properties.implementations.patched import Functions
 
 LEAST_SAMPLE_NS = 1e6  # a sample is so many calls in a row that it takes a millisecond: far above the clock's resolution
 MOST_INNER = 10_000
@@ -182,7 +183,10 @@ def run_rounds(
 
 
 def _guarded(entry: Entry, what: Callable[[], None]) -> None:
+    functions = Functions()
     try:
         what()
     except Exception as error:
         entry.error = f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
+    if replaced := functions.put_back():
+        entry.error = f"it replaced {', '.join(replaced)}: nothing that was timed is to be believed"

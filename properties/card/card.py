@@ -13,7 +13,7 @@ import msgspec
 from hypothesis.errors import HypothesisException
 
 from properties.card import arithmetic, invariance, questions, summation, taken
-from properties.card.rescaled import rescaled, unscaled
+from properties.card.rescaled import FACTORS, rescaled, unscaled
 from properties.conventions.followed import PEER, in_words, of_torch
 from properties.implementations import domain_probes
 from properties.implementations.contract import declared as contracts
@@ -119,7 +119,17 @@ def conventions_of(impl: Impl) -> tuple[list[CardConvention], Impl]:
 
 
 def _scale(impl: Impl) -> str:
-    """By what scores are multiplied where no scale is asked for; "" where no question shows it."""
+    """By what scores are multiplied where no scale is asked for; "" where no question shows it.
+
+    What is laid into more features is so for who divides by their root: then another scale is the one that, undone, reads as that.
+    """
+    if found := _scale_read(impl):
+        return found
+    undone = (name for name in FACTORS if impl.domain and _scale_read(rescaled(impl, name)) == "1/√d_k")
+    return next(undone, "")
+
+
+def _scale_read(impl: Impl) -> str:
     question = questions.BY_NAME["default_scale"]
     answer = attempted(lambda: question.ask(impl.under(Conventions()))) if impl.offers("attention") else None
     return "" if answer is None or isinstance(answer, Failed) else question.read(answer, impl.dtype) or ""
@@ -158,6 +168,8 @@ def _row(impl: Impl, question: questions.Question) -> CardConvention:
         impl = unscaled(impl)
     answer = attempted(lambda: question.ask(impl))
     choice = "" if isinstance(answer, Failed) else question.read(answer, impl.dtype) or ""
+    if question.name == "default_scale" and not choice:
+        choice = _scale(impl)
     problem: Problem = "" if choice else answer.problem if isinstance(answer, Failed) else "other"
     if choice:
         meaning = question.choices[choice].meaning

@@ -390,6 +390,7 @@ OPTIONS: Mapping[str, Any] = {
     "softcap": 1.0,
     "sinks": np.zeros(1),
     "slopes": np.zeros(1),
+    "dropout_mask": np.ones((1, 1, 1, 1), dtype=bool),
 }
 """The keyword arguments of attention, each with a value to try it with."""
 NO_SUCH_ARGUMENT = (

@@ -41,11 +41,13 @@ class Rescaled:
 
 def rescaled(impl: Impl, scale: str) -> Impl:
     """The implementation as one whose scores are Q·Kᵀ/√d_k; as it is where there is nothing to be done."""
-    return Impl(Rescaled(impl.adapter, FACTORS[scale]), impl.dtype, impl.device) if scale in FACTORS else impl
+    if scale not in FACTORS:
+        return impl
+    return Impl(Rescaled(impl.adapter, FACTORS[scale]), impl.dtype, impl.device).within(impl.domain)
 
 
 def unscaled(impl: Impl) -> Impl:
     """The implementation itself."""
     if not isinstance(impl.adapter, Rescaled):
         return impl
-    return Impl(impl.adapter.adapter, impl.dtype, impl.device).under(impl.conventions)
+    return Impl(impl.adapter.adapter, impl.dtype, impl.device).within(impl.domain).under(impl.conventions)

@@ -21,7 +21,7 @@ from properties.implementations.autograd import FORWARD
 from properties.implementations.cached import play
 from properties.implementations.calls import Asked
 from properties.implementations.contract import in_force
-from properties.implementations.conventions import Conventions, fully_masked, posed, visible, without_keys
+from properties.implementations.conventions import LAYERS, Conventions, fully_masked, posed, seen_by_heads, visible, without_keys
 from properties.implementations.conventions import asked as as_they_want_it
 from properties.implementations.impl import Impl
 from properties.implementations.laid import Laid
@@ -29,7 +29,7 @@ from properties.implementations.layouts import ASKED_BEFORE, REFILLED
 from properties.implementations.oracle import ORACLES, is_refused, oracle
 from properties.implementations.recomputed import Recomputed
 from properties.implementations.registry import built_in
-from properties.steps import OPTIONS, STEPS, expected_shape
+from properties.steps import OPTIONS, STEPS, expected_shape, expected_shapes
 from properties.verdicts import ClaimBroken, ImplementationCrash, ImplementationError, ImplementationTimeout
 
 WRONG = "wrong"  # an answer further from the oracle's than rounding allows
@@ -126,7 +126,7 @@ def answers(impl: Impl, asked: Asked, *, again: bool = True) -> Answers | None:
     Without `again` the bounds are from a budget's first trials, which are few: enough for what is far off or not off at all.
     """
     step, kwargs = asked.step, asked.kwargs
-    if step in ("attention", "multi_head") and _is_open(impl, asked):
+    if step in ("attention", *LAYERS) and _is_open(impl, asked):
         return None
     if step == "kv_cache":
         return _answers_of_a_cache(impl, asked, again=again)
@@ -147,10 +147,16 @@ def answers(impl: Impl, asked: Asked, *, again: bool = True) -> Answers | None:
 
 
 def _is_open(impl: Impl, asked: Asked) -> bool:
-    """Whether more than one answer to NaN or ∞ is right: everywhere but in keys that are masked for all, where they are blocked."""
+    """Whether more than one answer is right: to a row of a layer that is fully masked, where that is not zeros; and to NaN or ∞.
+
+    To these everywhere but in keys that are masked for all, where they are blocked.
+    """
+    zeros = asked.step not in LAYERS or impl.conventions.fully_masked_row == "zeros"
+    if not (zeros or seen_by_heads(asked.args, asked.kwargs, impl.conventions).any(axis=-1).all()):
+        return True
     if all(np.isfinite(X).all() for X in asked.args if X is not None):
         return False
-    if asked.step == "multi_head" or impl.conventions.non_finite_masked_key == "leaks":
+    if asked.step in LAYERS or impl.conventions.non_finite_masked_key == "leaks":
         return True
     Q, K, V = asked.args[:3]
     attended = visible(asked.args, asked.kwargs, impl.conventions).any(axis=2)
@@ -338,11 +344,19 @@ def _laid(impl: Impl, call: Asked) -> Laid:
 
 def _spread(asked: Laid, call: Asked, expected: Answers) -> Answers:
     """What is expected of the larger call that was asked: of what is not the smaller one's, nothing."""
-    if asked.places is None:
+    if not asked.parts:
         return expected
-    shape = expected_shape(call.step, asked.args, asked.kwargs)
+    several = STEPS[call.step].results
+    shapes = (
+        [*expected_shapes(call.step, asked.args, asked.kwargs).values()]
+        if several
+        else [expected_shape(call.step, asked.args, asked.kwargs)]
+    )
     rests = (0.0, np.inf, np.inf)
-    return [Answer(*(asked.spread(each, shape, rest) for each, rest in zip(answer, rests, strict=True))) for answer in expected]
+    return [
+        Answer(*(part.spread(each, shape, rest) for each, rest in zip(answer, rests, strict=True)))
+        for answer, part, shape in zip(expected, asked.parts, shapes, strict=True)
+    ]
 
 
 def alone(impl: Impl, calls: Sequence[Asked]) -> tuple[Asked] | None:
@@ -383,7 +397,10 @@ def _as_they_say_it(impl: Impl, call: Asked, expected: Answers) -> Answers:
             exact = np.where(fully_masked(call.args, call.kwargs, conventions), np.nan, exact)
         case "log_sum_exp":
             exact, bounds = _log_sum_exp_as_they_say_it(exact, bounds, conventions)
-        case "packed_attention" | "paged_attention" if conventions.sequence_without_keys in ("nan", "unspecified"):
+        case "packed_attention" | "paged_attention" | "cached_attention" if conventions.sequence_without_keys in (
+            "nan",
+            "unspecified",
+        ):
             alone = without_keys(call.step, call.args, call.kwargs, conventions)
             if conventions.sequence_without_keys == "nan":
                 exact = np.where(alone, np.nan, exact)

@@ -13,7 +13,7 @@ import numpy as np
 from properties.counterexample.cache_programs import Played, shorter
 from properties.implementations.calls import Asked
 from properties.implementations.layouts import BESIDE, CONTIGUOUS, LAYOUTS, of
-from properties.steps import OPTIONS
+from properties.steps import COMPANIONS, OPTIONS
 
 Shows = Callable[[Asked], bool]
 
@@ -21,9 +21,11 @@ SECONDS = 20.0  # what minimising one call may take
 ELEMENTWISE = 64  # arrays of up to so many numbers are gone through number by number
 
 AXES: dict[str, dict[int | str, str]] = {
-    "attention": {0: "b h n k", 1: "b h m k", 2: "b h m v", 3: "b h n m", "bias": "b h n m", "sinks": "h", "slopes": "h"},
+    "attention": {0: "b h n k", 1: "b h m k", 2: "b h m v", 3: "b h n m", "bias": "b h n m", "sinks": "h", "slopes": "h"}
+    | {"dropout_mask": "b h n m"},
     "softmax": {0: "p q n m"},
     "multi_head": {0: "b n .", 1: "b m .", 2: "b . n m"},
+    "multi_head_with_weights": {0: "b n .", 1: "b m .", 2: "b . n m"},
     "layer_norm": {0: "b n d", "gain": "d", "bias": "d"},
     "residual_norm": {0: "b n d", 1: "b n d", "gain": "d", "bias": "d"},
     "feed_forward": {0: "b n .", "W_1": ". f", "b_1": "f", "W_2": "f ."},
@@ -41,6 +43,7 @@ AXES: dict[str, dict[int | str, str]] = {
     "log_sum_exp": {0: "b h n k", 1: "b h m k", 2: "b h n m"},
     "packed_attention": {0: ". h k", 1: ". h k", 2: ". h v"},
     "paged_attention": {0: "b h n k", 1: ". . h k", 2: ". . h v", "block_table": "b w", "lengths": "b"},
+    "cached_attention": {0: "b h n k", 1: "b h . k", 2: "b h . v", "lengths": "b"},
     "softmax_backward": {0: "p q n m", 1: "p q n m"},
     "attention_backward": {0: "b h n v", 1: "b h n k", 2: "b h m k", 3: "b h m v", 4: "b h n m"},
     "attention_gradient": {0: "b h n v", 1: "b h n k", 2: "b h m k", 3: "b h m v", 4: "b h n m"},
@@ -177,7 +180,8 @@ def _without_options(asked: Asked) -> Iterator[Asked]:
         if path[-1] in LEAVABLE:
             yield replaced(asked, path, None)
     for option in _options(asked):
-        yield asked._replace(kwargs={name: value for name, value in asked.kwargs.items() if name != option})
+        others = {name: value for name, value in asked.kwargs.items() if option not in (name, COMPANIONS.get(name))}
+        yield asked._replace(kwargs=others)
 
 
 def _named(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
@@ -235,7 +239,7 @@ def _options(asked: Asked) -> list[str]:
 def _option_numbers(asked: Asked) -> list[tuple[tuple[Any, ...], float]]:
     """The numbers among the options of attention, each with the way to it."""
     named = [(name, asked.kwargs[name]) for name in _options(asked)]
-    numbers = [(("kwargs", name), value) for name, value in named if name in ("scale", "softcap")]
+    numbers = [(("kwargs", name), value) for name, value in named if name in ("scale", "softcap")]  # dropout_p is left as it is
     sides = [(("kwargs", name, side), value[side]) for name, value in named if name == "window" for side in (0, 1)]
     return [(path, float(number)) for path, number in (*numbers, *sides) if number is not None]
 

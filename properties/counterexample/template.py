@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress  # noqa: F401 (what asking before needs)
+from contextlib import suppress
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ import numpy as np
 from numpy import inf, nan  # noqa: F401 (a case may hold them)
 
 LAYOUTS: dict = {}  # where a call depends on the memory its arrays lie in: ways to lay them, and to use it before
-first_with_zeros: Any = None
-first_for_others: Any = None
+asked: Any = None
+
+Functions: Any = None  # where one replaces functions that it may be judged by: what those are
 
 play: Any = None  # where the step is a cache: the function that plays a program on one
 backward_of: Any = None  # where only its forward is offered: what differentiates that
@@ -93,6 +94,21 @@ def taken(value: Any) -> np.ndarray:
     return np.asarray(value)
 
 
+def holds(value: Any) -> bool:
+    """Whether a tensor of a subclass holds in memory what it gives when it is read; of one that cannot be read, yes."""
+    torch = sys.modules.get("torch")
+    if torch is None or not issubclass(type(value), torch.Tensor) or type(value) is torch.Tensor:
+        return True
+    held = None
+    with suppress(BaseException), torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001 (as torch's notes on extending it do)
+        plain = torch.Tensor.as_subclass(value, torch.Tensor)
+        held = taken(plain) if plain.data_ptr() == torch.Tensor.data_ptr(value) else None
+    try:
+        return held is not None and np.array_equal(held, taken(value), equal_nan=held.dtype.kind == "f")
+    except BaseException:
+        return True
+
+
 def arrays(value: Any) -> Iterator[Any]:
     """Every array in nested arguments."""
     if isinstance(value, dict | list | tuple):
@@ -114,14 +130,14 @@ def answers(function: Callable[..., Any], call: dict, device: str) -> list[np.nd
     def ask(*given: Any) -> Any:
         return play(function, *given, **kwargs) if CASE["step"] == "kv_cache" else function(*given, **kwargs)
 
-    if call["layout"] == "asked before":
-        first_for_others(args, ask)
-    if call["layout"] == "refilled":
-        first_with_zeros([each for each in arrays([args, kwargs]) if "float" in str(each.dtype)], lambda: ask(*args))
+    numbers = [each for each in arrays([args, kwargs]) if "float" in str(each.dtype)]
+    functions = Functions() if Functions else None
     try:
-        result = ask(*args)
+        result = asked(call["layout"], numbers, args, ask) if asked else ask(*args)
     except BaseException as error:
         sys.exit(fault(f"raised {type(error).__name__}: {said(error)}"))
+    if functions and (replaced := functions.replaced()):
+        sys.exit(fault(f"replaced {', '.join(replaced)}"))
     for now, was in zip(arrays([args, kwargs]), arrays([call["args"], call["kwargs"]]), strict=True):
         if taken(now).shape != was.shape or not np.array_equal(taken(now), was, equal_nan=was.dtype == np.float64):
             sys.exit(fault("changed its input in place"))
@@ -130,6 +146,8 @@ def answers(function: Callable[..., Any], call: dict, device: str) -> list[np.nd
         dtype = str(getattr(each, "dtype", type(each).__name__)).removeprefix("torch.")
         if dtype not in CASE["result_dtype"].split(" or "):
             sys.exit(fault(f"expected a result of dtype {CASE['result_dtype']}, got {dtype}"))
+        if not holds(each):
+            sys.exit(fault(f"returned a {type(each).__name__}, which does not hold what it gives when it is read"))
     try:
         return [taken(each) for each in found]
     except BaseException as error:

@@ -6,6 +6,7 @@ import numpy as np
 
 from properties.counterexample.find import Counterexample
 from properties.implementations.calls import Asked
+from properties.implementations.laid_rows import beside
 from properties.steps import positional_names
 
 KEPT = 300  # characters of an argument; the script holds all of it
@@ -24,7 +25,7 @@ def _larger(call: Asked, given: Asked) -> list[str]:
         return []
     names = positional_names(call.step, len(call.args))
     larger = [f"{name} {'×'.join(map(str, now))}" for name, (_, now) in zip(names, shapes, strict=True) if now]
-    return [f"    laid into {', '.join(larger)}: all other features are 0, all other keys weigh nothing"]
+    return [f"    laid into {', '.join(larger)}: {beside(call.step)}"]
 
 
 def _call(call: Asked) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from properties.counterexample import template
 from properties.counterexample.find import Answers, Counterexample
-from properties.implementations import autograd, layouts
+from properties.implementations import autograd, layouts, patched
 from properties.implementations.accepted import promised
 from properties.implementations.cached import OPTIONAL, play
 from properties.implementations.calls import Asked
@@ -67,6 +67,9 @@ def _script(found: Counterexample, candidate: str | None, *, beside: bool) -> st
     if any(call.layout for call in found.given):
         source = inspect.getsource(layouts)
         text = text.replace(_NO_LAYOUTS, source[source.index("class Handed") :])
+    if " replaced " in found.fault.detail:
+        source = inspect.getsource(patched)
+        text = text.replace(_NO_FUNCTIONS, source[source.index("FUNCTIONS = {") :])
     if found.derived:
         source = inspect.getsource(autograd)
         parts = source[source.index("FORWARD = {") : source.index("class Differentiated")].rstrip()
@@ -81,8 +84,9 @@ _NO_AUTOGRAD = """backward_of: Any = None  # where only its forward is offered: 
 FORWARD: dict = {}
 """
 _NO_LAYOUTS = """LAYOUTS: dict = {}  # where a call depends on the memory its arrays lie in: ways to lay them, and to use it before
-first_with_zeros: Any = None
-first_for_others: Any = None
+asked: Any = None
+"""
+_NO_FUNCTIONS = """Functions: Any = None  # where one replaces functions that it may be judged by: what those are
 """
 
 

@@ -6,6 +6,7 @@ contract would have it round. How far those runs stray is the scale of each comp
     up to 6 passes; above, the case is judged again on 256 fresh trials, and 256 in which every rounding errs twice as much:
     no further than these is correct, wherever they go beyond 8 σ (errors with heavy tails);
     then up to 8 is SUSPECT and above it FAIL. (Beyond 100 it is judged again only if 64 of each make it less than that.)
+    A result of few components, of which 256 trials show less than of many, has a third look if it is at most 16: on up to 2048.
 
 On single steps there is a ceiling besides: an error above the proven bound (`rounding.worst_case`) fails whatever its score.
 Comparison happens in float64; NaN, +inf and −inf are met as categories, before anything is subtracted; the worst component
@@ -29,7 +30,9 @@ from properties.steps import STEPS
 from reports.records import Verdict
 
 SUSPECT, ESCALATE_BELOW = 6.0, 100.0  # σ
-TRIALS, AGAIN, BRIEFLY = 16, 256, 64
+TRIALS, AGAIN, BRIEFLY, AT_LAST = 16, 256, 64, 2048
+CLOSE = 2 * FAIL  # σ up to which a result of few components has a third look
+FEW = 2**17  # components in the trials of that look
 ROOM = 2**24  # components in the fresh trials of a contract: a large result is judged again on fewer, though never on fewer than 64
 COPIES = frozenset({"mask", "split_heads", "concat_heads"})  # steps that compute nothing: equal bit for bit
 NOT_SUMMED = {"positional_encoding": ("column",)}  # sines of p·ω: equal steps, whose roundings may all point the same way
@@ -94,7 +97,7 @@ class Budget:
         return None if self.find_bound is None else self.find_bound()
 
     def tolerance(self, *, escalate: bool = True) -> np.ndarray:
-        """By how much each element may be off by itself: what `score` lets pass, its sums aside.
+        """By how much each element may be off by itself: what `score` lets pass, its sums and a third look aside.
 
         Infinite where an element is undecidable, 0 where the exact one is not finite. Without `escalate` it is from the first
         trials alone: quicker and rougher.
@@ -120,6 +123,9 @@ class Budget:
             briefly = self._again(BRIEFLY, results, [i for i in suspects if scores[i].worst > ESCALATE_BELOW])
             hopeful = [i for i in suspects if briefly.get(i, scores[i]).worst <= ESCALATE_BELOW]
             again = self._again(AGAIN, results, hopeful)
+            trials = min(AT_LAST, FEW // max(self.exact.size, 1))
+            if trials > AGAIN:
+                again |= self._again(trials, results, [i for i in hopeful if FAIL < again[i].worst <= CLOSE])
             scores = [again.get(i, score) for i, score in enumerate(scores)]
         for i, score in enumerate(scores):  # 2 σ are within any bound: the last rounding alone gives it u·|y|
             if score.worst > 2 and score.budget_used <= 1:

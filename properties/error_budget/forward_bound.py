@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from properties.error_budget.shadow import Shadowed, difference, is_parameter
+from properties.error_budget.shadow import Shadowed, difference, is_parameter, scaled_product
 from properties.implementations.contract import KAPPA, Contract
 from properties.implementations.formats import Format
 
@@ -51,6 +51,8 @@ class WorstCase:
         errors = [self.lift(x, exact.ndim) for x in operands]
         if ufunc in (np.add, np.multiply) and is_parameter(operands[1]) and self.contract.mode == "eager":
             errors[0] = self._rounded(values[0], errors[0], self.contract.storage)  # what meets a parameter may have been stored
+        if (product := scaled_product(ufunc, operands)) is not None and self.contract.mode == "eager":
+            errors[0] = errors[0] + self._of_scaled_operand(ufunc, product, float(operands[1]))
         name = ufunc.__name__.split(" ")[0]
         u = self.inside.u
         size = 1.0 if name == "erf" else np.abs(exact)  # see KAPPA
@@ -111,6 +113,16 @@ class WorstCase:
         if not self.contract.stores(name) or X.stored or self.contract.storage is self.inside:
             return X
         return Shadowed(X.exact, self._rounded(X.exact, X.shadow, self.contract.storage), self, frozenset((0,)))
+
+    def _of_scaled_operand(self, ufunc: np.ufunc, product: tuple[Shadowed, Shadowed], number: float) -> np.ndarray | float:
+        """What A·B loses where A is scaled by the number and stored before: a rounding of each of its numbers."""
+        storage, (A, B) = self.contract.storage, product
+        if storage is self.inside or not number:
+            return 0.0
+        least = storage.smallest_normal if self.contract.flush_to_zero else storage.smallest
+        lost = storage.u * (np.abs(A.exact) + A.shadow) + least * (abs(number) if ufunc is np.divide else 1 / abs(number))
+        lost, b = np.where(np.isfinite(lost), lost, 0.0), np.abs(B.exact) + B.shadow
+        return lost @ np.where(np.isfinite(b), b, 0.0)
 
     def _size_of_parts(self, operand: Any, ndim: int) -> np.ndarray | float:
         """|x| + |m| and their errors, of an operand x − m: what it loses when both are scaled and rounded first."""

@@ -5,7 +5,7 @@ of the lattice survive), else a power 2^−U(0,1) (another grid of the same fine
 reality. On the trials with t ≠ 1 the machine also takes the liberties a contract allows: a division multiplies by a reciprocal,
 and a difference that is divided becomes x/s − m/s; an exponential is taken to base 2, of x·c − m·c; a bias is the first term of
 the sum it is added to; and an eager implementation stores what meets a parameter (the normalised row before its gain, the
-product before its bias).
+product before its bias), and divides Q and stores it, where it is Q·Kᵀ that is to be divided.
 
 A sum of n terms, in whatever order, deviates by 0.42·u·√(n·max(S²/3 + Q/6, P)) with S the sum, Q the sum of squares and P the
 mean square of the partial sums; if all terms are equal their errors are too, and √n becomes n. Where the terms have few bits
@@ -16,9 +16,10 @@ be a constant row then makes 1/√eps times as much of it.
 
 Doubled trials round in the same way and err twice as much each time: R(x) = x + 2·(RN(x·t)/t − x). What one correct run in
 thousands meets (a LayerNorm of two features that are nearly equal, and come out the other way round) is frequent among them. So is
-what only one in many thousands does: to store equal columns of a matrix product as neighbours, for the middle of two numbers lies
-between them. In a quarter of the doubled trials each number of a product moves by up to a half of its last place by itself, and
-then is stored.
+what only one in many thousands does. One is to store equal columns of a matrix product as neighbours, for the middle of two
+numbers lies between them: in a quarter of the doubled trials each number of a product moves by up to a half of its last place by
+itself, and then is stored. Another is that numbers of few bits all err alike, for t is nearly 1 and the grid shifts them together:
+where a dtype of eleven bits or fewer is stored, it is in an eighth of them.
 """
 
 import math
@@ -29,13 +30,15 @@ from typing import Any
 import numpy as np
 from scipy.special import erf
 
-from properties.error_budget.shadow import Shadowed, difference, is_parameter
+from properties.error_budget.shadow import Shadowed, difference, is_parameter, scaled_product
 from properties.implementations.contract import UNSCALED, Contract
 from properties.implementations.formats import Format
 
 SPREAD = 0.42  # standard deviation of rounding to nearest, in units of u times the number (the middle of a binade and its ends)
 NOT_ROUNDED = frozenset({np.maximum, np.minimum, np.negative, np.absolute, np.equal, np.not_equal, np.less, np.greater})
+NEAR = 1 / 8  # of the doubled trials, in which t is 1 but for less than two roundings
 APART = 2.0**-0.5  # of t, a quarter of the trials: in these, columns of a matrix product err each in its own way
+LANES = (1, 2, 4, 8, 16)  # sums side by side
 BLOCKS = 16  # partial sums of a long matrix product that are looked at
 WHOLE = 2**16  # products of numbers in a matrix product up to which all partial sums are
 
@@ -56,7 +59,10 @@ class Trials:
         self.storage = self.inside if inside else contracts[0].storage
         self._operands = contracts[0].operands
         self._parts = contracts[0].split_k if self.storage is not self.inside else 1
+        narrow = [each.u for each in (self.storage, self._operands) if each and each.bits < self.inside.bits]
+        self._coarsest = max(narrow, default=0.0)
         self._grids: Iterator[np.ndarray] = iter(())
+        self._of_contracts: dict[tuple[int, ...], np.ndarray] = {}
 
     def given(self, exact: np.ndarray) -> Shadowed:
         """The same number in every trial; where subnormal numbers are flushed, in half of them those are 0 already."""
@@ -85,6 +91,8 @@ class Trials:
             return ufunc(*values)
         grid = self._grid(exact.ndim)
         name = ufunc.__name__.partition(" ")[0]  # "erf (vectorized)": a Python function that frompyfunc made a ufunc
+        if (product := scaled_product(ufunc, operands)) is not None:
+            values[0] = values[0] + self._of_scaled_operand(ufunc, product, operands[1], grid)
         if ufunc is np.subtract:
             result = values[0] - values[1]
         elif ufunc is np.divide:
@@ -117,10 +125,7 @@ class Trials:
             partial, drift = _mean_square_of_partial_sums(products)[..., 0], self._drift(products, exact[..., None])[..., 0]
         else:
             partial, drift = _mean_square_of_partial_products(a_exact, b_exact), 0.0
-        if self._parts > 1 and terms > 1:
-            result = self._in_parts(a, b, terms)
-        else:
-            result = a @ b if len(b) > 1 or not terms else (a.reshape(-1, terms) @ b[0]).reshape(len(a), *exact.shape)
+        result = self._in_parts(a, b, terms) if self._parts > 1 and terms > 1 else _times(a, b)
         return self._summed(result, exact, squares, partial, drift, terms, alike=False)
 
     def _in_parts(self, a: np.ndarray, b: np.ndarray, terms: int) -> np.ndarray:
@@ -179,8 +184,12 @@ class Trials:
         """t for each trial of one operation."""
         grid = next(self._grids, None)
         if grid is None:
-            shape = (64, *self._one_each(2))
-            self._grids = iter(np.where(self.rng.random(shape) < 0.5, 1.0, np.exp2(-self.rng.random(shape))))
+            kind, exponent = self.rng.random((2, 64, *self._one_each(2)))
+            grids = np.where(kind < 0.5, 1.0, np.exp2(-exponent))
+            doubled = (slice(None), self._doubled)
+            near = np.exp2(-2.0 * self._coarsest * exponent[doubled])
+            grids[doubled] = np.where((kind[doubled] > 1.0 - NEAR) & (near < 1.0), near, grids[doubled])
+            self._grids = iter(grids)
             grid = next(self._grids)
         return grid if ndim == 2 else grid.reshape(self._one_each(ndim))
 
@@ -190,19 +199,29 @@ class Trials:
 
     def _trials_of(self, contracts: Sequence[int]) -> np.ndarray:
         """Which trials are of the contracts with these numbers."""
-        return np.repeat(np.isin(range(len(self.contracts)), contracts), self.count)
+        key = tuple(contracts)
+        if key not in self._of_contracts:
+            self._of_contracts[key] = np.repeat([number in key for number in range(len(self.contracts))], self.count)
+        return self._of_contracts[key]
 
     def _rounded(self, values: np.ndarray, grid: np.ndarray, to: Format | None = None) -> np.ndarray:
         to = to or self.inside
         result = to.to_nearest(values * grid)
         result /= grid
-        subnormal = np.abs(result) < to.smallest_normal
+        size = np.abs(result)
+        if to.name == "float16" and size.max(initial=0.0) > to.largest:  # no grid ends before or behind the format's own
+            over = (size > to.largest) & np.isfinite(to.to_nearest(values))
+            result = np.where(over, np.copysign(to.largest, result), result)
+        subnormal = size < to.smallest_normal
+        subnormal &= values != 0.0  # which are many, and 0 on every grid
         if subnormal.any():  # no grid is finer or coarser there than the format's own
             result = np.where(subnormal, 0.0 if self.contracts[0].flush_to_zero else to.to_nearest(values), result)
         twice = result[self._doubled]
         if len(twice):
-            exact = np.broadcast_to(values, result.shape)[self._doubled]
-            twice += np.subtract(twice, exact, out=np.zeros_like(twice), where=np.isfinite(twice))
+            error = twice - (values if len(values) == 1 else values[self._doubled])
+            if not np.isfinite(error).all():
+                error[~np.isfinite(twice)] = 0.0
+            twice += error
         return result
 
     def _to_base_2(self, values: np.ndarray, parts: tuple[Any, Any] | None, grid: np.ndarray) -> np.ndarray:
@@ -214,11 +233,25 @@ class Trials:
 
     def _stored_if_eager(self, values: np.ndarray, grid: np.ndarray) -> np.ndarray:
         """In the storage dtype for eager contracts, off the true grid; unchanged otherwise."""
-        storage = self.storage
-        if storage is self.inside:
+        if self.storage is self.inside:
             return values
-        eager = self._trials_of([i for i, contract in enumerate(self.contracts) if contract.mode == "eager"]).reshape(grid.shape)
-        return np.where(eager & (grid != 1.0), self._rounded(values, grid, storage), values)
+        return np.where(self._eager(grid), self._rounded(values, grid, self.storage), values)
+
+    def _of_scaled_operand(
+        self, ufunc: np.ufunc, product: tuple[Shadowed, Shadowed], number: Any, grid: np.ndarray
+    ) -> np.ndarray | float:
+        """By how much A·B is another where A is scaled by the number and stored before, for eager contracts, off the true grid."""
+        if self.storage is self.inside or not number:
+            return 0.0
+        A, B = (np.where(np.isfinite(X.shadow), X.shadow, 0.0) for X in product)
+        scaled = ufunc(A, number)
+        lost = np.where(self._eager(grid), self._rounded(scaled, grid, self.storage.unlimited) - scaled, 0.0)
+        return _times(lost * number if ufunc is np.divide else lost / number, B)
+
+    def _eager(self, grid: np.ndarray) -> np.ndarray:
+        """The trials of eager contracts off the true grid."""
+        eager = self._trials_of([i for i, contract in enumerate(self.contracts) if contract.mode == "eager"])
+        return eager.reshape(grid.shape) & (grid != 1.0)
 
     def _quotient(self, above: np.ndarray, below: np.ndarray, parts: tuple[Any, Any] | None, grid: np.ndarray) -> np.ndarray:
         """By way of the reciprocal, each part of a difference by itself; a plain division on the true grid."""
@@ -300,9 +333,31 @@ class Trials:
         return self._rounded(X.shadow, self._grid(X.ndim), self._operands)
 
 
+def _times(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The product of each trial's two matrices; at once where the second is the same in all."""
+    terms = a.shape[-1]
+    return a @ b if len(b) > 1 or not terms else (a.reshape(-1, terms) @ b[0]).reshape(*a.shape[:-1], b.shape[-1])
+
+
 def _mean_square_of_partial_sums(terms: np.ndarray) -> np.ndarray:
-    """How large the sum of each row is on the way, squared and averaged over the way, as a column."""
-    return np.square(terms.cumsum(axis=-1)).sum(axis=-1, keepdims=True) / max(terms.shape[-1], 1)
+    """How large the sum of each row is on the way, squared and averaged over the way, as a column.
+
+    Added up one after the other, or in so many sums side by side as a processor's registers hold, whichever is largest: terms whose
+    signs alternate stay small in one sum, and do not in two.
+    """
+    *rows, count = terms.shape
+    largest = np.zeros((*rows, 1))
+    for lanes in LANES:
+        if lanes == 1 or lanes < count:
+            each = -(-count // lanes)
+            side_by_side = np.zeros((*rows, each * lanes))
+            side_by_side[..., :count] = terms
+            on_the_way = side_by_side.reshape(*rows, each, lanes).cumsum(axis=-2)
+            squares = np.square(on_the_way).sum(axis=(-2, -1))
+            if lanes > 1:
+                squares += np.square(on_the_way[..., -1, :].cumsum(axis=-1)[..., 1:]).sum(axis=-1)
+            largest = np.maximum(largest, squares[..., None] / max(count, 1))
+    return largest
 
 
 def _mean_square_of_partial_products(A: np.ndarray, B: np.ndarray) -> np.ndarray:

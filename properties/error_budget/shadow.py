@@ -54,8 +54,9 @@ class Shadowed(np.ndarray):
     """A float64 (or bool) matrix with a shadow.
 
     Of where it comes from it remembers what a correct implementation may postpone or rearrange: the two operands of a difference
-    (x − m, so that (x − m)/s may be x/s − m/s), how many products were summed into it (a bias may be the first of them), and
-    whether it comes out of a matrix product and was not stored since (equal numbers of it need not be stored as equal ones).
+    (x − m, so that (x − m)/s may be x/s − m/s), how many products were summed into it (a bias may be the first of them), of which
+    two matrices it is the product (A·B/s may be (A/s)·B), and whether it comes out of a matrix product and was not stored since
+    (equal numbers of it need not be stored as equal ones).
     """
 
     shadow: np.ndarray
@@ -63,6 +64,7 @@ class Shadowed(np.ndarray):
     stored: Stored
     difference_of: tuple[Any, Any] | None = None
     products: int = 0
+    product_of: "tuple[Shadowed, Shadowed] | None" = None
     apart: bool = False
 
     def __new__(cls, exact: Any, shadow: np.ndarray, machine: Machine, stored: Stored = frozenset()) -> Self:
@@ -143,7 +145,7 @@ class Shadowed(np.ndarray):
             exact = exact.astype(np.float64)
         if ufunc is np.matmul:
             result = Shadowed(exact, self.machine.matmul(inputs[0], inputs[1], exact), self.machine)
-            result.products, result.apart = inputs[0].shape[-1], True
+            result.products, result.product_of, result.apart = inputs[0].shape[-1], (inputs[0], inputs[1]), True
             return result
         result = Shadowed(exact, self.machine.elementwise(ufunc, inputs, exact), self.machine)
         result.apart = any(isinstance(x, Shadowed) and x.apart for x in inputs)
@@ -165,6 +167,13 @@ def is_parameter(operand: Any) -> bool:
 def difference(operand: Any) -> tuple[Any, Any] | None:
     """The x and m of an operand that is x − m."""
     return operand.difference_of if isinstance(operand, Shadowed) else None
+
+
+def scaled_product(ufunc: np.ufunc, operands: Sequence[Any]) -> "tuple[Shadowed, Shadowed] | None":
+    """The A and B of an operation that is A·B times, or divided by, one number."""
+    if ufunc not in (np.multiply, np.divide) or isinstance(operands[1], Shadowed) or np.ndim(operands[1]):
+        return None
+    return operands[0].product_of if isinstance(operands[0], Shadowed) else None
 
 
 def _must_be_of_rows(what: str, axis: Any, keepdims: bool) -> None:
@@ -225,7 +234,9 @@ class Storing(Trace):
         """Store `matrix` as the contract says."""
         if not isinstance(matrix, Shadowed):
             raise TypeError(f"{name} lost its shadow on the way")
-        return super().keep(name, self.machine.store(name.rpartition(".")[2], matrix))
+        stored = self.machine.store(name.rpartition(".")[2], matrix)
+        stored.product_of = matrix.product_of
+        return super().keep(name, stored)
 
 
 def shadowed(value: Any, machine: Machine) -> Any:

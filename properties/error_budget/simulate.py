@@ -1,10 +1,9 @@
 """One step of the oracle on the rounding simulator, from plain arrays to plain arrays."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jaxtyping
 import numpy as np
 
 from properties.error_budget.forward_bound import WorstCase
@@ -13,6 +12,7 @@ from properties.error_budget.shadow import Machine, Shadowed, Storing, shadowed
 from properties.implementations.contract import Contract
 from properties.implementations.formats import FINE_FLOAT64
 from properties.implementations.oracle import oracle
+from properties.implementations.shapes import shapes_unchecked
 from properties.steps import BEYOND
 from reference.positional_encoding import positional_encoding
 
@@ -28,7 +28,8 @@ WAYS: dict[str, tuple[dict[str, Any], ...]] = {
 }
 """Further arguments with which the oracle computes the same in another way, whose rounding is as correct."""
 
-AT_ONCE = 256  # trials of one contract that one machine makes: what they need of memory is large where a matrix is
+AT_ONCE, LEAST = 256, 16  # trials of one contract that one machine makes, and of large matrices
+CACHED = 2**17  # numbers in these trials of a matrix: more of them wait for memory
 
 
 def simulate(
@@ -69,7 +70,7 @@ def simulate_all(
     doubled: bool = False,
 ) -> dict[str, Errors]:
     """The same for each result of a step by its name, and of all the ways that are as correct (`WAYS`)."""
-    at_once = AT_ONCE // 2 if doubled else AT_ONCE
+    at_once = _at_once(args) // (2 if doubled else 1)
     found: dict[str, Errors] = {}
     for way, choices in enumerate(({}, *WAYS.get(step, ()))):
         parts: dict[str, list[list[np.ndarray]]] = {}
@@ -90,6 +91,12 @@ def simulate_all(
             found[name].plain.extend(joined[:plain])
             found[name].doubled.extend(joined[plain:])
     return found
+
+
+def _at_once(args: tuple[Any, ...]) -> int:
+    """How many trials fit the cache: of the largest matrix that rows and columns of the arguments can make."""
+    sizes = sorted(size for array in args if isinstance(array, np.ndarray) for size in array.shape[-2:])
+    return min(AT_ONCE, max(LEAST, CACHED // max(math.prod(sizes[-2:]), 1)))
 
 
 def errors_of(result: Shadowed, machine: Trials) -> list[np.ndarray]:
@@ -125,14 +132,3 @@ def results_on(machine: Machine, step: str, args: tuple[Any, ...], kwargs: dict[
     # a batch of none has no shadow: the oracle stacks nothing
     whole = {name: each if isinstance(each, Shadowed) else machine.given(each) for name, each in results.items()}
     return {name: machine.store("result", each) for name, each in whole.items()}
-
-
-@contextmanager
-def shapes_unchecked() -> Iterator[None]:
-    """The suite has the oracle's shapes checked on every call; here, where the same calls come in thousands, it would cost half."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    try:
-        yield
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", before)

@@ -79,7 +79,7 @@ class Judged:
 
 def _beyond(judged: Judged, table: dict[str, tuple[float, float]]) -> float:
     absolute, relative = table[judged.case.dtype]
-    return _worst(judged.error, absolute + relative * np.abs(judged.case.budget.exact))
+    return worst_share(judged.error, absolute + relative * np.abs(judged.case.budget.exact))
 
 
 def _beyond_of_most(judged: Judged, absolute: float, relative: float, share: float) -> float:
@@ -88,7 +88,7 @@ def _beyond_of_most(judged: Judged, absolute: float, relative: float, share: flo
     return float(ratios[max(0, math.ceil(share * ratios.size) - 1)]) if ratios.size else 0.0
 
 
-def _worst(error: np.ndarray, allowed: np.ndarray | float) -> float:
+def worst_share(error: np.ndarray, allowed: np.ndarray | float) -> float:
     """The largest error in units of what is allowed; no error is 0 even where nothing is allowed (2 × 0)."""
     with np.errstate(all="ignore"):
         return float(np.where(error == 0, 0.0, error / allowed).max(initial=0.0))
@@ -98,9 +98,9 @@ RULES: dict[str, Callable[[Judged], float]] = {
     "ours": lambda judged: judged.score.budget_used,
     "assert_close": lambda judged: _beyond(judged, PER_ELEMENT),
     "fixed table": lambda judged: _beyond(judged, TABLE),
-    "2x baseline": lambda judged: _worst(judged.error, 2 * judged.case.baseline),
+    "2x baseline": lambda judged: worst_share(judged.error, 2 * judged.case.baseline),
     "Liger-Kernel": lambda judged: _beyond(judged, LIGER),
     "SOL-ExecBench": lambda judged: _beyond_of_most(judged, *SOL_EXECBENCH, MATCHED),
-    "worst-case bound": lambda judged: _worst(judged.error, judged.case.bound),
+    "worst-case bound": lambda judged: worst_share(judged.error, judged.case.bound),
 }
 """The rules by name."""

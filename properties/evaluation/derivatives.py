@@ -22,8 +22,9 @@ import numpy as np
 from scipy.special import erf
 
 import reference.feed_forward
-from properties.error_budget.simulate import shapes_unchecked
-from properties.implementations.oracle import decoder_layer_parameters, encoder_layer_parameters
+from properties.implementations.oracle_parameters import decoder_layer_parameters, encoder_layer_parameters, transformer_parameters
+from properties.implementations.shapes import shapes_unchecked
+from properties.implementations.weights import nested
 from reference.attention import attention
 from reference.backward.attention import attention_backward
 from reference.backward.decoder import decoder_layer_backward
@@ -34,15 +35,18 @@ from reference.backward.multi_head import multi_head_backward
 from reference.backward.output_projection import next_token_backward, output_projection_backward
 from reference.backward.residual_norm import layer_norm_backward
 from reference.backward.softmax import softmax_backward
+from reference.backward.transformer import transformer_backward
 from reference.decoder import decoder_layer
 from reference.embedding import embedding
 from reference.encoder import encoder_layer
 from reference.feed_forward import feed_forward
+from reference.initialisation import initialise
 from reference.multi_head import multi_head
 from reference.output_projection import next_token, output_projection
-from reference.parameters import Architecture, FeedForwardParameters, MultiHeadParameters, NormParameters
+from reference.parameters import Architecture, FeedForwardParameters, MultiHeadParameters, NormParameters, TransformerParameters
 from reference.residual_norm import layer_norm
 from reference.softmax import softmax
+from reference.transformer import transformer
 
 STEP = 1e-30
 SEED = 7
@@ -125,6 +129,8 @@ def cases() -> Iterator[Case]:
         yield from _of_embedding_and_projection(rng, n, d)
     for h, n, m in ((1, 3, 2), (2, 3, 4), (3, 1, 5), (2, 4, 1)):
         yield from _of_layers(rng, h, n, m)
+    for norm, tied, final in (("post", True, False), ("pre", False, True)):
+        yield _of_the_whole(rng, norm, tied=tied, final=final)
 
 
 def masks(rng: np.random.Generator, n: int, m: int) -> dict[str, np.ndarray | None]:
@@ -250,6 +256,41 @@ def _of_layers(rng: np.random.Generator, h: int, n: int, m: int) -> Iterator[Cas
             yield Case("decoder_layer", label, arrays, partial(_decoder_layer, **call), partial(_decoder_layer_backward, **call))
 
 
+def _of_the_whole(rng: np.random.Generator, norm: Any, *, tied: bool, final: bool) -> Case:
+    """Two layers a side, a token that occurs twice, and one that only fills up the length."""
+    d, vocab = 4, 5
+    drawn = nested(initialise(int(rng.integers(2**16)), vocab=vocab, d_model=d, d_ff=3, layers=2))
+    drawn |= {"W_out": None, "b_out": None} if tied else {"W_out": np.zeros((d, vocab)), "b_out": np.zeros(vocab)}
+    for name in ("encoder_norm", "decoder_norm"):
+        drawn[name] = {"gain": np.zeros(d), "bias": np.zeros(d)} if final else None
+    arrays = {name: rng.standard_normal(array.shape) for name, array in flat(drawn).items()}
+    sequences = {
+        "source": np.array([1, 3, 1, 0]),
+        "target": np.array([2, 2, 4]),
+        "source_mask": np.array([True, True, True, False]),
+        "architecture": Architecture(h=2, norm=norm, activation="gelu"),
+    }
+    label = f"{norm}-norm, {'tied' if tied else 'untied'}, {'a' if final else 'no'} last norm"
+    return Case("transformer", label, arrays, partial(_transformer, **sequences), partial(_transformer_backward, **sequences))
+
+
+def _transformer(**call: Any) -> np.ndarray:
+    return transformer(parameters=_whole(call), **call)
+
+
+def _transformer_backward(dlogits: np.ndarray, **call: Any) -> Named:
+    return flat(transformer_backward(dlogits, parameters=_whole(call), **call))
+
+
+def _whole(call: dict[str, Any]) -> TransformerParameters:
+    """The parameters, which are taken out of the call."""
+    arrays = {name: call.pop(name) for name in list(call) if name not in ("source", "target", "source_mask", "architecture")}
+    whole = deep(arrays)
+    for side in ("encoder", "decoder"):
+        whole[side] = [whole[side][str(i)] for i in range(len(whole[side]))]
+    return transformer_parameters(whole)
+
+
 def _heads(rng: np.random.Generator, d: int) -> Named:
     matrices = {name: rng.standard_normal((d, d)) for name in ("W_Q", "W_K", "W_V", "W_O")}
     return matrices | {name: rng.standard_normal(d) for name in ("b_Q", "b_K", "b_V", "b_O")}
@@ -299,6 +340,8 @@ def flat(nested: Any, prefix: str = "") -> Named:
     """Every array of nested dicts or dataclasses by a dotted name."""
     if is_dataclass(nested):
         nested = {field.name: getattr(nested, field.name) for field in fields(nested)}
+    if isinstance(nested, list | tuple):
+        nested = dict(enumerate(nested))
     if not isinstance(nested, dict):
         return {} if nested is None else {prefix.removesuffix("."): nested}
     return {name: array for key, item in nested.items() for name, array in flat(item, f"{prefix}{key}.").items()}

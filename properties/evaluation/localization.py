@@ -183,9 +183,9 @@ def _alone(trial: Callable[[], Trial]) -> Trial:
         return trial()
 
 
-def main() -> None:
+def main(trials: Callable[[int], Iterator[Callable[[], Trial]]] = trials, description: str | None = __doc__) -> None:
     """Print, per dtype, how many faults were named rightly and how many correct models were left alone."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--jobs", type=int, default=-1, help="processes; -1 is one for each core")
     given = parser.parse_args()

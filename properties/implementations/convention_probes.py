@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from hypothesis.errors import UnsatisfiedAssumption
 
-from properties.implementations.conventions import CHOICES, CONVENTIONS, LOWEST, OURS, Conventions
+from properties.implementations.conventions import CHOICES, CONVENTIONS, OURS, Conventions
 from properties.implementations.formats import FORMATS
+from properties.implementations.sequence_probes import REFUSED, impossible, lengths_of, log_of_nothing, log_of_two, without_keys
 from properties.verdicts import ClaimBroken, ImplementationCrash, ImplementationError, ImplementationTimeout, record
 
 if TYPE_CHECKING:
     from properties.implementations.impl import Impl
 
+BIASES = ("b_Q", "b_K", "b_V", "b_O")
 UNTAKEN = UnsatisfiedAssumption  # what is raised where it does not take the question
 NO_ANSWER = (ImplementationError, ImplementationCrash, ImplementationTimeout, ClaimBroken, UNTAKEN)
 
@@ -41,7 +43,7 @@ def _average(impl: "Impl", step: str, values: list[float], mask: list[bool]) -> 
     if step == "attention":
         return float(impl.attention(nothing[None, None], np.zeros((1, 1, *V.shape)), V[None, None], attend).item())
     weights = {"W_Q": nothing, "W_K": nothing, "W_V": np.eye(1), "W_O": np.eye(1)}
-    biases = dict.fromkeys(("b_Q", "b_K", "b_V", "b_O"), np.zeros(1))
+    biases = dict.fromkeys(BIASES, np.zeros(1))
     return float(impl.multi_head(nothing[None], V[None], attend, h=1, **weights, **biases).item())
 
 
@@ -65,16 +67,29 @@ def _alignment(impl: "Impl", step: str) -> float:
     """Where the only query stands between two keys: at the first, 0, or the last, 1."""
     if step == "mask":
         return float(impl.mask(1, 2)[0, 1])
-    if step == "packed_attention":
+    if step == "packed_attention.causal":
         nothing, V = np.zeros((1, 1, 1)), np.array([[[0.0]], [[2.0]]])
-        return float(impl.packed_attention(nothing, np.zeros((2, 1, 1)), V, **_lengths([0, 1], [0, 2]), causal=True).item())
-    Q, K = np.zeros((1, 1, 1, 1)), np.zeros((1, 1, 2, 1))
+        return float(impl.packed_attention(nothing, np.zeros((2, 1, 1)), V, **lengths_of([0, 1], [0, 2]), causal=True).item())
+    if step in OF_LAYERS:
+        one = {f"W_{name}": np.eye(1) for name in "VO"} | {f"W_{name}": np.zeros((1, 1)) for name in "QK"}
+        asked = (np.zeros((1, 1, 1)), np.array([[[0.0], [2.0]]])), {"h": 1, **one, **dict.fromkeys(BIASES), "causal": True}
+        answer = impl.call(step.partition(".")[0], *asked[0], **asked[1])
+        return float((answer["output"] if isinstance(answer, dict) else answer).item())
+    n, m = _more_keys(impl)
+    Q, K, own = np.zeros((1, 1, n, 1)), np.zeros((1, 1, m, 1)), np.arange(m) == m - n
     options, V = {
-        "attention.causal": ({"causal": True}, (0.0, 2.0)),  # sees the first, or both
-        "attention.window": ({"window": (0, 0)}, (0.0, 1.0)),  # sees its own
-        "attention.slopes": ({"slopes": np.array([64.0])}, (0.0, 1.0)),  # and here next to nothing of the other
+        "attention.causal": ({"causal": True}, (m - n + 1) * own),  # sees the first, or all up to this one
+        "attention.window": ({"window": (0, 0)}, own),  # sees its own
+        "attention.slopes": ({"slopes": np.array([64.0])}, own),  # and here next to nothing of the others
     }[step]
-    return float(impl.attention(Q, K, np.array(V)[None, None, :, None], **options).item())
+    return float(impl.attention(Q, K, impl.representable(V)[None, None, :, None], **options)[0, 0, 0, 0])
+
+
+def _more_keys(impl: "Impl") -> tuple[int, int]:
+    """How many queries and, of more, how many keys are asked about: 1 and 2, or the least of another domain that has such."""
+    taken = [impl.domain.sizes(axis) if impl.domain else None for axis in ("n", "m")]
+    n = 1 if taken[0] is None else max(min(taken[0]), 1)
+    return n, n + 1 if taken[1] is None else next((size for size in taken[1] if size > n), n + 1)
 
 
 def _masked_key(impl: "Impl", _: str) -> float:
@@ -84,6 +99,13 @@ def _masked_key(impl: "Impl", _: str) -> float:
     asked = [(K, mask) for K in keys for mask in (row[None], np.tile(row, (2, 1)), np.tile(row, (1, 1, 2, 1)))]
     got = np.concatenate([impl.attention(Q, K, V, mask).ravel() for K, mask in asked])
     return np.nan if np.isnan(got).any() else float(got[np.abs(got - 1).argmax()])
+
+
+def _row_of_nothing(impl: "Impl", _: str) -> float:
+    """What all probabilities of a fully masked row come to, were they as the first: of two scores, or of as many as it takes."""
+    taken = impl.domain.sizes("m") if impl.domain else None
+    m = 2 if taken is None else max(min(taken), 2)
+    return float(m * impl.softmax(np.full((1, m), -np.inf))[0, 0])
 
 
 def _outer_eps(impl: "Impl", step: str) -> float:
@@ -177,7 +199,7 @@ def _model(vocab: int) -> dict[str, Any]:
 
 # What is outside of a step's domain -----------------------------------------------------------------------------------
 
-REFUSED, WRAPS, COMPUTED = 0.0, 1.0, 2.0
+WRAPS, COMPUTED = 1.0, 2.0  # besides REFUSED, 0
 
 
 def _outside(impl: "Impl", step: str) -> float:
@@ -199,67 +221,17 @@ def _odd(impl: "Impl", step: str) -> float:
     return REFUSED if impl.refuses(step, 2, 3) else 1.0
 
 
-# Log-sum-exp, packed and paged attention --------------------------------------------------------------------------------
-
-
-def _lengths(queries: list[int], keys: list[int]) -> dict[str, np.ndarray]:
-    return {"cu_seqlens_q": np.array(queries), "cu_seqlens_k": np.array(keys)}
-
-
-def _log_of_two(impl: "Impl", _: str) -> float:
-    """The log-sum-exp of two scores of 0."""
-    return float(impl.log_sum_exp(np.zeros((1, 1, 1, 1)), np.zeros((1, 1, 2, 1))).item())
-
-
-def _log_of_nothing(impl: "Impl", _: str) -> float:
-    """Which kind of number comes for a row in which nothing may be attended to: the place of its choice; NaN for another."""
-    got = float(impl.log_sum_exp(np.zeros((1, 1, 1, 1)), np.zeros((1, 1, 2, 1)), np.zeros((1, 2), dtype=bool)).item())
-    kinds = (got == -np.inf, got == np.inf, np.isnan(got), np.isfinite(got) and got < LOWEST)
-    return float(kinds.index(True)) if any(kinds) else np.nan
-
-
-def _without_keys(impl: "Impl", step: str) -> float:
-    """What a query without keys receives beside one that has some: 0, NaN, or 2 for anything else in any of these questions."""
-    if step == "paged_attention":
-        pages = np.ones((2, 2, 1, 1))
-        args = np.ones((2, 1, 2, 1)), pages, pages
-        got = [
-            impl.paged_attention(*args, block_table=np.array([[0], [1]]), lengths=np.array([2, length]))[1, :, : 2 - length]
-            for length in (0, 1)
-        ]
-    else:
-        one, two = np.ones((1, 1, 1)), np.ones((2, 1, 1))
-        got = [impl.packed_attention(two, one, one, **_lengths([0, 1, 2], [0, 1, 1]))[1]]
-        if impl.conventions.causal_alignment == "bottom_right":
-            got.append(impl.packed_attention(two, one, one, **_lengths([0, 2], [0, 1]), causal=True)[0])
-    numbers = np.concatenate([each.ravel() for each in got])
-    return 0.0 if (numbers == 0).all() else np.nan if np.isnan(numbers).all() else 2.0
-
-
-def _impossible(impl: "Impl", step: str) -> float:
-    """Whether all are refused: lengths beyond the end, decreasing, below 0, of others; pages beyond the last or below 0."""
-    if step == "paged_attention":
-        Q, pages = np.ones((1, 1, 1, 1)), np.ones((2, 2, 1, 1))
-        tables = (([[0, 2]], [3]), ([[0, -1]], [3]), ([[0, 1]], [5]), ([[0, 1]], [-1]))
-        asked = [{"block_table": np.array(table), "lengths": np.array(lengths)} for table, lengths in tables]
-        return REFUSED if all(impl.refuses(step, Q, pages, pages, **each) for each in asked) else 1.0
-    X = np.ones((2, 1, 1))
-    impossible = [(each, each) for each in ([0, 3], [0, 2, 1, 2], [-1, 2])] + [([0, 2], [0, 2, 2])]
-    return REFUSED if all(impl.refuses(step, X, X, X, **_lengths(*each)) for each in impossible) else 1.0
-
-
 # All of them ----------------------------------------------------------------------------------------------------------
 
 LOOKS = ("attention", "multi_head")  # steps that take a mask and values that can be told apart
+OF_LAYERS = ("multi_head.causal", "multi_head_with_weights.causal")
 PLACED = ("attention.causal", "attention.window", "attention.slopes")  # options that ask where the first query stands
 
 PROBES: dict[str, Probe] = {
     "mask_polarity": Probe(LOOKS, _polarity, (0.0, 1.0, 2.0, 3.0)),
-    "causal_alignment": Probe(("mask", "packed_attention", *PLACED), _alignment, (0.0, 1.0)),
+    "causal_alignment": Probe(("mask", "packed_attention.causal", *PLACED, *OF_LAYERS), _alignment, (0.0, 1.0)),
     "fully_masked_row": Probe(LOOKS, lambda impl, step: _average(impl, step, [1.0, 2.0, 6.0], [False] * 3), (0.0, np.nan, 3.0)),
-    "fully_masked_softmax": Probe(
-        ("softmax",), lambda impl, _: float(impl.softmax(np.full((1, 2), -np.inf))[0, 0]), (0.0, np.nan, 0.5)
-    ),
+    "fully_masked_softmax": Probe(("softmax",), _row_of_nothing, (0.0, np.nan, 1.0)),
     "eps": Probe(("layer_norm",), _outer_eps, (2**-0.5, 0.5)),
     "layout": Probe(
         ("positional_encoding",), lambda impl, _: float(impl.positional_encoding(2, 4)[1, 1]), (np.cos(1), np.sin(0.01))
@@ -285,10 +257,10 @@ PROBES: dict[str, Probe] = {
     "out_of_range_token": Probe(("embedding",), _outside, (REFUSED, WRAPS, COMPUTED)),
     "odd_d_model": Probe(("positional_encoding",), _odd, (REFUSED, 1.0)),
     "non_finite_masked_key": Probe(("attention",), _masked_key, (np.nan, 1.0)),
-    "log_sum_exp_base": Probe(("log_sum_exp",), _log_of_two, (np.log(2.0), 1.0)),
-    "fully_masked_log_sum_exp": Probe(("log_sum_exp",), _log_of_nothing, (0.0, 1.0, 2.0, 3.0)),
-    "sequence_without_keys": Probe(("packed_attention", "paged_attention"), _without_keys, (0.0, np.nan, 2.0)),
-    "corrupt_indices": Probe(("packed_attention", "paged_attention"), _impossible, (REFUSED, 1.0)),
+    "log_sum_exp_base": Probe(("log_sum_exp",), log_of_two, (np.log(2.0), 1.0)),
+    "fully_masked_log_sum_exp": Probe(("log_sum_exp",), log_of_nothing, (0.0, 1.0, 2.0, 3.0)),
+    "sequence_without_keys": Probe(("packed_attention", "paged_attention", "cached_attention"), without_keys, (0.0, np.nan, 2.0)),
+    "corrupt_indices": Probe(("packed_attention", "paged_attention", "cached_attention"), impossible, (REFUSED, 1.0)),
 }
 
 

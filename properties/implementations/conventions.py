@@ -137,6 +137,7 @@ OURS = Conventions(
 MASKED = {
     "attention": 3,
     "multi_head": 2,
+    "multi_head_with_weights": 2,
     "encoder_layer": 1,
     "encoder": 1,
     "decoder_layer": 2,
@@ -146,6 +147,9 @@ MASKED = {
     "attention_gradient": 4,
 }
 """Where the first mask of a step stands among its arguments; whatever follows it is a mask too."""
+
+LAYERS = ("multi_head", "multi_head_with_weights")
+"""Steps of all heads at once, from features to features."""
 
 BURIED = {
     "eps": (
@@ -205,7 +209,7 @@ def answered(step: str, answer: Any, args: tuple[Any, ...], kwargs: dict[str, An
             return (answer - bias) * (spread + eps) / np.sqrt(spread**2 + eps) + bias
         case "log_sum_exp":
             return _natural(answer, fully_masked_scores_of(args), conventions)
-        case "packed_attention" | "paged_attention":
+        case "packed_attention" | "paged_attention" | "cached_attention":
             return _of_ours(answer, without_keys(step, args, kwargs, conventions), conventions)
         case _:
             return answer
@@ -244,11 +248,11 @@ def fully_masked_scores_of(args: tuple[Any, ...]) -> np.ndarray:
 
 
 def without_keys(step: str, args: tuple[Any, ...], kwargs: dict[str, Any], conventions: Conventions) -> np.ndarray:
-    """Which queries of packed (t, 1, 1) or paged (b, 1, n, 1) attention have no key to attend to."""
-    if step == "paged_attention":
-        n = args[0].shape[2]
-        positions = np.asarray(kwargs["lengths"])[:, None] - n + np.arange(n)
-        return (positions < 0)[:, None, :, None]
+    """Which queries of packed (t, 1, 1), paged or cached (b, 1, n, 1) attention have no key to attend to."""
+    if step != "packed_attention":
+        n, lengths = args[0].shape[2], np.asarray(kwargs["lengths"])[:, None]
+        first = np.maximum(lengths - args[1].shape[2], 0) if kwargs.get("ring") else 0  # position that a ring still holds
+        return (lengths - n + np.arange(n) < first)[:, None, :, None]
     first, queries = _starts_and_lengths(kwargs["cu_seqlens_q"])
     _, keys = _starts_and_lengths(kwargs["cu_seqlens_k"])
     offset = keys - queries if conventions.causal_alignment == "bottom_right" and kwargs.get("causal") else 0 * keys
@@ -273,6 +277,8 @@ def posed(
         return (np.where(_fully_masked_scores(args[0]), 0.0, args[0]),), kwargs
     if step == "packed_attention" and kwargs.get("causal"):
         return args, {**kwargs, "alignment": conventions.causal_alignment or OURS.causal_alignment}
+    if step in LAYERS and kwargs.get("causal") and conventions.causal_alignment == "bottom_right":
+        return args, {**kwargs, "offset": args[1].shape[1] - args[0].shape[1]}
     if step != "attention":
         return args, kwargs
     if conventions.fully_masked_row == "mean" and (none_seen := fully_masked(args, kwargs, conventions)).any():
@@ -296,6 +302,14 @@ def _with_the_mean(
 def causal(n: int, m: int, conventions: Conventions) -> np.ndarray:
     """The causal mask, True = attend: with n ≠ m both sequences begin at the same token, or end at the same token."""
     return np.tri(n, m, m - n if conventions.causal_alignment == "bottom_right" else 0, dtype=bool)
+
+
+def seen_by_heads(args: tuple[Any, ...], kwargs: dict[str, Any], conventions: Conventions) -> np.ndarray:
+    """Which tokens of M each token of X attends to in a call of one of `LAYERS`, (b, h, n, m): by the mask and by `causal`."""
+    X, M, *masks = args
+    (b, n), m = X.shape[:2], M.shape[1]
+    seen = np.broadcast_to(True if not masks or masks[0] is None else masks[0], (b, kwargs["h"], n, m))
+    return seen & causal(n, m, conventions) if kwargs.get("causal") else seen
 
 
 def _fully_masked_scores(scores: np.ndarray) -> np.ndarray:

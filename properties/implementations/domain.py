@@ -5,8 +5,9 @@
 Of an axis: a size, several, a `range`, `"multiple of k"`, `"1 to 512"`, or another axis whose size it has. `mask`: None, or the
 shapes it may have (`"b 1 n m"`). `layout`: how arrays may lie in memory. What is not named is not limited.
 
-A question that is smaller is laid into the smallest shape that is taken (`laid`): so a kernel that takes 128 × 64 alone meets the
-same questions as one that takes 1 × 1. What cannot be laid counts as refused.
+A question that is smaller is laid into the smallest shape that is taken (`laid`, `laid_rows`): so a kernel that takes 128 × 64
+alone meets the same questions as one that takes 1 × 1. What cannot be laid is drawn inside the domain (`drawn_inside`), or counts
+as refused.
 """
 
 import re
@@ -211,12 +212,18 @@ def _must_make_sense(domain: Domain) -> None:
 # ---- the sizes of a call ----
 
 
+_LAST: tuple[str, ...] = ("n", "m")  # of (..., n, m)
+_SCORES = {"softmax": {"scores": _LAST}, "softmax_backward": {"dP": _LAST, "scores": _LAST}}
+
+
 def signature_axes(step: str) -> dict[str, tuple[str, ...]]:
     """The axes of each argument that a step's signature gives, by the argument's name."""
     found = re.findall(r"(\w+) \(([^)]*)\)", STEPS[step].arguments)
-    named = {name: tuple(axis.strip() for axis in axes.split(",")) for name, axes in found if "..." not in axes}
+    named: dict[str, tuple[str, ...]] = {
+        name: tuple(axis.strip() for axis in axes.strip(" ,").split(",")) for name, axes in found if "..." not in axes
+    }
     named = {name: axes for name, axes in named.items() if all(axis.isidentifier() for axis in axes)}  # not (s+1,)
-    return named | ({"scores": ("n", "m")} if step == "softmax" else {})
+    return named | _SCORES.get(step, {})
 
 
 def sizes_of(step: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, int]:
@@ -270,6 +277,35 @@ def fitting(axis: str, size: int) -> int:
     if allowed is not None and axis == "d_v" and domain.root("d_v") == "d_k":
         return size
     return size if allowed is None else min(size, max(allowed))
+
+
+def drawn_inside(**sizes: int) -> dict[str, int]:
+    """These sizes, or those nearby that the domain examples are drawn in takes as they are: of what cannot be laid into others."""
+    domain = _current.get()
+    if domain is None or domain.steps is not None:  # found out of attention, it says nothing of other steps
+        return sizes
+    inside: dict[str, int] = {}
+    for axis, size in sizes.items():
+        taken = [each for each in domain.sizes(axis) or () if each]
+        inside[axis] = inside.get(
+            domain.root(axis), size if size in taken or not taken else taken[(size - 1) % min(FEWEST, len(taken))]
+        )
+    return inside
+
+
+def as_many_keys_as_are_taken(n: int, m: int, seed: int) -> tuple[int, int]:
+    """So many queries and keys, or the nearest that need no other keys beside them in the domain examples are drawn in.
+
+    For what cannot be laid, since nothing would hide these. Where it takes as many queries as keys, there are no more queries.
+    """
+    domain = _current.get()
+    allowed = None if domain is None else domain.sizes("m")
+    if domain is None or allowed is None or m in allowed:
+        return n, m
+    least = [size for size in allowed if size >= m][:FEWEST] or [max(allowed)]
+    keys = least[seed % len(least)]
+    queries = keys if n == m else n
+    return (min(queries, keys) if domain.root("n") == domain.root("m") else queries), keys
 
 
 def takes_masks() -> bool:

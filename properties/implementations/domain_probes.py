@@ -55,6 +55,15 @@ def found(impl: "Impl") -> Domain | None:
         return None
 
 
+def takes_any(impl: "Impl") -> bool:
+    """Whether it takes any of the shapes that are tried, in its dtype."""
+    asked = impl.within(None).under(OURS)
+    try:
+        return any(_takes(asked, shape) for shape in (*ANY, *FIRST))
+    except (ImplementationError, ImplementationCrash, ImplementationTimeout):
+        return False
+
+
 def _found(impl: "Impl") -> Domain | None:
     asked = impl.within(None).under(OURS)
 

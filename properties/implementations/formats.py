@@ -19,7 +19,7 @@ Grid = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Format:
-    """One dtype: `bits` significant bits, its smallest subnormal and normal numbers, and how arrays are rounded to it.
+    """One dtype: `bits` significant bits, its smallest subnormal, smallest normal and largest number, and how arrays are rounded.
 
     The errors of `to_nearest` are `coarser` times as large as the format's own.
     """
@@ -30,6 +30,7 @@ class Format:
     smallest_normal: float
     to_nearest: Grid
     coarser: float = 1.0
+    largest: float = float(np.finfo(np.float32).max)
 
     @property
     def u(self) -> float:
@@ -44,7 +45,7 @@ class Format:
     @property
     def unlimited(self) -> "Format":
         """The same digits with the range of float32, where this format ends earlier."""
-        return replace(self, to_nearest=_digits_of_float16) if self.name == "float16" else self
+        return replace(self, to_nearest=_digits_of_float16, largest=FORMATS["float32"].largest) if self.name == "float16" else self
 
 
 def _float32(x: np.ndarray) -> np.ndarray:
@@ -58,7 +59,12 @@ def _of_float32(dropped: int) -> Grid:
 
     def to_nearest(x: np.ndarray) -> np.ndarray:
         bits = x.astype(np.float32).view(np.uint32)
-        return ((bits + (half + ((bits >> shift) & last))) & kept).view(np.float32).astype(np.float64)
+        carry = bits >> shift
+        carry &= last
+        carry += half
+        carry += bits
+        carry &= kept
+        return carry.view(np.float32).astype(np.float64)
 
     return to_nearest
 
@@ -67,6 +73,7 @@ def _digits_of_float16(x: np.ndarray) -> np.ndarray:
     """As float32 cut to eleven bits, with float16's own subnormals and the largest number of float32."""
     rounded = _of_eleven_bits(x)
     subnormal = np.abs(rounded) < 2.0**-14
+    subnormal &= rounded != 0.0
     if subnormal.any():
         shift = 1.5 * 2.0 ** (52 - 24)  # added and taken away again, it leaves multiples of 2⁻²⁴
         rounded = np.where(subnormal, (x + shift) - shift, rounded)
@@ -94,7 +101,7 @@ FORMATS = {
     "float64": Format("float64", 53, 2.0**-1074, 2.0**-1022, _coarse_float64, 2.0**COARSER),
     "float32": Format("float32", 24, 2.0**-149, 2.0**-126, _float32),
     "tf32": Format("tf32", 11, 2.0**-136, 2.0**-126, _of_eleven_bits),  # of matrix operands only
-    "float16": Format("float16", 11, 2.0**-24, 2.0**-14, _float16),
+    "float16": Format("float16", 11, 2.0**-24, 2.0**-14, _float16, largest=65504.0),
     "bfloat16": Format("bfloat16", 8, 2.0**-133, 2.0**-126, _of_float32(16)),
 }
 

@@ -25,8 +25,9 @@ from properties.implementations.convention_probes import settle
 from properties.implementations.conventions import MASKED, Conventions, answered, asked, fully_masked
 from properties.implementations.domain import Domain, read, sizes_of
 from properties.implementations.laid import Laid, laid
-from properties.implementations.layouts import ASKED_BEFORE, REFILLED, Handed, first_for_others, first_with_zeros
-from properties.steps import STEPS, expected_shape, expected_shapes, positional_names
+from properties.implementations.layouts import Handed
+from properties.implementations.patched import Functions
+from properties.steps import STEPS, expected_shape, expected_shapes, option_name, positional_names
 from properties.verdicts import ClaimBroken, ImplementationCrash, ImplementationError, NotOffered, record
 
 DTYPES: dict[str, torch.dtype] = {
@@ -42,7 +43,7 @@ NUMPY_DTYPES = {"float64": np.float64, "float32": np.float32, "float16": np.floa
 class Adapter(Protocol):
     """What an implementation looks like to us; besides these it has one method for every name in `steps`.
 
-    It may also have `options`, the names of those options of attention that it offers (`properties.steps.OPTIONS`).
+    It may also have `options`, the names of those options that it offers (`properties.steps.option_name`).
     """
 
     name: str
@@ -55,7 +56,7 @@ class Adapter(Protocol):
 class Impl:
     """One implementation at one dtype on one device; every step it offers is a method of this object."""
 
-    layout: str | None = None  # of its inputs in memory, as `layouts.of` reads it; REFILLED, ASKED_BEFORE
+    layout: str | None = None  # of its inputs in memory, as `layouts.of` reads it; layouts.REFILLED, layouts.ASKED_BEFORE
 
     def __init__(self, adapter: Adapter, dtype: str = "float64", device: str = "cpu") -> None:
         if dtype not in DTYPES:
@@ -110,7 +111,7 @@ class Impl:
         """Whether the implementation has all these steps; and, for one named `step.option`, that option of it."""
         options: frozenset[str] = getattr(self.adapter, "options", frozenset())
         named = [step.partition(".") for step in steps]
-        return all(step in self.adapter.steps and (not dot or option in options) for step, dot, option in named)
+        return all(step in self.adapter.steps and (not dot or option_name(step, option) in options) for step, dot, option in named)
 
     def representable(self, values: np.ndarray) -> np.ndarray:
         """`values` rounded to the nearest numbers of the dtype under test, as float64."""
@@ -134,10 +135,12 @@ class Impl:
         says that it does not take these arguments: the example is not counted.
         """
         try:
-            return self.attempt(step, *args, **kwargs)
+            answer = self.attempt(step, *args, **kwargs)
         except NotOffered as refusal:
             record.refused(str(refusal))
             raise UnsatisfiedAssumption from None  # as `hypothesis.reject()`, which may not be called outside of drawn examples
+        record.answered()
+        return answer
 
     def attempt(self, step: str, *args: Any, **kwargs: Any) -> Any:
         """As `call`; raises NotOffered for arguments that the implementation does not take."""
@@ -160,10 +163,15 @@ class Impl:
         self.domain.must_read(self.layout)
         if step in FORWARD and step in MASKED:  # a backward takes the masks that its forward takes
             self.domain.must_take(step, args[MASKED[step] :], sizes_of(step, args, kwargs))
-        return laid(self.domain, step, args, kwargs, dtype=self.dtype, asks_for_a_mean=self._asks_for_a_mean(step, args, kwargs))
+        means, alignment = self._asks_for_a_mean(step, args, kwargs), None
+        if step == "attention":
+            alignment = self.conventions.causal_alignment
+        return laid(self.domain, step, args, kwargs, dtype=self.dtype, alignment=alignment, asks_for_a_mean=means)
 
     def _asks_for_a_mean(self, step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Whether some query of attention is fully masked, and gets the mean of all values by the convention."""
+        """Whether some query of attention or row of softmax is fully masked, and gets the mean of all by the convention."""
+        if step in {"softmax", "softmax_backward"} and self.conventions.fully_masked_softmax == "mean":
+            return bool((args[-1] == -np.inf).all(axis=-1).any())
         means = step == "attention" and self.conventions.fully_masked_row == "mean"
         return means and bool(fully_masked(args, kwargs, self.conventions).any())
 
@@ -215,12 +223,16 @@ class Impl:
         function = getattr(self.adapter, step)
         if step == "kv_cache":
             function = partial(play, function)
+        functions, replaced = Functions(), []
         with ctrl_c_ends_the_run():
-            if self.layout == REFILLED:
-                first_with_zeros([each.memory for each in handed if each.numbers], partial(function, *given_args, **given_kwargs))
-            if self.layout == ASKED_BEFORE:
-                first_for_others(given_args, partial(function, **given_kwargs))
-            answer = self._answer(step, partial(function, *given_args, **given_kwargs))
+            try:
+                numbers = [each.memory for each in handed if each.numbers]
+                ask = partial(layouts.asked, self.layout, numbers, given_args, partial(function, **given_kwargs))
+                answer = self._answer(step, ask)
+            finally:
+                replaced = functions.put_back()
+        if replaced:
+            raise ImplementationError(f"{self.name}.{step} replaced {', '.join(replaced)}")
         if changed := [each.path for each in handed if each.changed()]:
             raise ImplementationError(f"{self.name}.{step} changed its input {', '.join(changed)} in place")
         return accepted(answer, step, self.adapter.arrays, self.dtype, f"{self.name}.{step}")

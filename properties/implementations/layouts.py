@@ -94,8 +94,8 @@ def _backwards(array: Any, _: np.ndarray) -> tuple[Any, Any]:
     return memory, memory[everywhere]
 
 
-def first_with_zeros(numbers: list[Any], ask: Callable[[], Any]) -> None:
-    """Ask once while these arrays hold zeros, then put their numbers back into the same memory; the first answer is nobody's."""
+def with_zeros(numbers: list[Any], ask: Callable[[], Any]) -> None:
+    """Ask once while these arrays hold zeros, then put their numbers back into the same memory; the answer is nobody's."""
     kept = [each * 1 for each in numbers]
     for each in numbers:
         each[...] = 0
@@ -105,8 +105,23 @@ def first_with_zeros(numbers: list[Any], ask: Callable[[], Any]) -> None:
         each[...] = was
 
 
+def asked(layout: str | None, numbers: list[Any], args: list[Any] | tuple[Any, ...], ask: Callable[..., Any]) -> Any:
+    """What `ask(*args)` answers, with the other questions that go with a layout that is none; `numbers` hold what is refilled."""
+    if layout == REFILLED:
+        with_zeros(numbers, lambda: ask(*args))
+    if layout == ASKED_BEFORE:
+        first_for_others(args, ask)
+    answer = ask(*args)
+    if layout == REFILLED:
+        with_zeros(numbers, lambda: ask(*args))
+    return answer
+
+
 REFILLED = "refilled"
-"""Not a layout: the step was asked before about the same arrays, when they held zeros (`first_with_zeros`)."""
+"""Not a layout: the step is asked before and after about the same arrays, while they hold zeros (`with_zeros`).
+
+What is kept by address answers the first question twice; an answer in memory that the next one is written to is lost.
+"""
 
 
 def first_for_others(args: list[Any] | tuple[Any, ...], ask: Callable[..., Any]) -> None:

@@ -10,12 +10,20 @@ from typing import Any
 
 import numpy as np
 
+from properties.implementations.oracle_parameters import (
+    decoder_layer_parameters,
+    encoder_layer_parameters,
+    norm_parameters,
+    transformer_parameters,
+)
+from properties.implementations.shapes import shapes_checked_once
 from reference.attention import attention
 from reference.attention_options import attention_with_options, key_head
 from reference.backward.attention import attention_backward
 from reference.backward.feed_forward import feed_forward_backward
 from reference.backward.residual_norm import layer_norm_backward
 from reference.backward.softmax import softmax_backward
+from reference.cached_attention import cached_attention, check_length
 from reference.decoder import decoder, decoder_layer
 from reference.embedding import embedding
 from reference.encoder import encoder, encoder_layer
@@ -24,18 +32,11 @@ from reference.generation import generate
 from reference.log_sum_exp import log_sum_exp
 from reference.mask import causal_mask
 from reference.multi_head import concat_heads, multi_head, split_heads
+from reference.multi_head_options import causal_masks, multi_head_with_weights
 from reference.output_projection import next_token, output_projection
 from reference.packed_attention import check_cu_seqlens, packed_attention
 from reference.paged_attention import check_pages, paged_attention
-from reference.parameters import (
-    Architecture,
-    DecoderLayerParameters,
-    EncoderLayerParameters,
-    FeedForwardParameters,
-    MultiHeadParameters,
-    NormParameters,
-    TransformerParameters,
-)
+from reference.parameters import Architecture, FeedForwardParameters, MultiHeadParameters, NormParameters
 from reference.positional_encoding import positional_encoding
 from reference.residual_norm import layer_norm, residual_norm
 from reference.softmax import softmax
@@ -49,11 +50,12 @@ def oracle(step: str, *args: Any, **kwargs: Any) -> Any:
 
     Raises KeyError for a step without an oracle.
     """
-    return ORACLES[step](*args, **kwargs)
+    with shapes_checked_once(step, args, kwargs):
+        return ORACLES[step](*args, **kwargs)
 
 
 def is_refused(step: str, args: tuple[Any, ...], kwargs: Nested) -> bool:
-    """Whether the oracle refuses the lengths or the block table of packed or paged attention: then there is no answer."""
+    """Whether the oracle refuses the lengths or the block table of packed, paged or cached attention: then there is no answer."""
     try:
         if step == "packed_attention":
             for name, rows in (("cu_seqlens_q", args[0]), ("cu_seqlens_k", args[1])):
@@ -62,50 +64,12 @@ def is_refused(step: str, args: tuple[Any, ...], kwargs: Nested) -> bool:
         if step == "paged_attention":
             for blocks, length in zip(kwargs["block_table"], kwargs["lengths"], strict=True):
                 check_pages(blocks, int(length), *args[1].shape[:2])
+        if step == "cached_attention":
+            for length in kwargs["lengths"]:
+                check_length(int(length), args[1].shape[2], ring=kwargs.get("ring", False))
     except ValueError:
         return True
     return False
-
-
-def encoder_layer_parameters(layer: Nested) -> EncoderLayerParameters:
-    """One encoder layer from nested dicts."""
-    return EncoderLayerParameters(
-        MultiHeadParameters(**layer["self_attention"]),
-        NormParameters(**layer["norm_1"]),
-        FeedForwardParameters(**layer["feed_forward"]),
-        NormParameters(**layer["norm_2"]),
-    )
-
-
-def decoder_layer_parameters(layer: Nested) -> DecoderLayerParameters:
-    """One decoder layer from nested dicts."""
-    return DecoderLayerParameters(
-        MultiHeadParameters(**layer["self_attention"]),
-        NormParameters(**layer["norm_1"]),
-        MultiHeadParameters(**layer["cross_attention"]),
-        NormParameters(**layer["norm_2"]),
-        FeedForwardParameters(**layer["feed_forward"]),
-        NormParameters(**layer["norm_3"]),
-    )
-
-
-def norm_parameters(norm: Nested | None) -> NormParameters | None:
-    """One LayerNorm from its dict; None stays None."""
-    return None if norm is None else NormParameters(**norm)
-
-
-def transformer_parameters(parameters: Nested) -> TransformerParameters:
-    """A whole model from nested dicts."""
-    return TransformerParameters(
-        source_embedding=parameters["source_embedding"],
-        target_embedding=parameters["target_embedding"],
-        encoder=tuple(encoder_layer_parameters(layer) for layer in parameters["encoder"]),
-        decoder=tuple(decoder_layer_parameters(layer) for layer in parameters["decoder"]),
-        W_out=parameters.get("W_out"),
-        b_out=parameters.get("b_out"),
-        encoder_norm=norm_parameters(parameters.get("encoder_norm")),
-        decoder_norm=norm_parameters(parameters.get("decoder_norm")),
-    )
 
 
 def _stack(rows: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
@@ -149,9 +113,10 @@ def _attention(Q: np.ndarray, K: np.ndarray, V: np.ndarray, mask: np.ndarray | N
 
 
 def _options_of_each_head(options: Nested, shape: tuple[int, int, int, int]) -> Callable[[int, int], Nested]:
-    """The options of `attention` as one head of one batch row has them: its bias (n, m), its sink, its slope."""
-    plain = {name: value for name, value in options.items() if name not in ("window", "bias", "sinks", "slopes")}
-    window, bias, sinks, slopes = (options.get(name) for name in ("window", "bias", "sinks", "slopes"))
+    """The options of `attention` as one head of one batch row has them: its own bias, sink, slope, and what is kept."""
+    of_heads = ("window", "bias", "sinks", "slopes", "dropout_mask")
+    plain = {name: value for name, value in options.items() if name not in of_heads}
+    window, bias, sinks, slopes, kept = (options.get(name) for name in of_heads)
     biases = None if bias is None else np.broadcast_to(bias, shape)
 
     def of_head(i: int, j: int) -> Nested:
@@ -160,6 +125,7 @@ def _options_of_each_head(options: Nested, shape: tuple[int, int, int, int]) -> 
             "bias": None if biases is None else biases[i, j],
             "sink": None if sinks is None else sinks[j],
             "slope": None if slopes is None else slopes[j],
+            "dropout_mask": None if kept is None else kept[i, j],
         }
 
     return of_head
@@ -213,12 +179,29 @@ def _concat_heads(heads: np.ndarray) -> np.ndarray:
     return _stack([concat_heads(list(row)) for row in heads], (b, n, h * d_k))
 
 
-def _multi_head(X: np.ndarray, M: np.ndarray, mask: np.ndarray | None = None, *, h: int, **weights: Any) -> np.ndarray:
-    b, n, _ = X.shape
-    parameters = MultiHeadParameters(**weights)
-    masks = _masks(mask, b, h, n, M.shape[1])
-    rows = [multi_head(X[i], M[i], parameters, h, masks[i]) for i in range(b)]
-    return _stack(rows, (b, n, parameters.W_O.shape[1]))
+def _multi_head(X: np.ndarray, M: np.ndarray, mask: np.ndarray | None = None, **choices: Any) -> np.ndarray:
+    """`offset` may be given besides what the step's signature has: at which key the first query stands, for `causal`."""
+    parameters, h, masks = _of_layer(X, M, mask, **choices)
+    rows = [multi_head(X[i], M[i], parameters, h, masks[i]) for i in range(len(X))]
+    return _stack(rows, (*X.shape[:2], parameters.W_O.shape[1]))
+
+
+def _multi_head_with_weights(X: np.ndarray, M: np.ndarray, mask: np.ndarray | None = None, **choices: Any) -> dict[str, np.ndarray]:
+    """Likewise."""
+    parameters, h, masks = _of_layer(X, M, mask, **choices)
+    rows = [multi_head_with_weights(X[i], M[i], parameters, h, masks[i]) for i in range(len(X))]
+    (b, n), m = X.shape[:2], M.shape[1]
+    output, weights = zip(*rows, strict=True) if rows else ([], [])
+    return {"output": _stack(list(output), (b, n, parameters.W_O.shape[1])), "weights": _stack(list(weights), (b, h, n, m))}
+
+
+def _of_layer(
+    X: np.ndarray, M: np.ndarray, mask: np.ndarray | None, *, h: int, causal: bool = False, offset: int = 0, **weights: Any
+) -> tuple[MultiHeadParameters, int, list[list[np.ndarray | None]]]:
+    """Its parameters, the number of its heads, and the mask of each head of each batch row."""
+    (b, n), m = X.shape[:2], M.shape[1]
+    masks = _masks(mask, b, h, n, m)
+    return MultiHeadParameters(**weights), h, [causal_masks(n, m, of_row, offset) for of_row in masks] if causal else masks
 
 
 def _layer_norm(X: np.ndarray, *, gain: np.ndarray, bias: np.ndarray, eps: float = 1e-5) -> np.ndarray:
@@ -349,16 +332,20 @@ def _packed_attention(Q: np.ndarray, K: np.ndarray, V: np.ndarray, **lengths: An
     return np.stack(heads, axis=1)
 
 
+def _by_head(Q: np.ndarray, d_v: int, one: Callable[[int, int], np.ndarray]) -> np.ndarray:
+    b, h, n, _d_k = Q.shape
+    return _stack([one(i, j) for i in range(b) for j in range(h)], (b, h, n, d_v))
+
+
 def _paged_attention(
     Q: np.ndarray, K_pages: np.ndarray, V_pages: np.ndarray, *, block_table: np.ndarray, lengths: np.ndarray
 ) -> np.ndarray:
-    b, h, n, _d_k = Q.shape
-    heads = [
-        paged_attention(Q[i, j], K_pages[:, :, j], V_pages[:, :, j], block_table[i], int(lengths[i]))
-        for i in range(b)
-        for j in range(h)
-    ]
-    return _stack(heads, (b, h, n, V_pages.shape[-1]))
+    pages = [(K_pages[:, :, j], V_pages[:, :, j]) for j in range(Q.shape[1])]
+    return _by_head(Q, V_pages.shape[-1], lambda i, j: paged_attention(Q[i, j], *pages[j], block_table[i], int(lengths[i])))
+
+
+def _cached_attention(Q: np.ndarray, K: np.ndarray, V: np.ndarray, *, lengths: np.ndarray, ring: bool = False) -> np.ndarray:
+    return _by_head(Q, V.shape[-1], lambda i, j: cached_attention(Q[i, j], K[i, j], V[i, j], int(lengths[i]), ring=ring))
 
 
 ORACLES: dict[str, Callable[..., Any]] = {
@@ -370,6 +357,7 @@ ORACLES: dict[str, Callable[..., Any]] = {
     "split_heads": _split_heads,
     "concat_heads": _concat_heads,
     "multi_head": _multi_head,
+    "multi_head_with_weights": _multi_head_with_weights,
     "layer_norm": _layer_norm,
     "residual_norm": _residual_norm,
     "feed_forward": _feed_forward,
@@ -384,6 +372,7 @@ ORACLES: dict[str, Callable[..., Any]] = {
     "log_sum_exp": _log_sum_exp,
     "packed_attention": _packed_attention,
     "paged_attention": _paged_attention,
+    "cached_attention": _cached_attention,
     "softmax_backward": _softmax_backward,
     "attention_backward": _attention_backward,
     "attention_gradient": _attention_gradient,

@@ -5,7 +5,7 @@ from typing import Any
 
 from properties.implementations.conventions import OURS
 from properties.implementations.oracle import ORACLES, oracle
-from properties.steps import OPTIONS
+from properties.steps import OPTIONS, option_name
 
 
 class Reference:
@@ -15,7 +15,7 @@ class Reference:
     arrays = "numpy"
     dtypes = ("float64",)
     steps = frozenset(ORACLES)
-    options = frozenset(OPTIONS["attention"])
+    options = frozenset(option_name(step, option) for step, options in OPTIONS.items() for option in options)
     conventions = OURS
 
     def __getattr__(self, step: str) -> Any:

@@ -9,13 +9,16 @@ from functools import cache
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from properties.implementations.impl import Adapter
+if TYPE_CHECKING:
+    from properties.implementations.impl import Adapter
 
 BUILT_IN: dict[str, str] = {
     "reference": "properties.implementations.reference:Reference",
     "optimized": "properties.implementations.optimized:Optimized",
+    "optimized.inner_product": "properties.implementations.optimized:InnerProduct",
+    "optimized.convolution": "properties.implementations.optimized:Convolution",
     "torch.sdpa": "properties.implementations.torch_functional:TorchFunctional",
     "torch.multi_head.train": "properties.implementations.torch_modules:MultiHeadTrain",
     "torch.multi_head.eval": "properties.implementations.torch_modules:MultiHeadEval",
@@ -57,6 +60,7 @@ LIBRARIES: dict[str, Library] = {
 DEFAULT_CELLS: tuple[tuple[str, str], ...] = (
     ("reference", "float64"),
     *(("optimized", dtype) for dtype in ("float64", "float32", "bfloat16", "float16")),
+    ("optimized.convolution", "float32"),  # and optimized.inner_product where it is named: the two differ in one product
     *((name, "float32") for name in BUILT_IN if name.startswith("torch.")),
     ("torch.sdpa", "bfloat16"),
     ("torch.multi_head.eval", "bfloat16"),
@@ -65,7 +69,7 @@ DEFAULT_CELLS: tuple[tuple[str, str], ...] = (
 
 
 @cache
-def built_in(name: str) -> Adapter:
+def built_in(name: str) -> "Adapter":
     """The implementation of that name. Raises KeyError for a name that is not in BUILT_IN."""
     module, _, attribute = BUILT_IN[name].partition(":")
     make: Callable[[], Adapter] = getattr(import_module(module), attribute)

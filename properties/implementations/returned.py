@@ -4,12 +4,13 @@ An implementation may return or raise anything. Whatever that is, what is said o
 it is short, it holds no control characters, and looking at it raises nothing. Which results are read:
 
 * a strided `torch.Tensor` of any memory layout: not contiguous, expanded, a view of an input, conjugated or negated lazily; one
-  that requires a gradient; one of a subclass that lets itself be read. What counts are its numbers, and −0.0 is 0
+  that requires a gradient; one of a subclass that lets itself be read, and then gives what its memory held before. What counts are
+  its numbers, and −0.0 is 0
 * a `numpy.ndarray` likewise
 * where a step returns several arrays (a cache, gradients): lists, tuples and dicts of them, None, whole numbers and strings
 
-Everything else is named and not read: sparse, nested, quantized and meta tensors, masked arrays, what raises when it is read, and
-what no correct answer is as large as. Types are told by `type()`: `__class__` may lie, or raise.
+Everything else is named and not read: sparse, nested, quantized and meta tensors, masked arrays, what raises when it is read, a
+tensor that computes then, and what no correct answer is as large as. Types are told by `type()`: `__class__` may lie, or raise.
 
 Stands alone (standard library, numpy, torch where it is imported): the implementation's process loads this file by its path.
 """
@@ -120,9 +121,35 @@ def _unread(what: str) -> dict[str, Any]:
 def _tensor(tensor: Any, torch: Any) -> dict[str, Any]:
     if strange := _strange_tensor(tensor, torch):
         return _unread(strange)
+    if type(tensor) is torch.Tensor:
+        return _read(tensor, tensor)
+    in_memory = _in_memory(tensor, torch)  # first: what computes when it is read may write there
+    found = _read(tensor, tensor)
+    if in_memory is None or in_memory["dtype"] != found["dtype"] or not _same(in_memory["values"], found["values"]):
+        return _unread(f"{class_name(tensor)}, which does not hold what it gives when it is read: return a plain torch.Tensor")
+    return found
+
+
+def _read(tensor: Any, result: Any) -> dict[str, Any]:
     values = tensor.detach().cpu()
     values = values.double() if values.is_floating_point() else values
-    return _numbers("tensor", tensor, str(tensor.dtype).removeprefix("torch."), values.resolve_conj().resolve_neg().numpy())
+    return _numbers("tensor", result, str(tensor.dtype).removeprefix("torch."), values.resolve_conj().resolve_neg().numpy())
+
+
+def _in_memory(tensor: Any, torch: Any) -> dict[str, Any] | None:
+    """What a tensor of a subclass holds, past everything that the subclass defines; None where it has no memory of its own."""
+    try:
+        with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001 (as torch's notes on extending it do)
+            plain, place = torch.Tensor.as_subclass(tensor, torch.Tensor), torch.Tensor.data_ptr(tensor)
+        return _read(plain, tensor) if type(plain) is torch.Tensor and plain.data_ptr() == place else None
+    except BaseException:
+        return None
+
+
+def _same(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return np.array_equal(one, other, equal_nan=one.dtype.kind == other.dtype.kind == "f")
 
 
 def _strange_tensor(tensor: Any, torch: Any) -> str:

@@ -26,7 +26,7 @@ class TorchFunctional(Differentiated):
         | {"softmax_backward", "layer_norm_backward", "feed_forward_backward"}  # attention's is seen on `optimized`: the same call
         | BEYOND
     )
-    options = frozenset({"causal", "scale", "bias", "grouped_heads"})
+    options = frozenset({"causal", "scale", "bias", "grouped_heads", "packed_attention.causal", "cached_attention.ring"})
     conventions = Conventions(
         mask_polarity="true_attends",
         fully_masked_row="zeros",
@@ -120,6 +120,19 @@ class TorchFunctional(Differentiated):
             blocks = block_table[r, : -(-length // page)]
             k, v = (pages[blocks].flatten(0, 1)[:length].transpose(0, 1)[None] for pages in (K_pages, V_pages))
             seen = torch.ones(n, k.shape[2], dtype=torch.bool, device=Q.device).tril(k.shape[2] - n)
+            if k.shape[2]:
+                output[r] = F.scaled_dot_product_attention(Q[r : r + 1], k, v, attn_mask=seen)[0]
+        return output
+
+    def cached_attention(self, Q: Tensor, K_cache: Tensor, V_cache: Tensor, *, lengths: Tensor, ring: bool = False) -> Tensor:
+        """One call for each row, on the slots that hold its positions. A length is not checked beyond what an index is."""
+        n, capacity = Q.shape[2], K_cache.shape[2]
+        output = Q.new_zeros(*Q.shape[:3], V_cache.shape[-1])
+        for r, length in enumerate(lengths.tolist()):
+            held = torch.arange(max(length - capacity, 0) if ring else 0, length, device=Q.device)
+            slots = held % capacity if ring else held
+            seen = held <= torch.arange(length - n, length, device=Q.device)[:, None]
+            k, v = (cache[r : r + 1, :, slots] for cache in (K_cache, V_cache))
             if k.shape[2]:
                 output[r] = F.scaled_dot_product_attention(Q[r : r + 1], k, v, attn_mask=seen)[0]
         return output

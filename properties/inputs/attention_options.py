@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from properties.implementations.domain import fitting, takes_masks
+from properties.implementations.domain import as_many_keys_as_are_taken, fitting, takes_masks
 from properties.implementations.impl import Impl
 from properties.inputs.attention import BLOCKS, labels, mask_shapes, profile
 from properties.inputs.pairwise import pairwise
 from properties.inputs.parameters import SEEDS, Call, dyadic
-from properties.steps import OPTIONS
+from properties.steps import COMPANIONS, OPTIONS
 from properties.verdicts import NotOffered
 
 EVERY = frozenset(OPTIONS["attention"])
@@ -29,6 +29,7 @@ PROFILES = ("plain", "uniform", "near tie", "tie", "one-hot", "sink", "sorted")
 HEADS = ((1, 1), (2, 2), (3, 3)), ((2, 1), (4, 2), (6, 2), (3, 1), (6, 3))  # (h, g): as many key heads, or fewer
 SCALES = (0.5, 0.375, 2.0, 1.0)
 CAPS = (1.0, 4.0, 0.75, 16.0)
+SHARES = (0.5, 0.25, 0.75, 0.125)  # of the weights that are dropped; what is kept is multiplied by 2, 4/3, 4 or 8/7
 EDGES = tuple(size for size in BLOCKS if size < 40)
 
 Row = dict[str, Any]
@@ -49,13 +50,18 @@ def composed(row: Row, seed: int) -> Call:
     h, g = HEADS[bool(row.get("grouped_heads"))][rng.integers(3)]
     b, d_k, d_v = (fitting(axis, int(size)) for axis, size in zip(("b", "d_k", "d_v"), rng.integers(1, (3, 5, 4)), strict=True))
     n, m = _lengths(row["lengths"], rng)
+    masked = row["mask"] and takes_masks()
+    if row.get("softcap") and not masked:
+        n, m = as_many_keys_as_are_taken(n, m, seed)
     keys = [profile(PROFILES[rng.integers(len(PROFILES))], m, rng) for _ in range(b * g * d_k)]
     K = np.array(keys).reshape(b, g, d_k, m).swapaxes(-1, -2).copy()
     picked = rng.integers(0, d_k, (b, h, n, 1)) == np.arange(d_k)
     some = dyadic(int(rng.integers(2, 2**16)), (b, h, n, d_k), 1.0)
     Q = some if rng.random() < 0.5 else picked * rng.choice((0.5, 1.0, 2.0))
-    mask = _mask((b, h, n, m), rng) if row["mask"] and takes_masks() else None
+    mask = _mask((b, h, n, m), rng) if masked else None
     made = {name: value for name in OPTIONS["attention"] if (value := _value(name, row.get(name), (b, h, n, m), rng)) is not None}
+    if "dropout_mask" in made:
+        made["dropout_p"] = float(rng.choice(SHARES))
     return Call((Q, K, labels(b, g, m, d_v), mask), made)
 
 
@@ -92,6 +98,8 @@ def _value(name: str, level: Any, shape: tuple[int, int, int, int], rng: np.rand
             return rng.integers(-16, 17, h) / 8
         case "slopes":
             return 2.0 ** -rng.permutation(np.arange(h))
+        case "dropout_mask":
+            return rng.random(shape) < 0.6
         case _:
             return None
 
@@ -105,8 +113,11 @@ def _bias(shapes: list[tuple[int, ...]], rng: np.random.Generator) -> np.ndarray
 def option_calls(
     offered: Collection[str] = EVERY, *, on: Collection[str] = (), off: Collection[str] = ()
 ) -> st.SearchStrategy[Call]:
-    """Calls with some of these options; those `on` have a value in every call, those `off` (the mask may be one) in none."""
-    fixed = {name: LEVELS[name][1:] for name in on} | dict.fromkeys(off, (False,))
+    """Calls with some of these options; those `on` have a value in every call, those `off` (the mask may be one) in none.
+
+    Dropout is on where it is said alone: it has a number for every query and key, which laws that move these know nothing of.
+    """
+    fixed = {"dropout_mask": (False,)} | {name: LEVELS[name][1:] for name in on} | dict.fromkeys(off, (False,))
     rows = [
         row | {name: values[i % len(values)] for name, values in fixed.items()}
         for i, row in enumerate(covering(frozenset(offered)))
@@ -119,7 +130,8 @@ def within_reach(call: Call, impl: Impl) -> Call:
     Q, K, V, mask = call.args
     if Q.shape[1] != K.shape[1] and not impl.offers("attention.grouped_heads"):
         K, V = (np.repeat(X, Q.shape[1] // K.shape[1], axis=1) for X in (K, V))
-    return Call((Q, K, V, mask), {name: value for name, value in call.kwargs.items() if impl.offers(f"attention.{name}")})
+    options = {name: value for name, value in call.kwargs.items() if impl.offers(f"attention.{COMPANIONS.get(name, name)}")}
+    return Call((Q, K, V, mask), options)
 
 
 def offered_by(impl: Impl) -> frozenset[str]:

@@ -1,8 +1,10 @@
 """Options combined so that every two of them meet in every pair of their values: a covering array, found greedily."""
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations_with_replacement, product
+from itertools import product
 from typing import Any
+
+import numpy as np
 
 
 def pairwise(options: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -13,18 +15,15 @@ def pairwise(options: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     """
     if empty := [name for name, values in options.items() if not values]:
         raise ValueError(f"options: expected at least one value for each, got none for {', '.join(empty)}")
-    names = list(options)
-    every = [dict(zip(names, numbers, strict=True)) for numbers in product(*(range(len(options[name])) for name in names))]
-    covered = [pairs(choice) for choice in every]
-    missing = set().union(*covered)
+    rows = list(product(*(range(len(values)) for values in options.values())))
+    value_of = [(option, number) for option, values in enumerate(options.values()) for number in range(len(values))]
+    has = np.array([[row[option] == number for option, number in value_of] for row in rows], dtype=bool)
+    first, second = np.triu_indices(len(value_of))  # a value by itself is a pair too: of one option alone every value occurs
+    covered = has[:, first] & has[:, second]
+    missing = covered.any(axis=0)
     chosen = []
-    while missing:
-        best = max(range(len(every)), key=lambda i: len(covered[i] & missing))
-        missing -= covered[best]
-        chosen.append(every[best])
-    return [{name: options[name][number] for name, number in choice.items()} for choice in chosen]
-
-
-def pairs(choice: Mapping[str, Any]) -> set[tuple[tuple[str, Any], tuple[str, Any]]]:
-    """The pairs of values that occur in one choice; a value by itself is one too."""
-    return set(combinations_with_replacement(choice.items(), 2))
+    while missing.any():
+        best = int((covered & missing).sum(axis=1).argmax())
+        missing &= ~covered[best]
+        chosen.append(rows[best])
+    return [{name: options[name][number] for name, number in zip(options, row, strict=True)} for row in chosen]

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from hypothesis import strategies as st
 
+from properties.implementations.domain import drawn_inside
+
 Nested = dict[str, Any]
 
 NORMS = ("post", "pre")
@@ -85,13 +87,21 @@ def gains(d_model: int) -> st.SearchStrategy[np.ndarray]:
 
 
 @cache
+def widths(least: int, most: int) -> st.SearchStrategy[int]:
+    """How many features rows have; within a domain, so many as are taken: a norm's mean is over all of them."""
+    return st.integers(least, most).map(lambda d: drawn_inside(d_model=d)["d_model"])
+
+
+@cache
 @st.composite
 def sizes(draw: st.DrawFn, *, even: bool = False, most_tokens: int = 5, most_sequences: int = 3) -> Sizes:
     """Small axes; `even` features are what a positional encoding needs. Coincidences (n = m = h …) are drawn too."""
     h = draw(st.integers(1, 3))
     d_k = draw(st.sampled_from((2, 4) if h < 3 else (2,))) if even else draw(st.integers(2 if h == 1 else 1, 3))
     tokens = st.integers(1, most_tokens)
-    return Sizes(draw(st.integers(1, most_sequences)), draw(tokens), draw(tokens), h, h * d_k, draw(st.integers(1, 7)))
+    b, n, m, d_ff = draw(st.integers(1, most_sequences)), draw(tokens), draw(tokens), draw(st.integers(1, 7))
+    d_model = drawn_inside(d_model=h * d_k)["d_model"]
+    return Sizes(b, n, m, math.gcd(h, d_model), d_model, d_ff)
 
 
 # One step's parameters ------------------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 import numpy as np
 from hypothesis import strategies as st
 
+from properties.implementations.domain import drawn_inside
+from properties.implementations.impl import Impl
 from properties.inputs.attention import BLOCKS, Sizes, scored, values
 from properties.inputs.parameters import SEEDS, Call
 
@@ -35,12 +37,20 @@ def packed_calls(draw: st.DrawFn, *, least: int = 0, same: bool = False, causal:
     lengths = [(n, n) for n, _ in lengths] if same else lengths
     queries, keys = (cumulative([length[k] for length in lengths]) for k in (0, 1))
     h, d_k, d_v = draw(st.sampled_from((1, 1, 2))), draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    h, d_k, d_v = drawn_inside(h=h, d_k=d_k, d_v=d_v).values()
     t, u = int(queries[-1]), int(keys[-1])
     Q, K = draw(scored(Sizes(1, h, max(t, 1), max(u, 1), d_k, d_v)))
     V = draw(values(u, h, d_v))
     options = {"causal": True} if (draw(st.booleans()) if causal is None else causal) else {}
     tensors = Q[0].swapaxes(0, 1)[:t].copy(), K[0].swapaxes(0, 1)[:u].copy(), V
     return Call(tensors, {"cu_seqlens_q": queries, "cu_seqlens_k": keys, **options})
+
+
+def as_offered(call: Call, impl: Impl) -> Call:
+    """The call, not causal where the implementation has no such option: it is held to everything else."""
+    if impl.offers("packed_attention.causal"):
+        return call
+    return Call(call.args, {name: value for name, value in call.kwargs.items() if name != "causal"})
 
 
 def parts(call: Call) -> list[tuple[slice, slice]]:
@@ -76,10 +86,12 @@ def paged_calls(draw: st.DrawFn, *, empty: bool = True) -> Call:
     b, h = draw(st.sampled_from(((1, 1), (2, 1), (3, 1), (1, 2), (2, 2))))
     n = draw(st.sampled_from((1, 1, 2, 3)))
     page = draw(st.sampled_from(PAGES))
+    b, h, n, page = drawn_inside(b=b, h=h, n=n, page=page).values()
     at_an_edge = st.builds(lambda pages, off: max(n, pages * page + off), st.integers(1, 3), st.integers(-1, 1))
     length = st.integers(n, 6) | at_an_edge
     lengths = np.array([draw(st.just(0) | length if empty else length) for _ in range(b)], dtype=np.int64)
     d_k, d_v = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    d_k, d_v = drawn_inside(d_k=d_k, d_v=d_v).values()
     m = max(int(lengths.max()), 1)
     Q, K = draw(scored(Sizes(b, h, n, m, d_k, d_v)))
     V = draw(values(b, h, m, d_v))
@@ -120,3 +132,45 @@ def out_of_pages(pages: np.ndarray, table: np.ndarray, lengths: np.ndarray) -> l
         else np.zeros((pages.shape[2], 0, pages.shape[3]))
         for r, length in enumerate(lengths)
     ]
+
+
+# Cached ---------------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def cached_calls(draw: st.DrawFn, *, ring: bool | None = None, empty: bool = True) -> Call:
+    """Sequences of different lengths in a cache with room for more, or in a ring, which may have wrapped; what is not held is NaN.
+
+    A length is 0 (where `empty` ones are asked for), or at least the number of queries; often all slots, or one less or more.
+    """
+    b, h = draw(st.sampled_from(((1, 1), (2, 1), (3, 1), (1, 2), (2, 2))))
+    n = draw(st.sampled_from((1, 1, 2, 3)))
+    wraps = draw(st.booleans()) if ring is None else ring
+    capacity = draw(st.integers(n, 6) | st.sampled_from(BLOCKS[:9]).filter(lambda size: size >= n))
+    b, h, n, capacity = drawn_inside(b=b, h=h, n=n, capacity=capacity).values()
+    most = 3 * capacity if wraps else capacity
+    full = st.sampled_from([size for size in (capacity - 1, capacity, capacity + 1) if n <= size <= most] or [n])
+    length = st.integers(n, most) | full
+    lengths = np.array([draw(st.just(0) | length if empty else length) for _ in range(b)], dtype=np.int64)
+    d_k, d_v = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    d_k, d_v = drawn_inside(d_k=d_k, d_v=d_v).values()
+    m = max(int(lengths.max()), 1)
+    Q, K = draw(scored(Sizes(b, h, n, m, d_k, d_v)))
+    V = draw(values(b, h, m, d_v))
+    caches = (in_slots(X, lengths, capacity) for X in (K, V))
+    return Call((Q, *caches), {"lengths": lengths, **({"ring": True} if wraps else {})})
+
+
+def in_slots(X: np.ndarray, lengths: np.ndarray, capacity: int, gap: float = np.nan) -> np.ndarray:
+    """The rows X (b, h, m, d), each up to its length, in a cache (b, h, capacity, d): p in slot p mod capacity."""
+    cache = np.full((*X.shape[:2], capacity, X.shape[-1]), gap)
+    for r, length in enumerate(lengths):
+        for position in range(max(int(length) - capacity, 0), int(length)):
+            cache[r, :, position % capacity] = X[r, :, position]
+    return cache
+
+
+def out_of_slots(cache: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
+    """The keys or values that the cache holds of each sequence, in their order: (h, up to capacity, d)."""
+    capacity = cache.shape[2]
+    return [cache[r][:, np.arange(max(int(length) - capacity, 0), int(length)) % capacity] for r, length in enumerate(lengths)]

@@ -4,7 +4,8 @@ A name map says where a matrix can be recorded: {"encoder.0.self_attention.outpu
 "layers.0.attn.proj:input" what it was given. `names_of` knows the maps of torch's and Hugging Face's encoder-decoder models.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -24,39 +25,91 @@ def record_intermediates(
 
     Raises ValueError for a module the model does not have, and where nothing was recorded at all.
     """
+    recorded: dict[str, torch.Tensor] = {}
+
+    def keep(name: str, matrix: torch.Tensor) -> None:
+        recorded[name] = matrix.detach().clone()  # before a later step may write into it
+
+    with torch.no_grad(), _hooked(model, names, keep):
+        call()
+    _must_have_recorded(recorded, names)
+    return {name: _sequence(name, tensor, row, batch_axis) for name, tensor in recorded.items()}
+
+
+def record_gradients(
+    model: nn.Module, call: Callable[[], Any], names: Names, *, batch_axis: int = 0, seed: int = 0
+) -> tuple[Intermediates, Intermediates]:
+    """Run `call` on a batch of one sequence and differentiate Σ direction ∘ result: values, and the gradients that they got.
+
+    The directions are numbers that every dtype has. The gradients of the parameters are left in `model`. Raises ValueError as
+    `record_intermediates` does, for a result that carries no gradient, and for a batch of several sequences: their gradients are
+    added up in the weights.
+    """
+    values: dict[str, torch.Tensor] = {}
+    told: dict[str, torch.Tensor] = {}
+
+    def keep(name: str, matrix: torch.Tensor) -> None:
+        values[name] = matrix.detach().clone()
+        if matrix.requires_grad:
+            matrix.retain_grad()
+            told[name] = matrix
+
+    with torch.enable_grad(), _hooked(model, names, keep):
+        model.zero_grad(set_to_none=True)
+        result = call()
+        result = result if isinstance(result, torch.Tensor) else result[0]
+        if not isinstance(result, torch.Tensor) or not result.requires_grad:
+            raise ValueError(f"model: expected a result that can be differentiated, got {type(result).__name__} without a gradient")
+        _must_have_recorded(values, names)
+        if result.ndim == 3 and result.shape[batch_axis] != 1:
+            raise ValueError(f"inputs: expected a batch of one sequence, got {result.shape[batch_axis]}")
+        generator = torch.Generator().manual_seed(seed)
+        direction = torch.randint(-16, 17, result.shape, generator=generator) / 16
+        result.backward(direction.to(result.device, result.dtype))
+    gradients = {name: matrix.grad for name, matrix in told.items() if matrix.grad is not None}
+    of_values, of_gradients = (
+        {name: _sequence(name, matrix, 0, batch_axis) for name, matrix in each.items()} for each in (values, gradients)
+    )
+    return of_values, of_gradients
+
+
+@contextmanager
+def _hooked(model: nn.Module, names: Names, keep: Callable[[str, torch.Tensor], None]) -> Iterator[None]:
+    """While this lasts `keep` is told what the modules read and write, by name. Raises ValueError for an unknown module."""
     modules = dict(model.named_modules())
-    hooked: dict[str, torch.Tensor] = {}
     handles = []
-    for name, place in names.items():
-        path, _, port = place.partition(":")
-        if path not in modules:
-            raise ValueError(f"names: {name} is to be recorded at {path!r}, and {type(model).__name__} has no such module")
-        if port not in ("", "input", "output"):
-            raise ValueError(f"names: {name}: expected 'module' or 'module:input', got {place!r}")
-        handles.append(modules[path].register_forward_hook(_hook(hooked, name, given=port == "input"), with_kwargs=True))
     try:
-        with torch.no_grad():
-            call()
+        for name, place in names.items():
+            path, _, port = place.partition(":")
+            if path not in modules:
+                raise ValueError(f"names: {name} is to be recorded at {path!r}, and {type(model).__name__} has no such module")
+            if port not in ("", "input", "output"):
+                raise ValueError(f"names: {name}: expected 'module' or 'module:input', got {place!r}")
+            hook = _hook(name, keep, given=port == "input")
+            handles.append(modules[path].register_forward_hook(hook, with_kwargs=True))
+        yield
     finally:
         for handle in handles:
             handle.remove()
-    if not hooked:
+
+
+def _must_have_recorded(recorded: dict[str, torch.Tensor], names: Names) -> None:
+    if not recorded:
         raise ValueError(f"names: the call ran none of the modules {', '.join(list(names.values())[:3])}, …: nothing was recorded")
-    return {name: _sequence(name, tensor, row, batch_axis) for name, tensor in hooked.items()}
 
 
-def _hook(hooked: dict[str, torch.Tensor], name: str, *, given: bool) -> Callable[..., None]:
+def _hook(name: str, keep: Callable[[str, torch.Tensor], None], *, given: bool) -> Callable[..., None]:
     def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         value = (args[0] if args else next(iter(kwargs.values()))) if given else output
         value = value[0] if isinstance(value, tuple) else value
         if isinstance(value, torch.Tensor):
-            hooked[name] = value.detach().clone()  # before a later step may write into it
+            keep(name, value)
 
     return hook
 
 
 def _sequence(name: str, tensor: torch.Tensor, row: int, batch_axis: int) -> np.ndarray:
-    values = tensor.to("cpu", torch.float64).numpy()
+    values = tensor.detach().to("cpu", torch.float64).numpy()
     if values.ndim == 2:
         return values
     if values.ndim != 3:

@@ -18,7 +18,7 @@ from properties.error_budget.monte_carlo import Trials
 from properties.error_budget.shadow import Machine, Shadowed, Storing, shadowed
 from properties.error_budget.simulate import errors_of
 from properties.implementations.contract import Contract, envelope
-from properties.implementations.oracle import (
+from properties.implementations.oracle_parameters import (
     Nested,
     decoder_layer_parameters,
     encoder_layer_parameters,
@@ -99,7 +99,7 @@ class Place:
 
     name: str
     own: Score
-    total: Score
+    total: Score | None  # not known of a gradient
     since: tuple[str, ...]  # what the oracle computed since the last matrix recorded on this way: steps that share this verdict
 
     @property
@@ -121,6 +121,7 @@ class Finding:
     places: tuple[Place, ...]
     dtype: str
     explanation: str = ""  # which weights the numbers are consistent with, where that can be told
+    judged: str = "matrices recorded"
 
     @cached_property
     def culprit(self) -> Place | None:
@@ -133,9 +134,7 @@ class Finding:
     def __str__(self) -> str:
         if self.culprit is None:
             worst = max((place.own.budget_used for place in self.places), default=0.0)
-            return (
-                f"no step over budget: {len(self.places)} matrices recorded, the worst used {worst:.2g} of its own in {self.dtype}"
-            )
+            return f"no step over budget: {len(self.places)} {self.judged}, the worst used {worst:.2g} of its own in {self.dtype}"
         upstream = "upstream clean" if self.culprit is self.places[0] else "all before it within budget"
         lines = [f"first divergence: {self.culprit}; {upstream}"]
         if self.culprit.since:

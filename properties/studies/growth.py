@@ -17,7 +17,7 @@ from torch import Tensor
 
 from optimized.feed_forward import feed_forward
 from optimized.initialisation import initialise
-from optimized.multi_head import multi_head
+from optimized.multi_head import attend, project
 from optimized.parameters import EncoderLayerParameters
 from optimized.residual_norm import layer_norm
 from properties.studies.study import Row, Study, run, spread
@@ -34,7 +34,10 @@ def layer(X: Tensor, parameters: EncoderLayerParameters, *, residual: bool, norm
         X = X + sublayer(X) if residual else sublayer(X)
         return layer_norm(X, getattr(parameters, f"norm_{number}")) if norm else X
 
-    X = add_norm(X, lambda X: multi_head(X, X, parameters.self_attention, H), "1")
+    def look_around(X: Tensor) -> Tensor:
+        return attend(*project(X, parameters.self_attention, H), parameters.self_attention)
+
+    X = add_norm(X, look_around, "1")
     return add_norm(X, lambda X: feed_forward(X, parameters.feed_forward), "2")
 
 

@@ -106,7 +106,8 @@ def judge(test: Callable[[], object], prop: Property, name: str, impl: Impl, *, 
             raise
         except BaseException as raised:  # an implementation in this process may raise SystemExit
             error = _smaller(raised) if small else raised
-    verdict, message = _told(error, counts)
+    examples = _examples(statistics)
+    verdict, message = _told(error, counts, taken=examples["generated"] if statistics else counts.answered)
     own = suite_error(cause_of(error)) if verdict is Verdict.ERROR else ""
     if own:
         message = f"an error of veriformer's own, not of {impl.name}: {own}"
@@ -116,9 +117,6 @@ def judge(test: Callable[[], object], prop: Property, name: str, impl: Impl, *, 
         verdict, message = Verdict.UNEXPECTED_PASS, f"declared as failing: {known}"
         error = AssertionError(message)
     budget_used = max(counts.budget_used, getattr(error, "budget_used", None) or 0.0)
-    examples = _examples(statistics)
-    if verdict in (Verdict.PASS, Verdict.SUSPECT) and counts.refused > examples["generated"]:
-        message = "; ".join(filter(None, [message, f"more than half of the examples were {counts.why_refused}"]))
     return Judgement(
         verdict=verdict,
         message=message[:MESSAGE_KEPT],
@@ -178,7 +176,8 @@ def drawing(test: Any, seed: int, examples: int | None = None, *, shrinking: flo
         return
     hypothesis.seed(seed)(test)
     before, seconds = test._hypothesis_internal_use_settings, engine.MAX_SHRINKING_SECONDS  # noqa: SLF001
-    wanted = hypothesis.settings(before, max_examples=examples or hypothesis.settings(before).max_examples)
+    many, remembered = examples or hypothesis.settings(before).max_examples, hypothesis.settings().database
+    wanted = hypothesis.settings(before, max_examples=many, database=remembered)  # of the profile in force now, not at import
     phases = [phase for phase in wanted.phases if shrinking or phase is not Phase.shrink]
     test._hypothesis_internal_use_settings = hypothesis.settings(wanted, phases=phases)  # noqa: SLF001
     engine.MAX_SHRINKING_SECONDS = shrinking or seconds  # type: ignore[assignment] (a search within the test shrinks all the same)
@@ -206,9 +205,18 @@ def _must_not_be_vacuous(counts: Record, impl: Impl) -> None:
         raise Vacuous(f"{counts.mostly_undecidable} cases had more than 1 % of their components undecidable")
 
 
-def _told(error: BaseException | None, counts: Record) -> tuple[Verdict, str]:
+def _told(error: BaseException | None, counts: Record, taken: int) -> tuple[Verdict, str]:
+    """The verdict and its message; `taken`: examples, or calls of a property that draws none, that were not refused.
+
+    Where more than half was refused, what holds of the rest is no pass, and what the implementation does not take is no failure:
+    UNSUPPORTED, as where all was refused, and not VACUOUS, which is red and would be mended by refusing the rest.
+    """
+    if error is None and counts.suspects:
+        return Verdict.SUSPECT, counts.suspects[0]
+    if error is None and counts.refused > taken:
+        return Verdict.UNSUPPORTED, f"more than half {counts.why_refused}"
     if error is None:
-        return (Verdict.SUSPECT, counts.suspects[0]) if counts.suspects else (Verdict.PASS, "")
+        return Verdict.PASS, ""
     if isinstance(error, Vacuous) and counts.with_itself:
         return Verdict.UNSUPPORTED, "agreement with the oracle says nothing of the oracle: it is not compared with itself"
     if counts.refused and _took_nothing(error, counts):

@@ -1,6 +1,7 @@
 """What a failure costs is measured on runs as users start them, and printed as a ratio to the right implementation's."""
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -23,14 +24,15 @@ def test_a_wrong_attention_is_set_against_the_right_one(monkeypatch):
     assert right.repeats == wrong.repeats > 0
     assert wrong.ratio == pytest.approx(wrong.seconds * wrong.repeats / (right.seconds * right.repeats))
     assert f"{wrong.ratio:.2f} times" in wrong.note
+    assert float(re.search("first card (.+) s after", wrong.note)[1]) > 0
 
 
 def test_an_implementation_that_does_not_fail_is_no_failure(monkeypatch):
     """Its ratio would say nothing of what a failure costs."""
-    monkeypatch.setattr(suite_cost, "WRONG", ("right",))
+    monkeypatch.setattr(suite_cost, "_shown", lambda *_: (0, "all well", float("nan")))
 
-    with pytest.raises(RuntimeError, match="expected exit code 1, got 0"):
-        list(suite_cost.failures(*FEW))
+    with pytest.raises(RuntimeError, match="expected exit code 1, got 0: all well"):
+        suite_cost.of_failure("nan", FEW, Cost("cost/failure/right", "failure", "right", 0.5, 2.0, 30))
 
 
 def test_the_ratio_of_a_failure_is_printed():

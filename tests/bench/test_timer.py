@@ -4,11 +4,13 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 from bench.analysis.summary import Group
 from bench.peers.base import Built
 from bench.runner import timer, worker
 from bench.runner.clock import ProcessorClock
+from bench.runner.correctness import parts
 from bench.runner.timer import Entry, run_rounds, skip_slowest
 from bench.workloads import named
 from properties.verdicts import NotOffered
@@ -41,7 +43,7 @@ def test_every_process_builds_its_peers_in_an_order_of_its_own(monkeypatch):
     group = Group(named("softmax.8x8x64"), "float32", "cpu", 1, tuple("abcd"), "a").fields
     job = {"group": group, "peers": list("abcd"), "absent": {"d": ("failed", "died")}, "last": [], "seconds": 0.0}
     orders = set()
-    for process in range(20):
+    for process in range(10):
         said: list[dict] = []
         order = {"seed": 0, "order_seed": 0, "process": process, "device": "cpu", "threads": 1, "until": float("inf")}
         found = worker.time_group(job, order, ProcessorClock(), {}, [], said.append)
@@ -154,3 +156,33 @@ def test_memory_that_a_call_needs_is_seen_even_if_it_was_needed_before():
     nothing = clock.peak_bytes(lambda: None)
     assert nothing is not None
     assert nothing < 2**21
+
+
+def test_one_that_stops_the_clock_has_no_speed(monkeypatch):
+    """The clock goes on for the others."""
+    clock = time.perf_counter_ns
+
+    def stop(_: int) -> None:
+        time.perf_counter_ns = lambda: 0
+
+    entries = {"stops it": entry(stop), "others": entry(lambda i: i)}
+    monkeypatch.setattr(time, "perf_counter_ns", clock)
+
+    run_rounds(entries, ProcessorClock(), np.random.default_rng(0), seconds=0.0)
+
+    assert entries["stops it"].error.startswith("it replaced time.perf_counter_ns")
+    assert entries["stops it"].samples == []
+    assert time.perf_counter_ns is clock
+    assert entries["others"].error == ""
+    assert min(entries["others"].samples) > 0
+
+
+def test_a_tensor_that_may_compute_when_it_is_read_has_no_speed():
+    """What it does after the clock has stopped is not in its time."""
+    lazy = type("Lazy", (torch.Tensor,), {})
+    call = named("softmax.8x8x64").calls(0)[0]
+    (part,) = parts(named("softmax.8x8x64"), [call], 0)
+
+    assert part.of(torch.zeros(8, 8, 64, 64)).shape == (1, 1, 64, 64)
+    with pytest.raises(TypeError, match="a Lazy may compute when it is read"):
+        part.of(torch.zeros(8, 8, 64, 64).as_subclass(lazy))

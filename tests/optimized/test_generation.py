@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from optimized.attention import empty_hidden
 from optimized.generation import Writer, generate
 from optimized.initialisation import initialise
 from optimized.parameters import Architecture, map_tensors
@@ -95,6 +96,45 @@ def test_generation_stops_when_every_row_has_ended(monkeypatch):
 
     assert torch.equal(written, torch.full((3, 4), 6))
     assert len(read) == 1
+
+
+def test_rows_that_have_ended_leave_once_they_are_half(monkeypatch):
+    """One row writes its token once, one twice, and one for ever: behind the third token that one is computed alone."""
+    read, step = [], Writer.step
+
+    def scripted(writer, tokens):
+        step(writer, tokens)
+        read.append(len(tokens))
+        following = (
+            torch.where((tokens < writer.length) & (tokens < 3), 6, tokens)
+            if writer.length > 1
+            else torch.arange(1, len(tokens) + 1)
+        )
+        return torch.nn.functional.one_hot(following, 7).double()
+
+    monkeypatch.setattr(Writer, "step", scripted)
+
+    written = generate(SOURCE, PARAMETERS, ARCHITECTURE, bos=0, eos=6, length=5, source_mask=REAL)
+
+    assert written.tolist() == [[1, 6, 6, 6, 6], [2, 2, 6, 6, 6], [3, 3, 3, 3, 3]]
+    assert read == [3, 3, 3, 1, 1]
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_step_copies_nothing_of_what_the_source_offers(padded, monkeypatch):
+    """Hidden keys are emptied when writing begins, and no more after that; without padding there is nothing to hide."""
+    emptied = []
+    for module in ("cache", "attention"):
+        place = f"optimized.{module}.empty_hidden"
+        monkeypatch.setattr(place, lambda K, V, mask, real=empty_hidden: emptied.append(K.shape) or real(K, V, mask))
+    writer = Writer(SOURCE, PARAMETERS, ARCHITECTURE, REAL if padded else torch.ones_like(REAL))
+    begun = len(emptied)
+
+    for i in range(3):
+        writer.step(WORDS[:, i])
+
+    assert begun == (4 if padded else 2)  # two layers of the encoder, and two of the cache
+    assert len(emptied) == begun
 
 
 def test_generation_of_length_zero_is_empty():

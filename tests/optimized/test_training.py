@@ -102,7 +102,7 @@ def example():
     return runpy.run_path(str(EXAMPLE))
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.long
 def test_the_example_trains_a_model_that_is_right_and_agrees_with_the_oracle(example, tmp_path, capsys):
     """As a user runs it: at least 990 of 1000 unseen sequences right, the oracle's tokens the same on 100, the weights saved."""
     code = example["main"](["--save", str(tmp_path / "model.safetensors")])
@@ -118,8 +118,10 @@ def test_the_example_trains_a_model_that_is_right_and_agrees_with_the_oracle(exa
     assert len(flat(parameters)) == 88
 
 
-def test_a_model_that_has_not_learned_makes_the_example_fail(example, capsys):
-    """Two steps are not enough, and it says so with its exit code; run twice, it prints the same."""
+def test_a_model_that_has_not_learned_makes_the_example_fail(example, capsys, monkeypatch):
+    """Two steps are not enough, and it says so with its exit code; run twice, it prints the same. Of fewer sequences."""
+    monkeypatch.setitem(example["main"].__globals__, "ASKED", 100)
+    monkeypatch.setitem(example["main"].__globals__, "ASKED_OF_THE_ORACLE", 10)
     lines = []
     for _ in range(2):
         assert example["main"](["--seed", "3", "--steps", "2"]) == 1

@@ -36,6 +36,11 @@ def numbers(*of: float) -> np.ndarray:
     return np.reshape(of, (2, 2) if len(of) == 4 else -1) / 64
 
 
+def tokens_of_two(*of: float) -> np.ndarray:
+    """A sequence of tokens of two features."""
+    return np.reshape(of, (1, -1, 2)) / 64
+
+
 HEADS = {
     "W_Q": numbers(-2, 19, 22, -30),
     "W_K": numbers(-19, 0, -22, -4),
@@ -86,6 +91,50 @@ def test_a_difference_that_changes_its_sign_in_one_run_of_a_thousand_is_no_fault
 
     assert 1 <= sum(worst > 100 for worst in first) <= 20
     assert max(score.budget_used for score in allowed.scores(exact + errors)) <= 1
+
+
+def test_numbers_of_few_bits_that_all_err_alike_in_one_run_of_a_thousand_are_no_fault():
+    """Values are integers and weights nearly 0 or 1: on a grid nearly the true one all of float16's results are shifted together.
+
+    Without doubled trials, of which an eighth lie there, a sum over the whole result calls some of the same trials a fault.
+    """
+    rng, contracts = np.random.default_rng(10), (Contract("float16", mode="fused"),)
+    Q, K = rng.integers(0, 2, (3, 3, 3, 3)) * 1.0, rng.choice([1.0, -16.0], (3, 3, 3, 3))
+    args = (Q, K, rng.integers(113, 142, (3, 3, 3, 3)) * 1.0, None)
+    exact, (errors,) = simulate("attention", args, {}, contracts, 4000, 0)
+    allowed = budget("attention", *args, contract=contracts)
+    plain = without_doubled_trials("attention", args, {}, contracts)
+
+    assert max(score.budget_used for score in allowed.scores(exact + errors)) <= 1
+    assert max(score.budget_used for score in plain.scores(exact + errors, escalate=False)) > 1
+
+
+def test_what_few_numbers_do_in_one_run_of_ten_thousand_is_no_fault(monkeypatch):
+    """The two features of a norm err in opposite ways, and seldom in the same: 256 trials may not show it, up to 2048 do."""
+    X = tokens_of_two(-118, -104, -44, -18, 32, -6, -60, -88)
+    sublayer = tokens_of_two(-8, 50, 54, -102, 106, 6, -82, 74)
+    norm = {"gain": numbers(88, 88), "bias": numbers(40, -53)}
+    contracts = (Contract("float16"),)
+    exact, (errors,) = simulate("residual_norm", (X, sublayer), norm, contracts, 20_000, 1)
+
+    def flagged() -> int:
+        budgets.memory.budgets.clear()
+        scores = budget("residual_norm", X, sublayer, contract=contracts, **norm).scores(exact + errors)
+        return sum(score.budget_used > 1 for score in scores)
+
+    assert flagged() == 0
+    monkeypatch.setattr(budgets, "AT_LAST", AGAIN)
+    assert flagged() > 0
+
+
+@pytest.mark.parametrize(("largest", "finite"), [(65504.0, True), (65472.0, True), (65536.0, False)])
+def test_no_trial_overflows_where_the_number_itself_does_not(largest, finite):
+    """A number at the end of float16's range is stored three times, and on no grid becomes infinite; one behind it is."""
+    X, one = np.full((1, 1, 1), largest / 2), np.array([[1.0]])
+    call = {"W_1": 2 * one, "b_1": np.zeros(1), "W_2": one, "b_2": np.zeros(1)}
+    _, (errors,) = simulate("feed_forward", (X,), call, (Contract("float16"),), 4000, 0)
+
+    assert bool(np.isfinite(errors).all()) is finite
 
 
 def test_light_tails_change_nothing():

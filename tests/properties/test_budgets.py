@@ -9,6 +9,9 @@ from torch.nn import functional as F
 
 from properties.assertions import assert_at_most, assert_identical, assert_rounding_only
 from properties.error_budget.budgets import budget, sum_bound
+from properties.evaluation.calibration import orders
+from properties.evaluation.calibration.low_precision import LowPrecision
+from properties.evaluation.calibration.variants import summing
 from properties.implementations.contract import DTYPES
 from properties.implementations.conventions import OURS
 from properties.implementations.formats import FORMATS
@@ -45,6 +48,37 @@ def test_an_correct_attention_is_within_its_budget(dtype, seed):
     QKV = heads(seed)
 
     assert budget("attention", *QKV, dtype=dtype).score(torch_attention(dtype, *QKV)).verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@given(SEEDS)
+def test_attention_that_divides_and_stores_its_queries_is_within_its_budget(dtype, seed):
+    """As nn.MultiheadAttention does it: what Q loses is as large as Q, also where scores cancel."""
+    rng = np.random.default_rng(seed)
+    size, steps = (16.0, 64) if dtype == "bfloat16" else (64.0, 512)
+    K = np.array([[[[0.0, 0.0, 0.0], [0.0, -size, -size]]]])
+    Q = FORMATS[dtype].to_nearest(np.array([0.0, 1.0, -1.0]) * rng.integers(steps, 2 * steps, (1, 1, 4, 1)) / (2 * steps))
+    Q[..., 2] += rng.integers(0, 9, (1, 1, 4)) / (2 * steps)
+    V = np.array([[[[0.0], [1.0]]]])
+
+    got = LowPrecision(dtype, scale_queries=True).attention(Q, K, V)
+
+    assert budget("attention", Q, K, V, dtype=dtype).score(got).verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize("lanes", [2, 8])
+@given(SEEDS)
+def test_sums_side_by_side_are_within_the_budget_of_terms_that_alternate(lanes, seed):
+    """Of runs of positive and of negative terms that cancel in one sum: each of several is as large as its half."""
+    rng = np.random.default_rng(seed)
+    signs = np.where(np.arange(64) // (lanes // 2) % 2, -1.0, 1.0)
+    X = FORMATS["float32"].to_nearest(signs * rng.uniform(1, 1.0625, 64))[None, None]
+    W = FORMATS["float32"].to_nearest(rng.uniform(1, 1.0625, (64, 3)))
+    order = orders.lanes(lanes)
+
+    got = LowPrecision("float32", order=order, product=summing(order)).output_projection(X, W=W)
+
+    assert budget("output_projection", X, W=W, dtype="float32").score(got).verdict is Verdict.PASS
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

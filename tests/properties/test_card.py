@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from properties.card import arithmetic, invariance, questions, summation
 from properties.card.card import HOW, contract_card, conventions_of, invariance_of, options_shown
 from properties.conventions import declarations
+from properties.implementations import domain_probes
 from properties.implementations.contract import Contract
 from properties.implementations.conventions import CONVENTIONS, Conventions
 from properties.implementations.formats import FORMATS
@@ -110,6 +111,23 @@ def test_every_combination_of_ten_conventions_is_named(part):
         named["window"] = named["window"].partition(", ")[0] if named["window"].endswith(chosen["causal"]) else named["window"]
 
         assert {name: named[name] for name in chosen} == chosen
+
+
+@pytest.mark.parametrize("scale", ["1/√d_k", "1"])
+def test_the_scale_of_a_kernel_with_limits_is_named(scale):
+    """Its questions are laid into 64 features, which multiplies Q: right for who divides by the root of 64 alone."""
+
+    def attention(Q, K, V, mask=None):
+        if mask is not None or Q.shape[-1] != 64 or Q.shape[2] % 128 or K.shape != Q.shape:
+            raise ValueError("not taken")
+        return torch.softmax(Q @ K.mT * (Q.shape[-1] ** -0.5 if scale == "1/√d_k" else 1.0), -1) @ V
+
+    impl = Impl(InProcess("kernel", attention, "attention", "torch"), "float64")
+
+    named = found(impl.within(domain_probes.found(impl)))
+
+    assert named["default_scale"] == scale
+    assert named["subnormals"] == "" or scale == "1/√d_k"
 
 
 def test_an_implementation_of_another_scale_is_asked_as_if_it_were_ours():

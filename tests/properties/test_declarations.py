@@ -242,7 +242,11 @@ def test_the_command_line_declares_a_contract(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "toml", ['[tool.veriformer]\ncontract = "split_k=2"\n', "[tool.veriformer.contract]\nsplit_k = 2\n"], ids=["text", "table"]
+    "toml",
+    [
+        pytest.param('[tool.veriformer]\ncontract = "split_k=2"\n', id="text", marks=pytest.mark.long),
+        pytest.param("[tool.veriformer.contract]\nsplit_k = 2\n", id="table"),
+    ],
 )
 def test_pyproject_declares_a_contract(tmp_path, toml):
     """As a text, or as a table of its own."""

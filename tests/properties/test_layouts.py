@@ -8,7 +8,7 @@ import torch
 
 from properties import test_layouts
 from properties.implementations.impl import Impl
-from properties.implementations.layouts import CONTIGUOUS, LAYOUTS, REFILLED, Handed, first_for_others, first_with_zeros, of
+from properties.implementations.layouts import CONTIGUOUS, LAYOUTS, REFILLED, Handed, asked, first_for_others, of, with_zeros
 
 VALUES = np.repeat(np.arange(6.0).reshape(1, 2, 3), 2, axis=0)  # the same along its first axis, so that it can be expanded
 
@@ -66,7 +66,7 @@ def test_arrays_asked_about_before_held_zeros_then(arrays):
         seen.append((id(each.given), np.array(each.given.tolist()), np.array(mask.given.tolist())))
         raise ValueError("zeros are beneath me")
 
-    first_with_zeros([each.memory], ask)
+    with_zeros([each.memory], ask)
 
     place, numbers, truth = seen[0]
     assert place == id(each.given)
@@ -75,6 +75,24 @@ def test_arrays_asked_about_before_held_zeros_then(arrays):
     assert np.array_equal(np.asarray(each.given), VALUES)
     assert not each.changed()
     assert not mask.changed()
+
+
+def test_the_answer_of_a_refilled_question_is_read_after_another():
+    """What is kept by address is asked before, and an answer that the next one is written over is asked after."""
+    given, memory = np.array([1.0, 2.0]), np.empty(2)
+    seen = []
+
+    def ask(numbers: np.ndarray) -> np.ndarray:
+        seen.append(numbers.tolist())
+        memory[:] = numbers
+        return memory
+
+    answer = asked(REFILLED, [given], (given,), ask)
+
+    assert seen == [[0.0, 0.0], [1.0, 2.0], [0.0, 0.0]]
+    assert answer.tolist() == [0.0, 0.0]
+    assert given.tolist() == [1.0, 2.0]
+    assert asked(None, [given], (given,), ask).tolist() == [1.0, 2.0]
 
 
 @pytest.mark.parametrize("arrays", ["torch", "numpy"])

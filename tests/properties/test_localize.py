@@ -41,7 +41,7 @@ def test_an_correct_model_of_twelve_layers_has_no_step_over_budget(dtype):
     assert len(finding.places) > 12 * 5
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.long)])
 @pytest.mark.parametrize("fault", [BY_NAME["attention scaled by √(d+1)"], BY_NAME["variance over d − 1"]], ids=lambda f: f.first)
 def test_a_fault_in_one_of_six_layers_is_named(fault: Fault, dtype):
     """The first divergence is the matrix that is wrong first; what follows only inherits from it."""

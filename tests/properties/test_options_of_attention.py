@@ -16,7 +16,10 @@ from properties.implementations.calls import Asked
 from properties.implementations.conventions import OURS, Conventions, visible
 from properties.implementations.impl import Impl
 from properties.inputs.attention_options import AROUND, LEVELS, composed, covering
-from properties.steps import OPTIONS, offered_options
+from properties.steps import COMPANIONS, OPTIONS, offered_options
+from properties.verdict.judge import run_property
+from properties.verdict.listing import property_named
+from reports.records import Verdict
 from veriformer.isolation.in_process import InProcess
 from veriformer.isolation.proxy import ImplementationProxy, TargetError
 from veriformer.isolation.worker import TargetRefused
@@ -37,6 +40,23 @@ class Named:
     def attention(self, Q, K, V, mask=None, *, scale=None):
         return Q
 
+class Packed:
+    def attention(self, Q, K, V, mask=None, *, causal=False):
+        return Q
+
+    def packed_attention(self, Q, K, V, *, cu_seqlens_q, cu_seqlens_k):
+        assert len(cu_seqlens_q) == len(cu_seqlens_k)
+        output = Q.new_zeros(*Q.shape[:2], V.shape[-1])
+        for r in range(len(cu_seqlens_q) - 1):
+            q, k, v = (
+                X[int(at[r]) : int(at[r + 1])].transpose(0, 1)
+                for X, at in ((Q, cu_seqlens_q), (K, cu_seqlens_k), (V, cu_seqlens_k))
+            )
+            if q.shape[1] and k.shape[1]:
+                scores = q @ k.mT / q.shape[-1] ** 0.5
+                output[int(cu_seqlens_q[r]) : int(cu_seqlens_q[r + 1])] = (torch.softmax(scores, -1) @ v).transpose(0, 1)
+        return output
+
 class Unknown:
     options = ("sink",)
     attention = staticmethod(attention)
@@ -54,6 +74,8 @@ class Ours:
     def attention(self, Q: torch.Tensor, K: torch.Tensor, V: torch.Tensor, mask: torch.Tensor | None = None, **options):
         """As declared: causal from the other corner, NaN or the mean for a fully masked row; or without one option."""
         options.pop(self._wrong, None)
+        if self._wrong == "dropout_mask":
+            options.pop("dropout_p", None)
         n, m, said = Q.shape[2], K.shape[2], self.conventions
         if said.causal_alignment == "bottom_right":  # queries that nobody asked for stand in front of, or behind, the others
             more = m - n
@@ -65,6 +87,8 @@ class Ours:
             if (bias := options.get("bias")) is not None:
                 bias = torch.broadcast_to(bias, (Q.shape[0], Q.shape[1], n, m))
                 options["bias"] = torch.cat([torch.zeros_like(bias[:, :, :1]).expand(-1, -1, more, -1), bias], dim=2)
+            if (kept := options.get("dropout_mask")) is not None:
+                options["dropout_mask"] = torch.cat([torch.ones_like(kept[:, :, :1]).expand(-1, -1, more, -1), kept], dim=2)
             return attention(Q, K, V, mask, **options)[:, :, more:]
         answer = attention(Q, K, V, mask, **options)
         if said.fully_masked_row == "zeros":
@@ -73,11 +97,11 @@ class Ours:
         arrays[3] = None if arrays[3] is None else arrays[3] > 0
         given = {name: value.double().numpy() if isinstance(value, torch.Tensor) else value for name, value in options.items()}
         none_seen = ~torch.from_numpy(visible(tuple(arrays), given, said).any(axis=-1, keepdims=True)) & ("sinks" not in options)
-        instead = (
-            torch.nan
-            if said.fully_masked_row == "nan"
-            else V.mean(dim=2, keepdim=True).repeat_interleave(Q.shape[1] // V.shape[1], 1)
-        )
+        weights = torch.full((*Q.shape[:3], V.shape[2]), 1 / V.shape[2], dtype=V.dtype)
+        if "dropout_mask" in options:
+            weights = weights * options["dropout_mask"] / (1 - options["dropout_p"])
+        mean = weights @ V.repeat_interleave(Q.shape[1] // V.shape[1], 1)
+        instead = torch.nan if said.fully_masked_row == "nan" else mean
         return torch.where(none_seen, instead, answer)
 
     @staticmethod
@@ -110,12 +134,33 @@ def test_options_are_read_from_a_class(file):
         assert proxy.options == {"scale", "grouped_heads", "sinks"}
 
 
+def test_causal_of_packed_attention_is_an_option_of_its_own(file):
+    """Who has none is not asked for it, though its attention has one, and is held to everything else."""
+    with ImplementationProxy(f"{file}:Packed") as proxy:
+        impl = Impl(proxy, "float32")
+        names = ("test_packed_attention_agrees_with_the_oracle", "test_each_packed_sequence_is_attention_by_itself")
+        causal = run_property(property_named("test_packed_causal_attention_sees_nothing_that_comes_later"), impl, seed=0)
+
+        assert proxy.options == {"causal"}
+        assert [run_property(property_named(name), impl, seed=0, examples=20).verdict for name in names] == [Verdict.PASS] * 2
+        assert (causal.verdict, causal.message) == (
+            Verdict.UNSUPPORTED,
+            "does not offer packed_attention, packed_attention.causal",
+        )
+
+
+def test_an_option_of_another_step_is_named_with_it():
+    """Of a function that takes anything by name."""
+    assert offered_options({"packed_attention": ("causal",)}) == {"packed_attention.causal"}
+    assert offered_options({"attention": ("kwargs",)}, ("packed_attention.causal",)) == {"packed_attention.causal"}
+
+
 def test_an_unknown_option_is_refused(file):
     """In one line that says which there are."""
     with pytest.raises(TargetError, match=r"kernels.py:Unknown: options: expected some of causal, .*, got 'sink'"):
         ImplementationProxy(f"{file}:Unknown")
     with pytest.raises(ValueError, match="got 'sink'"):
-        offered_options((), ("sink",))
+        offered_options({}, ("sink",))
 
 
 def test_options_of_a_function_at_hand():
@@ -134,7 +179,7 @@ def test_options_of_a_function_at_hand():
 
 @pytest.mark.parametrize(("offered", "rows"), [(EVERY, 14), (frozenset({"causal", "scale", "bias", "grouped_heads"}), 8)])
 def test_a_covering_array_has_every_pair(offered, rows):
-    """Fourteen rows for all options, mask and lengths, where every combination would be 2304."""
+    """Fourteen rows for all options, mask and lengths, where every combination would be 4608."""
     levels = {name: values for name, values in (LEVELS | AROUND).items() if name in {*offered, *AROUND}}
     found = covering(offered)
 
@@ -172,7 +217,7 @@ def test_alignment_is_found_by_an_option(option):
         assert impl.conventions.causal_alignment == alignment
 
 
-@pytest.mark.parametrize("option", ["causal", "scale", "bias", "window", "softcap", "sinks", "slopes"])
+@pytest.mark.parametrize("option", ["causal", "scale", "bias", "window", "softcap", "sinks", "slopes", "dropout_mask"])
 def test_a_counterexample_keeps_the_option_it_is_about_alone(option):
     """Of a call with all options what is left is small, and has the one that has no effect."""
     impl = Impl(Ours(wrong=option), "float32")
@@ -182,11 +227,11 @@ def test_a_counterexample_keeps_the_option_it_is_about_alone(option):
     found = smallest(impl, "X9", "test", [asked])
 
     assert found is not None
-    assert set(found.calls[0].kwargs) == {option}
+    assert set(found.calls[0].kwargs) - COMPANIONS.keys() == {option}
     assert found.calls[0].args[3] is None
     assert found.calls[0].args[0].shape[1] == 1
     assert found.numbers <= 8
-    assert from_data(as_data(found.calls[0].kwargs)).keys() == {option}
+    assert from_data(as_data(found.calls[0].kwargs)).keys() == found.calls[0].kwargs.keys()
 
 
 def test_key_heads_are_dropped_together_with_those_that_read_them():

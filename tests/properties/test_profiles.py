@@ -7,7 +7,7 @@ import sys
 
 import hypothesis
 import pytest
-from hypothesis import given
+from hypothesis import core, given
 from hypothesis import strategies as st
 
 from properties.claims import claim
@@ -35,6 +35,47 @@ def examples(seed: int) -> list[int]:
 def test_one_seed_draws_the_same_examples_again():
     """Twice the same seed, twice the same examples."""
     assert examples(0) == examples(0)
+
+
+def test_a_test_without_a_seed_draws_alike():
+    """As every test beside the properties does; by night it does not."""
+
+    def unseeded() -> list[int]:
+        drawn.clear()
+
+        @given(number=st.integers())
+        def noted(number: int) -> None:
+            drawn.append(number)
+
+        noted()
+        return list(drawn)
+
+    assert core.global_force_seed == 0
+    assert unseeded() == unseeded()
+
+
+def test_by_night_or_with_a_seed_nothing_is_fixed(monkeypatch):
+    """The seed of the command line stays, and a random profile stays random."""
+    monkeypatch.setattr(core, "global_force_seed", 5)
+    with profiles.the_same_examples():
+        assert core.global_force_seed == 5
+    monkeypatch.setattr(core, "global_force_seed", None)
+    monkeypatch.setattr(profiles, "is_random", lambda: True)
+    with profiles.the_same_examples():
+        assert core.global_force_seed is None
+
+
+def test_a_profile_is_in_force_for_a_while():
+    """Its examples and its database, for properties that were imported under another."""
+    with profiles.in_force("nightly"):
+        assert profiles.is_random()
+        assert profiles.examples_in_each(1) == 1000
+        with drawing(numbers, 1):
+            assert numbers._hypothesis_internal_use_settings.database is hypothesis.settings().database is not None
+
+    assert not profiles.is_random()
+    with profiles.in_force(None), drawing(numbers, 1):
+        assert numbers._hypothesis_internal_use_settings.database is None
 
 
 def test_what_else_is_imported_changes_no_example(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from properties import (
     test_attention,
@@ -21,8 +22,10 @@ from properties.implementations.recomputed import Recomputed
 from properties.test_residual_norm import test_a_norm_does_not_keep_values_below_one as refuted
 from properties.verdict.judge import Judgement, judge, run_property
 from reports.records import Verdict
+from veriformer.cli import main
 from veriformer.isolation.in_process import InProcess
 from veriformer.isolation.proxy import ImplementationProxy
+from veriformer.replay import FOLDER
 
 MINE = """
     import numpy as np
@@ -75,14 +78,46 @@ def judged(impl: Impl, test, examples: int = 20) -> Judgement:
 
 
 def test_refused_examples_are_counted_and_the_others_verified(impl):
-    """Of three activations one is taken: more than half of the examples are refused, which the verdict says."""
+    """Of three activations one is taken: more than half of the examples are refused, so that nothing is said to have passed."""
     found = judged(impl("OfThePaper"), test_feed_forward.test_feed_forward_agrees_with_the_oracle)
 
-    assert found.verdict is Verdict.PASS
+    assert found.verdict is Verdict.UNSUPPORTED
     assert found.refused > found.generated > 0
-    assert found.message in (
-        f"more than half of the examples were refused: {tokens}" for tokens in ("no gelu; no gelu_tanh", "no gelu_tanh; no gelu")
-    )
+    assert found.compared > 0
+    assert found.message in (f"more than half refused: {said}" for said in ("no gelu; no gelu_tanh", "no gelu_tanh; no gelu"))
+
+
+@pytest.mark.parametrize(("widest", "refused", "verdict"), [(1000, 2, Verdict.PASS), (3, 3, Verdict.UNSUPPORTED)])
+def test_half_of_a_property_that_draws_nothing_is_half_of_its_calls(widest, refused, verdict):
+    """It goes through four sizes, two or three of which are refused, and is one example."""
+
+    class UpTo:
+        name, arrays, dtypes, steps, conventions = "mine", "numpy", ("float64",), frozenset({"softmax"}), None
+
+        def softmax(self, scores):
+            if scores.shape[-1] > widest:
+                raise NotImplementedError("too wide")
+            return oracle("softmax", scores)
+
+    found = judged(Impl(UpTo(), "float64"), test_sizes.test_softmax_at_every_size)
+
+    assert (found.generated, found.refused, found.verdict) == (1, refused, verdict)
+
+
+def test_a_run_says_how_much_was_refused(tmp_path, monkeypatch):
+    """On the terminal, of a right implementation of one of three activations: neither a pass nor a failure, and why.
+
+    No counterexample is looked for.
+    """
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(textwrap.dedent(MINE))
+    options = ["--dtype", "float64", "--claims", "F1", "--examples", "10", "--run", "run"]
+
+    said = CliRunner().invoke(main, ["verify", "mine.py:OfThePaper", *options])
+
+    assert said.exit_code == 0, said.output
+    assert "UNSUPPORTED, more than half refused: no gelu" in " ".join(said.output.split())
+    assert not (tmp_path / "run" / FOLDER).exists()
 
 
 def test_a_few_refusals_are_counted_and_no_more_is_said(impl):
@@ -165,8 +200,8 @@ class Caching:
     ids=lambda test: test.__name__,
 )
 def test_an_operation_that_a_cache_does_not_take_leaves_the_others_verified(test):
-    """Programs with it are refused; the cache passes by the others."""
-    found = judged(Impl(Caching(), "float64"), test)
+    """Programs with it are refused; the cache passes by the others, which are the larger part."""
+    found = judged(Impl(Caching(), "float64"), test, examples=8)
 
     assert found.verdict is Verdict.PASS
     assert (found.refused > 0) == ("prefill" not in test.__name__)

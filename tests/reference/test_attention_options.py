@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from properties.assertions import assert_at_most
 from properties.error_budget.budgets import sum_bound
-from properties.error_budget.simulate import shapes_unchecked
 from properties.implementations.oracle import oracle
+from properties.implementations.shapes import shapes_unchecked
 from properties.inputs.attention_options import option_calls
 from properties.steps import OPTIONS
 from reference.attention import attention
@@ -46,12 +46,14 @@ def attention_again(Q: np.ndarray, K: np.ndarray, V: np.ndarray, mask: np.ndarra
         total = math.fsum(weight for weight, _ in terms)
         if (sinks := options.get("sinks")) is not None:
             total += math.exp(sinks[head])
+        if (kept := options.get("dropout_mask")) is not None:
+            terms = [(w / (1 - options["dropout_p"]) if kept[r, head, i, j] else 0.0, v) for j, (w, v) in enumerate(terms)]
         if total:
             out[r, head, i] = [math.fsum(weight * value[c] for weight, value in terms) / total for c in range(V.shape[-1])]
     return out
 
 
-@given(option_calls(EVERY), st.booleans())
+@given(option_calls(EVERY) | option_calls(EVERY, on=("dropout_mask",)), st.booleans())
 def test_every_option_in_plain_loops(call, at_the_end):
     """Any of them together, with a mask and without, in both alignments."""
     Q, K, V, mask = call.args
@@ -69,6 +71,7 @@ def test_no_option_is_the_articles_attention():
     rng = np.random.default_rng(0)
     Q, K, V = (rng.standard_normal((n, d)) for n, d in ((3, 4), (5, 4), (5, 2)))
     off = {"causal": False, "scale": None, "bias": None, "window": (None, None), "softcap": None, "sink": None, "slope": None}
+    off |= {"dropout_mask": None, "dropout_p": 0.5}
 
     for mask in (None, rng.random((3, 5)) < 0.5):
         assert np.array_equal(attention(Q, K, V, mask), attention_with_options(Q, K, V, mask, **off))
@@ -79,10 +82,10 @@ def test_every_matrix_is_shown_under_its_name():
     rows = np.ones((2, 2))
 
     with Trace() as trace:
-        attention_with_options(rows, rows, rows, bias=rows, softcap=1.0, sink=0.5, slope=0.25)
+        attention_with_options(rows, rows, rows, bias=rows, softcap=1.0, sink=0.5, slope=0.25, dropout_mask=rows > 0)
 
     capped = ["products", "scores", "capped_scores", "biased_scores", "penalties", "sloped_scores"]
-    assert list(trace) == [*capped, "masked_scores", "weights", "context"]
+    assert list(trace) == [*capped, "masked_scores", "weights", "kept_weights", "context"]
 
 
 @pytest.mark.parametrize(("h", "g"), [(4, 3), (2, 4), (2, 0)])

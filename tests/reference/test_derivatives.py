@@ -43,7 +43,7 @@ def test_backward_is_the_derivative_of_forward(step):
 def test_every_part_of_the_oracle_that_learns_has_a_backward():
     """And all of its arguments are looked at: 20,000 entries in 372 cases."""
     assert {"attention", "softmax", "multi_head", "layer_norm", "feed_forward", "embedding", "output_projection"} <= set(STEPS)
-    assert {"encoder_layer", "decoder_layer"} <= set(STEPS)
+    assert {"encoder_layer", "decoder_layer", "transformer"} <= set(STEPS)
     assert sum(len(each) for each in results().values()) >= 372
     assert sum(result.entries for each in results().values() for result in each) >= 20_000
 

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from properties.assertions import assert_at_most
 from properties.error_budget.budgets import sum_bound
-from properties.error_budget.simulate import shapes_unchecked
 from properties.implementations.oracle import oracle, transformer_parameters
+from properties.implementations.shapes import shapes_unchecked
 from properties.inputs.parameters import (
     ACTIVATIONS,
     NORMS,

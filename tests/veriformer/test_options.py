@@ -28,6 +28,16 @@ def invoked(*arguments: str) -> Result:
     return CliRunner().invoke(main, arguments)
 
 
+def test_what_is_not_ours_is_not_imported(monkeypatch):
+    """One line that says where a package of our name was found."""
+    monkeypatch.setattr(packages, "mistaken", lambda: "properties: expected here, but Python finds there first")
+
+    done = invoked("verify", "reference")
+
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "Error: properties: expected here, but Python finds there first" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

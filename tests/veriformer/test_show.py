@@ -119,7 +119,7 @@ def test_tables_have_a_legend(tmp_path):
     narrow = " ".join(shown(tmp_path / "narrow", *lines, other).split())
     wide = shown(tmp_path / "wide", *[{"claim": "A5", "verdict": "PASS", "implementation": f"peer{i}"} for i in range(8)])
 
-    assert "PASS 1/2: 1 of 2 properties ran" in narrow
+    assert "PASS 1/2: 1 of 2 properties hold" in narrow
     assert "·: not planned. error / budget ≤ 1 is within rounding." in narrow
     assert "SUSPECT: 6–8 σ after 256 resamples: reported, exit 0" in narrow
     assert "Each cell counts claims; a claim takes its worst property's verdict. error / budget ≤ 1 is within rounding." in wide

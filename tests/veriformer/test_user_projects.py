@@ -153,6 +153,17 @@ def test_the_command_verifies_their_attention(scratch):
     assert "already holds a run" in again.stderr
 
 
+def test_pytest_has_a_profile_of_the_properties_alone(scratch, tmp_path):
+    """Twenty examples of each property that draws any."""
+    target = f"--implementation={scratch / 'mine.py:attention'}"
+    asked = ("--claims=A7", "--dtype=float32", "--veriformer-profile=quick", "--run=run")
+    said = python("-P", "-m", "pytest", "--pyargs", "properties", target, *asked, folder=tmp_path)
+
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert {line["generated"] for line in run_folder.finished(tmp_path / "run" / "verify.jsonl")} == {20}
+
+
+@pytest.mark.long
 def test_python_dash_m_is_the_same_command(scratch):
     """Though it puts their folder, with a `properties` of theirs, first on the path."""
     said = python("-m", "veriformer", "verify", "mine.py:attention", "--claims=A7", "--json", folder=scratch)

@@ -508,3 +508,14 @@ def test_public_names_are_exported():
     assert DTYPES == ("float64", "float32", "bfloat16", "float16")
     with pytest.raises(AttributeError, match="no attribute 'within_tolerance'"):
         _ = veriformer.within_tolerance
+
+
+def test_an_argument_with_a_default_may_be_left_out_and_no_other_may_be_none():
+    """Also where the signature gives its axes: `b (vocab,)=None`."""
+    X = np.ones((1, 1, 2, 4))
+
+    assert veriformer.oracle("output_projection", X[0], W=np.ones((4, 3))).shape == (1, 2, 3)
+    with pytest.raises(TypeError, match="expected dO too"):
+        veriformer.oracle("attention_backward", None, X, X, X)
+    with pytest.raises(TypeError, match="dO: expected floating-point numbers, as gradients are of and to, got int64"):
+        veriformer.oracle("attention_backward", np.ones((1, 1, 2, 4), dtype=np.int64), X, X, X)

@@ -1,7 +1,9 @@
 """`veriformer calibrate`."""
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -11,12 +13,27 @@ from reports.records import encoded
 from veriformer.settings import Refused
 
 LOW = ("float32", "bfloat16", "float16")
-QUICK = (10_000, 300, 0)  # checks of steps and of modules, simulated trials
+QUICK = (10_000, 300, 1_000, 1_000, 0)  # checks of steps, of modules, of options and of gradients, simulated trials
 
 
 @click.command()
 @click.option("--checks", type=click.IntRange(0), default=100_000, show_default=True, help="Checks of single steps.")
 @click.option("--modules", type=click.IntRange(0), default=2_000, show_default=True, help="Checks of whole modules.")
+@click.option(
+    "--options",
+    "of_options",
+    type=click.IntRange(0),
+    default=10_000,
+    show_default=True,
+    help="Checks of attention with its options, in each dtype.",
+)
+@click.option(
+    "--backward",
+    type=click.IntRange(0),
+    default=20_000,
+    show_default=True,
+    help="Checks of gradients of single steps, in all dtypes together; 0 leaves their graded faults out, too.",
+)
 @click.option(
     "--trials",
     type=click.IntRange(0),
@@ -25,12 +42,15 @@ QUICK = (10_000, 300, 0)  # checks of steps and of modules, simulated trials
     help="Trials of our own simulator for every case of the properties and each contract; 0 leaves them out.",
 )
 @click.option(
-    "--quick", is_flag=True, help=f"{QUICK[0]} checks of steps and {QUICK[1]} of modules, and no trials: the sample that CI runs."
+    "--quick",
+    is_flag=True,
+    help=f"{QUICK[0]} checks of steps, {QUICK[1]} of modules, {QUICK[2]} of options, {QUICK[3]} of gradients, no trials: a sample.",
 )
 @click.option(
     "--compare",
     is_flag=True,
-    help="Only what compares `within_rounding` with the tolerances of kernel libraries: a table, without named faults and trials.",
+    help="Only what compares `within_rounding` with the tolerances of kernel libraries: a table, without named faults, trials and "
+    "gradients.",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the cases of the correct variants.")
 @click.option("--dtype", "dtypes", type=click.Choice(LOW), multiple=True, help="Repeatable; all three if it is not given.")
@@ -44,11 +64,17 @@ QUICK = (10_000, 300, 0)  # checks of steps and of modules, simulated trials
     help="Where finished work is kept: the same command goes on from there.",
 )
 @click.option("--compiled/--no-compiled", default=False, show_default=True, help="Include torch.compile (needs a compiler).")
-@click.option("--write", type=click.Path(path_type=Path, dir_okay=False), help="Also write the summary to this JSON file.")
+@click.option(
+    "--write",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also put the summary into this JSON file, in place of what it has of the same kinds.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 def command(
     checks: int,
     modules: int,
+    of_options: int,
+    backward: int,
     trials: int,
     quick: bool,
     compare: bool,
@@ -62,19 +88,23 @@ def command(
 ) -> None:
     """Measure false positives and the smallest visible fault of every budget.
 
-    Correct variants and fresh trials of our own rounding simulator must pass, named faults must not, and the usual rules are
-    measured on the same data. Exit code 1 if a correct result was flagged.
+    Correct variants, of steps and of their gradients, and fresh trials of our own rounding simulator must pass, named faults must
+    not, and the usual rules are measured on the same data. Exit code 1 if a correct result was flagged.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from properties.evaluation.calibration import runner, table
 
     if jobs == 0:
         raise Refused("--jobs: expected a number of processes, or -1 for one on each core, got 0")
-    checks, modules, trials = QUICK if quick else (checks, modules, 0 if compare else trials)
+    checks, modules, of_options, backward, trials = QUICK if quick else (checks, modules, of_options, backward, trials)
+    if compare:  # of what no rule but ours knows nothing is compared, nor what has rules of its own
+        of_options = backward = trials = 0
     if compare and not checks + modules:
         raise Refused("--compare: expected --checks or --modules above 0, for a rule is relaxed until it flags no correct result")
+    kept = _kept(write)
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = list(runner.chunks(checks, modules, dtypes or LOW, trials=trials, named=not compare))
+    counts = {"options": of_options, "backward": backward, "trials": trials}
+    wanted = list(runner.chunks(checks, modules, dtypes or LOW, **counts, named=not compare))
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     lines = []
@@ -85,9 +115,24 @@ def command(
             progress.advance(task)
     found = table.summary(lines)
     text = encoded(found, indent=1)
-    for path in (folder / "calibration.json", *([write] if write else ())):  # the first is what `veriformer report` shows
-        path.write_text(text + "\n", encoding="utf-8")
+    (folder / "calibration.json").write_text(text + "\n", encoding="utf-8")  # what `veriformer report` shows
+    if write:
+        merged = kept | {dtype: kept.get(dtype, {}) | of for dtype, of in found.items()}
+        write.write_text(encoded(merged, indent=1) + "\n", encoding="utf-8")
     click.echo(text if as_json else table.comparison(found) if compare else table.text(found))
-    flagged = sum(of[kind]["false positives"]["ours"] for of in found.values() for kind in ("steps", "modules") if kind in of)
-    flagged += sum(of["simulated"]["false positives"] for of in found.values() if "simulated" in of)
+    flagged = sum(of[kind]["false positives"]["ours"] for of in found.values() for kind in table.CORRECT if kind in of)
+    flagged += sum(of[kind]["false positives"] for of in found.values() for kind in ("options", "simulated") if kind in of)
     raise SystemExit(1 if flagged else 0)
+
+
+def _kept(path: Path | None) -> dict[str, Any]:
+    """What the file of --write has, dtype by dtype."""
+    if path is None or not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not all(dtype in LOW and isinstance(of, dict) for dtype, of in found.items()):
+        raise Refused(f"--write {path}: expected the summary of a calibration, or no such file")
+    return found

@@ -6,20 +6,12 @@ import click
 
 from reports.records import encoded
 from veriformer import options
+from veriformer.run_options import DECLARED
 
 
 @click.command()
 @click.argument("target")
-@click.option("--as", "as_step", metavar="STEP", help="The step a callable is to be used as (`veriformer list steps`).")
-@click.option(
-    "--arrays", type=click.Choice(["torch", "numpy"]), help="What TARGET takes and returns. Default: what it says, else torch."
-)
-@click.option("--dtype", metavar="LIST", help="Comma-separated. Default: all that TARGET supports.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
-@options.declaring
-@click.option(
-    "--max-time", type=click.FloatRange(0, min_open=True), default=2.0, show_default=True, help="Seconds a call may take."
-)
+@options.asking("step", "arrays", "dtypes", "device", *DECLARED, "max_time", max_time=2.0)
 @click.option("--declare", is_flag=True, help="Print what was found as a class declares it, and nothing else.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 @click.pass_context
@@ -28,9 +20,9 @@ def command(
     /,
     *,
     target: str,
-    as_step: str | None,
+    step: str | None,
     arrays: str | None,
-    dtype: str | None,
+    dtypes: str | None,
     device: str,
     max_time: float,
     declare: bool,
@@ -43,12 +35,12 @@ def command(
     1 a declaration is contradicted, 2 usage.
     """
     declarations = options.declarations(**declared)
-    dtypes, step, place = options.known_dtypes(dtype), options.known_step(as_step), options.available(device)
-    with options.opened(target, step, arrays, place, max_time) as adapter:
+    chosen, place = options.known_dtypes(dtypes), options.available(device)
+    with options.opened(target, options.known_step(step), arrays, place, max_time) as adapter:
         from properties.card.card import contract_card
 
-        about: Any = options.declared_of(adapter, dtypes, declarations)
-        card = contract_card(about, dtypes or adapter.dtypes, place)
+        about: Any = options.declared_of(adapter, chosen, declarations)
+        card = contract_card(about, chosen or adapter.dtypes, place)
     if as_json:
         click.echo(encoded(card, indent=1))
     else:

@@ -16,12 +16,7 @@ HEADS = ("implementation", "library", "options", "dtype", "PASS", "UNSUPPORTED",
 
 @click.command()
 @click.argument("names", nargs=-1)
-@click.option("--dtype", metavar="LIST", help="Comma-separated. Default: all that each library supports.")
-@click.option("--examples", type=click.IntRange(1), default=15, show_default=True, metavar="N", help="Examples a property.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the examples.")
-@click.option(
-    "--max-time", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True, help="Seconds a call may take."
-)
+@options.asking("dtypes", "examples", "seed", "max_time", examples=15)
 @click.option(
     "--run",
     "folder",
@@ -30,9 +25,7 @@ HEADS = ("implementation", "library", "options", "dtype", "PASS", "UNSUPPORTED",
     help="Where to write a run for each. Default: runs/libraries.",
 )
 @click.option("--read", is_flag=True, help="Verify nothing; print the table of the runs that are in DIR.")
-def command(
-    names: tuple[str, ...], dtype: str | None, examples: int, seed: int, max_time: float, folder: Path | None, *, read: bool
-) -> None:
+def command(names: tuple[str, ...], dtypes: str | None, folder: Path | None, *, read: bool, **asked: Any) -> None:
     """Verify the attention of libraries, and print a table of them in Markdown.
 
     NAMES are those of `veriformer list implementations` that belong to a library; none means all that are installed. A run that
@@ -43,7 +36,7 @@ def command(
     for name in names:
         if name not in LIBRARIES:
             raise Refused(f"no library {name!r}{nearest(name, LIBRARIES)}; expected some of {', '.join(LIBRARIES)}")
-    chosen, folder = options.known_dtypes(dtype), folder or Path("runs/libraries")
+    chosen, folder = options.known_dtypes(dtypes), folder or Path("runs/libraries")
     click.echo(f"| {' | '.join(HEADS)} |\n|{'---|' * len(HEADS)}")
     for name in names or LIBRARIES:
         made = library_class(name)
@@ -51,8 +44,7 @@ def command(
         for each in [each for each in made.dtypes if not chosen or each in chosen]:
             run = folder / f"{name}-{each}"
             if not (read or run.exists() or library_missing(name)):
-                asked = {"dtype": each, "examples": examples, "seed": seed, "max_time": max_time, "folder": run}
-                progress.verify(options.with_target(options.request(target=name, **asked)))
+                progress.verify(options.with_target(options.request(target=name, dtypes=each, folder=run, **asked)))
             click.echo(f"| {' | '.join((*about, each, *_counted(run)))} |")
 
 

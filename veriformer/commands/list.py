@@ -8,18 +8,18 @@ import click
 from rich.table import Column, Table
 from rich.text import Text
 
-from reports import card_records
+from reports import card_records, tests_score_records
 from reports.records import schema
 
 COLUMNS = {
     "claims": ("id", "step", "kind", "statement"),
     "steps": ("name", "row", "arguments", "returns"),
-    "options": ("name", "given", "default", "formula"),
+    "options": ("step", "name", "given", "default", "formula"),
     "implementations": ("name", "steps", "options", "dtypes", "library"),
     "conventions": ("convention", "choice", "meaning", "libraries"),
     "libraries": ("library", "convention", "choice", "source"),
 }
-SCHEMAS = {"schema": schema, "card-schema": card_records.schema}
+SCHEMAS = {"schema": schema, "card-schema": card_records.schema, "tests-score-schema": tests_score_records.schema}
 
 
 def claims() -> list[dict[str, Any]]:
@@ -37,7 +37,7 @@ def steps() -> list[dict[str, Any]]:
 
 
 def options() -> list[dict[str, Any]]:
-    """Every option of attention that an implementation may offer."""
+    """Every option that an implementation may offer, with the step it is one of."""
     from properties.steps import OPTIONS
 
     return [{"step": step, **asdict(option)} for step, options in OPTIONS.items() for option in options.values()]

@@ -29,11 +29,12 @@ SIZES = {"d_model": 64, "d_ff": 128, "h": 4, "tokens": 9, "vocab": 17}
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the inputs, and the weights where TARGET has none."
 )
+@click.option("--backward", is_flag=True, help="Differentiate the model, and find the first gradient that goes wrong.")
 @click.option("--all", "show_all", is_flag=True, help="Print every matrix recorded, with its own and its whole error.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 @click.pass_context
 def command(ctx: click.Context, /, *, target: str, as_json: bool, show_all: bool, **asked: Any) -> None:
-    """Find the first step at which TARGET goes wrong.
+    """Find the first step at which TARGET goes wrong, or with --backward the first gradient.
 
     TARGET is module:attribute or file.py:attribute: a torch.nn.Transformer (or a function without arguments that makes one), any
     other module with --names and --weights, or an implementation by its steps (also a name from `veriformer list implementations`).
@@ -55,13 +56,14 @@ def command(ctx: click.Context, /, *, target: str, as_json: bool, show_all: bool
     ctx.exit(0 if finding else 1)
 
 
-def _found(target: str, *, dtype: str, layers: int, weights: Path | None, names: Path | None, seed: int) -> Any:
+def _found(target: str, *, dtype: str, layers: int, weights: Path | None, names: Path | None, seed: int, backward: bool) -> Any:
     import torch
 
     from properties.implementations.registry import BUILT_IN, built_in
     from veriformer.localization import localize
 
     if target in BUILT_IN:
+        _must_be_a_module(target, backward)
         return _by_steps(built_in(target), dtype, layers, seed)
     if ":" not in target and not target.endswith(".py"):
         raise Refused(
@@ -71,8 +73,15 @@ def _found(target: str, *, dtype: str, layers: int, weights: Path | None, names:
     if isinstance(thing, torch.nn.Module):
         loaded: dict[str, Any] = {} if weights is None else _weights(weights)
         mapping = None if names is None else _names(names)
-        return localize(thing.to(getattr(torch, dtype)).eval(), names=mapping, seed=seed, **loaded)
+        return localize(thing.to(getattr(torch, dtype)).eval(), names=mapping, seed=seed, backward=backward, **loaded)
+    _must_be_a_module(target, backward)
     return _by_steps(thing, dtype, layers, seed)
+
+
+def _must_be_a_module(target: str, backward: bool) -> None:
+    if backward:
+        instead = f"`veriformer verify {target} --backward` judges their gradients"
+        raise Refused(f"--backward: expected a torch.nn.Module, got single steps; {instead}")
 
 
 def _loaded(target: str) -> Any:
@@ -144,7 +153,8 @@ def _table(finding: Any) -> Table:
     table = Table("matrix", "own error", "whole error", title=f"share of the budget in {finding.dtype}")
     for place in finding.places:
         style = "bold red" if place.is_over else ""
-        table.add_row(place.name, f"{place.own.budget_used:.3g}", f"{place.total.budget_used:.3g}", style=style)
+        total = "–" if place.total is None else f"{place.total.budget_used:.3g}"
+        table.add_row(place.name, f"{place.own.budget_used:.3g}", total, style=style)
     return table
 
 
@@ -158,7 +168,7 @@ def _json(finding: Any) -> dict[str, Any]:
             {
                 "name": place.name,
                 "own_budget_used": place.own.budget_used,
-                "total_budget_used": place.total.budget_used,
+                "total_budget_used": None if place.total is None else place.total.budget_used,
                 "at": list(place.own.index),
             }
             for place in finding.places

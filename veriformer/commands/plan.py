@@ -9,20 +9,14 @@ import click
 from reports.words import plural
 from veriformer import engine, options, shards
 from veriformer.commands.bench import listed
+from veriformer.run_options import BY_FIELD
 from veriformer.settings import Refused
 
 
 @click.command()
 @click.argument("targets", nargs=-1)
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="A new file for the plan.")
-@click.option("--as", "as_step", metavar="STEP", help="The step that callables among TARGETS are to be used as.")
-@click.option("--arrays", type=click.Choice(["torch", "numpy"]), help="What TARGETS take and return.")
-@click.option("--dtype", metavar="LIST", help="Comma-separated. Default: all that each target supports.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
-@click.option("--claims", metavar="LIST", help="Comma-separated claim ids. Default: all.")
-@options.declaring
-@click.option("--examples", type=click.IntRange(1), metavar="N", help="Examples a property. Default: what the profile says.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the examples and the inputs.")
+@options.asking(*(name for name in BY_FIELD if name not in ("maxfail", "max_time")))
 @click.option("--quick", is_flag=True, help="A third of the examples.")
 @click.option("--workloads", metavar="LIST", help="What is to be timed (`veriformer bench --list`). Default: nothing.")
 def command(targets: tuple[str, ...], out: Path, workloads: str | None, **asked: Any) -> None:

@@ -44,7 +44,9 @@ def command(
     workloads: str,
     time_limit: float,
 ) -> None:
-    """Verify and measure all that is built in, and write report.html, summary.md and tables; or render the run folders FOLDERS.
+    """Verify and measure all that is built in, and write report.html, summary.md, junit.xml and tables.
+
+    Or render the run folders FOLDERS.
 
     A new run verifies the oracle, the fast implementation and PyTorch's own in float32, float64 and bfloat16, then times them side
     by side, and the suite itself. Exit code, for a new run and for FOLDERS alike: 0 good, 1 a claim broken or a timed output wrong,

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from properties.run.subprocesses import run
+from veriformer.packages import their_environment
 from veriformer.replay import FOLDER
 from veriformer.settings import Refused, nearest
 
@@ -28,7 +29,7 @@ def command(ctx: click.Context, identifier: str | None, folder: Path | None, can
         return
     script = _named(identifier, scripts)
     options = ["--device", device, *(["--candidate", candidate] if candidate else [])]
-    ctx.exit(run([sys.executable, script, *options]).returncode)
+    ctx.exit(run([sys.executable, script, *options], env=their_environment()).returncode)
 
 
 def _scripts(folder: Path | None) -> dict[str, Path]:

@@ -13,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from reports.records import encoded
+from veriformer import options
+from veriformer.commands import score_tests as users_tests
 from veriformer.settings import Refused, nearest
 
 Job = tuple[str, tuple[Any, ...]]
@@ -28,20 +30,52 @@ SHOWN = {"caught": "green", "missed": "bold red", "flagged": "bold red", "equiva
 @click.option("--run", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Where to write, or a run to take up again.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write the score there as well.")
 @click.option("--jobs", type=click.IntRange(1), metavar="N", help="Processes. Default: one for each core.")
+@click.option("--tests", multiple=True, metavar="PATH…", help="Score these pytest files, folders or tests in place of our own.")
+@click.argument("more_tests", nargs=-1, metavar="[PATH]...")
+@click.option("--replaces", metavar="TARGET", help="The kernel that they test: module:attribute, or torch.ops.LIBRARY:NAME.")
+@click.option("--as", "as_step", metavar="STEP", help="The step it is, with --tests. Default: the one of its name.")
+@click.option("--dtype", metavar="LIST", help="The dtypes it takes, with --tests. Default: as declared, or as probes show.")
+@click.option("--maxfail", type=click.IntRange(1), metavar="N", help="With --tests: end the run of a fault after N failing tests.")
+@click.option(
+    "--time-limit", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="With --tests: of one run of them all."
+)
+@click.option("--json", "as_json", is_flag=True, help="With --tests: print the record and nothing else.")
+@options.asking("conventions", "domain", "like")
 @click.pass_context
 def command(
     ctx: click.Context,
+    /,
+    *,
     seeds: tuple[int, ...],
     only: tuple[str, ...],
     examples: int | None,
     folder: Path | None,
     out: Path | None,
     jobs: int | None,
+    tests: tuple[str, ...],
+    more_tests: tuple[str, ...],
+    **of_tests: Any,
 ) -> None:
-    """Look for every re-created bug and cheat with the suite's own properties, and count.
+    """Count which of the re-created bugs and cheats are noticed: by the suite's own properties, or by your tests.
 
-    Exit code: 0 all that can be seen was caught at every seed and nothing correct was flagged, 1 otherwise, 2 usage.
+    With --tests your own pytest files are run with each of them in the place of the kernel that --replaces names:
+
+    veriformer score --tests tests/test_attention.py --replaces my_package.kernels:attention
+
+    Exit code: 0 all that can be seen was noticed and nothing correct was flagged, 1 otherwise, 2 usage.
     """
+    if tests:
+        if seeds:
+            raise Refused("--seed: tests draw what they draw; expected none with --tests")
+        scored = users_tests.command(
+            (*tests, *more_tests), only=only, examples=examples, folder=folder, out=out, jobs=jobs, **of_tests
+        )
+        ctx.exit(0 if scored.good else 1)
+    if more_tests:
+        raise Refused(f"no argument {more_tests[0]!r} is expected without --tests")
+    if given := [name for name, value in of_tests.items() if value]:
+        name = {"as_step": "as", "as_json": "json"}.get(given[0], given[0].replace("_", "-"))
+        raise Refused(f"--{name}: goes with --tests, which names the tests to score")
     from properties.evaluation.detection import score as scoring
     from properties.evaluation.detection.catalogue import CATALOGUE
     from properties.evaluation.mutants.mutation_report import mutation_report

@@ -9,26 +9,13 @@ from properties.run.subprocesses import Interrupted
 from reports.records import encoded, plain
 from veriformer import options, progress
 from veriformer.results import Results
+from veriformer.run_options import BY_FIELD
 
 
 @click.command()
 @click.argument("target")
-@click.option("--as", "as_step", metavar="STEP", help="The step a callable is to be used as (`veriformer list steps`).")
-@click.option(
-    "--arrays", type=click.Choice(["torch", "numpy"]), help="What TARGET takes and returns. Default: what it says, else torch."
-)
-@click.option("--dtype", metavar="LIST", help="Comma-separated. Default: all that TARGET supports.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
-@click.option("--claims", metavar="LIST", help="Comma-separated claim ids. Default: all.")
-@click.option("--backward", is_flag=True, help="Gradients too: by autograd, of what TARGET offers forward alone.")
-@options.declaring
-@click.option("--examples", type=click.IntRange(1), metavar="N", help="Examples a property. Default: what the profile says.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the examples: one seed, one run.")
-@click.option("--maxfail", type=click.IntRange(1), metavar="N", help="Run nothing more once so many checks are broken.")
+@options.asking(*BY_FIELD)
 @click.option("--quick", is_flag=True, help="A third of the examples.")
-@click.option(
-    "--max-time", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True, help="Seconds a call may take."
-)
 @click.option(
     "--run", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Where to write. Default: a new folder in runs/."
 )

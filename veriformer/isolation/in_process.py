@@ -25,7 +25,7 @@ class InProcess:
         self.derived = frozenset(derivable(self._steps) if backward and self.arrays == "torch" else ())
         self._steps |= differentiated(self._steps, list(self.derived))
         self.steps = frozenset(self._steps)
-        parameters = {name for step in OPTIONS if step in self._steps for name in parameters_of(self._steps[step])}
+        parameters = {step: parameters_of(self._steps[step]) for step in OPTIONS if step in self._steps}
         try:
             self.options = offered_options(parameters, getattr(thing, "options", ()))
             declarations.take(

@@ -18,6 +18,7 @@ from typing import Any
 from properties.implementations import returned
 from properties.run.subprocesses import end, ending, start
 from veriformer.isolation import wire
+from veriformer.packages import their_environment
 
 CANDIDATE = Path(__file__).with_name("worker.py")
 OURS = {str(CANDIDATE), wire.__file__, returned.__file__}
@@ -137,7 +138,7 @@ class Zygote:
         with theirs:
             self._process = start(
                 command,
-                env=os.environ | threads,
+                env=their_environment() | threads,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],

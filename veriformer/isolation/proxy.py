@@ -86,7 +86,7 @@ class ImplementationProxy:
         self.derived: frozenset[str] = frozenset(card.get("derived", ()))
         self.dtypes: tuple[str, ...] = self._supported(card.get("dtypes"))
         try:
-            self.options: frozenset[str] = offered_options(card.get("parameters", ()), card.get("options") or ())
+            self.options: frozenset[str] = offered_options(card.get("parameters", {}), card.get("options") or ())
             declarations.take(self, card.get("conventions"), card.get("contract"), card.get("domain"))
         except ValueError as error:
             raise TargetError(f"{target}: {error}") from error
@@ -125,6 +125,8 @@ class ImplementationProxy:
         another bug. The shape is not checked here.
         """
         answer = self.answer(step, args, kwargs, dtype, device, layout=layout)
+        if answer["replaced"]:
+            raise ImplementationError(f"{self._label(step)} replaced {', '.join(answer['replaced'])}")
         if answer["changed"]:
             raise ImplementationError(f"{self._label(step)} changed its input {', '.join(answer['changed'])} in place")
         return accepted(answer, step, self.arrays, dtype, self._label(step))
@@ -147,7 +149,8 @@ class ImplementationProxy:
     ) -> dict[str, Any]:
         """The implementation's answer as it came, unchecked.
 
-        Keys: those of `properties.implementations.returned.described`, and changed: the names of the inputs it changed.
+        Keys: those of `properties.implementations.returned.described`; changed: the names of the inputs it changed; replaced: the
+        names of functions that it replaced by others (`properties.implementations.patched`).
         """
         if dtype not in DTYPES[self.arrays]:
             hint = " (numpy has no bfloat16)" if dtype == "bfloat16" else ""

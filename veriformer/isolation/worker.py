@@ -49,13 +49,14 @@ def _ours(file: str) -> ModuleType:
 
 
 if TYPE_CHECKING:
-    from properties.implementations import autograd, cached, layouts, returned
+    from properties.implementations import autograd, cached, layouts, patched, returned
     from properties.run import subprocesses
     from veriformer.isolation import reach, wire
 else:
     autograd = _ours("properties/implementations/autograd.py")
     cached = _ours("properties/implementations/cached.py")
     layouts = _ours("properties/implementations/layouts.py")
+    patched = _ours("properties/implementations/patched.py")
     returned = _ours("properties/implementations/returned.py")
     reach = _ours("veriformer/isolation/reach.py")
     subprocesses = _ours("properties/run/subprocesses.py")
@@ -265,6 +266,8 @@ class Candidate:
     def __init__(self, greeting: dict[str, Any]) -> None:
         os.chdir(greeting["folder"])
         sys.path[:0] = [greeting["folder"], *greeting["path"]]
+        sys.dont_write_bytecode = True  # nothing is left beside the user's files
+        self.functions = patched.Functions()  # before any of the user's code
         target, known = greeting["target"], greeting["known_steps"]
         self.thing: Any
         self.thing, name = load(target)
@@ -274,8 +277,7 @@ class Candidate:
             except Exception as error:
                 raise TargetRefused(f"{target}() cannot be made without arguments: {_told(error)}") from error
         self.steps = offered(self.thing, name, greeting["step"], known)
-        functions = [self.steps[name] for name in greeting["steps_with_options"] if name in self.steps]
-        self.parameters = sorted({name for function in functions for name in parameters_of(function)})
+        self.parameters = {name: parameters_of(self.steps[name]) for name in greeting["steps_with_options"] if name in self.steps}
         self.arrays = greeting["arrays"] or self._says("arrays", str) or "torch"
         if self.arrays not in ("torch", "numpy"):
             raise TargetRefused(f"{target}: arrays: expected 'torch' or 'numpy', got {self.arrays!r}")
@@ -342,18 +344,16 @@ class Candidate:
         function = self.thing.intermediate if request["step"] == "intermediate" else self.steps[request["step"]]
         if request["step"] == "kv_cache":
             function = partial(cached.play, function)
-        if request["layout"] == layouts.REFILLED:
-            layouts.first_with_zeros([each.memory for each in inputs if each.numbers], partial(function, *args, **kwargs))
-        if request["layout"] == layouts.ASKED_BEFORE:
-            layouts.first_for_others(args, partial(function, **kwargs))
         try:
-            result = function(*args, **kwargs)
+            numbers = [each.memory for each in inputs if each.numbers]
+            result = layouts.asked(request["layout"], numbers, args, partial(function, **kwargs))
         except SystemExit:
             raise
         except BaseException as error:
             refusal = returned.exception(error)[1] if issubclass(type(error), NotImplementedError) else None
             return {"raised": returned.raised(error), "where": returned.where(error, OURS), "refused": refusal}
-        return returned.described(result, depth=request["depth"]) | {"changed": [each.path for each in inputs if each.changed()]}
+        told = {"changed": [each.path for each in inputs if each.changed()], "replaced": self.functions.replaced()}
+        return returned.described(result, depth=request["depth"]) | told
 
     def _handed(self, request: dict[str, Any], inputs: list["layouts.Handed"], value: Any, path: str) -> Any:
         if isinstance(value, str):  # the name of a dtype

@@ -69,7 +69,7 @@ class LowPrecision:
     product: Callable[[np.ndarray, np.ndarray], np.ndarray] = blas
     softmax_style: Literal["plain", "reciprocal", "base 2", "online"] = "plain"
     block: int = 16  # keys that an online softmax takes at a time
-    scale_queries: bool = False  # whether a fused attention divides Q instead of the scores
+    scale_queries: bool = False  # whether attention divides Q, which an eager one stores, instead of the scores
     cast_weights: bool = False  # whether a fused attention casts P
     norm_style: Literal["two passes", "Welford", "folded", "cast before affine"] = "two passes"
     inside: type = field(init=False)
@@ -132,7 +132,7 @@ class LowPrecision:
     ) -> np.ndarray:
         scale = np.sqrt(Q.shape[-1]) if scale is None else scale
         if self.scale_queries:
-            scores = self.product(Q / self.inside(scale), np.swapaxes(K, -1, -2))
+            scores = self.named(self.product(self.named(Q / self.inside(scale)), np.swapaxes(K, -1, -2)))
         else:
             scores = self.named(self.named(self.product(Q, np.swapaxes(K, -1, -2))) / self.inside(scale))
         if mask is not None:

@@ -17,42 +17,67 @@ from typing import Any
 import numpy as np
 
 from properties.evaluation.baseline_rules import RULES, Case, Judged
+from properties.evaluation.calibration import tally
+from properties.evaluation.calibration.backward import work as gradients
+from properties.evaluation.calibration.backward.faults import GRADED as GRADED_BACKWARD
 from properties.evaluation.calibration.cases import MODULES, STEP_CASES, module_case, step_case
 from properties.evaluation.calibration.faults import GRADED, NAMED, Fault
 from properties.evaluation.calibration.low_precision import LowPrecision
+from properties.evaluation.calibration.options import option_case, option_variants
 from properties.evaluation.calibration.simulated import cases, held_to, names
 from properties.evaluation.calibration.variants import LOW_DTYPES, Variant, correct_variants
 from properties.run.parallel import in_parallel
+from properties.steps import OPTIONS
 from properties.verdict.listing import property_named
 from properties.verdicts import NotOffered
 from reports.records import Verdict
 
-CHUNK = {"steps": 64, "modules": 4}  # cases of one chunk
-DISTINCT = {"steps": {"float32": 9, "bfloat16": 2, "float16": 2}, "modules": {"float32": 22, "bfloat16": 9, "float16": 9}}
+CHUNK = {"steps": 64, "modules": 4, "options": 56, "backward": gradients.CHUNK}  # cases of one chunk
+DISTINCT = {
+    "steps": {"float32": 9, "bfloat16": 2, "float16": 2},
+    "modules": {"float32": 22, "bfloat16": 9, "float16": 9},
+    "options": {"float32": 15, "bfloat16": 5, "float16": 5},
+    "backward": gradients.DISTINCT,
+}
 """About how many bit-different results the variants give of one case: each is one check."""
-SEEDS, SEEN = 8, 7  # a fault is seen if it is rejected on so many of its eight witness inputs
-PER_OCTAVE = 8  # bins of the histograms of ratios
-ALARMS_SHOWN = 20
-FINEST = 26.0  # graded faults go down to 2^-26
 
 Chunk = tuple[str, str, str, int]
-"""What ("steps", "modules", "named", "graded", "simulated"), step, fault or property, dtype, number (if simulated, of trials)."""
+"""What, of which step, fault or property, dtype, number (of what is simulated, of trials).
+
+What: "steps", "modules", "options", "named", "graded", "simulated", "backward" (gradients of steps), "graded backward".
+"""
 
 
 def chunks(
-    checks: int, modules: int, dtypes: tuple[str, ...] = LOW_DTYPES, *, trials: int = 0, named: bool = True
+    checks: int,
+    modules: int,
+    dtypes: tuple[str, ...] = LOW_DTYPES,
+    *,
+    options: int = 0,
+    trials: int = 0,
+    backward: int = 0,
+    named: bool = True,
 ) -> Iterator[Chunk]:
-    """All faults, and about so many checks of single steps and of modules, spread evenly over steps and dtypes.
+    """About so many checks of single steps and of modules, spread evenly over steps and dtypes; and beside them all faults.
+
+    In each dtype about so many checks of attention with `options`. About so many of gradients of single steps in `backward`, and
+    beside them the graded faults of a backward.
 
     And of every case of the properties so many simulated `trials` under each contract. Without the `named` ones, the graded faults
     are left: they alone say how small a fault each rule sees.
     """
     if trials:
         yield from (("simulated", name, dtype, trials) for name in names() for dtype in dtypes)
-    for dtype in dtypes:
+    for dtype in dtypes if checks + modules else ():  # faults are seen beside correct results
         yield from (("named", fault.name, dtype, 0) for fault in NAMED if named)
         yield from (("graded", kind, dtype, 0) for kind in GRADED)
-    for what, steps, wanted in (("modules", MODULES, modules), ("steps", tuple(STEP_CASES), checks)):
+    for dtype in dtypes:
+        of_a_chunk = CHUNK["options"] * DISTINCT["options"][dtype]
+        yield from (("options", "attention", dtype, number) for number in range(math.ceil(options / of_a_chunk)))
+    for dtype in dtypes if backward else ():
+        yield from (("graded backward", kind, dtype, 0) for kind in GRADED_BACKWARD)
+    kinds = (("modules", MODULES, modules), ("steps", tuple(STEP_CASES), checks), ("backward", gradients.STEPS, backward))
+    for what, steps, wanted in kinds:
         of_a_round = len(steps) * CHUNK[what] * sum(DISTINCT[what][dtype] for dtype in dtypes)
         for number in range(math.ceil(wanted / of_a_round)):
             yield from ((what, step, dtype, number) for step in steps for dtype in dtypes)
@@ -67,6 +92,10 @@ def work(chunk: Chunk, seed: int, *, compiled: bool = False) -> dict[str, Any]:
             found = _named(fault, dtype)
         case "graded":
             found = _graded(name, dtype)
+        case "backward":
+            found = gradients.correct(name, dtype, number, seed)
+        case "graded backward":
+            found = gradients.graded(name, dtype)
         case "simulated":
             found = _simulated(name, dtype, number, seed)
         case _:
@@ -75,27 +104,37 @@ def work(chunk: Chunk, seed: int, *, compiled: bool = False) -> dict[str, Any]:
 
 
 def _honest(what: str, step: str, dtype: str, number: int, seed: int, *, compiled: bool) -> dict[str, Any]:
-    case_of, size = step_case if what == "steps" else module_case, CHUNK[what]
-    variants = correct_variants(compiled=compiled)
-    ratios: dict[str, Counter[int]] = defaultdict(Counter)
-    counts: Counter[str] = Counter()
-    alarms, of_variant = [], Counter()
-    for i in range(size):
-        case = case_of(step, dtype, seed, number * size + i)
-        counts["cases"] += 1
+    size, rules = CHUNK[what], RULES if what != "options" else {"ours": RULES["ours"]}  # the others know no options
+    variants = correct_variants(compiled=compiled) if what != "options" else option_variants()
+    correct = tally.Correct()
+    for i in range(number * size, (number + 1) * size):
+        case = _case(what, step, dtype, seed, i)
+        correct.counts["cases"] += 1
         for name, got in _distinct(case, variants).items():
             judged = Judged(case, got)
-            counts["checks"] += 1
-            counts["suspects"] += judged.score.verdict is Verdict.SUSPECT
-            of_variant[name] += 1
-            for rule, ratio_of in RULES.items():
-                ratio = ratio_of(judged)
-                ratios[rule][_bin(ratio)] += 1
-                counts[f"alarms of {rule}"] += ratio > 1
-            if judged.score.budget_used > 1:
-                alarms.append({"variant": name, "case": [step, dtype, seed, number * size + i], "score": str(judged.score)})
-    histograms = {rule: sorted(bins.items()) for rule, bins in ratios.items()}
-    return {"counts": dict(counts), "variants": dict(of_variant), "histograms": histograms, "alarms": alarms}
+            correct.add(name, (step, dtype, seed, i), judged.score, {rule: ratio_of(judged) for rule, ratio_of in rules.items()})
+            correct.counts.update(f"with {option}" for option in _options(case))
+    return correct.line()
+
+
+def _ratios(judged: Judged) -> tally.Ratios:
+    return {rule: ratio_of(judged) for rule, ratio_of in RULES.items()}
+
+
+def _case(what: str, step: str, dtype: str, seed: int, number: int) -> Case:
+    match what:
+        case "options":
+            return option_case(dtype, seed, number)
+        case "modules":
+            return module_case(step, dtype, seed, number)
+        case _:
+            return step_case(step, dtype, seed, number)
+
+
+def _options(case: Case) -> list[str]:
+    """The options of attention that a case asks for."""
+    grouped = case.step == "attention" and case.args[0].shape[1] != case.args[1].shape[1]
+    return [*(name for name in case.kwargs if name in OPTIONS.get(case.step, ())), *(["grouped_heads"] if grouped else [])]
 
 
 def _distinct(case: Case, variants: dict[str, Variant]) -> dict[str, np.ndarray]:
@@ -113,17 +152,12 @@ def _distinct(case: Case, variants: dict[str, Variant]) -> dict[str, np.ndarray]
     return results
 
 
-def _bin(ratio: float) -> int:
-    """The bin of a ratio on a logarithmic scale."""
-    return round(PER_OCTAVE * math.log2(min(max(ratio, 2.0**-40), 2.0**40)))
-
-
 def _named(fault: Fault, dtype: str) -> dict[str, Any]:
     """On how many of the witness inputs each rule rejects the fault, and a correct plain implementation."""
     rejected: Counter[str] = Counter()
     arithmetic: Counter[str] = Counter()
     with np.errstate(all="ignore"):
-        for seed in range(SEEDS):
+        for seed in range(tally.SEEDS):
             args, kwargs = fault.witness(seed)
             probe = fault.wrong(LowPrecision("float64"), args, kwargs)
             case = Case(fault.step, args, kwargs, dtype, {fault.name: probe})
@@ -134,40 +168,25 @@ def _named(fault: Fault, dtype: str) -> dict[str, Any]:
                 rejected[rule] += ratio_of(suspect) > 1
                 arithmetic[rule] += sum(ratio_of(result) > 1 for result in results)
             rejected["ours, without probes"] += case.budget.without_probes().score(got).budget_used > 1
-    return {"rejected": dict(rejected), "correct rejected": dict(arithmetic), "of": SEEDS}
+    return {"rejected": dict(rejected), "correct rejected": dict(arithmetic), "of": tally.SEEDS}
 
 
 def _graded(kind: str, dtype: str) -> dict[str, Any]:
-    """The finest fault, as a power of two, that each rule rejects on seven of eight inputs; at its own setting.
-
-    `margins` are, for each size, the ratio that seven of eight inputs reach: a rule made stricter or laxer by a factor sees the
-    sizes whose margin is above that factor.
-    """
-    margins: dict[str, dict[str, float]] = defaultdict(dict)
+    """A fault on its witness inputs, made smaller and smaller; beside it correct plain implementations, eager and fused."""
     cases = []
     with np.errstate(all="ignore"):
-        for seed in range(SEEDS):
+        for seed in range(tally.SEEDS):
             coarse = GRADED[kind](2.0**-6)
             args, kwargs = coarse.witness(seed)
             cases.append(Case(coarse.step, args, kwargs, dtype, {kind: coarse.wrong(LowPrecision("float64"), args, kwargs)}))
-        for exponent in np.arange(2.0, FINEST, 0.5):
-            fault = GRADED[kind](2.0**-exponent)
-            results = [Judged(case, fault.wrong(LowPrecision(dtype), case.args, case.kwargs)) for case in cases]
-            for rule, ratio_of in RULES.items():
-                margins[rule][str(exponent)] = sorted(map(ratio_of, results))[SEEDS - SEEN]
-        largest = _of_correct(cases, dtype)
-    smallest = {rule: smallest_visible(of) for rule, of in margins.items()}
-    return {"smallest": smallest, "margins": dict(margins), "largest of correct": largest}
 
+        def wrong(size: float) -> Iterator[tally.Ratios]:
+            fault = GRADED[kind](size)
+            return (_ratios(Judged(case, fault.wrong(LowPrecision(dtype), case.args, case.kwargs))) for case in cases)
 
-def _of_correct(cases: list[Case], dtype: str) -> dict[str, float]:
-    """The largest ratio by each rule of a correct plain implementation, eager or fused, on these inputs.
-
-    A rule that rejects them would see a fault of any size.
-    """
-    modes = [LowPrecision(dtype, mode=mode) for mode in ("eager", "fused")]
-    results = [Judged(case, getattr(mode, case.step)(*case.args, **case.kwargs)) for case in cases for mode in modes]
-    return {rule: max(map(ratio_of, results)) for rule, ratio_of in RULES.items()}
+        modes = [LowPrecision(dtype, mode=mode) for mode in ("eager", "fused")]
+        right = [Judged(case, getattr(mode, case.step)(*case.args, **case.kwargs)) for case in cases for mode in modes]
+        return tally.graded(wrong, map(_ratios, right))
 
 
 def _simulated(name: str, dtype: str, trials: int, seed: int) -> dict[str, Any]:
@@ -184,17 +203,7 @@ def _simulated(name: str, dtype: str, trials: int, seed: int) -> dict[str, Any]:
                 largest[what] = max(largest[what], score.worst)
                 if score.budget_used > 1:
                     alarms.append({"property": name, "step": case.step, "held to": what, "score": str(score)})
-    return {"counts": {**counts, "alarms": len(alarms)}, "largest": largest, "alarms": alarms[:ALARMS_SHOWN]}
-
-
-def smallest_visible(margins: dict[str, float], factor: float = 1.0) -> float:
-    """The exponent e of the finest fault 2^-e up to which every coarser one exceeds `factor`; 0 if none does."""
-    finest = 0.0
-    for exponent, margin in sorted((float(exponent), margin) for exponent, margin in margins.items()):
-        if not margin > factor:
-            break
-        finest = exponent
-    return finest
+    return {"counts": {**counts, "alarms": len(alarms)}, "largest": largest, "alarms": alarms[: tally.ALARMS_SHOWN]}
 
 
 def finished(path: Path, seed: int) -> dict[Chunk, dict[str, Any]]:

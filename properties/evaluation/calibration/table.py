@@ -2,22 +2,26 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
 
 from properties.evaluation.baseline_rules import RULES
-from properties.evaluation.calibration.runner import ALARMS_SHOWN, PER_OCTAVE, SEEN, smallest_visible
+from properties.evaluation.calibration.backward.rules import RULES as RULES_BACKWARD
+from properties.evaluation.calibration.tally import ALARMS_SHOWN, PER_OCTAVE, SEEN, smallest_visible
 from properties.implementations.contract import DTYPES
 
 EQUAL_ALARMS = 0.001  # the share of correct checks that every rule may flag when rules are compared at equal false positives
 
 Summary = dict[str, Any]
 
+CORRECT: dict[str, Collection[str]] = {"steps": RULES, "modules": RULES, "backward": RULES_BACKWARD}
+"""What correct results are of, and the rules that they are judged by."""
+
 
 def summary(lines: Iterable[dict[str, Any]]) -> Summary:
-    """Everything by dtype: correct checks of steps and of modules, simulated trials, named faults, the smallest visible fault."""
+    """Everything by dtype: correct steps, modules and gradients, simulated trials, named faults, the smallest visible faults."""
     lines = list(lines)
     dtypes = [dtype for dtype in DTYPES if any(line["chunk"][2] == dtype for line in lines)]
     return {dtype: _of_dtype([line for line in lines if line["chunk"][2] == dtype]) for dtype in dtypes}
@@ -27,25 +31,28 @@ def _of_dtype(lines: list[dict[str, Any]]) -> Summary:
     by_kind: dict[str, list[dict[str, Any]]] = {}
     for line in lines:
         by_kind.setdefault(line["chunk"][0], []).append(line)
-    found = {kind: _honest(by_kind[kind]) for kind in ("steps", "modules") if kind in by_kind}
+    found = {kind: _honest(by_kind[kind], rules) for kind, rules in CORRECT.items() if kind in by_kind}
+    if "options" in by_kind:
+        found["options"] = _of_options(by_kind["options"])
     if "simulated" in by_kind:
         found["simulated"] = _simulated(by_kind["simulated"])
     if "named" in by_kind:
         found["named"] = _named(by_kind["named"])
     if "graded" in by_kind:
-        correct = by_kind.get("steps", []) + by_kind.get("modules", [])
-        found["graded"] = _graded(by_kind["graded"], _factors(correct), _factors_of_none(correct, by_kind["graded"]))
+        found["graded"] = _graded(by_kind["graded"], by_kind.get("steps", []) + by_kind.get("modules", []), RULES)
+    if "graded backward" in by_kind:
+        found["graded backward"] = _graded(by_kind["graded backward"], by_kind.get("backward", []), RULES_BACKWARD)
     return found
 
 
-def _honest(lines: list[dict[str, Any]]) -> Summary:
+def _honest(lines: list[dict[str, Any]], rules: Collection[str]) -> Summary:
     counts: Counter[str] = Counter()
     variants: Counter[str] = Counter()
     for line in lines:
         counts.update(line["counts"])
         variants.update(line["variants"])
     checks = counts["checks"]
-    alarms = {rule: counts[f"alarms of {rule}"] for rule in RULES}
+    alarms = {rule: counts[f"alarms of {rule}"] for rule in rules}
     return {
         "cases": counts["cases"],
         "checks": checks,
@@ -55,6 +62,14 @@ def _honest(lines: list[dict[str, Any]]) -> Summary:
         "bound of the rate": bound_of_rate(alarms["ours"], checks),
         "alarms": [alarm for line in lines for alarm in line["alarms"]][:ALARMS_SHOWN],
     }
+
+
+def _of_options(lines: list[dict[str, Any]]) -> Summary:
+    found = _honest(lines, ("ours",))
+    counts: Counter[str] = Counter()
+    for line in lines:
+        counts.update({name.removeprefix("with "): count for name, count in line["counts"].items() if name.startswith("with ")})
+    return found | {"false positives": found["false positives"]["ours"], "checks with": dict(sorted(counts.items()))}
 
 
 def _simulated(lines: list[dict[str, Any]]) -> Summary:
@@ -93,10 +108,10 @@ def _named(lines: list[dict[str, Any]]) -> Summary:
     }
 
 
-def _factors(lines: list[dict[str, Any]]) -> dict[str, float]:
+def _factors(lines: list[dict[str, Any]], rules: Collection[str]) -> dict[str, float]:
     """By how much each rule has to be relaxed (or may be tightened) for one correct check in a thousand to be flagged."""
     factors = {}
-    for rule in RULES:
+    for rule in rules:
         bins: Counter[int] = Counter()
         for line in lines:
             bins.update(dict(map(tuple, line["histograms"].get(rule, ()))))
@@ -109,13 +124,13 @@ def _factors(lines: list[dict[str, Any]]) -> dict[str, float]:
     return factors
 
 
-def _factors_of_none(lines: list[dict[str, Any]], graded: list[dict[str, Any]]) -> dict[str, float]:
+def _factors_of_none(lines: list[dict[str, Any]], graded: list[dict[str, Any]], rules: Collection[str]) -> dict[str, float]:
     """By how much each rule has to be relaxed for no correct check to be flagged, nor a correct result where a fault is looked for.
 
     1 where none is.
     """
     factors = {}
-    for rule in RULES:
+    for rule in rules:
         of_checks = [2.0 ** ((ratio + 0.5) / PER_OCTAVE) for line in lines for ratio, _ in line["histograms"].get(rule, ())]
         if of_checks:
             of_faults = [line["largest of correct"][rule] for line in graded if "largest of correct" in line]
@@ -123,8 +138,9 @@ def _factors_of_none(lines: list[dict[str, Any]], graded: list[dict[str, Any]]) 
     return factors
 
 
-def _graded(lines: list[dict[str, Any]], factors: dict[str, float], none: dict[str, float]) -> Summary:
-    own = {rule: {line["chunk"][1]: line["smallest"][rule] for line in lines} for rule in RULES}
+def _graded(lines: list[dict[str, Any]], correct: list[dict[str, Any]], rules: Collection[str]) -> Summary:
+    own = {rule: {line["chunk"][1]: line["smallest"][rule] for line in lines} for rule in rules}
+    factors, none = _factors(correct, rules), _factors_of_none(correct, lines, rules)
 
     def relaxed(factors: dict[str, float]) -> dict[str, float]:
         return {
@@ -180,6 +196,8 @@ def _lines(dtype: str, of: Summary) -> Iterable[str]:
     for kind in ("steps", "modules"):
         if kind in of:
             yield from _honest_lines(kind, of[kind])
+    if "options" in of:
+        yield from _option_lines(of["options"])
     if "simulated" in of:
         yield from _simulated_lines(of["simulated"])
     if "named" in of:
@@ -189,14 +207,21 @@ def _lines(dtype: str, of: Summary) -> Iterable[str]:
         yield f"    unseen by ours: {', '.join(named['unseen by ours']) or 'none'}"
         yield f"    correct results rejected on the same inputs: {_counts(named['correct results rejected'])}"
     if "graded" in of:
-        graded = of["graded"]
-        for what, key in (
-            ("at its own setting", "mean exponent"),
-            ("at equal false positives", "mean exponent at equal false positives"),
-            ("at no false positives", "mean exponent at no false positives"),
-        ):
-            if exponents := graded[key]:
-                yield f"  smallest visible relative fault {what}: {_exponents(exponents)}"
+        yield from _graded_lines(of["graded"])
+    if "backward" in of:
+        yield from _honest_lines("gradients", of["backward"])
+    if "graded backward" in of:
+        yield from _graded_lines(of["graded backward"])
+
+
+def _graded_lines(graded: Summary) -> Iterable[str]:
+    for what, key in (
+        ("at its own setting", "mean exponent"),
+        ("at equal false positives", "mean exponent at equal false positives"),
+        ("at no false positives", "mean exponent at no false positives"),
+    ):
+        if exponents := graded[key]:
+            yield f"  smallest visible relative fault {what}: {_exponents(exponents)}"
 
 
 def _honest_lines(kind: str, of: Summary) -> Iterable[str]:
@@ -205,6 +230,13 @@ def _honest_lines(kind: str, of: Summary) -> Iterable[str]:
     counts = f"{checks} distinct results of {of['cases']} cases, {of['variants']} variants, {of['suspects']} suspects"
     yield f"  correct {kind}: {counts}"
     yield f"    false positives: {rates}; ours at most {of['bound of the rate']:.2g} (95 %)"
+
+
+def _option_lines(of: Summary) -> Iterable[str]:
+    counts = f"{of['checks']} distinct results of {of['cases']} cases, {of['variants']} variants, {of['suspects']} suspects"
+    yield f"  correct attention with options: {counts}"
+    yield f"    with {_counts(of['checks with'])}"
+    yield f"    false positives: {of['false positives']}; at most {of['bound of the rate']:.2g} (95 %)"
 
 
 def _simulated_lines(of: Summary) -> Iterable[str]:
@@ -218,6 +250,12 @@ def _counts(of: dict[str, int]) -> str:
 
 
 def _exponents(of: dict[str, float]) -> str:
+    """Each rule's, and how much larger than ours; one that sees no fault of any kind has none."""
     ours = of["ours"]
-    shown = (f"{rule} 2^-{e:.1f}" + ("" if rule == "ours" else f" ({2 ** (ours - e):.3g}x ours)") for rule, e in of.items())
-    return ", ".join(shown)
+
+    def shown(rule: str, exponent: float) -> str:
+        if not exponent:
+            return f"{rule} none"
+        return f"{rule} 2^-{exponent:.1f}" + ("" if rule == "ours" else f" ({2 ** (ours - exponent):.3g}x ours)")
+
+    return ", ".join(shown(rule, exponent) for rule, exponent in of.items())

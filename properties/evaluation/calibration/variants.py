@@ -39,6 +39,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "compensated": {"order": orders.compensated, "product": summing(orders.compensated)},
     "2 lanes": {"order": orders.lanes(2), "product": summing(orders.lanes(2))},
     "multiply-add": {"product": multiply_add},
+    "queries scaled": {"scale_queries": True},
     "queries scaled, fused": {"scale_queries": True, "mode": "fused"},
     "split-k 2": {"product": split_k(2)},
     "split-k 4, fused": {"product": split_k(4), "mode": "fused"},
@@ -119,7 +120,7 @@ def _by_hand(compiled: bool, step: str, args: tuple[Any, ...], kwargs: dict[str,
             run, given = _eager_layer_norm, (args[0], kwargs["gain"], kwargs["bias"], kwargs.get("eps", 1e-5))
         case _:
             raise NotOffered
-    tensors = [_tensor(value, dtype) for value in given]
+    tensors = [as_tensor(value, dtype) for value in given]
     with torch.no_grad():
         return (_compiled(step, run) if compiled else run)(*tensors).to(torch.float64).numpy()
 
@@ -128,7 +129,8 @@ def _softmax(scores: torch.Tensor) -> torch.Tensor:
     return torch.softmax(scores, dim=-1)
 
 
-def _tensor(value: Any, dtype: str) -> Any:
+def as_tensor(value: Any, dtype: str) -> Any:
+    """An array as a tensor, of the dtype where it holds numbers; anything else as it is."""
     if not isinstance(value, np.ndarray):
         return value
     tensor = torch.from_numpy(np.ascontiguousarray(value))

@@ -22,6 +22,8 @@ def attention(
     softcap: float | None = None,
     sinks: Tensor | None = None,
     slopes: Tensor | None = None,
+    dropout_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
 ) -> Tensor:
     """Each query's average of the values; `mask` is True where a query may attend."""
     h, g = Q.shape[1], K.shape[1]
@@ -51,5 +53,8 @@ def attention(
     if sinks is not None:
         scores = torch.cat([scores, wide(sinks)[:, None, None].expand(*scores.shape[:-1], 1)], dim=-1)
     weights = softmax(scores)
-    output = weights[..., :m] @ wide(V)
+    weights = weights[..., :m]
+    if dropout_mask is not None:
+        weights = weights * dropout_mask / (1 - dropout_p)
+    output = weights @ wide(V)
     return output.to(Q.dtype)

@@ -15,6 +15,7 @@ _LEFT = "seen = seen & (ahead >= -left)"
 _RIGHT = "seen = seen & (ahead <= right)"
 _CAP = "scores = softcap * torch.tanh(scores / softcap)"
 _SINK = "scores = torch.cat([scores, wide(sinks)[:, None, None].expand(*scores.shape[:-1], 1)], dim=-1)"
+_DROPOUT = "weights = weights * dropout_mask / (1 - dropout_p)"
 _SLOPES = "scores = scores - wide(slopes)[:, None, None] * ahead.abs()"
 
 
@@ -295,4 +296,35 @@ SLOPES = (
     ),
 )
 
-FAULTS = CAUSAL + SCALE + BIAS + GROUPED_HEADS + WINDOW + SOFTCAP + SINKS + SLOPES
+DROPOUT = (
+    _of(
+        "dropout_mask",
+        "dropout-scaled-by-p",
+        _DROPOUT,
+        "weights = weights * dropout_mask * dropout_p",
+        "any weight kept (the report is of a backward pass)",
+        ("X12", "X9"),
+        "https://github.com/NVIDIA/apex/pull/816",
+    ),
+    _of(
+        "dropout_mask",
+        "dropout-before-the-softmax",
+        "weights = softmax(scores)",
+        "weights = softmax(scores if dropout_mask is None else torch.where("
+        "torch.nn.functional.pad(dropout_mask, (0, scores.shape[-1] - m), value=True), scores, -math.inf))",
+        "any weight dropped: the others share it",
+        ("X12", "X9"),
+        "https://github.com/arghosh/AKT/issues/11",
+    ),
+    _of(
+        "dropout_mask",
+        "dropout-mask-of-the-first-head",
+        _DROPOUT,
+        "weights = weights * dropout_mask[:, :1] / (1 - dropout_p)",
+        "two heads with masks of their own (the report's are drawn, at offsets that overflow)",
+        ("X12", "X9"),
+        "https://github.com/pytorch/pytorch/pull/188015",
+    ),
+)
+
+FAULTS = CAUSAL + SCALE + BIAS + GROUPED_HEADS + WINDOW + SOFTCAP + SINKS + SLOPES + DROPOUT

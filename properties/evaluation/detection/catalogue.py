@@ -5,6 +5,7 @@ from properties.evaluation.detection import (
     attention_options,
     backward,
     cache,
+    cached_attention,
     causal,
     embedding,
     feed_forward,
@@ -12,6 +13,7 @@ from properties.evaluation.detection import (
     mask,
     model,
     multi_head,
+    multi_head_options,
     overflow,
     packed_attention,
     rare_masks,
@@ -48,6 +50,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "options of attention": (
         "option-bias",
         "option-causal",
+        "option-dropout-mask",
         "option-grouped-heads",
         "option-scale",
         "option-sinks",
@@ -55,7 +58,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
         "option-softcap",
         "option-window",
     ),
-    "multi-head": ("dv-or-din-differs", "head-index-mapping", "head-split-merge-layout"),
+    "multi-head": ("dv-or-din-differs", "head-index-mapping", "head-split-merge-layout", "returned-weights"),
     "cross-attention": ("cross-cache-state", "cross-causal", "cross-length", "cross-mask-source"),
     "positional encoding": (
         "left-pad-positions",
@@ -79,6 +82,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
         "last-token-index",
         "paged-cache-boundary",
         "position-offset-in-cached-decode",
+        "ring-cache-wrap",
         "static-cache-unwritten-slots",
     ),
     "gradient": (
@@ -88,6 +92,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
         "feed-forward-gradient-formula",
         "fully-masked-row-grad",
         "gradient-given-in-any-memory",
+        "gradient-of-another-step",
         "gradient-of-many-rows",
         "gradient-of-some-inputs",
         "ln-constant-row-grad",
@@ -123,6 +128,7 @@ FAULTS: tuple[Fault, ...] = (
     *mask.FAULTS,
     *rare_masks.FAULTS,
     *multi_head.FAULTS,
+    *multi_head_options.FAULTS,
     *residual_norm.FAULTS,
     *feed_forward.FAULTS,
     *embedding.FAULTS,
@@ -132,6 +138,7 @@ FAULTS: tuple[Fault, ...] = (
     *backward.FAULTS,
     *overflow.FAULTS,
     *packed_attention.FAULTS,
+    *cached_attention.FAULTS,
 )
 
 CATALOGUE: tuple[Fault, ...] = (*FAULTS, *CHEATS)

@@ -1,15 +1,14 @@
 """What a weak checker accepts: answers that were never computed, or only as long as somebody looks."""
 
 from properties.evaluation.detection.fault import Fault
+from properties.evaluation.detection.reward_hacks import HACKS, LAWS, RETURN
 
-_RETURN = "return output.to(Q.dtype)"
 _WIDE = "return x.to(torch.promote_types(x.dtype, torch.float32))"
-_LAWS = ("A2", "A6", "A7", "A8", "M1", "M3", "H3", "T3")
 
 
-def _cheat(identifier: str, wrong: str, shows: str, *, right: str = _RETURN, dtype: str = "float32") -> Fault:
+def _cheat(identifier: str, wrong: str, shows: str, *, right: str = RETURN, dtype: str = "float32") -> Fault:
     """A cheat in attention."""
-    return Fault(identifier, "cheat", "attention", ("attention",), right, wrong, shows, _LAWS, (), dtype)
+    return Fault(identifier, "cheat", "attention", ("attention",), right, wrong, shows, LAWS, (), dtype)
 
 
 CHEATS = (
@@ -46,8 +45,12 @@ CHEATS = (
         'return output.to(Q.dtype) * (1.0 if next(attention.__dict__.setdefault("calls", iter(range(10**9)))) < 50 else 1.5)',
         "the 51st call",
     ),
+    *HACKS,
 )
 """Each in-process, as a callable that cannot be imported elsewhere would be."""
+
+BY_CHANCE = {"last-answer-by-identity", "last-answer-by-address"}
+"""Which property sees them first is decided by where a new array lies: where an old one lay, or not."""
 
 PEEKING = _cheat(
     "reads-the-oracle",

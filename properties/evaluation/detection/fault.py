@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from properties.implementations.conventions import OURS, Conventions
+from properties.steps import option_name
 
 RIGHT = Path(__file__).parents[1] / "correct"
 PACKAGE = "properties.evaluation.correct."
@@ -64,12 +65,13 @@ class Implementation:
         self.conventions: Conventions = OURS  # as the projects promised: an answer of another convention is the fault
         self._source = source
         self.file = f"<{name}>"  # as a traceback through its text says
-        self._module = _executed(self.file, source)
-        self.options = frozenset(step.partition(".")[2] for step in steps if "." in step)
+        self._module = executed(self.file, source)
+        named = (step.partition(".") for step in steps)
+        self.options = frozenset(option_name(step, option) for step, dot, option in named if dot)
 
     def close(self) -> None:
         """Forget everything: the next call is the first."""
-        self._module = _executed(self.name, self._source)
+        self._module = executed(self.name, self._source)
 
     def __getattr__(self, step: str) -> Callable[..., Any]:
         if step.startswith("_") or step not in self.steps:
@@ -77,7 +79,8 @@ class Implementation:
         return getattr(self._module, step)
 
 
-def _executed(file: str, source: str) -> ModuleType:
+def executed(file: str, source: str) -> ModuleType:
+    """A module of that text, with nothing remembered."""
     module = ModuleType("faulty")
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)  # so that a traceback shows the statement
     exec(compile(source, file, "exec"), module.__dict__)  # noqa: S102 (our own text)

@@ -15,9 +15,10 @@ def _fault(
     *reports: str,
     instead: dict[str, str] | None = None,
     dtype: str = "float64",
+    breaks: tuple[str, ...] = ("T2",),
+    steps: tuple[str, ...] = ("gradients", "transformer"),
 ) -> Fault:
-    steps = ("gradients", "transformer")
-    return Fault(identifier, fault_class, "gradients", steps, right, wrong, shows, ("T2",), reports, dtype, instead or {})
+    return Fault(identifier, fault_class, "gradients", steps, right, wrong, shows, breaks, reports, dtype, instead or {})
 
 
 OF_MANY_ROWS = (
@@ -86,8 +87,37 @@ OF_MANY_ROWS = (
     ),
 )
 
+_WHILE_TRAINING = ("gradients",)  # asked for nothing but gradients: whoever trains sees the fault
+
+OF_ANOTHER_STEP = (
+    _fault(
+        "gradients-of-a-batch-seen-before",
+        "gradient-of-another-step",
+        "return _gradients_of(leaves)",
+        'return gradients.__dict__.setdefault(f"{source}{target}{direction}", _gradients_of(leaves))',
+        "the same batch again, with weights that have moved",
+        "https://github.com/ooples/AiDotNet/pull/1351",
+        dtype="float32",
+        breaks=("B7",),
+        steps=_WHILE_TRAINING,
+    ),
+    _fault(
+        "weights-of-the-first-step",
+        "gradient-of-another-step",
+        "leaves = _leaves(parameters)",
+        'leaves = _leaves(gradients.__dict__.setdefault(f"{source.shape}{target.shape}{parameters.keys()}", parameters))',
+        "a second step: what was kept of the weights at the first is not read again",
+        "https://github.com/ooples/AiDotNet/pull/1488",
+        "https://github.com/X-GenGroup/Flow-Factory/pull/186",
+        dtype="float32",
+        breaks=("B7",),
+        steps=_WHILE_TRAINING,
+    ),
+)
+
 FAULTS = (
     *OF_MANY_ROWS,
+    *OF_ANOTHER_STEP,
     _fault(
         "padding-word-learns-nothing",
         "embedding-gradient",

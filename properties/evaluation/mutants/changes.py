@@ -33,9 +33,14 @@ PLACES: dict[str, Place] = {
         "attention_with_options", (*(f"attention.{name}" for name in OPTIONS["attention"]), "attention")
     ),
     "log_sum_exp": Place("log_sum_exp", ("log_sum_exp",)),
-    "cu_seqlens_attention": Place("cu_seqlens_attention", ("packed_attention",)),
+    "cu_seqlens_attention": Place("cu_seqlens_attention", ("packed_attention", "packed_attention.causal")),
     "paged_attention": Place("paged_attention", ("paged_attention",)),
+    "cached_attention": Place("cached_attention", ("cached_attention", "cached_attention.ring")),
     "multi_head": Place("multi_head", ("multi_head", "split_heads", "concat_heads")),
+    "multi_head_options": Place(
+        "multi_head_options",
+        ("multi_head_with_weights", "multi_head_with_weights.causal", "multi_head", "multi_head.causal"),
+    ),
     "embedding": Place("model", ("embedding", "positional_encoding", "transformer")),
     "mask": Place("model", ("mask", "transformer")),
     **{file: Place("feed_forward", ("feed_forward",)) for file in ("linear", "feed_forward")},

@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -12,7 +13,7 @@ class Math:
 
     backend = SDPBackend.MATH
     dtypes = ("float64", "float32", "bfloat16", "float16")
-    options = ("causal", "scale", "bias", "grouped_heads")
+    options: tuple[str, ...] = ("causal", "scale", "bias", "grouped_heads", "dropout_mask")
     conventions: ClassVar = {"mask_polarity": "true_attends", "causal_alignment": "top_left"}
 
     def attention(
@@ -25,14 +26,21 @@ class Math:
         causal: bool = False,
         scale: float | None = None,
         bias: Tensor | None = None,
+        dropout_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
     ) -> Tensor:
-        """One call. It takes one of mask, bias and is_causal, and of masks those of two axes or more."""
+        """One call. It takes one of mask, bias and is_causal, and of masks those of two axes or more; a dropout mask underneath."""
         given = [each for each in (mask, bias) if each is not None]
         if len(given) + causal > 1:
             raise NotImplementedError("more than one of attn_mask (a mask or a bias) and is_causal")
         if given and given[0].ndim < 2:
             raise NotImplementedError(f"an attn_mask of shape {tuple(given[0].shape)}")
         options = {"is_causal": causal, "scale": scale, "enable_gqa": K.shape[1] != Q.shape[1]}
+        if dropout_mask is not None:  # underneath masks are added
+            hidden = [torch.zeros_like(each, dtype=Q.dtype).masked_fill(~each, -torch.inf) for each in given if each is mask]
+            added = (hidden or [bias])[0]
+            by_hand = torch._scaled_dot_product_attention_math  # type: ignore[attr-defined] # noqa: SLF001 (it takes a mask)
+            return by_hand(Q, K, V, added, dropout_p, dropout_mask=dropout_mask, **options)[0]
         with sdpa_kernel(self.backend):
             return F.scaled_dot_product_attention(Q, K, V, attn_mask=given[0] if given else None, **options)
 
@@ -41,6 +49,7 @@ class Flash(Math):
     """The fused kernel."""
 
     backend = SDPBackend.FLASH_ATTENTION
+    options = ("causal", "scale", "bias", "grouped_heads")
 
     def attention(self, Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None = None, **options: object) -> Tensor:
         """As above; where torch says that it has no such kernel for these arguments, they are not taken."""
