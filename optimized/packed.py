@@ -1,4 +1,4 @@
-"""A packed matrix: a weight in the blocks that a product of oneDNN reads, in the place of the tensor that `linear` would take.
+"""A packed matrix: a weight in the blocks that a product of oneDNN or of our own reads, in the place of `linear`'s tensor.
 
 Its numbers are the tensor's, and a product with it differs by the order of summation and by nothing else. Nothing but `linear`
 can read it, no gradient goes through it, and it stays on the CPU. `optimized.packing` makes them, where they are faster.
@@ -7,8 +7,11 @@ can read it, no gradient goes through it, and it stays on the CPU. `optimized.pa
 from abc import ABC, abstractmethod
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+from optimized import tuned
 
 PIXELWISE = ([0, 0], [1, 1], [1, 1], 1)  # no padding, every pixel, no holes, all channels together
 NARROW = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
@@ -30,8 +33,7 @@ class Packed(ABC):
 
     def __init__(self, W: Float[Tensor, "rows columns"], rows: int) -> None:
         check(W)
-        if not can_pack(W.dtype):
-            raise ValueError(f"W: expected a dtype that oneDNN packs on this processor, got {W.dtype}")
+        self._check_dtype(W.dtype)
         self.shape, self.dtype = W.shape, W.dtype
         self.blocks = self._packed(W.mT.contiguous(), rows)
 
@@ -50,6 +52,10 @@ class Packed(ABC):
         if X.numel() == 0:
             return X.new_empty(*X.shape[:-1], columns)
         return self._product(X, None if b is None else b.contiguous())  # oneDNN reads a bias as if it were contiguous
+
+    def _check_dtype(self, dtype: torch.dtype) -> None:
+        if not can_pack(dtype):
+            raise ValueError(f"W: expected a dtype that oneDNN packs on this processor, got {dtype}")
 
     @abstractmethod
     def _packed(self, turned: Tensor, rows: int) -> Tensor:
@@ -85,6 +91,27 @@ class Convolution(Packed):
         image = X.reshape(1, 1, -1, X.shape[-1]).contiguous().permute(0, 3, 1, 2)
         Y = torch.ops.mkldnn._convolution_pointwise(image, self.blocks, b, *PIXELWISE, "none", [], "")  # noqa: SLF001 (as above)
         return Y.permute(0, 2, 3, 1).reshape(*X.shape[:-1], -1)
+
+
+class Panels(Packed):
+    """In panels of as many columns as a core has registers for, row by row: what the tuned tier reads (`tuned/linear.cpp`).
+
+    Raises `tuned.NotBuilt` where that cannot be compiled.
+    """
+
+    def _check_dtype(self, dtype: torch.dtype) -> None:
+        tuned.load()
+        if dtype is not torch.float32:
+            raise ValueError(f"W: expected torch.float32, which the tuned tier has products of, got {dtype}")
+
+    def _packed(self, turned: Tensor, rows: int) -> Tensor:  # noqa: ARG002 (the same for any number of rows)
+        width = torch.ops.veriformer.width()
+        self._no_bias = turned.new_zeros(len(turned))
+        return F.pad(turned.mT, (0, -len(turned) % width)).unflatten(1, (-1, width)).transpose(0, 1).contiguous()
+
+    def _product(self, X: Tensor, b: Tensor | None) -> Tensor:
+        Y = torch.ops.veriformer.linear(X, self.blocks, self._no_bias if b is None else b, self.shape[1])
+        return Y.view(*X.shape[:-1], -1)
 
 
 def check(W: Tensor) -> None:

@@ -3,8 +3,12 @@
 Which layout that is depends on the processor, the shape and the number of rows, so it is measured: once for each of them in a
 process, on the very weights, one matrix after the other as a forward pass reads them. `choices` tells what was chosen, and by how
 much it won. The oracle has no such file: it is not fast.
+
+There are two tiers. The plain one is torch alone. The tuned one has a product of its own in C++ among the layouts it measures
+(see `optimized.tuned`); everything else is the same code.
 """
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,8 +17,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from optimized import tuned
 from optimized.multi_head import linear
-from optimized.packed import Convolution, InnerProduct, Packed, can_pack, check
+from optimized.packed import Convolution, InnerProduct, Packed, Panels, can_pack, check
 from optimized.parameters import (
     DecoderLayerParameters,
     EncoderLayerParameters,
@@ -26,16 +31,23 @@ from optimized.parameters import (
     tensors,
 )
 
-Layout = Literal["given", "rows", "columns", "inner_product", "convolution"]
+Tier = Literal["plain", "tuned", "fastest"]
+TIERS: dict[Tier, str] = {
+    "plain": "torch alone",
+    "tuned": "a product in C++ among the layouts, compiled at its first use",
+    "fastest": "tuned, or plain with a line that says why it is not",
+}
+Layout = Literal["given", "rows", "columns", "inner_product", "convolution", "panels"]
 LAYOUTS: dict[Layout, Callable[[Tensor, int], Tensor | Packed]] = {
     "given": lambda W, rows: W,  # noqa: ARG005
     "rows": lambda W, rows: W.contiguous(),  # noqa: ARG005
     "columns": lambda W, rows: W.mT.contiguous().mT,  # noqa: ARG005
     "inner_product": InnerProduct,
     "convolution": Convolution,
+    "panels": Panels,
 }
-"""How a matrix may lie in memory: as it came, row by row, column by column (as nn.Linear has it), or in the blocks
-of one of oneDNN's products."""
+"""How a matrix may lie in memory: as it came, row by row, column by column (as nn.Linear has it), in the blocks of one of
+oneDNN's products, or in the panels of the tuned tier's."""
 
 Key = tuple[Any, ...]
 PACKABLE = (torch.float32, torch.bfloat16, torch.float16)
@@ -64,7 +76,9 @@ class Choice:
         return f"{self.rows}x{inner}x{columns} {dtype}, {self.threads} threads: {self.layout} ({self.gain:.2f} times as fast)"
 
 
-def pack(parameters: Parameters, rows: int, source_rows: int | None = None, layout: Layout | None = None) -> Parameters:
+def pack(
+    parameters: Parameters, rows: int, source_rows: int | None = None, layout: Layout | None = None, tier: Tier = "plain"
+) -> Parameters:
     """The same parameters, their matrices laid out for products of `rows` rows: the tokens of all sequences that go in at once.
 
     `source_rows` are those of the encoder and of the keys and values of cross-attention, where they differ: to generate, `rows`
@@ -72,12 +86,15 @@ def pack(parameters: Parameters, rows: int, source_rows: int | None = None, layo
     less fast. In a layer the projections of self-attention become one matrix where that is faster. An embedding that is also the
     output matrix is packed beside the table. `layout` names one instead of measuring, for one matrix for self-attention too.
 
+    `tier` says what is measured: see TIERS. "tuned" is an error where it cannot be had, "fastest" then takes the plain one and
+    prints why.
+
     Raises ValueError for weights that require a gradient, are not on the CPU, of float64 or of several dtypes, and for a layout
-    that this processor does not have.
+    or a tier that this processor does not have; `tuned.NotBuilt` where the tuned tier cannot be compiled.
     """
     if layout is not None and layout not in LAYOUTS:
         raise ValueError(f"layout: expected one of {', '.join(LAYOUTS)}, got {layout!r}")
-    chosen, found = _chosen(parameters, rows, source_rows, measure=layout is None)
+    chosen, found = _chosen(parameters, rows, source_rows, tier, measure=layout is None)
 
     def laid_out(W: Tensor, rows: int) -> Any:
         return LAYOUTS[layout or found[_key(W, rows)].layout](W, rows)
@@ -85,22 +102,23 @@ def pack(parameters: Parameters, rows: int, source_rows: int | None = None, layo
     return _map_matrices(laid_out, chosen, rows, source_rows or rows)
 
 
-def choices(parameters: Any, rows: int, source_rows: int | None = None) -> list[Choice]:
-    """What `pack` chooses for these arguments, a line for each shape and number of rows. Raises ValueError as it does."""
-    chosen, found = _chosen(parameters, rows, source_rows)
+def choices(parameters: Any, rows: int, source_rows: int | None = None, tier: Tier = "plain") -> list[Choice]:
+    """What `pack` chooses for these arguments, a line for each shape and number of rows. Raises as it does."""
+    chosen, found = _chosen(parameters, rows, source_rows, tier)
     return [found[key] for key in _alike([chosen], rows, source_rows or rows)]
 
 
 def _chosen(
-    parameters: Parameters, rows: int, source_rows: int | None, *, measure: bool = True
+    parameters: Parameters, rows: int, source_rows: int | None, tier: Tier, *, measure: bool = True
 ) -> tuple[Parameters, dict[Key, Choice]]:
     """The parameters with projections side by side where that is faster, and what was measured of them."""
     _check(parameters, rows, source_rows)
+    layouts = _layouts(tier, {W.dtype for W in tensors(parameters)})
     source_rows = source_rows or rows
     joined = _joined(parameters, rows, source_rows, lambda heads, rows: True)  # noqa: ARG005
     if not measure:
         return joined, {}
-    found = {key: _fastest(key, alike) for key, alike in _alike([parameters, joined], rows, source_rows).items()}
+    found = {key: _fastest(key, alike, layouts) for key, alike in _alike([parameters, joined], rows, source_rows).items()}
 
     def faster(heads: MultiHeadParameters, rows: int) -> bool:
         apart = sum(found[_key(W, rows)].seconds for W in (heads.W_Q, heads.W_K, heads.W_V))
@@ -177,15 +195,34 @@ def _map_matrices(change: Callable[[Tensor, int], Any], parameters: Parameters, 
     return part
 
 
+def _layouts(tier: Tier, dtypes: set[torch.dtype]) -> tuple[Layout, ...]:
+    """Those of a tier, which is compiled now if it has to be. Raises ValueError or `tuned.NotBuilt` for one that is not here."""
+    if tier not in TIERS:
+        raise ValueError(f"tier: expected one of {', '.join(TIERS)}, got {tier!r}")
+    plain = tuple(name for name in LAYOUTS if name != "panels")
+    if tier == "plain":
+        return plain
+    try:
+        if other := dtypes - {torch.float32}:
+            raise ValueError(f"tier: the tuned one has products of torch.float32, not of {other.pop()}")
+        tuned.load()
+    except (ValueError, tuned.NotBuilt) as why:
+        if tier == "tuned":
+            raise
+        print(f"veriformer: the plain tier is taken: {why}", file=sys.stderr)
+        return plain
+    return tuple(LAYOUTS)
+
+
 _measured: dict[Key, Choice] = {}
 
 
 @torch.no_grad()
-def _fastest(key: Key, weights: list[Tensor]) -> Choice:
+def _fastest(key: Key, weights: list[Tensor], layouts: tuple[Layout, ...]) -> Choice:
     """The choice for matrices of one kind, measured unless it was before."""
-    if key not in _measured:
-        dtype, shape, _, rows, threads = key
-        seconds = _seconds(weights, rows)
+    if (key := (*key, layouts)) not in _measured:
+        dtype, shape, _, rows, threads, _ = key
+        seconds = _seconds(weights, rows, layouts)
         layout = min(seconds, key=lambda name: seconds[name])
         if seconds["given"] < LEAST_GAIN * seconds[layout]:
             layout = "given"
@@ -194,14 +231,14 @@ def _fastest(key: Key, weights: list[Tensor]) -> Choice:
     return _measured[key]
 
 
-def _seconds(weights: list[Tensor], rows: int) -> dict[Layout, float]:
+def _seconds(weights: list[Tensor], rows: int, layouts: tuple[Layout, ...]) -> dict[Layout, float]:
     """The mean over the matrices of the least time of a product, in each layout; rounds of all layouts in turn."""
     rows, (inner, columns) = min(rows, MOST_ROWS), weights[0].shape
     most = min(MOST_FLOPS / (2 * rows * inner * columns), MOST_BYTES / weights[0].nbytes)
     weights = weights[: max(1, int(most))]
     X = torch.ones(rows, inner, dtype=weights[0].dtype)
     candidates: dict[Layout, list[Any]] = {
-        layout: [LAYOUTS[layout](W, rows) for W in weights] for layout in _candidates(weights[0])
+        layout: [LAYOUTS[layout](W, rows) for W in weights] for layout in _candidates(weights[0], layouts)
     }
     best: dict[Layout, list[float]] = {layout: [float("inf")] * len(weights) for layout in candidates}
     for _ in range(ROUNDS):
@@ -217,10 +254,10 @@ def _timed(X: Tensor, W: Any) -> float:
     return time.perf_counter() - began
 
 
-def _candidates(W: Tensor) -> list[Layout]:
+def _candidates(W: Tensor, layouts: tuple[Layout, ...]) -> list[Layout]:
     """As it is given, and the layouts that it is not in already and that this processor has for its dtype."""
-    wanted = {"given": True, "rows": not W.is_contiguous(), "columns": not W.mT.is_contiguous()}
-    return [layout for layout in LAYOUTS if wanted.get(layout, can_pack(W.dtype))]
+    wanted = {"given": True, "rows": not W.is_contiguous(), "columns": not W.mT.is_contiguous(), "panels": True}
+    return [layout for layout in layouts if wanted.get(layout, can_pack(W.dtype))]
 
 
 def _key(W: Tensor, rows: int) -> Key:

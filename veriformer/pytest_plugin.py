@@ -178,7 +178,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if plan.claims:
         _check_claims(plan)
     cells = [] if plan.claims and prop.claim not in plan.claims else list(_cells_of(plan, prop))
-    metafunc.parametrize("impl", cells, ids=[str(cell) for cell in cells], indirect=True, scope="function")
+    params = [_skipped_if_missing(cell) for cell in cells]
+    metafunc.parametrize("impl", params, ids=[str(cell) for cell in cells], indirect=True, scope="function")
+
+
+def _skipped_if_missing(cell: Cell) -> Any:
+    """The column, marked as skipped where this machine cannot have its implementation."""
+    from properties.implementations.registry import built_in_missing
+
+    why = built_in_missing(cell.implementation)
+    return pytest.param(cell, marks=pytest.mark.skip(reason=why)) if why else cell
 
 
 def _cells_of(plan: Plan, prop: "Property") -> Iterator[Cell]:

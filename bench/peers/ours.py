@@ -15,6 +15,7 @@ from bench.peers.base import Built
 from bench.peers.torch_common import learn, tensors
 from bench.workloads import Workload
 from optimized import parameters as column
+from optimized import tuned
 from optimized.attention import attention
 from optimized.decoder import decoder_layer
 from optimized.embedding import embedding
@@ -24,7 +25,7 @@ from optimized.generation import generate
 from optimized.mask import causal_mask
 from optimized.multi_head import multi_head
 from optimized.output_projection import output_projection
-from optimized.packing import PACKABLE, choices, pack
+from optimized.packing import PACKABLE, Tier, choices, pack
 from optimized.parameters import Architecture, FeedForwardParameters, MultiHeadParameters, NormParameters
 from optimized.positional_encoding import positional_encoding
 from optimized.residual_norm import residual_norm
@@ -61,10 +62,15 @@ class Optimized:
 
     name: str
     compiled: bool = False
+    tier: Tier = "plain"
 
     def build(self, workload: Workload, calls: list[Call], dtype: str, device: str) -> Built:
         """A function of the inputs alone, for each step."""
-        packing = Packing(workload, wanted=not self.compiled and device == "cpu" and DTYPES[dtype] in PACKABLE)
+        if self.tier == "tuned" and (device != "cpu" or DTYPES[dtype] is not torch.float32):
+            raise NotOffered("the tuned tier is for float32 on a CPU")
+        if self.tier == "tuned" and (why := tuned.missing()):
+            raise NotOffered(why)
+        packing = Packing(workload, self.tier, wanted=not self.compiled and device == "cpu" and DTYPES[dtype] in PACKABLE)
         call = _optimized(workload.step, tensors(calls[0].kwargs, dtype, device), dtype, device, packing)
         arguments = [tensors(call.args, dtype, device) for call in calls]
         if self.compiled:
@@ -75,23 +81,24 @@ class Optimized:
 class Packing:
     """Lays weights out for the rows of a workload, and says what was chosen and how long that took."""
 
-    def __init__(self, workload: Workload, *, wanted: bool) -> None:
+    def __init__(self, workload: Workload, tier: Tier, *, wanted: bool) -> None:
         sizes = {"n": 1, **workload.sizes}  # to generate is to read a token of each sequence at a time
         self.rows, self.source_rows = sizes.get("b", 1) * sizes["n"], sizes.get("b", 1) * sizes.get("m", sizes["n"])
-        self.wanted, self.said = wanted, ""
+        self.tier, self.wanted, self.said = tier, wanted, ""
 
     def __call__(self, parameters: Any) -> Any:
         """The same parameters, packed where that is wanted."""
         if not self.wanted:
             return parameters
         began = time.perf_counter()
-        packed = pack(parameters, self.rows, self.source_rows)
-        chosen = "; ".join(map(str, choices(parameters, self.rows, self.source_rows)))
+        packed = pack(parameters, self.rows, self.source_rows, tier=self.tier)
+        chosen = "; ".join(map(str, choices(parameters, self.rows, self.source_rows, self.tier)))
         self.said = f"laid out in {time.perf_counter() - began:.2g} s: {chosen}"
         return packed
 
 
 OPTIMIZED, OPTIMIZED_COMPILED = Optimized("optimized"), Optimized("optimized.compiled", compiled=True)
+OPTIMIZED_TUNED = Optimized("optimized.tuned", tier="tuned")
 
 
 class Candidate:

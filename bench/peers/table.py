@@ -11,6 +11,7 @@ from bench.peers.base import Peer
 from bench.workloads import STEPS
 
 ALL = (*STEPS,)
+PRODUCTS = ("multi_head", "feed_forward", "encoder_layer", "decoder_layer", "output_projection", "transformer", "generation")
 LAYERS = ("encoder_layer", "transformer", "generation")
 ONE_CALL = tuple(step for step in STEPS if step not in {"generation", "training"})
 GRAPHS = tuple(step for step in ONE_CALL if step not in {"embedding", "positional_encoding", "mask"})
@@ -28,6 +29,7 @@ class Row(NamedTuple):
 PEERS: dict[str, Row] = {
     "reference": Row("ours:Reference", tuple(step for step in STEPS if step != "training")),
     "optimized": Row("ours:OPTIMIZED", ALL),
+    "optimized.tuned": Row("ours:OPTIMIZED_TUNED", PRODUCTS),
     "optimized.compiled": Row("ours:OPTIMIZED_COMPILED", ONE_CALL),
     "torch.eager": Row("torch_modules:EAGER", tuple(step for step in STEPS if step != "positional_encoding")),
     "torch.fastpath": Row("torch_modules:FASTPATH", LAYERS),

@@ -1,6 +1,6 @@
 """The machine's limits, measured in the same run: what matrix products and memory can do at best.
 
-A limit is the best ever seen, so the best sample counts. Products are tried through every library torch has.
+A limit is the best ever seen, so the best sample counts. Products are tried through every library torch has, and by the tuned tier.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,8 @@ from torch import Tensor
 
 from bench.runner import settle
 from bench.runner.clock import Clock
+from optimized import tuned
+from optimized.packed import Panels
 from properties.implementations.impl import DTYPES
 from reports.bench_records import Roof
 
@@ -60,7 +62,7 @@ def _samples(way: Callable[[], Any], clock: Clock) -> list[float]:
 
 
 def _products(rows: int, inner: int, columns: int, dtype: str, device: str) -> list[Callable[[], Any]]:
-    """X W by every library: torch's own choice, with the weights lying as they are and turned, and oneDNN with packed weights."""
+    """X W by every library: torch's own choice, with the weights as they are and turned, oneDNN and the tuned tier with packed ones."""
     generator = torch.Generator().manual_seed(0)
     X, W = (torch.randn(*shape, generator=generator).to(device, DTYPES[dtype]) for shape in ((rows, inner), (inner, columns)))
     turned = W.mT.contiguous()
@@ -69,6 +71,9 @@ def _products(rows: int, inner: int, columns: int, dtype: str, device: str) -> l
     if packed is not None:
         operator = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001 (oneDNN's products have no public name)
         ways.append(lambda: operator(X, packed, None, "none", [], ""))
+    if device == "cpu" and dtype == "float32" and not tuned.missing():
+        panels = Panels(W, rows)
+        ways.append(lambda: panels.product(X, None))
     return ways
 
 

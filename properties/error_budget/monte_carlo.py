@@ -12,7 +12,8 @@ mean square of the partial sums; if all terms are equal their errors are too, an
 their errors may all point the same way: a sum deviates at least by what it does when really added one after another on the true
 grid. The deviation is a function of the sum's exact value, so equal sums err alike. In a quarter of the trials the columns of a
 matrix product do not: those that fill a vector and those left over are added up by different code, and a LayerNorm of what should
-be a constant row then makes 1/√eps times as much of it.
+be a constant row then makes 1/√eps times as much of it. Nor do, in another quarter, the numbers that a function such as erf is
+taken of: again those left over have other code, and where equal tokens' gradients cancel, that is all that is left of them.
 
 Doubled trials round in the same way and err twice as much each time: R(x) = x + 2·(RN(x·t)/t − x). What one correct run in
 thousands meets (a LayerNorm of two features that are nearly equal, and come out the other way round) is frequent among them. So is
@@ -38,6 +39,7 @@ SPREAD = 0.42  # standard deviation of rounding to nearest, in units of u times 
 NOT_ROUNDED = frozenset({np.maximum, np.minimum, np.negative, np.absolute, np.equal, np.not_equal, np.less, np.greater})
 NEAR = 1 / 8  # of the doubled trials, in which t is 1 but for less than two roundings
 APART = 2.0**-0.5  # of t, a quarter of the trials: in these, columns of a matrix product err each in its own way
+OWN_CODE = 1 / 4  # of the trials: in these, a function errs at each place in its own way
 LANES = (1, 2, 4, 8, 16)  # sums side by side
 BLOCKS = 16  # partial sums of a long matrix product that are looked at
 WHOLE = 2**16  # products of numbers in a matrix product up to which all partial sums are
@@ -268,29 +270,32 @@ class Trials:
             return values
         common = self.rng.uniform(-1.0, 1.0, self._one_each(exact.ndim))
         common[self._doubled] *= 2.0
-        own = self._noise(exact, 1.0)
+        own = self._noise(exact, 1.0, places=np.arange(exact.size).reshape(exact.shape))
         own += common
         own *= kappa * self.inside.simulated_u / 2
         own += 1.0
         own *= values
         return own
 
-    def _noise(self, exact: np.ndarray, size: float, apart: np.ndarray | None = None) -> np.ndarray:
+    def _noise(
+        self, exact: np.ndarray, size: float, apart: np.ndarray | None = None, places: np.ndarray | None = None
+    ) -> np.ndarray:
         """Numbers spread evenly over (−size, size) for each trial, over twice as much for doubled ones.
 
-        Equal for elements whose exact value is the same in float32.
-
-        In the trials that are set `apart` only those of one column are.
+        Equal for elements whose exact value is the same in float32. In the trials that are set `apart` only those of one column
+        are; with `places`, in a quarter of the trials only those at one place.
         """
+        keys = self.rng.integers(0, 2**64, size=self._one_each(exact.ndim), dtype=np.uint64) | np.uint64(1)
         bits = exact.astype(np.float32).view(np.uint32).astype(np.uint64)
         bits ^= np.uint64(0x9E3779B97F4A7C15)  # or a sum that cancels to exactly 0 would have no noise
-        if apart is None:
-            bits = _mixed(bits)
+        if places is None:
+            places = np.arange(exact.shape[-1])
         else:
-            places = np.arange(exact.shape[-1], dtype=np.uint64) << np.uint64(32)
-            bits = np.where(apart, _mixed(bits ^ places), _mixed(bits))
-        keys = self.rng.integers(0, 2**64, size=self._one_each(exact.ndim), dtype=np.uint64) | np.uint64(1)
-        noise = (bits * keys).view(np.int64).astype(np.float64)
+            apart = keys < np.uint64(OWN_CODE * 2**64)
+        alike = _mixed(bits)
+        if apart is not None:
+            alike = np.where(apart, _mixed(bits ^ places.astype(np.uint64) << np.uint64(32)), alike)
+        noise = (alike * keys).view(np.int64).astype(np.float64)
         noise *= size * 2.0**-63
         noise[self._doubled] *= 2.0
         return noise

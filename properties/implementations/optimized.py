@@ -228,3 +228,11 @@ class Convolution(InnerProduct):
 
     name = "optimized.convolution"
     layout: Layout = "convolution"
+
+
+class Tuned(InnerProduct):
+    """`optimized` packed for the tuned tier's product. Raises `optimized.tuned.NotBuilt` where that cannot be compiled."""
+
+    name = "optimized.tuned"
+    layout: Layout = "panels"
+    dtypes = ("float32",)

@@ -19,6 +19,7 @@ BUILT_IN: dict[str, str] = {
     "optimized": "properties.implementations.optimized:Optimized",
     "optimized.inner_product": "properties.implementations.optimized:InnerProduct",
     "optimized.convolution": "properties.implementations.optimized:Convolution",
+    "optimized.tuned": "properties.implementations.optimized:Tuned",
     "torch.sdpa": "properties.implementations.torch_functional:TorchFunctional",
     "torch.multi_head.train": "properties.implementations.torch_modules:MultiHeadTrain",
     "torch.multi_head.eval": "properties.implementations.torch_modules:MultiHeadEval",
@@ -60,6 +61,7 @@ LIBRARIES: dict[str, Library] = {
 DEFAULT_CELLS: tuple[tuple[str, str], ...] = (
     ("reference", "float64"),
     *(("optimized", dtype) for dtype in ("float64", "float32", "bfloat16", "float16")),
+    ("optimized.tuned", "float32"),
     ("optimized.convolution", "float32"),  # and optimized.inner_product where it is named: the two differ in one product
     *((name, "float32") for name in BUILT_IN if name.startswith("torch.")),
     ("torch.sdpa", "bfloat16"),
@@ -74,6 +76,15 @@ def built_in(name: str) -> "Adapter":
     module, _, attribute = BUILT_IN[name].partition(":")
     make: Callable[[], Adapter] = getattr(import_module(module), attribute)
     return make()
+
+
+def built_in_missing(name: str) -> str:
+    """Why that implementation cannot be had on this machine, in one line; "" where it can."""
+    if name != "optimized.tuned":
+        return ""
+    from optimized import tuned
+
+    return tuned.missing()
 
 
 def library_class(name: str) -> Any:

@@ -1,0 +1,147 @@
+"""The tuned tier: its product is compiled once, is exact on whole numbers at every shape, and says why where it cannot be had."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from optimized import packing, tuned
+from optimized.initialisation import initialise
+from optimized.multi_head import linear
+from optimized.packed import Panels
+from optimized.packing import choices, pack
+from optimized.transformer import transformer
+
+needs_compiler = pytest.mark.skipif(bool(tuned.missing()), reason=tuned.missing())
+SMALL = initialise(0, vocab=11, d_model=8, d_ff=6, layers=1, tied=True)
+
+
+def whole_numbers(*shape, seed=0):
+    """Small whole numbers in float32, of which every sum is exact in any order."""
+    return torch.randint(-8, 9, shape, generator=torch.Generator().manual_seed(seed)).float()
+
+
+@needs_compiler
+@pytest.mark.parametrize("rows", [*range(1, 27), 95, 96, 97, 193, 400])
+@pytest.mark.parametrize("depth", [1, 7, 511, 512, 513, 1030])
+def test_a_product_is_exact_at_every_remainder(rows, depth):
+    """Of rows in a tile and in a block, of the inner axis in a block, of columns in a panel."""
+    columns = (rows * 7 + depth) % 97 + 1
+    X, W, b = whole_numbers(rows, depth), whole_numbers(depth, columns, seed=1), whole_numbers(columns, seed=2)
+
+    assert torch.equal(linear(X, Panels(W, rows), b), X @ W + b)
+
+
+@needs_compiler
+def test_not_a_number_and_infinity_stay_in_their_row_and_column():
+    """The zeros that fill the last panel meet no number of the result."""
+    X, W = torch.ones(3, 5), torch.ones(5, 17)
+    X[1, 2], W[3, 16] = float("inf"), float("nan")
+
+    found = linear(X, Panels(W, 3), None)
+
+    assert torch.equal(found.isnan(), (X @ W).isnan())
+    assert torch.equal(found.isinf(), (X @ W).isinf())
+
+
+@needs_compiler
+def test_other_numbers_of_threads_give_the_same_bits():
+    """Each number of the result is the work of one thread."""
+    X, W, threads = torch.randn(37, 700), torch.randn(700, 130), torch.get_num_threads()
+    packed = Panels(W, 37)
+    found = []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            found.append(linear(X, packed, None))
+    finally:
+        torch.set_num_threads(threads)
+
+    assert all(torch.equal(each, found[0]) for each in found)
+
+
+@needs_compiler
+def test_the_tuned_tier_measures_panels_beside_the_other_layouts():
+    """And takes what was fastest; the plain tier never does."""
+    tried = packing._seconds([whole_numbers(5, 3)], 2, packing._layouts("tuned", {torch.float32}))
+
+    assert "panels" in tried
+    assert all(each.layout != "panels" for each in choices(SMALL, rows=2))
+    assert len(choices(SMALL, rows=2, tier="tuned")) == len(choices(SMALL, rows=2))
+
+
+@needs_compiler
+def test_a_whole_model_in_panels_is_the_model():
+    """All of its products, within what float32 rounds."""
+    tokens = torch.tensor([[1, 5, 2], [3, 3, 9]])
+
+    found = transformer(tokens, tokens, pack(SMALL, rows=6, layout="panels"))
+
+    torch.testing.assert_close(found, transformer(tokens, tokens, SMALL))
+
+
+@needs_compiler
+def test_what_is_compiled_is_kept_for_the_next_process(tmp_path):
+    """One file in the folder for extensions; the second process says nothing of compiling."""
+    command = [sys.executable, "-c", "from optimized import tuned; tuned.load()"]
+    settings = {**os.environ, "TORCH_EXTENSIONS_DIR": str(tmp_path / "kept")}
+    root = Path(__file__).resolve().parents[2]
+
+    first, second = (
+        subprocess.run(command, env=settings, cwd=root, capture_output=True, text=True, check=True).stderr for _ in range(2)
+    )
+
+    assert "compiling the tuned tier" in first
+    assert second == ""
+    (kept,) = (tmp_path / "kept").iterdir()
+    assert kept.suffix == ".so"
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"CXX": "no-such-compiler"}, "the tuned tier needs a C++ compiler, and no-such-compiler was not found"),
+        ({"CXX": "false"}, "the tuned tier could not be compiled: "),
+    ],
+)
+def test_without_a_compiler_the_tuned_tier_says_why_and_the_fastest_is_the_plain_one(settings, why, tmp_path):
+    """One line each; nothing is left in the folder for extensions."""
+    program = f"""
+import torch
+from optimized import tuned
+from optimized.packing import pack
+try:
+    pack(torch.ones(2, 2), rows=1, tier="tuned")
+except tuned.NotBuilt as error:
+    assert "\\n" not in str(error)
+    print(error)
+assert isinstance(pack(torch.ones(2, 2), rows=1, tier="fastest"), object)
+"""
+    settings = {**os.environ, **settings, "TORCH_EXTENSIONS_DIR": str(tmp_path / "kept")}
+    root = Path(__file__).resolve().parents[2]
+
+    done = subprocess.run([sys.executable, "-c", program], env=settings, cwd=root, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(why)
+    assert f"veriformer: the plain tier is taken: {why}" in done.stderr
+    assert not list(tmp_path.rglob("*.so"))
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("call", "complaint"),
+    [
+        (lambda: pack(SMALL, rows=1, tier="tunde"), "tier: expected one of plain, tuned, fastest, got 'tunde'"),
+        (lambda: pack(torch.ones(2, 2).half(), rows=1, tier="tuned"), "products of torch.float32, not of torch.float16"),
+        (lambda: Panels(torch.ones(2, 2).bfloat16(), 1), "W: expected torch.float32, which the tuned tier .* got torch.bfloat16"),
+        (lambda: linear(torch.ones(2, 3), Panels(torch.ones(2, 2), 1), None), "X: expected 2 features, got 3"),
+    ],
+)
+def test_a_tier_that_is_not_here_is_refused_in_one_line(call, complaint):
+    """No narrower dtype is taken in its place."""
+    with pytest.raises(ValueError, match=complaint):
+        call()
