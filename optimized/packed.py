@@ -40,13 +40,13 @@ class Packed(ABC):
     def product(self, X: Float[Tensor, "... rows"], b: Float[Tensor, " columns"] | None) -> Float[Tensor, "... columns"]:
         """X W + b. Raises ValueError where X or b is of another dtype, shape or device, or X wants a gradient."""
         rows, columns = self.shape
-        if X.dtype != self.dtype or X.device.type != "cpu":
+        if X.dtype is not self.dtype or not X.is_cpu:
             raise ValueError(f"X: expected {self.dtype} on the CPU, as the packed weights are, got {X.dtype} on {X.device}")
         if X.shape[-1] != rows:
             raise ValueError(f"X: expected {rows} features, got {X.shape[-1]}")
-        if torch.is_grad_enabled() and X.requires_grad:
+        if X.requires_grad and torch.is_grad_enabled():
             raise ValueError("X: expected one that requires no gradient (none goes through packed weights), got one that does")
-        if b is not None and (b.dtype != self.dtype or b.device.type != "cpu" or b.shape != (columns,)):
+        if b is not None and (b.dtype is not self.dtype or not b.is_cpu or b.shape != (columns,)):
             got = f"{tuple(b.shape)} of {b.dtype} on {b.device}"
             raise ValueError(f"b: expected {columns} numbers of {self.dtype} on the CPU, got {got}")
         if X.numel() == 0:
@@ -106,12 +106,12 @@ class Panels(Packed):
 
     def _packed(self, turned: Tensor, rows: int) -> Tensor:  # noqa: ARG002 (the same for any number of rows)
         width = torch.ops.veriformer.width()
+        self._linear = torch.ops.veriformer.linear.default
         self._no_bias = turned.new_zeros(len(turned))
         return F.pad(turned.mT, (0, -len(turned) % width)).unflatten(1, (-1, width)).transpose(0, 1).contiguous()
 
     def _product(self, X: Tensor, b: Tensor | None) -> Tensor:
-        Y = torch.ops.veriformer.linear(X, self.blocks, self._no_bias if b is None else b, self.shape[1])
-        return Y.view(*X.shape[:-1], -1)
+        return self._linear(X, self.blocks, self._no_bias if b is None else b, self.shape[1])
 
 
 def check(W: Tensor) -> None:

@@ -203,15 +203,20 @@ def _layouts(tier: Tier, dtypes: set[torch.dtype]) -> tuple[Layout, ...]:
     if tier == "plain":
         return plain
     try:
-        if other := dtypes - {torch.float32}:
-            raise ValueError(f"tier: the tuned one has products of torch.float32, not of {other.pop()}")
-        tuned.load()
+        _check_tuned(dtypes)
     except (ValueError, tuned.NotBuilt) as why:
         if tier == "tuned":
             raise
         print(f"veriformer: the plain tier is taken: {why}", file=sys.stderr)
         return plain
     return tuple(LAYOUTS)
+
+
+def _check_tuned(dtypes: set[torch.dtype]) -> None:
+    """Raises ValueError or `tuned.NotBuilt` where there is no tuned tier for these."""
+    if other := dtypes - {torch.float32}:
+        raise ValueError(f"tier: the tuned one has products of torch.float32, not of {other.pop()}")
+    tuned.load()
 
 
 _measured: dict[Key, Choice] = {}

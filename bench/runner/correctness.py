@@ -130,7 +130,7 @@ def judge(workload: Workload, peer: Judged, parts: list[Part], kept: dict[str, K
     known = {} if known is None else known
     gates = []
     for output in kept.values():
-        got = _widened(output.part)
+        got = widened(output.part)
         digest = _digest(workload, peer, output.variant, got)
         if digest not in known:
             known[digest] = replace(_judge(workload, peer, parts[output.variant], got), outputs=[digest])
@@ -174,7 +174,8 @@ def _compare(step: str, peer: Judged, part: Part, got: np.ndarray) -> None:
         assert_rounding_only(peer, computed, got, *call.args, **call.kwargs)  # pyright: ignore[reportArgumentType]
 
 
-def _widened(part: Any) -> np.ndarray:
+def widened(part: Any) -> np.ndarray:
+    """An output as an array of float64, or of its own integers; as it is where it is one."""
     if isinstance(part, torch.Tensor):
         part = part.cpu()
         return (part.to(torch.float64) if part.is_floating_point() else part).numpy()

@@ -62,7 +62,7 @@ def _samples(way: Callable[[], Any], clock: Clock) -> list[float]:
 
 
 def _products(rows: int, inner: int, columns: int, dtype: str, device: str) -> list[Callable[[], Any]]:
-    """X W by every library: torch's own choice, with the weights as they are and turned, oneDNN and the tuned tier with packed ones."""
+    """X W by every library: torch's own choice, with weights as they are and turned; oneDNN and the tuned tier with packed ones."""
     generator = torch.Generator().manual_seed(0)
     X, W = (torch.randn(*shape, generator=generator).to(device, DTYPES[dtype]) for shape in ((rows, inner), (inner, columns)))
     turned = W.mT.contiguous()

@@ -9,6 +9,7 @@ peer's by luck, and all peers' together too much: scores of 8192 tokens take gig
 import ctypes
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,26 +18,29 @@ try:
 except ImportError:  # not a system of the Unix family
     resource = None
 
-TASKS = Path("/proc/self/task")
+PROCESSES = Path("/proc")
+TASKS = PROCESSES / "self/task"
 LOOK_EVERY = 0.001  # seconds
 LONGEST = 0.5  # seconds: twice the longest spinning known
 
 
-def running() -> int:
-    """The other threads of this process that run or wait for a core; 0 where that cannot be seen."""
+def running(processes: Iterable[int | str] = ("self",)) -> int:
+    """The threads of these processes, but for the one that asks, that run or wait for a core; 0 where that cannot be seen."""
     me = str(threading.get_native_id())
     count = 0
-    with suppress(OSError):
-        for task in TASKS.iterdir():
-            with suppress(OSError):  # a thread that ended meanwhile
-                count += task.name != me and (task / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "R"
+    for process in processes:
+        with suppress(OSError):
+            for task in (PROCESSES / str(process) / "task").iterdir():
+                with suppress(OSError):  # a thread that ended meanwhile
+                    state = (task / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+                    count += task.name != me and state == "R"
     return count
 
 
-def wait() -> bool:
-    """Sleep until no other thread of this process runs; False if one still did after LONGEST seconds."""
+def wait(processes: Iterable[int | str] = ("self",)) -> bool:
+    """Sleep until no other thread of these processes runs; False if one still did after LONGEST seconds."""
     until = time.perf_counter() + LONGEST
-    while running():
+    while running(processes):
         if time.perf_counter() > until:
             return False
         time.sleep(LOOK_EVERY)

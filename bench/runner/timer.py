@@ -1,4 +1,4 @@
-"""The paired timer: all peers of a group in random order inside every round, in one process.
+"""The paired timer: all peers of a group in random order inside every round, here or in processes of their own (`apart`).
 
 Drift of the machine (neighbours, clocks, temperature) is slower than a round: it hits all peers of a round alike and cancels in
 their ratio. Before each sample: wait until other peers' thread pools are idle, return freed memory to the system, and make one
@@ -7,9 +7,9 @@ from process to process is seen by repeating the whole in fresh processes (`run`
 """
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -32,6 +32,22 @@ LEAST_ROUNDS = 3
 MOST_ROUNDS = 200
 
 
+class Timeable(Protocol):
+    """What is asked of a peer, here or where it runs; what it raises is kept in `error`."""
+
+    error: str
+    skipped_because: str  # why there is no time for it
+    sample_ns: float  # what one sample will take, as far as is known before the first
+
+    def prepare(self, clock: Clock) -> None:
+        """See `prepare`."""
+        ...
+
+    def sample(self, clock: Clock, place: int, started: float, *, keep_random: bool) -> None:
+        """See `sample`."""
+        ...
+
+
 @dataclass
 class Kept:
     """The output of a timed call, or the part of it that will be judged."""
@@ -42,7 +58,7 @@ class Kept:
 
 @dataclass
 class Entry:
-    """One peer during the timing of its group."""
+    """One peer during the timing of its group, in this process."""
 
     built: Built
     part: Callable[[int, Any], Any]  # (variant, output) → a copy of the part that will be judged
@@ -59,6 +75,23 @@ class Entry:
     error: str = ""
     skipped_because: str = ""  # why there is no time for it
     calls: int = 0
+
+    def prepare(self, clock: Clock) -> None:
+        """See `prepare`; what it raises is kept in `error`."""
+        self._guarded(lambda: prepare(self, clock))
+
+    def sample(self, clock: Clock, place: int, started: float, *, keep_random: bool) -> None:
+        """See `sample`; what it raises is kept in `error`."""
+        self._guarded(lambda: sample(self, clock, place, started, keep_random=keep_random))
+
+    def _guarded(self, what: Callable[[], None]) -> None:
+        functions = Functions()
+        try:
+            what()
+        except Exception as error:
+            self.error = f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
+        if replaced := functions.put_back():
+            self.error = f"it replaced {', '.join(replaced)}: nothing that was timed is to be believed"
 
     def next_variants(self, count: int) -> list[int]:
         """Which inputs the next `count` calls take, in turn."""
@@ -91,7 +124,7 @@ def prepare(entry: Entry, clock: Clock) -> None:
     entry.sample_ns = entry.inner * quickest
 
 
-def skip_slowest(entries: dict[str, Entry], seconds: float, rounds: int, last: Collection[str]) -> None:
+def skip_slowest(entries: Mapping[str, Timeable], seconds: float, rounds: int, last: Collection[str]) -> None:
     """Skip the slowest until `rounds` rounds of the others fit into `seconds`; those of `last` are skipped last."""
     going = [entry for name, entry in entries.items() if not entry.error and not entry.skipped_because]
     going.sort(key=lambda entry: (entry in [entries.get(name) for name in last], -entry.sample_ns))
@@ -146,7 +179,7 @@ def sample(entry: Entry, clock: Clock, place: int, started: float, *, keep_rando
 
 
 def run_rounds(
-    entries: dict[str, Entry],
+    entries: Mapping[str, Timeable],
     clock: Clock,
     rng: np.random.Generator,
     seconds: float,
@@ -167,7 +200,7 @@ def run_rounds(
                 entries[name].skipped_because = "the time limit came before its first call"
                 continue
             watch(name)
-            _guarded(entries[name], lambda entry=entries[name]: prepare(entry, clock))
+            entries[name].prepare(clock)
         least = 1 if any(entry.sample_ns > LONG_NS for entry in entries.values()) else least
         skip_slowest(entries, until - time.time(), least, last)
         started = time.perf_counter()
@@ -177,16 +210,5 @@ def run_rounds(
             keep_random = rng.random() < 1 / (done + 1)
             going = [name for name, entry in entries.items() if not entry.error and not entry.skipped_because]
             for place, name in enumerate(rng.permutation(going)):
-                entry = entries[name]
                 watch(name)
-                _guarded(entry, lambda e=entry, p=place, k=keep_random: sample(e, clock, p, started, keep_random=k))
-
-
-def _guarded(entry: Entry, what: Callable[[], None]) -> None:
-    functions = Functions()
-    try:
-        what()
-    except Exception as error:
-        entry.error = f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
-    if replaced := functions.put_back():
-        entry.error = f"it replaced {', '.join(replaced)}: nothing that was timed is to be believed"
+                entries[name].sample(clock, place, started, keep_random=keep_random)

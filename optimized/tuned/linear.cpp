@@ -52,10 +52,13 @@ struct Product {
     }
 };
 
+// X (…, K) times W of so many columns, plus b.
 at::Tensor linear(const at::Tensor& X, const at::Tensor& W, const at::Tensor& b, int64_t columns) {
     const int64_t K = X.size(-1), rows = X.numel() / K, count = W.size(0), threads = at::get_num_threads();
     const at::Tensor dense = X.contiguous();
-    at::Tensor Y = at::empty({rows, columns}, X.options());
+    std::vector<int64_t> sizes(X.sizes().begin(), X.sizes().end());
+    sizes.back() = columns;
+    at::Tensor Y = at::empty(sizes, X.options());
     const Product product{dense.const_data_ptr<float>(), W.const_data_ptr<float>(), b.const_data_ptr<float>(), Y.mutable_data_ptr<float>(), rows, K, columns};
     const int64_t most = std::max<int64_t>(NUMBERS / K / MOST_ROWS, 1) * MOST_ROWS, chunks = (rows + most - 1) / most;
     const int64_t wide = std::clamp<int64_t>(count * chunks / (SHARES * threads), 1, PANELS);

@@ -40,13 +40,14 @@ def test_every_process_builds_its_peers_in_an_order_of_its_own(monkeypatch):
         raise NotOffered("this test builds nothing")
 
     monkeypatch.setattr(worker, "peer", refuse)
+    monkeypatch.setattr(worker, "POSSIBLE", False)  # a worker is forked, and not a process that has had threads
     group = Group(named("softmax.8x8x64"), "float32", "cpu", 1, tuple("abcd"), "a").fields
     job = {"group": group, "peers": list("abcd"), "absent": {"d": ("failed", "died")}, "last": [], "seconds": 0.0}
     orders = set()
     for process in range(10):
         said: list[dict] = []
         order = {"seed": 0, "order_seed": 0, "process": process, "device": "cpu", "threads": 1, "until": float("inf")}
-        found = worker.time_group(job, order, ProcessorClock(), {}, [], said.append)
+        found = worker.time_group(job, order, {}, [], said.append)
         assert [timed.peer for timed in found.timed] == list("abcd")
         orders.add(tuple(line["at"][1] for line in said))
 

@@ -109,7 +109,7 @@ def test_what_is_compiled_is_kept_for_the_next_process(tmp_path):
 )
 def test_without_a_compiler_the_tuned_tier_says_why_and_the_fastest_is_the_plain_one(settings, why, tmp_path):
     """One line each; nothing is left in the folder for extensions."""
-    program = f"""
+    program = """
 import torch
 from optimized import tuned
 from optimized.packing import pack
