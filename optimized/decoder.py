@@ -17,6 +17,7 @@ from optimized.mask import causal_mask
 from optimized.multi_head import KeysAndValues, attend, keys_and_values, project, queries
 from optimized.parameters import PAPER, Architecture, DecoderLayerParameters, NormParameters
 from optimized.residual_norm import layer_norm, residual_norm
+from optimized.tuned import layers as tuned
 
 
 def _layer(
@@ -34,17 +35,21 @@ def _layer(
 
     `emptied` says that the hidden part of `memory` is zeros already, as a cache keeps it.
     """
+    own, across, ff = parameters.self_attention, parameters.cross_attention, parameters.feed_forward
+    if tuned.fits(X, architecture, (own.W_O, across.W_Q, across.W_O, ff.W_1, ff.W_2), mask, memory_mask, memory=memory):
+        Q, offered = project(X, own, architecture.h)
+        return tuned.decoder_layer(X, Q, past(offered), memory, parameters, architecture.eps, causal=causal)
 
     def look_back(X: Tensor) -> Tensor:
-        Q, offered = project(X, parameters.self_attention, architecture.h)
-        return attend(Q, past(offered), parameters.self_attention, mask, causal)
+        Q, offered = project(X, own, architecture.h)
+        return attend(Q, past(offered), own, mask, causal)
 
     def look_at_source(X: Tensor) -> Tensor:
-        Q = queries(X, parameters.cross_attention, architecture.h)
-        return attend(Q, memory, parameters.cross_attention, memory_mask, emptied=emptied)
+        Q = queries(X, across, architecture.h)
+        return attend(Q, memory, across, memory_mask, emptied=emptied)
 
     def ffn(X: Tensor) -> Tensor:
-        return feed_forward(X, parameters.feed_forward, architecture.activation)
+        return feed_forward(X, ff, architecture.activation)
 
     X = residual_norm(X, look_back, parameters.norm_1, architecture.eps, architecture.norm)
     X = residual_norm(X, look_at_source, parameters.norm_2, architecture.eps, architecture.norm)

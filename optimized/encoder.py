@@ -12,6 +12,7 @@ from optimized.feed_forward import feed_forward
 from optimized.multi_head import attend, project
 from optimized.parameters import PAPER, Architecture, EncoderLayerParameters, NormParameters
 from optimized.residual_norm import layer_norm, residual_norm
+from optimized.tuned import layers as tuned
 
 
 def encoder_layer(
@@ -21,12 +22,16 @@ def encoder_layer(
     mask: Bool[Tensor, "..."] | None = None,
 ) -> Float[Tensor, "... n d_model"]:
     """Whole batches, under a mask of their own each: every token looks where it may, then thinks for itself."""
+    own, ff = parameters.self_attention, parameters.feed_forward
+    if tuned.fits(X, architecture, (own.W_O, ff.W_1, ff.W_2), mask):
+        Q, (K, V) = project(X, own, architecture.h)
+        return tuned.encoder_layer(X, Q, K, V, parameters, architecture.eps)
 
     def look_around(X: Tensor) -> Tensor:
-        return attend(*project(X, parameters.self_attention, architecture.h), parameters.self_attention, mask)
+        return attend(*project(X, own, architecture.h), own, mask)
 
     def ffn(X: Tensor) -> Tensor:
-        return feed_forward(X, parameters.feed_forward, architecture.activation)
+        return feed_forward(X, ff, architecture.activation)
 
     X = residual_norm(X, look_around, parameters.norm_1, architecture.eps, architecture.norm)
     return residual_norm(X, ffn, parameters.norm_2, architecture.eps, architecture.norm)

@@ -44,7 +44,8 @@ class Writer:
     def reset(self, source: Int[Tensor, "b m"], source_mask: Bool[Tensor, "b m"] | None = None) -> None:
         """Start anew with other sources, as many and as wide as they may be."""
         M = encode(source, self.parameters, self.architecture, source_mask)
-        memory = [keys_and_values(M, layer.cross_attention, self.architecture.h) for layer in self.parameters.decoder]
+        offered = [keys_and_values(M, layer.cross_attention, self.architecture.h) for layer in self.parameters.decoder]
+        memory = [(K.contiguous(), V.contiguous()) for K, V in offered]  # head by head, as every step will read them
         real = torch.ones_like(source, dtype=torch.bool) if source_mask is None else source_mask
         self.cache = Cache.of(memory, real, self.capacity)
 

@@ -106,12 +106,15 @@ class Panels(Packed):
 
     def _packed(self, turned: Tensor, rows: int) -> Tensor:  # noqa: ARG002 (the same for any number of rows)
         width = torch.ops.veriformer.width()
-        self._linear = torch.ops.veriformer.linear.default
-        self._no_bias = turned.new_zeros(len(turned))
+        self._linear, self._no_bias = torch.ops.veriformer.linear.default, turned.new_zeros(len(turned))
         return F.pad(turned.mT, (0, -len(turned) % width)).unflatten(1, (-1, width)).transpose(0, 1).contiguous()
 
     def _product(self, X: Tensor, b: Tensor | None) -> Tensor:
-        return self._linear(X, self.blocks, self._no_bias if b is None else b, self.shape[1])
+        return self._linear(X, self.blocks, self.bias(b))
+
+    def bias(self, b: Tensor | None) -> Tensor:
+        """A bias as the product reads it: zeros where there is none."""
+        return self._no_bias if b is None else b.contiguous()
 
 
 def check(W: Tensor) -> None:

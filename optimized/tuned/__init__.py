@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 FOLDER = Path(__file__).parent
-SOURCES = (FOLDER / "linear.cpp",)
+SOURCES = (FOLDER / "linear.cpp", FOLDER / "layers.cpp")
 FLAGS = {"AVX512": ("-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma"), "AVX2": ("-mavx2", "-mfma")}
 """By what torch says of the processor; for any other the compiler's own choice is right everywhere."""
 

@@ -52,9 +52,9 @@ struct Product {
     }
 };
 
-// X (…, K) times W of so many columns, plus b.
-at::Tensor linear(const at::Tensor& X, const at::Tensor& W, const at::Tensor& b, int64_t columns) {
-    const int64_t K = X.size(-1), rows = X.numel() / K, count = W.size(0), threads = at::get_num_threads();
+// X (…, K) times W, plus b, of which there are as many as columns.
+at::Tensor linear(const at::Tensor& X, const at::Tensor& W, const at::Tensor& b) {
+    const int64_t columns = b.size(0), K = X.size(-1), rows = X.numel() / K, count = W.size(0), threads = at::get_num_threads();
     const at::Tensor dense = X.contiguous();
     std::vector<int64_t> sizes(X.sizes().begin(), X.sizes().end());
     sizes.back() = columns;
@@ -86,5 +86,5 @@ at::Tensor linear(const at::Tensor& X, const at::Tensor& W, const at::Tensor& b,
 
 TORCH_LIBRARY(veriformer, library) {
     library.def("width() -> int", [] { return static_cast<int64_t>(tuned::WIDTH); });
-    library.def("linear(Tensor X, Tensor W, Tensor b, int columns) -> Tensor", &tuned::linear);
+    library.def("linear(Tensor X, Tensor W, Tensor b) -> Tensor", &tuned::linear);
 }

@@ -112,6 +112,25 @@ def commands(script: str) -> list[str]:
     return [line.partition(" || ")[0] for line in plain]
 
 
+@pytest.mark.parametrize(("code", "written", "ends"), [("0", True, 0), ("1", True, 1), ("2", False, 2), ("1", False, 2)])
+def test_the_job_of_gitlab_is_red_without_a_page(code, written, ends, tmp_path):
+    """A fault that got through is a warning there, exit code 1; a command that wrote no page scored nothing, however it ended."""
+    (tmp_path / "bin").mkdir()
+    text = dedent(SCORES).lstrip().replace('[ "$CODE" -eq 2 ]', "false" if written else "true")
+    (tmp_path / "bin" / "veriformer").write_text(text, encoding="utf-8")
+    (tmp_path / "bin" / "veriformer").chmod(0o755)
+    given = {"TESTS": "tests/test_a.py tests/test_b.py", "REPLACES": "my_kernels:softmax", "SCORE_OPTIONS": ""}
+
+    done = shell(
+        "\n".join(GITLAB["veriformer-score"]["script"]),
+        tmp_path,
+        CODE=code,
+        **{f"VERIFORMER_{name}": value for name, value in given.items()},
+    )
+
+    assert done.returncode == ends, done.stderr
+
+
 @pytest.mark.parametrize(("name", "job"), [("Verify", "veriformer-verify"), ("Score the tests", "veriformer-score")])
 def test_the_template_of_gitlab_calls_what_the_action_calls(name, job):
     """The same commands with the same options, in the same order."""
