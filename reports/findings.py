@@ -75,6 +75,11 @@ class Findings:
         return speeds.by_peer(self.ratios)
 
     @cached_property
+    def beside_the_best(self) -> Table:
+        """What is named first beside the fastest of the others, workload by workload."""
+        return speeds.beside_the_best(self.timed, self.ratios)
+
+    @cached_property
     def growth(self) -> Table:
         """Exponents of time and memory."""
         return speeds.growth(self.run, self.timed)

@@ -40,6 +40,7 @@ def context(found: Findings) -> dict[str, Any]:
         "not_installed": found.not_installed.to_dict("records"),
         "ran": ran(found),
         "forest": forest_axis(found.ratios),
+        "beside_the_best": found.beside_the_best.to_dict("records"),
         "by_peer": found.by_peer.to_dict("records"),
         "growth": found.growth.to_dict("records"),
         "roofs": found.roofs.to_dict("records"),

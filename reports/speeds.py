@@ -17,6 +17,7 @@ MEASURED = (
     *("flops_per_s", "bytes_per_s", "tokens_per_s", "roof_share", "processes", "rounds"),
 )
 
+OTHERS = 2  # the last `precedence`
 COUNTS = ("instructions", "operators", "allocated_bytes")
 RECOUNTED = ["id", "count", "before", "after", "ratio", "verdict"]
 
@@ -87,9 +88,27 @@ def by_peer(compared: Table) -> Table:
     return pd.DataFrame(rows, columns=["peer", "baseline", "workloads", *COMPARED, "median_ratio", "least", "most"])
 
 
+def beside_the_best(timed: Table, compared: Table) -> Table:
+    """In each group what is named first (`precedence`), in its fastest form, beside the fastest of the others: their time over its.
+
+    The oracle is not one of them. With the interval of the ratio where the first is the baseline; of medians alone otherwise.
+    """
+    rows: list[Line] = []
+    believed = timed.loc[timed["median_ns"].notna() & (timed["peer"] != "reference")]
+    for group, cells in believed.groupby("group", sort=False):
+        ranks = cells["peer"].map(precedence)
+        if ranks.min() == OTHERS or ranks.max() != OTHERS:
+            continue
+        own, best = (cells.loc[cells.loc[ranks == rank, "median_ns"].idxmin()] for rank in (ranks.min(), OTHERS))
+        row = {**own[[*NAMED, "median_ns", "roof_share"]], "best": best["peer"], "ratio": best["median_ns"] / own["median_ns"]}
+        paired = compared.loc[compared["id"].eq(best["id"]) & compared["baseline"].eq(own["peer"])]
+        rows.append({**row, "group": group, **(paired.iloc[0][["ratio", "low", "high"]] if len(paired) else {})})
+    return pd.DataFrame(rows, columns=[*NAMED, *_names("median_ns roof_share best ratio low high")])
+
+
 def precedence(peer: str) -> int:
-    """Which peers are named first: a user's own, which is named by module or file (`kernels:flash`), then `optimized`."""
-    return 0 if ":" in peer else 1 if peer == "optimized" else 2
+    """Which peers are named first: a user's own, named by module or file (`kernels:flash`), then `optimized`, in any tier."""
+    return 0 if ":" in peer else 1 if peer.partition(".")[0] == "optimized" else OTHERS
 
 
 def growth(run: Run, timed: Table) -> Table:

@@ -10,6 +10,7 @@ from reports.plots import exponent
 from reports.records import Exit
 from reports.records import exit_code as exit_code_of
 from reports.speeds import precedence
+from reports.tables import Table
 from reports.words import plural
 
 SHOWN = 4  # broken claims named in the summary; the others are counted
@@ -86,12 +87,21 @@ def _broken(found: Findings) -> Point:
 
 
 def _speed(found: Findings) -> Point:
-    if found.by_peer.empty:
+    if found.by_peer.empty and found.beside_the_best.empty:
         return Point("Speed", "not measured: veriformer bench", "none", "bench")
-    told = [_against(row) for row in found.by_peer.head(SHOWN).to_dict("records")]
+    told = [_beside_the_best(found.beside_the_best)] if len(found.beside_the_best) else []
+    told += [_against(row) for row in found.by_peer.head(SHOWN).to_dict("records")]
     told += [f"{plural(len(found.by_peer) - SHOWN, 'more peer')} below"] if len(found.by_peer) > SHOWN else []
     told += [f"{plural(found.wrong, 'timed cell')} wrong or failed, without a speed"] if found.wrong else []
     return Point("Speed", "; ".join(told), "bad" if found.wrong else "none", "bench")
+
+
+def _beside_the_best(table: Table) -> str:
+    """What the fastest of the others takes: "the fastest other peer takes 1.3× the time of optimized (…)"."""
+    ratios, names = table["ratio"], " or ".join(table["peer"].unique())
+    over = f"median of {len(ratios)} workloads" if len(ratios) > 1 else "1 workload"
+    reach = f"{words.factor(ratios.min())}–{words.factor(ratios.max())}×"
+    return f"the fastest other peer takes {words.factor(ratios.median())}× the time of {names} ({over}; {reach})"
 
 
 def _against(row: dict[str, Any]) -> str:

@@ -4,7 +4,6 @@
 // and is done before torch's has begun. Layers are post-norm and ReLU, as the paper's are.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <torch/library.h>
 
@@ -13,7 +12,6 @@
 #include <limits>
 #include <vector>
 
-#include "exp.h"
 #include "tile.h"
 
 namespace tuned {
@@ -24,12 +22,6 @@ Tensor linear(const Tensor& X, const Tensor& W, const Tensor& b);  // linear.cpp
 
 constexpr int64_t NUMBERS = 1 << 14;  // worth a thread
 
-inline float sum_of(Vector x) {
-    float total = 0.0f;
-    for (int lane = 0; lane < LANES; ++lane) total += x[lane];
-    return total;
-}
-
 inline float dot(const float* x, const float* y, int64_t count) {
     Vector sums[2] = {};
     int64_t i = 0;
@@ -37,7 +29,9 @@ inline float dot(const float* x, const float* y, int64_t count) {
         sums[0] += load(x + i) * load(y + i);
         sums[1] += load(x + i + LANES) * load(y + i + LANES);
     }
-    float total = sum_of(sums[0] + sums[1]);
+    const Vector both = sums[0] + sums[1];
+    float total = 0.0f;
+    for (int lane = 0; lane < LANES; ++lane) total += both[lane];
     for (; i < count; ++i) total += x[i] * y[i];
     return total;
 }
@@ -45,20 +39,14 @@ inline float dot(const float* x, const float* y, int64_t count) {
 // softmax(q Kᵀ / √d_k) V, of one query in one head.
 void attend_to_all(const float* q, const float* K, int64_t K_stride, const float* V, int64_t V_stride, int64_t m, int64_t d_k, int64_t d_v, float* out) {
     thread_local std::vector<float> weights;
-    weights.assign((m + LANES - 1) / LANES * LANES, -std::numeric_limits<float>::infinity());
+    weights.resize(m);
     const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(d_k)));
-    float most = weights[0];
+    float most = -std::numeric_limits<float>::infinity(), sum = 0.0f;
     for (int64_t key = 0; key < m; ++key) {
         weights[key] = dot(q, K + key * K_stride, d_k) * scale;
         most = weights[key] > most ? weights[key] : most;
     }
-    Vector total = {};
-    for (int64_t key = 0; key < m; key += LANES) {
-        const Vector weight = exp(load(&weights[key]) - most);
-        store(&weights[key], weight);
-        total += weight;
-    }
-    const float sum = sum_of(total);
+    for (float& weight : weights) sum += weight = std::exp(weight - most);
     std::fill_n(out, d_v, 0.0f);
     for (int64_t key = 0; key < m; ++key)
         for (int64_t i = 0; i < d_v; ++i) out[i] += weights[key] * V[key * V_stride + i];

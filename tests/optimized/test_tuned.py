@@ -9,11 +9,15 @@ import pytest
 import torch
 
 from optimized import packing, tuned
+from optimized.encoder import encoder_layer
+from optimized.generation import Writer
 from optimized.initialisation import initialise
 from optimized.multi_head import linear
 from optimized.packed import Panels
 from optimized.packing import choices, pack
+from optimized.parameters import Architecture
 from optimized.transformer import transformer
+from optimized.tuned import layers
 
 needs_compiler = pytest.mark.skipif(bool(tuned.missing()), reason=tuned.missing())
 SMALL = initialise(0, vocab=11, d_model=8, d_ff=6, layers=1, tied=True)
@@ -73,14 +77,67 @@ def test_the_tuned_tier_measures_panels_beside_the_other_layouts():
     assert len(choices(SMALL, rows=2, tier="tuned")) == len(choices(SMALL, rows=2))
 
 
+SOURCE, TARGET = torch.tensor([[1, 5, 2, 7], [3, 3, 9, 0]]), torch.tensor([[1, 5, 2], [3, 3, 9]])
+PADDED = torch.tensor([[True, True, True, False], [True] * 4])
+
+
 @needs_compiler
-def test_a_whole_model_in_panels_is_the_model():
-    """All of its products, within what float32 rounds."""
-    tokens = torch.tensor([[1, 5, 2], [3, 3, 9]])
+@pytest.mark.parametrize("rows", [slice(0, 2), slice(0, 1), slice(0, 0)], ids=["two", "one", "none"])
+@pytest.mark.parametrize(
+    ("architecture", "masks", "fused"),
+    [
+        (Architecture(h=2), {}, True),
+        (Architecture(h=4), {}, True),
+        (Architecture(h=2, norm="pre"), {}, False),
+        (Architecture(h=2, activation="gelu"), {}, False),
+        (Architecture(h=2), {"source_mask": PADDED}, False),
+    ],
+    ids=["2 heads", "4 heads", "pre-norm", "gelu", "padding"],
+)
+def test_a_whole_model_in_panels_is_the_model(architecture, masks, fused, rows, monkeypatch):
+    """Layer by layer in one call where they are the paper's, and step by step otherwise: within what float32 rounds."""
+    masks, called = {name: mask[rows] for name, mask in masks.items()}, []
+    for name in ("encoder_layer", "decoder_layer"):
+        real = getattr(layers, name)
+        monkeypatch.setattr(layers, name, lambda *given, f=real, n=name, **options: called.append(n) or f(*given, **options))
 
-    found = transformer(tokens, tokens, pack(SMALL, rows=6, layout="panels"))
+    found = transformer(SOURCE[rows], TARGET[rows], pack(SMALL, rows=6, layout="panels"), architecture, **masks)
 
-    torch.testing.assert_close(found, transformer(tokens, tokens, SMALL))
+    torch.testing.assert_close(found, transformer(SOURCE[rows], TARGET[rows], SMALL, architecture, **masks))
+    assert called == (["encoder_layer", "decoder_layer"] if fused and len(found) else [])
+
+
+@needs_compiler
+@pytest.mark.parametrize("mask", [None, PADDED], ids=["no padding", "padding"])
+def test_generation_in_panels_writes_the_same_tokens(mask):
+    """One token of each sequence at a time, with a cache that grows: every score is that of the plain tier but for rounding."""
+    packed, scores = pack(SMALL, rows=2, source_rows=8, layout="panels"), []
+    for parameters in (SMALL, packed):
+        writer = Writer(SOURCE, parameters, Architecture(h=2), mask, capacity=2)
+        scores.append(torch.stack([writer.step(tokens) for tokens in TARGET.mT.repeat(3, 1)]))
+
+    torch.testing.assert_close(scores[1], scores[0])
+
+
+@needs_compiler
+def test_a_gradient_that_panels_do_not_give_is_refused_by_a_whole_layer_too():
+    """As by a single product."""
+    packed = pack(SMALL, rows=3, layout="panels").encoder[0]
+
+    with pytest.raises(ValueError, match="X: expected one that requires no gradient"):
+        encoder_layer(torch.ones(1, 3, 8, requires_grad=True), packed, Architecture(h=2))
+
+
+@needs_compiler
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_a_number_reaches_the_scores_of_a_whole_layer(bad):
+    """ReLU, LayerNorm and the attention of one query hide none."""
+    packed = pack(SMALL, rows=1, layout="panels")
+    X = torch.ones(1, 1, 8)
+    X[0, 0, 3] = bad
+
+    for parameters in (SMALL, packed):
+        assert encoder_layer(X, parameters.encoder[0], Architecture(h=2)).isnan().all()
 
 
 @needs_compiler

@@ -134,7 +134,7 @@ def test_what_few_numbers_do_in_one_run_of_ten_thousand_is_no_fault(monkeypatch)
 
 
 def test_equal_numbers_whose_erf_other_code_computes_are_no_fault(monkeypatch):
-    """Two hidden units that are equal and subtracted: in a vector and in what is left over, their erf is not the same to the last bit.
+    """Two hidden units are equal and subtracted; in a vector and in what is left over, their erf differs in the last bits.
 
     Were equal numbers to err alike always, 8 roundings of erf at −2 would be a fault.
     """

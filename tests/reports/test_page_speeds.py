@@ -40,6 +40,25 @@ def test_wrong_result_has_no_speed(tmp_path):
     assert exit_code(found) == 1
 
 
+def test_optimized_stands_beside_the_fastest_of_the_others(tmp_path):
+    """In its fastest tier, with the others' time over its; the oracle is nobody's rival, and who is wrong is no peer."""
+    bench = sample_runs.bench(lengths=(8,))
+    cell = next(line for line in bench if line["what"] == "cell")
+    times = {"reference": 1.0, "optimized": 30.0, "optimized.tuned": 20.0, "rival": 25.0, "wrong": 2.0}
+    cells = [
+        {**cell, "id": f"{cell['group']}/{peer}", "peer": peer, "median_ns": ns, "gate": cell["gate"] | {"verdict": gate}}
+        for (peer, ns), gate in zip(times.items(), ["PASS"] * 4 + ["FAIL"], strict=True)
+    ]
+    folder = sample_runs.write(tmp_path / "run", [], cells)
+
+    page, markdown = report(folder, tmp_path / "out")
+
+    (row,) = Findings(read(folder)).beside_the_best.to_dict("records")
+    assert (row["peer"], row["best"], row["ratio"]) == ("optimized.tuned", "rival", 1.25)
+    assert "the fastest other peer takes 1.25× the time of optimized.tuned (1 workload; 1.25–1.25×)" in page.words()
+    assert "| optimized.tuned |" in markdown[markdown.index("Beside the fastest of the others") :]
+
+
 def test_planned_cell_that_was_not_timed_is_red(tmp_path):
     """It has a row and no speed."""
     folder = sample_runs.write(tmp_path / "run", bench=sample_runs.bench(), bench_planned=["mask n=8/float32/cpu/1t/torch"])
