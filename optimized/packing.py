@@ -51,7 +51,8 @@ oneDNN's products, or in the panels of the tuned tier's."""
 
 Key = tuple[Any, ...]
 PACKABLE = (torch.float32, torch.bfloat16, torch.float16)
-LEAST_GAIN = 1.05  # of a layout over the one that is given: less may be noise, and a copy is not worth it
+LEAST_GAIN: dict[Layout, float] = {"given": 1.05, "panels": 1.15}
+"""Of a layout over these: less may be noise, and a copy is not worth it; and panels make a layer one call, which saves the more."""
 ROUNDS = 5
 MOST_FLOPS = 1.5e8  # of the products of a round, but for one matrix in any case
 MOST_BYTES = 2**26  # of the weights of a round: more than most caches hold
@@ -229,8 +230,9 @@ def _fastest(key: Key, weights: list[Tensor], layouts: tuple[Layout, ...]) -> Ch
         dtype, shape, _, rows, threads, _ = key
         seconds = _seconds(weights, rows, layouts)
         layout = min(seconds, key=lambda name: seconds[name])
-        if seconds["given"] < LEAST_GAIN * seconds[layout]:
-            layout = "given"
+        for usual, gain in LEAST_GAIN.items():
+            if usual in seconds and seconds[usual] < gain * seconds[layout]:
+                layout = usual
         gain = seconds["given"] / seconds[layout]
         _measured[key] = Choice(rows, shape, dtype, threads, layout, gain, seconds[layout])
     return _measured[key]
