@@ -35,6 +35,7 @@ libraries: $(READY)  ## what of its attention each library passes, as the table 
 
 nightly: $(READY)  ## many more examples, drawn at random; what failed once is tried first the next time; and the long tests
 	$(VENV)/bin/pytest properties --hypothesis-profile=nightly --numprocesses=logical --dist=worksteal --timeout=7200
+	$(VENV)/bin/veriformer verify optimized.inner_product optimized.convolution --dtype float32
 	$(VENV)/bin/pytest tests -m long --numprocesses=logical --dist=worksteal
 
 $(READY): pyproject.toml constraints.txt

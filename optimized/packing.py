@@ -200,7 +200,8 @@ def _layouts(tier: Tier, dtypes: set[torch.dtype]) -> tuple[Layout, ...]:
     """Those of a tier, which is compiled now if it has to be. Raises ValueError or `tuned.NotBuilt` for one that is not here."""
     if tier not in TIERS:
         raise ValueError(f"tier: expected one of {', '.join(TIERS)}, got {tier!r}")
-    plain = tuple(name for name in LAYOUTS if name != "panels")
+    every: tuple[Layout, ...] = tuple(LAYOUTS)
+    plain = every[: every.index("panels")]
     if tier == "plain":
         return plain
     try:
@@ -210,7 +211,7 @@ def _layouts(tier: Tier, dtypes: set[torch.dtype]) -> tuple[Layout, ...]:
             raise
         print(f"veriformer: the plain tier is taken: {why}", file=sys.stderr)
         return plain
-    return tuple(LAYOUTS)
+    return every
 
 
 def _check_tuned(dtypes: set[torch.dtype]) -> None:

@@ -277,7 +277,8 @@ def test_the_trust_in_timings_is_the_committed_one():
     assert figures("5 % more work found") == [f"{100 * share:.0f} %" for share in more]
 
 
-RUN = max((ROOT / "reports" / "runs").iterdir())  # named by their days
+RUNS = sorted((ROOT / "reports" / "runs").iterdir())  # named by their days
+RUN = max(run for run in RUNS if (run / "verify.jsonl").exists())
 
 
 def test_the_verification_is_the_committed_run(monkeypatch):
@@ -292,12 +293,23 @@ def test_the_verification_is_the_committed_run(monkeypatch):
     assert f"({RUN.relative_to(ROOT)}/report.png)" in README
 
 
-def test_the_committed_run_is_rendered_as_it_is_committed(tmp_path):
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_a_committed_run_is_rendered_as_it_is_committed(run, tmp_path):
     """By `veriformer report`: a format that changes takes the committed run with it."""
-    rendered = CliRunner().invoke(main, ["report", str(RUN), "-o", str(tmp_path)])
+    rendered = CliRunner().invoke(main, ["report", str(run), "-o", str(tmp_path)])
 
     assert rendered.exit_code == 0, rendered.output
-    assert (tmp_path / "summary.md").read_text(encoding="utf-8") == (RUN / "summary.md").read_text(encoding="utf-8")
+    assert (tmp_path / "summary.md").read_text(encoding="utf-8") == (run / "summary.md").read_text(encoding="utf-8")
+
+
+def test_the_speeds_of_the_tuned_tier_are_those_of_its_committed_run():
+    """The table of the page, line by line."""
+    page = (ROOT / "docs" / "fast.md").read_text(encoding="utf-8")
+    (run,) = (run for run in RUNS if f"`{run.relative_to(ROOT)}`" in page)
+
+    table = (run / "summary.md").read_text(encoding="utf-8").split("## Beside the fastest of the others\n\n")[1].split("\n\n")[0]
+    assert table.count("\n") > 4
+    assert f"\n\n{table}\n\n" in page
 
 
 def test_the_speeds_are_those_of_the_committed_run():

@@ -84,7 +84,8 @@ class Packing:
     def __init__(self, workload: Workload, tier: Tier, *, wanted: bool) -> None:
         sizes = {"n": 1, **workload.sizes}  # to generate is to read a token of each sequence at a time
         self.rows, self.source_rows = sizes.get("b", 1) * sizes["n"], sizes.get("b", 1) * sizes.get("m", sizes["n"])
-        self.tier, self.wanted, self.said = tier, wanted, ""
+        self.tier: Tier = tier
+        self.wanted, self.said = wanted, ""
 
     def __call__(self, parameters: Any) -> Any:
         """The same parameters, packed where that is wanted."""

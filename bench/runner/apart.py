@@ -51,6 +51,8 @@ class Apart:
         self._pids = pids
         pids.append(self._pid)
         refusal = self._answer()
+        if refusal:
+            self._asked("end")
         if refusal or self.error:
             raise NotBuilt(*(refusal or ("failed", self.error)))
 

@@ -288,13 +288,12 @@ class Trials:
         keys = self.rng.integers(0, 2**64, size=self._one_each(exact.ndim), dtype=np.uint64) | np.uint64(1)
         bits = exact.astype(np.float32).view(np.uint32).astype(np.uint64)
         bits ^= np.uint64(0x9E3779B97F4A7C15)  # or a sum that cancels to exactly 0 would have no noise
-        if places is None:
-            places = np.arange(exact.shape[-1])
-        else:
+        if places is not None:
             apart = keys < np.uint64(OWN_CODE * 2**64)
         alike = _mixed(bits)
         if apart is not None:
-            alike = np.where(apart, _mixed(bits ^ places.astype(np.uint64) << np.uint64(32)), alike)
+            own = np.arange(exact.shape[-1]) if places is None else places
+            alike = np.where(apart, _mixed(bits ^ own.astype(np.uint64) << np.uint64(32)), alike)
         noise = (alike * keys).view(np.int64).astype(np.float64)
         noise *= size * 2.0**-63
         noise[self._doubled] *= 2.0
