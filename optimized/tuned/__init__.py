@@ -13,7 +13,7 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -106,7 +106,8 @@ def _build(place: Path) -> None:
             build_directory=folder,
             is_python_module=False,
         )
-        place.parent.mkdir(parents=True, exist_ok=True)
-        beside = place.with_suffix(f".{os.getpid()}")
-        shutil.copy(Path(folder) / f"{place.stem}.so", beside)
-        beside.replace(place)
+        with suppress(OSError):  # where nothing can be kept, the next process compiles again
+            place.parent.mkdir(parents=True, exist_ok=True)
+            beside = place.with_suffix(f".{os.getpid()}")
+            shutil.copy(Path(folder) / f"{place.stem}.so", beside)
+            beside.replace(place)

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from hypothesis import find, settings
 from hypothesis import strategies as st
-from hypothesis.errors import NoSuchExample, UnsatisfiedAssumption
+from hypothesis.errors import FlakyFailure, Found, NoSuchExample, UnsatisfiedAssumption
 
 from properties.verdicts import ClaimBroken, record
 
@@ -25,5 +25,9 @@ def smallest_counterexample(cases: st.SearchStrategy[Case], contradicts: Callabl
         if record.current.refused > refused:
             raise UnsatisfiedAssumption from None
         raise ClaimBroken(f"expected to find {what}, found none in 1000 tries") from None
+    except FlakyFailure as error:
+        if not isinstance(error.exceptions[0], Found):
+            raise
+        raise ClaimBroken(f"not the same twice: {what} was found, and not when the same was asked again") from None
     record.compared(1)
     return found

@@ -140,6 +140,7 @@ def test_what_is_not_a_number_reaches_the_scores_of_a_whole_layer(bad):
         assert encoder_layer(X, parameters.encoder[0], Architecture(h=2)).isnan().all()
 
 
+@pytest.mark.long
 @needs_compiler
 def test_what_is_compiled_is_kept_for_the_next_process(tmp_path):
     """One file in the folder for extensions; the second process says nothing of compiling."""

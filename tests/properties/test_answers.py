@@ -57,7 +57,15 @@ def by_verify(when: str, run: Path) -> int:
     return engine.run(answers.request(cases(when), run), folder=FOLDER).code
 
 
-@pytest.mark.parametrize(("when", "way"), [("always", by_pytest), ("first", by_verify), ("once", by_pytest), ("later", by_verify)])
+@pytest.mark.parametrize(
+    ("when", "way"),
+    [
+        ("always", by_pytest),
+        ("first", by_verify),
+        ("once", by_pytest),
+        pytest.param("later", by_verify, marks=pytest.mark.long),
+    ],
+)
 def test_every_answer_gets_the_verdict_it_deserves(when, way, tmp_path):
     """All planned checks ran; exit code, card, page, merged run, and what is said of the same object in this process."""
     code = way(when, tmp_path / "run")
