@@ -50,7 +50,7 @@ class Packed(ABC):
             got = f"{tuple(b.shape)} of {b.dtype} on {b.device}"
             raise ValueError(f"b: expected {columns} numbers of {self.dtype} on the CPU, got {got}")
         if X.numel() == 0:
-            return X.new_empty(*X.shape[:-1], columns)
+            return F.linear(X, X.new_zeros(columns, rows), b)
         return self._product(X, None if b is None else b.contiguous())  # oneDNN reads a bias as if it were contiguous
 
     def _check_dtype(self, dtype: torch.dtype) -> None:

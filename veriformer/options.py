@@ -155,13 +155,15 @@ def opened(
 
     if ":" in name:  # it imports torch while we do
         zygote(with_torch=arrays != "numpy")
-    from properties.implementations.registry import BUILT_IN, LIBRARIES, built_in
+    from properties.implementations.registry import BUILT_IN, LIBRARIES, built_in, built_in_missing
     from veriformer.isolation.library import library
     from veriformer.isolation.proxy import ImplementationProxy, TargetError
 
     if step is not None and (name in BUILT_IN or name in LIBRARIES):
         raise Refused(f"--as: {name} is built in and knows its own steps")
     if name in BUILT_IN:
+        if why := built_in_missing(name):
+            raise Refused(f"{name}: {why}")
         yield built_in(name)
         return
     try:

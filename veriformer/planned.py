@@ -79,11 +79,9 @@ class Plan:
         return adapter
 
     def _as_it_is(self, name: str) -> "Adapter":
-        from properties.implementations.registry import BUILT_IN, LIBRARIES, built_in, built_in_missing
+        from properties.implementations.registry import BUILT_IN, LIBRARIES, built_in
 
         if name in BUILT_IN:
-            if why := built_in_missing(name):
-                raise pytest.UsageError(f"{name}: {why}")
             return built_in(name)
         if name in self.callables:
             from veriformer.isolation.in_process import InProcess

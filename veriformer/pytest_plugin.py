@@ -150,7 +150,7 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> None:
-    """Refuse a declaration that means nothing, in one line, before each file of properties would say so.
+    """Refuse what cannot be had and a declaration that means nothing, in one line, before each file of properties would say so.
 
     A process for what is not built in imports torch while the properties are imported.
     """
@@ -159,6 +159,11 @@ def pytest_collection(session: pytest.Session) -> None:
         from veriformer.isolation.processes import zygote
 
         zygote(with_torch=plan.arrays != "numpy")
+    for name in plan.implementations if plan is not None else ():
+        from properties.implementations.registry import built_in_missing
+
+        if why := built_in_missing(name):
+            raise pytest.UsageError(f"{name}: {why}")
     if plan is not None and any(plan.declared.values()):
         for name in plan.implementations:
             plan.adapter(name)
@@ -178,16 +183,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if plan.claims:
         _check_claims(plan)
     cells = [] if plan.claims and prop.claim not in plan.claims else list(_cells_of(plan, prop))
-    params = [_skipped_if_missing(cell) for cell in cells]
-    metafunc.parametrize("impl", params, ids=[str(cell) for cell in cells], indirect=True, scope="function")
-
-
-def _skipped_if_missing(cell: Cell) -> Any:
-    """The column, marked as skipped where this machine cannot have its implementation."""
-    from properties.implementations.registry import built_in_missing
-
-    why = built_in_missing(cell.implementation)
-    return pytest.param(cell, marks=pytest.mark.skip(reason=why)) if why else cell
+    metafunc.parametrize("impl", cells, ids=[str(cell) for cell in cells], indirect=True, scope="function")
 
 
 def _cells_of(plan: Plan, prop: "Property") -> Iterator[Cell]:
@@ -285,6 +281,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 def _run_property(pyfuncitem: pytest.Function, prop: "Property") -> bool:
+    from properties.implementations.registry import built_in_missing
     from properties.verdict import profiles
     from properties.verdict.judge import Judgement, drawing, judge, seed_of, suite_error
     from reports.records import Verdict
@@ -312,7 +309,8 @@ def _run_property(pyfuncitem: pytest.Function, prop: "Property") -> bool:
 
         judgement = judged(small=False)
     else:
-        judgement = Judgement(Verdict.UNSUPPORTED, f"{impl.name} does not offer {', '.join(prop.needs)}")
+        why = built_in_missing(impl.name) or f"{impl.name} does not offer {', '.join(prop.needs)}"
+        judgement = Judgement(Verdict.UNSUPPORTED, why)
     pyfuncitem.stash[JUDGEMENT] = line = judgement.as_line()
     if judgement.error is not None and judgement.verdict is not Verdict.UNSUPPORTED and not judgement.suite_error:
         try:

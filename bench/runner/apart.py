@@ -1,7 +1,7 @@
 """A peer in a process of its own: its thread pools, its memory and its death are nobody else's.
 
 Runtimes disturb one another in one process even while all of their threads sleep: beside CTranslate2, which brings an OpenMP of its
-own, `optimized` took half as long again to generate 64 tokens. So each peer of a group is forked from the worker, which itself
+own, `optimized` generated more slowly. So each peer of a group is forked from the worker, which itself
 starts no thread of torch's, and does what the worker tells it, one at a time.
 """
 

@@ -1,7 +1,7 @@
 // What follows the projections of a layer, in one call: attention, its last matrix, add & norm, and feed-forward.
 //
-// The products are those of linear.cpp; attention is torch's own, but for a single query, which reads every key and value once
-// and is done before torch's has begun. Layers are post-norm and ReLU, as the paper's are.
+// The products are those of linear.cpp. Attention is torch's own, but for a single query, which needs no blocks of keys. Layers are
+// post-norm and ReLU, as the paper's are.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
@@ -99,20 +99,20 @@ Tensor feed_forward(const Tensor& X, const at::TensorList& W) {
 
 // `weights`: W_O, b_O, gain, bias of attention; W_1, b_1, W_2, b_2, gain, bias of feed-forward. Matrices are in panels.
 Tensor encoder_layer(const Tensor& X, const Tensor& Q, const Tensor& K, const Tensor& V, at::TensorList weights, double eps) {
-    const auto own = weights.slice(0, 4), think = weights.slice(4, 6);
+    const auto own = weights.slice(0, 4), ff = weights.slice(4, 6);
     const Tensor Y = add_and_norm(X, linear(attend(Q, K, V, false), own[0], own[1]), own[2], own[3], eps);
-    return add_and_norm(Y, feed_forward(Y, think), think[4], think[5], eps);
+    return add_and_norm(Y, feed_forward(Y, ff), ff[4], ff[5], eps);
 }
 
 // `weights`: W_O, b_O, gain, bias of self-attention; W_Q, b_Q, W_O, b_O, gain, bias of cross-attention; then as above.
 Tensor decoder_layer(const Tensor& X, const Tensor& Q, const Tensor& K, const Tensor& V, bool causal, const Tensor& memory_K, const Tensor& memory_V,
                      at::TensorList weights, double eps) {
-    const auto own = weights.slice(0, 4), across = weights.slice(4, 6), think = weights.slice(10, 6);
+    const auto own = weights.slice(0, 4), across = weights.slice(4, 6), ff = weights.slice(10, 6);
     Tensor Y = add_and_norm(X, linear(attend(Q, K, V, causal), own[0], own[1]), own[2], own[3], eps);
     const int64_t h = Q.size(1);
     const Tensor asked = linear(Y, across[0], across[1]).unflatten(-1, {h, -1}).transpose(1, 2);
     Y = add_and_norm(Y, linear(attend(asked, memory_K, memory_V, false), across[2], across[3]), across[4], across[5], eps);
-    return add_and_norm(Y, feed_forward(Y, think), think[4], think[5], eps);
+    return add_and_norm(Y, feed_forward(Y, ff), ff[4], ff[5], eps);
 }
 
 }  // namespace tuned

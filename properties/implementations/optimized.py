@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from optimized import parameters as column
+from optimized import tuned
 from optimized.attention import attention
 from optimized.decoder import decoder, decoder_layer
 from optimized.embedding import embedding
@@ -231,8 +232,9 @@ class Convolution(InnerProduct):
 
 
 class Tuned(InnerProduct):
-    """`optimized` packed for the tuned tier's product. Raises `optimized.tuned.NotBuilt` where that cannot be compiled."""
+    """`optimized` packed for the tuned tier's product; without a compiler it offers no step."""
 
     name = "optimized.tuned"
     layout: Layout = "panels"
     dtypes = ("float32",)
+    steps = frozenset() if tuned.missing() else WITH_PRODUCTS

@@ -30,7 +30,7 @@ def whole_numbers(*shape, seed=0):
 
 @needs_compiler
 @pytest.mark.parametrize("rows", [*range(1, 27), 95, 96, 97, 193, 400])
-@pytest.mark.parametrize("depth", [1, 7, 511, 512, 513, 1030])
+@pytest.mark.parametrize("depth", [0, 1, 7, 511, 512, 513, 1030])
 def test_a_product_is_exact_at_every_remainder(rows, depth):
     """Of rows in a tile and in a block, of the inner axis in a block, of columns in a panel."""
     columns = (rows * 7 + depth) % 97 + 1
@@ -194,6 +194,31 @@ assert isinstance(pack(torch.ones(2, 2), rows=1, tier="fastest"), object)
     assert done.stdout.startswith(why)
     assert f"veriformer: the plain tier is taken: {why}" in done.stderr
     assert not list(tmp_path.rglob("*.so"))
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        ("veriformer verify optimized.tuned --run run", 2, ["Error: optimized.tuned: the tuned tier needs a C++ compiler"]),
+        ("pytest {file} --implementation optimized.tuned", 4, ["ERROR: optimized.tuned: the tuned tier needs a C++ compiler"]),
+        ("pytest {file} -q -rs --examples 2", 0, ["passed", "UNSUPPORTED: the tuned tier needs a C++ compiler, and no-such"]),
+    ],
+    ids=["verify", "pytest", "pytest, all that is built in"],
+)
+def test_a_run_without_a_compiler_says_why_and_verifies_the_others(command, code, said, tmp_path):
+    """One line where the tier is named; where it is not, its checks are unsupported for that reason and nothing else is."""
+    root = Path(__file__).resolve().parents[2]
+    settings = {**os.environ, "CXX": "no-such", "TORCH_EXTENSIONS_DIR": str(tmp_path / "kept"), "PYTHONPATH": str(root)}
+    program, *arguments = command.format(file=root / "properties" / "test_feed_forward.py").split()
+
+    command = [sys.executable, "-P", "-m", program, *arguments]
+    done = subprocess.run(command, env=settings, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    told = done.stdout + done.stderr
+    assert done.returncode == code, told
+    assert all(text in told for text in said), told
+    assert "Traceback" not in told
+    assert not list(tmp_path.rglob("verify.jsonl"))
 
 
 @needs_compiler
