@@ -23,7 +23,7 @@ from bench import (
 from bench.step import Draw, Product, Sizes, Step
 from properties.inputs.parameters import Call
 
-ITEM = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+ITEM = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 VARIANTS = 2  # of the inputs; timed calls go round them, so that an answer kept from the call before is seen
 
 _ALONE = (

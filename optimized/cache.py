@@ -44,7 +44,7 @@ class Cache:
         `length` stays: it moves once for all layers, when the last has kept its part.
         """
         end = self.length + new[0].shape[-2]
-        self._reserve(end)
+        self.reserve(end)
         for kept, X in zip(self.own[layer], new, strict=True):
             kept[..., self.length : end, :] = X
         K, V = self.own[layer]
@@ -88,7 +88,7 @@ class Cache:
         other.take(torch.arange(len(self.memory_mask), device=self.memory_mask.device))
         return other
 
-    def _reserve(self, tokens: int) -> None:
+    def reserve(self, tokens: int) -> None:
         """Make room for so many tokens, if there is not enough: at least twice as much as there was."""
         capacity = self.own[0][0].shape[-2]
         if tokens <= capacity:

@@ -36,9 +36,6 @@ def _layer(
     `emptied` says that the hidden part of `memory` is zeros already, as a cache keeps it.
     """
     own, across, ff = parameters.self_attention, parameters.cross_attention, parameters.feed_forward
-    if tuned.fits(X, architecture, (own.W_O, across.W_Q, across.W_O, ff.W_1, ff.W_2), mask, memory_mask, memory=memory):
-        Q, offered = project(X, own, architecture.h)
-        return tuned.decoder_layer(X, Q, past(offered), memory, parameters, architecture.eps, causal=causal)
 
     def look_back(X: Tensor) -> Tensor:
         Q, offered = project(X, own, architecture.h)
@@ -66,6 +63,8 @@ def decoder_layer(
 ) -> Float[Tensor, "... n d_model"]:
     """Whole batches; the causal rule is a flag to the fused kernel, not a matrix. `mask` only restricts further."""
     memory = keys_and_values(M, parameters.cross_attention, architecture.h)
+    if tuned.fit(X, (parameters,), architecture, mask, memory_mask, memory=(memory,)):
+        return tuned.decoder(X, (parameters,), (tuned.room(X, parameters, architecture),), (memory,), 0, architecture)
     return _layer(X, lambda offered: offered, memory, parameters, architecture, mask, memory_mask, causal=True)
 
 
@@ -79,8 +78,12 @@ def decoder(
     final_norm: NormParameters | None = None,
 ) -> Float[Tensor, "... n d_model"]:
     """Whole batches through the layers, one after another, each with the same M; then `final_norm`, if there is one."""
-    for layer in layers:
-        X = decoder_layer(X, M, layer, architecture, mask, memory_mask)
+    memory = [keys_and_values(M, layer.cross_attention, architecture.h) for layer in layers]
+    if layers and tuned.fit(X, layers, architecture, mask, memory_mask, memory=memory):
+        X = tuned.decoder(X, layers, [tuned.room(X, layer, architecture) for layer in layers], memory, 0, architecture)
+    else:
+        for layer, offered in zip(layers, memory, strict=True):
+            X = _layer(X, lambda own: own, offered, layer, architecture, mask, memory_mask, causal=True)
     return X if final_norm is None else layer_norm(X, final_norm, architecture.eps)
 
 
@@ -93,10 +96,14 @@ def continue_decoder(
 ) -> Float[Tensor, "b n d_model"]:
     """Only the n new tokens are computed; what they look back at comes from `cache`, which remembers them too afterwards."""
     n, known = X.shape[-2], cache.length
-    mask = causal_mask(known + n, device=X.device)[known:] if known and n > 1 else None
     memory_mask = cache.memory_mask if cache.padded else None
-    for i, layer in enumerate(layers):
-        past, memory = partial(cache.keep, i), cache.memory[i]
-        X = _layer(X, past, memory, layer, architecture, mask, memory_mask, causal=known == 0, emptied=True)
+    if layers and tuned.fit(X, layers, architecture, memory_mask, memory=cache.memory):
+        cache.reserve(known + n)
+        X = tuned.decoder(X, layers, cache.own, cache.memory, known, architecture)
+    else:
+        mask = causal_mask(known + n, device=X.device)[known:] if known and n > 1 else None
+        for i, layer in enumerate(layers):
+            past, memory = partial(cache.keep, i), cache.memory[i]
+            X = _layer(X, past, memory, layer, architecture, mask, memory_mask, causal=known == 0, emptied=True)
     cache.length += n
     return X if final_norm is None else layer_norm(X, final_norm, architecture.eps)

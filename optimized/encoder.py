@@ -22,10 +22,9 @@ def encoder_layer(
     mask: Bool[Tensor, "..."] | None = None,
 ) -> Float[Tensor, "... n d_model"]:
     """Whole batches, under a mask of their own each: every token looks where it may, then thinks for itself."""
+    if tuned.fit(X, (parameters,), architecture, mask):
+        return tuned.encoder(X, (parameters,), architecture)
     own, ff = parameters.self_attention, parameters.feed_forward
-    if tuned.fits(X, architecture, (own.W_O, ff.W_1, ff.W_2), mask):
-        Q, (K, V) = project(X, own, architecture.h)
-        return tuned.encoder_layer(X, Q, K, V, parameters, architecture.eps)
 
     def look_around(X: Tensor) -> Tensor:
         return attend(*project(X, own, architecture.h), own, mask)
@@ -45,6 +44,9 @@ def encoder(
     final_norm: NormParameters | None = None,
 ) -> Float[Tensor, "... n d_model"]:
     """Whole batches through the layers, one after another; then `final_norm`, if there is one."""
-    for layer in layers:
-        X = encoder_layer(X, layer, architecture, mask)
+    if layers and tuned.fit(X, layers, architecture, mask):
+        X = tuned.encoder(X, layers, architecture)
+    else:
+        for layer in layers:
+            X = encoder_layer(X, layer, architecture, mask)
     return X if final_norm is None else layer_norm(X, final_norm, architecture.eps)

@@ -93,28 +93,86 @@ class Convolution(Packed):
         return Y.permute(0, 2, 3, 1).reshape(*X.shape[:-1], -1)
 
 
+class Int8(Packed):
+    """In int8 with a scale for each column, for float32; rows of X are rounded to int8 too, with a scale for each.
+
+    With `Int8Panels` the one layout whose numbers are not the tensor's: a step of its grid is a 127th of a column's largest.
+    """
+
+    def _check_dtype(self, dtype: torch.dtype) -> None:
+        if dtype is not torch.float32:
+            raise ValueError(f"W: expected torch.float32, which is rounded to int8, got {dtype}")
+
+    def _packed(self, turned: Tensor, rows: int) -> Tensor:  # noqa: ARG002 (the same for any number of rows)
+        whole, self.scales = quantised(turned)
+        if turned.shape[1] == 1:  # torch's product misreads a single row that lies as a column (seen in 2.13)
+            return whole.mT.clone(memory_format=torch.contiguous_format)
+        return whole.mT
+
+    def _product(self, X: Tensor, b: Tensor | None) -> Tensor:
+        whole, scales = quantised(X.flatten(0, -2))
+        sums = torch.ops.aten._int_mm(whole, self.blocks)  # noqa: SLF001 (has no public name)
+        Y = (sums * scales * self.scales.mT).unflatten(0, X.shape[:-1])
+        return Y if b is None else Y + b
+
+
 class Panels(Packed):
-    """In panels of as many columns as a core has registers for, row by row: what the tuned tier reads (`tuned/linear.cpp`).
+    """In panels of as many columns as a core has registers for: what the tuned tier reads (`tuned/tile.h`).
 
     Raises `tuned.NotBuilt` where that cannot be compiled.
     """
 
     def _check_dtype(self, dtype: torch.dtype) -> None:
         tuned.load()
-        if dtype is not torch.float32:
-            raise ValueError(f"W: expected torch.float32, which the tuned tier has products of, got {dtype}")
+        if dtype not in tuned.dtypes():
+            raise ValueError(f"W: expected a dtype that the tuned tier has products of on this processor, got {dtype}")
 
     def _packed(self, turned: Tensor, rows: int) -> Tensor:  # noqa: ARG002 (the same for any number of rows)
-        width = torch.ops.veriformer.width()
-        self._linear, self._no_bias = torch.ops.veriformer.linear.default, turned.new_zeros(len(turned))
-        return F.pad(turned.mT, (0, -len(turned) % width)).unflatten(1, (-1, width)).transpose(0, 1).contiguous()
+        self._linear, self._no_bias, self._scales = (
+            torch.ops.veriformer.linear.default,
+            turned.new_zeros(len(turned)),
+            torch.empty(0),
+        )
+        return panels(turned)
 
     def _product(self, X: Tensor, b: Tensor | None) -> Tensor:
-        return self._linear(X, self.blocks, self.bias(b))
+        return self._linear(X, *self.tensors(b))
 
-    def bias(self, b: Tensor | None) -> Tensor:
-        """A bias as the product reads it: zeros where there is none."""
-        return self._no_bias if b is None else b.contiguous()
+    def tensors(self, b: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """The matrix, its scales and the bias, as the product reads them."""
+        return self.blocks, self._scales, self._no_bias if b is None else b.contiguous()
+
+
+class Int8Panels(Panels):
+    """As `Int8`, in panels. Raises ValueError on a processor without such products."""
+
+    def _check_dtype(self, dtype: torch.dtype) -> None:
+        super()._check_dtype(dtype)
+        if torch.int8 not in tuned.dtypes():
+            raise ValueError("W: expected a processor with products of int8 (AVX-512 VNNI), got one without")
+
+    def _packed(self, turned: Tensor, rows: int) -> Tensor:
+        super()._packed(turned, rows)
+        whole, scales = quantised(turned)
+        offset = 128 * whole.sum(dim=1, dtype=torch.int32)  # the product reads rows of X as numbers from 1 to 255
+        self._scales = torch.stack([scales[:, 0], offset.view(torch.float32)])
+        return panels(whole)
+
+
+def quantised(X: Float[Tensor, "rows columns"]) -> tuple[Tensor, Float[Tensor, "rows 1"]]:
+    """Every row as a scale and whole numbers from −127 to 127; a row that is not finite everywhere has NaN for its scale."""
+    most = X.abs().amax(dim=1, keepdim=True)
+    whole = (X * torch.where(most > 0, 127 / most, 0)).round().nan_to_num(0.0)
+    return whole.to(torch.int8), torch.where(most.isfinite(), most, torch.nan) / 127
+
+
+def panels(turned: Float[Tensor, "columns rows"]) -> Tensor:
+    """A matrix as [panels][words][numbers of a panel's columns]; a word is 32 bits of a column, and what is missing is 0."""
+    width, numbers = torch.ops.veriformer.width(), 4 // turned.element_size()
+    columns, rows = turned.shape
+    padded = F.pad(turned, (0, -rows % (16 * numbers) if numbers > 1 else 0, 0, -columns % width))
+    words = padded.unflatten(1, (-1, numbers)).unflatten(0, (-1, width))
+    return words.transpose(1, 2).flatten(2).contiguous()
 
 
 def check(W: Tensor) -> None:

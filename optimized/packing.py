@@ -19,7 +19,7 @@ from torch import Tensor
 
 from optimized import tuned
 from optimized.multi_head import linear
-from optimized.packed import Convolution, InnerProduct, Packed, Panels, can_pack, check
+from optimized.packed import Convolution, InnerProduct, Int8, Int8Panels, Packed, Panels, can_pack, check
 from optimized.parameters import (
     DecoderLayerParameters,
     EncoderLayerParameters,
@@ -37,7 +37,7 @@ TIERS: dict[Tier, str] = {
     "tuned": "a product in C++ among the layouts, compiled at its first use",
     "fastest": "tuned, or plain with a line that says why it is not",
 }
-Layout = Literal["given", "rows", "columns", "inner_product", "convolution", "panels"]
+Layout = Literal["given", "rows", "columns", "inner_product", "convolution", "panels", "int8", "int8_panels"]
 LAYOUTS: dict[Layout, Callable[[Tensor, int], Tensor | Packed]] = {
     "given": lambda W, rows: W,  # noqa: ARG005
     "rows": lambda W, rows: W.contiguous(),  # noqa: ARG005
@@ -45,14 +45,23 @@ LAYOUTS: dict[Layout, Callable[[Tensor, int], Tensor | Packed]] = {
     "inner_product": InnerProduct,
     "convolution": Convolution,
     "panels": Panels,
+    "int8": Int8,
+    "int8_panels": Int8Panels,
 }
 """How a matrix may lie in memory: as it came, row by row, column by column (as nn.Linear has it), in the blocks of one of
-oneDNN's products, or in the panels of the tuned tier's."""
+oneDNN's products, or in the panels of the tuned tier's; and rounded to int8, for torch's product or in such panels."""
+OF_TIER: dict[bool, dict[str, tuple[Layout, ...]]] = {
+    False: {"plain": ("given", "rows", "columns", "inner_product", "convolution"), "tuned": ("panels",)},
+    True: {"plain": ("int8",), "tuned": ("int8_panels",)},
+}
+"""Which of them are measured, as numbers are given and in int8; the tuned tier has those of the plain one too."""
 
 Key = tuple[Any, ...]
 PACKABLE = (torch.float32, torch.bfloat16, torch.float16)
-LEAST_GAIN: dict[Layout, float] = {"given": 1.05, "panels": 1.15}
-"""Of a layout over these: less may be noise, and a copy is not worth it; and panels make a layer one call, which saves the more."""
+ONE_CALL: dict[Layout, float] = {"panels": 1.15, "int8_panels": 1.15}
+"""How much slower a product in panels may be and is taken: they make a stack of layers one call, which saves the more."""
+LEAST_GAIN: dict[Layout, float] = {"given": 1.05, **ONE_CALL}
+"""Of a layout over these: less may be noise, and a copy is not worth it."""
 ROUNDS = 5
 MOST_FLOPS = 1.5e8  # of the products of a round, but for one matrix in any case
 MOST_BYTES = 2**26  # of the weights of a round: more than most caches hold
@@ -61,7 +70,10 @@ MOST_ROWS = 512  # beyond, the rate of a product hardly depends on the number of
 
 @dataclass(frozen=True)
 class Choice:
-    """The layout that was fastest for products of so many rows with matrices of this shape: `gain` times as fast as given."""
+    """The layout that was fastest for products of so many rows with matrices of this shape.
+
+    `gain` is how many times as fast it is as the matrix given, or in int8 as torch's product.
+    """
 
     rows: int
     shape: tuple[int, int]
@@ -78,7 +90,13 @@ class Choice:
 
 
 def pack(
-    parameters: Parameters, rows: int, source_rows: int | None = None, layout: Layout | None = None, tier: Tier = "plain"
+    parameters: Parameters,
+    rows: int,
+    source_rows: int | None = None,
+    layout: Layout | None = None,
+    tier: Tier = "plain",
+    *,
+    int8: bool = False,
 ) -> Parameters:
     """The same parameters, their matrices laid out for products of `rows` rows: the tokens of all sequences that go in at once.
 
@@ -88,14 +106,14 @@ def pack(
     output matrix is packed beside the table. `layout` names one instead of measuring, for one matrix for self-attention too.
 
     `tier` says what is measured: see TIERS. "tuned" is an error where it cannot be had, "fastest" then takes the plain one and
-    prints why.
+    prints why. `int8` rounds every matrix to int8, with a scale for each column, and rows of its input; the rest is float32.
 
     Raises ValueError for weights that require a gradient, are not on the CPU, of float64 or of several dtypes, and for a layout
     or a tier that this processor does not have; `tuned.NotBuilt` where the tuned tier cannot be compiled.
     """
     if layout is not None and layout not in LAYOUTS:
         raise ValueError(f"layout: expected one of {', '.join(LAYOUTS)}, got {layout!r}")
-    chosen, found = _chosen(parameters, rows, source_rows, tier, measure=layout is None)
+    chosen, found = _chosen(parameters, rows, source_rows, tier, int8=int8, measure=layout is None)
 
     def laid_out(W: Tensor, rows: int) -> Any:
         return LAYOUTS[layout or found[_key(W, rows)].layout](W, rows)
@@ -103,18 +121,20 @@ def pack(
     return _map_matrices(laid_out, chosen, rows, source_rows or rows)
 
 
-def choices(parameters: Any, rows: int, source_rows: int | None = None, tier: Tier = "plain") -> list[Choice]:
+def choices(
+    parameters: Any, rows: int, source_rows: int | None = None, tier: Tier = "plain", *, int8: bool = False
+) -> list[Choice]:
     """What `pack` chooses for these arguments, a line for each shape and number of rows. Raises as it does."""
-    chosen, found = _chosen(parameters, rows, source_rows, tier)
+    chosen, found = _chosen(parameters, rows, source_rows, tier, int8=int8)
     return [found[key] for key in _alike([chosen], rows, source_rows or rows)]
 
 
 def _chosen(
-    parameters: Parameters, rows: int, source_rows: int | None, tier: Tier, *, measure: bool = True
+    parameters: Parameters, rows: int, source_rows: int | None, tier: Tier, *, int8: bool, measure: bool = True
 ) -> tuple[Parameters, dict[Key, Choice]]:
     """The parameters with projections side by side where that is faster, and what was measured of them."""
     _check(parameters, rows, source_rows)
-    layouts = _layouts(tier, {W.dtype for W in tensors(parameters)})
+    layouts = _layouts(tier, {W.dtype for W in tensors(parameters)}, int8=int8)
     source_rows = source_rows or rows
     joined = _joined(parameters, rows, source_rows, lambda heads, rows: True)  # noqa: ARG005
     if not measure:
@@ -123,7 +143,8 @@ def _chosen(
 
     def faster(heads: MultiHeadParameters, rows: int) -> bool:
         apart = sum(found[_key(W, rows)].seconds for W in (heads.W_Q, heads.W_K, heads.W_V))
-        return found[_key(_side_by_side(heads).W_QKV, rows)].seconds < apart
+        joined = found[_key(_side_by_side(heads).W_QKV, rows)]
+        return joined.seconds < ONE_CALL.get(joined.layout, 1.0) * apart
 
     return _joined(parameters, rows, source_rows, faster), found
 
@@ -196,28 +217,30 @@ def _map_matrices(change: Callable[[Tensor, int], Any], parameters: Parameters, 
     return part
 
 
-def _layouts(tier: Tier, dtypes: set[torch.dtype]) -> tuple[Layout, ...]:
+def _layouts(tier: Tier, dtypes: set[torch.dtype], *, int8: bool = False) -> tuple[Layout, ...]:
     """Those of a tier, which is compiled now if it has to be. Raises ValueError or `tuned.NotBuilt` for one that is not here."""
     if tier not in TIERS:
         raise ValueError(f"tier: expected one of {', '.join(TIERS)}, got {tier!r}")
-    every: tuple[Layout, ...] = tuple(LAYOUTS)
-    plain = every[: every.index("panels")]
+    if int8 and (other := dtypes - {torch.float32}):
+        raise ValueError(f"int8: expected parameters of torch.float32, got {other.pop()}")
+    plain = OF_TIER[int8]["plain"]
     if tier == "plain":
         return plain
     try:
-        _check_tuned(dtypes)
+        _check_tuned({torch.int8} if int8 else dtypes)
     except (ValueError, tuned.NotBuilt) as why:
         if tier == "tuned":
             raise
         print(f"veriformer: the plain tier is taken: {why}", file=sys.stderr)
         return plain
-    return every
+    return plain + OF_TIER[int8]["tuned"]
 
 
 def _check_tuned(dtypes: set[torch.dtype]) -> None:
     """Raises ValueError or `tuned.NotBuilt` where there is no tuned tier for these."""
-    if other := dtypes - {torch.float32}:
-        raise ValueError(f"tier: the tuned one has products of torch.float32, not of {other.pop()}")
+    if other := dtypes - set(tuned.dtypes()):
+        here = " and ".join(map(str, tuned.dtypes()))
+        raise ValueError(f"tier: the tuned one has products of {here} on this processor, not of {other.pop()}")
     tuned.load()
 
 
@@ -234,7 +257,7 @@ def _fastest(key: Key, weights: list[Tensor], layouts: tuple[Layout, ...]) -> Ch
         for usual, gain in LEAST_GAIN.items():
             if usual in seconds and seconds[usual] < gain * seconds[layout]:
                 layout = usual
-        gain = seconds["given"] / seconds[layout]
+        gain = seconds[layouts[0]] / seconds[layout]
         _measured[key] = Choice(rows, shape, dtype, threads, layout, gain, seconds[layout])
     return _measured[key]
 
@@ -264,8 +287,9 @@ def _timed(X: Tensor, W: Any) -> float:
 
 def _candidates(W: Tensor, layouts: tuple[Layout, ...]) -> list[Layout]:
     """As it is given, and the layouts that it is not in already and that this processor has for its dtype."""
-    wanted = {"given": True, "rows": not W.is_contiguous(), "columns": not W.mT.is_contiguous(), "panels": True}
-    return [layout for layout in layouts if wanted.get(layout, can_pack(W.dtype))]
+    wanted = {"given": True, "rows": not W.is_contiguous(), "columns": not W.mT.is_contiguous()}
+    by_onednn = ("inner_product", "convolution")
+    return [layout for layout in layouts if wanted.get(layout, layout not in by_onednn or can_pack(W.dtype))]
 
 
 def _key(W: Tensor, rows: int) -> Key:

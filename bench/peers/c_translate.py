@@ -26,22 +26,25 @@ from properties.verdicts import NotOffered
 
 NEVER = -1e9  # a logit
 EPSILON = 1e-5
+COMPUTED = {"float32": "float32", "bfloat16": "bfloat16", "int8": "int8_float32"}
 
 
 class CTranslate2:
-    """CTranslate2's translator, float32 on the CPU."""
+    """CTranslate2's translator on the CPU."""
 
     name = "ctranslate2"
 
     def build(self, workload: Workload, calls: list[Call], dtype: str, device: str) -> Built:
         """A translator that generates `length` tokens for each sequence. Raises NotOffered for another step, dtype or device."""
-        if workload.step != "generation" or dtype != "float32" or device != "cpu":
-            raise NotOffered("ctranslate2 is timed in float32 on the CPU, on generation")
+        if workload.step != "generation" or dtype not in COMPUTED or device != "cpu":
+            raise NotOffered(f"ctranslate2 is timed in {', '.join(COMPUTED)} on the CPU, on generation")
+        if COMPUTED[dtype] not in ctranslate2.get_supported_compute_types("cpu"):
+            raise NotOffered(f"ctranslate2 does not compute in {dtype} on this processor")
         given, length = calls[0].kwargs, calls[0].kwargs["length"]
         spec = _spec(given, max(workload.sizes["m"], length))
         with TemporaryDirectory() as folder:
             spec.save(folder)
-            translator = ctranslate2.Translator(folder, compute_type=dtype, intra_threads=torch.get_num_threads())
+            translator = ctranslate2.Translator(folder, compute_type=COMPUTED[dtype], intra_threads=torch.get_num_threads())
         options = {"beam_size": 1, "max_input_length": 0, "max_decoding_length": length, "min_decoding_length": length}
         really = f"ctranslate2 {ctranslate2.__version__}, {translator.compute_type}"
         arguments = [([[str(token) for token in sequence] for sequence in call.args[0]],) for call in calls]

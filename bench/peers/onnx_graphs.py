@@ -116,13 +116,15 @@ STEPS: dict[str, Callable[[Graph, Nested, Workload], str]] = {
 }
 
 
-def model_of(workload: Workload, calls: list[Call], dtype: str, device: str, runtime: str) -> onnx.ModelProto:
-    """The model of a step at these sizes, with inputs input0, input1, …: float32, ids int64.
+def model_of(
+    workload: Workload, calls: list[Call], dtype: str, device: str, runtime: str, dtypes: tuple[str, ...]
+) -> onnx.ModelProto:
+    """The model of a step at these sizes, with inputs input0, input1, …: float32, ids int64. A runtime has products in `dtypes`.
 
     Raises NotOffered, in the name of `runtime`, for another step, dtype or device.
     """
-    if dtype != "float32" or device != "cpu" or workload.step not in STEPS:
-        raise NotOffered(f"{runtime} is timed in float32 on the CPU, on {', '.join(STEPS)}")
+    if dtype not in dtypes or device != "cpu" or workload.step not in STEPS:
+        raise NotOffered(f"{runtime} is timed in {' and '.join(dtypes)} on the CPU, on {', '.join(STEPS)}")
     graph = Graph(list(calls[0].args))
     return graph.model(STEPS[workload.step](graph, calls[0].kwargs, workload))
 

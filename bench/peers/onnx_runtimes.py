@@ -1,25 +1,31 @@
-"""The runtimes that read the graphs of `onnx_graphs`: ONNX Runtime and OpenVINO, float32 on the CPU."""
+"""The runtimes that read the graphs of `onnx_graphs` on the CPU: ONNX Runtime (float32, int8) and OpenVINO (float32, bfloat16)."""
 
 # A machine without them has nothing to look up.
 # pyright: reportMissingImports=false
 
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 
 from bench.peers.base import Built
 from bench.peers.onnx_graphs import arguments_of, model_of
 from bench.workloads import Workload
 from properties.inputs.parameters import Call
+from properties.verdicts import NotOffered
 
 UNTIMED = "unknown"  # how OpenVINO calls what has no kernel: inputs, outputs, constants, changes of shape
 OPEN_VINO = {
-    "INFERENCE_PRECISION_HINT": "f32",  # or it chooses bfloat16 where the processor has it
     "NUM_STREAMS": 1,
     "ENABLE_CPU_PINNING": False,  # the cores it would choose may be those others are timed on
 }
+
+
+PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}  # of OpenVINO, which else chooses bfloat16 where the processor has it
 
 
 class OnnxRuntime:
@@ -31,7 +37,9 @@ class OnnxRuntime:
         """A session for this step at these sizes. Raises NotOffered for another dtype or device."""
         import onnxruntime
 
-        model = model_of(workload, calls, dtype, device, self.name)
+        model = model_of(workload, calls, dtype, device, self.name, ("float32", "int8"))
+        if dtype == "int8":
+            model = _in_int8(model)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -50,11 +58,31 @@ class OpenVino:
         import openvino
 
         core = openvino.Core()
-        model = core.read_model(model_of(workload, calls, dtype, device, self.name).SerializeToString())
-        compiled = core.compile_model(model, "CPU", {**OPEN_VINO, "INFERENCE_NUM_THREADS": torch.get_num_threads()})
+        graph = model_of(workload, calls, dtype, device, self.name, tuple(PRECISIONS))
+        if dtype == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise NotOffered("openvino has no products of bfloat16 on this processor")
+        settings = {**OPEN_VINO, "INFERENCE_PRECISION_HINT": PRECISIONS[dtype], "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        compiled = core.compile_model(core.read_model(graph.SerializeToString()), "CPU", settings)
         dispatched = f"openvino {openvino.__version__.partition('-')[0]}, {', '.join(_kernels(compiled))}"
         request = partial(_run_request, compiled.create_infer_request())
         return Built(request, arguments_of(calls), dispatched, dtype, caching_allocator=True)
+
+
+def _in_int8(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Its matrices in int8 with a scale for each column, the inputs of products rounded as they come: ONNX Runtime's own way."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "int8.onnx"
+        quantize_dynamic(
+            model,
+            file,
+            ["MatMul", "Gemm"],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            extra_options={"MatMulConstBOnly": True},
+        )
+        return onnx.load(file)
 
 
 def _run_session(session: Any, names: list[str], *arrays: np.ndarray) -> Any:

@@ -66,13 +66,17 @@ class Optimized:
 
     def build(self, workload: Workload, calls: list[Call], dtype: str, device: str) -> Built:
         """A function of the inputs alone, for each step."""
-        if self.tier == "tuned" and (device != "cpu" or DTYPES[dtype] is not torch.float32):
-            raise NotOffered("the tuned tier is for float32 on a CPU")
+        int8, given = dtype == "int8", "float32" if dtype == "int8" else dtype
+        wanted = torch.int8 if int8 else DTYPES[dtype]
+        if self.tier == "tuned" and (device != "cpu" or wanted not in tuned.dtypes()):
+            raise NotOffered(f"the tuned tier has no products of {dtype} here")
         if self.tier == "tuned" and (why := tuned.missing()):
             raise NotOffered(why)
-        packing = Packing(workload, self.tier, wanted=not self.compiled and device == "cpu" and DTYPES[dtype] in PACKABLE)
-        call = _optimized(workload.step, tensors(calls[0].kwargs, dtype, device), dtype, device, packing)
-        arguments = [tensors(call.args, dtype, device) for call in calls]
+        packing = Packing(
+            workload, self.tier, int8=int8, wanted=not self.compiled and device == "cpu" and DTYPES[given] in PACKABLE
+        )
+        call = _optimized(workload.step, tensors(calls[0].kwargs, given, device), given, device, packing)
+        arguments = [tensors(call.args, given, device) for call in calls]
         if self.compiled:
             return Built(torch.compile(call), arguments, COMPILER, dtype)
         return Built(call, arguments, packing.said, dtype)
@@ -81,10 +85,11 @@ class Optimized:
 class Packing:
     """Lays weights out for the rows of a workload, and says what was chosen and how long that took."""
 
-    def __init__(self, workload: Workload, tier: Tier, *, wanted: bool) -> None:
+    def __init__(self, workload: Workload, tier: Tier, *, int8: bool, wanted: bool) -> None:
         sizes = {"n": 1, **workload.sizes}  # to generate is to read a token of each sequence at a time
         self.rows, self.source_rows = sizes.get("b", 1) * sizes["n"], sizes.get("b", 1) * sizes.get("m", sizes["n"])
         self.tier: Tier = tier
+        self.int8 = int8
         self.wanted, self.said = wanted, ""
 
     def __call__(self, parameters: Any) -> Any:
@@ -92,8 +97,8 @@ class Packing:
         if not self.wanted:
             return parameters
         began = time.perf_counter()
-        packed = pack(parameters, self.rows, self.source_rows, tier=self.tier)
-        chosen = "; ".join(map(str, choices(parameters, self.rows, self.source_rows, self.tier)))
+        packed = pack(parameters, self.rows, self.source_rows, tier=self.tier, int8=self.int8)
+        chosen = "; ".join(map(str, choices(parameters, self.rows, self.source_rows, self.tier, int8=self.int8)))
         self.said = f"laid out in {time.perf_counter() - began:.2g} s: {chosen}"
         return packed
 

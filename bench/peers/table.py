@@ -23,13 +23,14 @@ class Row(NamedTuple):
     target: str  # module:name in this package, of a `Peer` or of a class of one
     steps: tuple[str, ...]
     gpu_only: bool = False
+    int8: bool = False  # whether it has products of matrices that are rounded to int8
     packages: tuple[str, ...] = ()  # that it needs beside torch; the extra that brings them is called like the peer
 
 
 PEERS: dict[str, Row] = {
     "reference": Row("ours:Reference", tuple(step for step in STEPS if step != "training")),
-    "optimized": Row("ours:OPTIMIZED", ALL),
-    "optimized.tuned": Row("ours:OPTIMIZED_TUNED", PRODUCTS),
+    "optimized": Row("ours:OPTIMIZED", ALL, int8=True),
+    "optimized.tuned": Row("ours:OPTIMIZED_TUNED", PRODUCTS, int8=True),
     "optimized.compiled": Row("ours:OPTIMIZED_COMPILED", ONE_CALL),
     "torch.eager": Row("torch_modules:EAGER", tuple(step for step in STEPS if step != "positional_encoding")),
     "torch.fastpath": Row("torch_modules:FASTPATH", LAYERS),
@@ -38,7 +39,7 @@ PEERS: dict[str, Row] = {
     "torch.sdpa.flash": Row("torch_modules:FLASH", ("attention",)),
     "torch.sdpa.efficient": Row("torch_modules:EFFICIENT", ("attention",), gpu_only=True),
     "torch.sdpa.cudnn": Row("torch_modules:CUDNN", ("attention",), gpu_only=True),
-    "onnxruntime": Row("onnx_runtimes:OnnxRuntime", GRAPHS, packages=("onnx", "onnxruntime")),
+    "onnxruntime": Row("onnx_runtimes:OnnxRuntime", GRAPHS, int8=True, packages=("onnx", "onnxruntime")),
     "openvino": Row("onnx_runtimes:OpenVino", GRAPHS, packages=("onnx", "openvino")),
     "jax": Row("jax_functions:Jax", GRAPHS, packages=("jax",)),
     "transformers": Row(
@@ -46,7 +47,7 @@ PEERS: dict[str, Row] = {
         ("multi_head", "encoder_layer", "decoder_layer", "transformer", "generation"),
         packages=("transformers",),
     ),
-    "ctranslate2": Row("c_translate:CTranslate2", ("generation",), packages=("ctranslate2",)),
+    "ctranslate2": Row("c_translate:CTranslate2", ("generation",), int8=True, packages=("ctranslate2",)),
 }
 
 USUAL = tuple(name for name in PEERS if "compiled" not in name)
@@ -76,11 +77,13 @@ def absence(name: str) -> str:
     return "" if here else f"{name} is not installed: the extra `{name}` of veriformer brings it"
 
 
-def could(name: str, step: str, device: str, as_step: str | None = None) -> bool:
-    """Whether a peer may be asked for a step on a device at all; a user's own is asked for `as_step`, or for every one."""
+def could(name: str, step: str, device: str, dtype: str, as_step: str | None = None) -> bool:
+    """Whether a peer may be asked for a step at all; a user's own is asked for `as_step`, or for every one, and not for int8."""
     if ":" in name:
-        return as_step in {None, step}
+        return as_step in {None, step} and dtype != "int8"
     row = PEERS[name]
+    if dtype == "int8":
+        return row.int8 and step in PRODUCTS and step in row.steps and device == "cpu"
     return step in row.steps and (device != "cpu" or not row.gpu_only)
 
 

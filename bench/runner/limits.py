@@ -4,6 +4,7 @@ A limit is the best ever seen, so the best sample counts. Products are tried thr
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 from bench.runner import settle
 from bench.runner.clock import Clock
 from optimized import tuned
-from optimized.packed import Panels
+from optimized.packed import Int8, Int8Panels, Panels
 from properties.implementations.impl import DTYPES
 from reports.bench_records import Roof
 
@@ -63,6 +64,10 @@ def _samples(way: Callable[[], Any], clock: Clock) -> list[float]:
 
 def _products(rows: int, inner: int, columns: int, dtype: str, device: str) -> list[Callable[[], Any]]:
     """X W by every library: torch's own choice, with weights as they are and turned; oneDNN and the tuned tier with packed ones."""
+    if dtype == "int8":
+        X, W = torch.randn(rows, inner), torch.randn(inner, columns)
+        kinds = [Int8] if tuned.missing() or torch.int8 not in tuned.dtypes() else [Int8, Int8Panels]
+        return [partial(kind(W, rows).product, X, None) for kind in kinds]
     generator = torch.Generator().manual_seed(0)
     X, W = (torch.randn(*shape, generator=generator).to(device, DTYPES[dtype]) for shape in ((rows, inner), (inner, columns)))
     turned = W.mT.contiguous()
@@ -71,7 +76,7 @@ def _products(rows: int, inner: int, columns: int, dtype: str, device: str) -> l
     if packed is not None:
         operator = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001 (oneDNN's products have no public name)
         ways.append(lambda: operator(X, packed, None, "none", [], ""))
-    if device == "cpu" and dtype == "float32" and not tuned.missing():
+    if device == "cpu" and DTYPES[dtype] in tuned.dtypes() and not tuned.missing():
         panels = Panels(W, rows)
         ways.append(lambda: panels.product(X, None))
     return ways

@@ -39,7 +39,7 @@ class Case(NamedTuple):
 def cases(asked: str | None) -> list[Case]:
     """The workloads asked for, or all that take no minutes, on every peer that offers them."""
     chosen = select(asked.split(",")) if asked else [w for w in WORKLOADS.values() if w.flops <= MOST_FLOPS]
-    return [Case(workload.name, name) for workload in chosen for name in USUAL if could(name, workload.step, "cpu")]
+    return [Case(workload.name, name) for workload in chosen for name in USUAL if could(name, workload.step, "cpu", "float32")]
 
 
 @lru_cache(maxsize=1)

@@ -69,12 +69,12 @@ class Settings:
             for threads in self.threads
             for dtype in self.dtypes
             for workload in select(self.workloads)
-            if (peers := self._peers(workload.step))
+            if (peers := self._peers(workload.step, dtype))
         ]
 
-    def _peers(self, step: str) -> tuple[str, ...]:
+    def _peers(self, step: str, dtype: str) -> tuple[str, ...]:
         asked = dict.fromkeys((*self.peers, self.baseline))
-        return tuple(peer for peer in asked if could(peer, step, self.device, self.as_step))
+        return tuple(peer for peer in asked if could(peer, step, self.device, dtype, self.as_step))
 
     def _baseline(self, peers: Sequence[str]) -> str:
         return next((name for name in (self.baseline, "optimized") if name in peers), peers[0])

@@ -21,7 +21,13 @@ import torch
 
 FOLDER = Path(__file__).parent
 SOURCES = (FOLDER / "linear.cpp", FOLDER / "layers.cpp")
-FLAGS = {"AVX512": ("-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma"), "AVX2": ("-mavx2", "-mfma")}
+FLAGS = {
+    "AVX512": ("-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma"),
+    "AVX2": ("-mavx2", "-mfma"),
+    "BF16": ("-mavx512bf16",),
+    "VNNI": ("-mavx512vnni",),
+    "AMX": ("-mamx-tile", "-mamx-bf16", "-mamx-int8"),
+}
 """By what torch says of the processor; for any other the compiler's own choice is right everywhere."""
 
 
@@ -60,6 +66,12 @@ def load() -> None:
         raise NotBuilt(why)
 
 
+def dtypes() -> tuple[torch.dtype, ...]:
+    """Of the matrices that this processor has products with; int8 is of float32, rounded."""
+    more = {"BF16": torch.bfloat16, "VNNI": torch.int8}
+    return torch.float32, *(dtype for name, dtype in more.items() if name in capability().split())
+
+
 @cache
 def _not_loaded() -> str:
     """Why it could not be loaded, "" if it was: once in a process."""
@@ -86,10 +98,15 @@ def _place() -> Path:
     return Path(root) / f"veriformer_{told_apart.hexdigest()[:16]}.so"
 
 
+@cache
 def capability() -> str:
-    """The instructions that are compiled for: AVX512, AVX2, or what every processor of the kind has."""
+    """The instructions that are compiled for: AVX512 and what comes with it, AVX2, or what every processor of the kind has."""
     found = torch.backends.cpu.get_cpu_capability()
-    return found if found in FLAGS else "DEFAULT"
+    if found != "AVX512":
+        return found if found in FLAGS else "DEFAULT"
+    cpu = torch.cpu
+    more = {"BF16": cpu._is_avx512_bf16_supported(), "VNNI": cpu._is_vnni_supported(), "AMX": cpu._init_amx()}  # noqa: SLF001 (have no public names)
+    return " ".join(["AVX512", *(name for name, there in more.items() if there)])
 
 
 def _build(place: Path) -> None:
@@ -101,7 +118,7 @@ def _build(place: Path) -> None:
         cpp_extension.load(
             place.stem,
             list(map(str, SOURCES)),
-            extra_cflags=["-O3", "-fopenmp", *FLAGS.get(capability(), ())],
+            extra_cflags=["-O3", "-fopenmp", *(flag for name in capability().split() for flag in FLAGS.get(name, ()))],
             extra_ldflags=["-fopenmp"],
             build_directory=folder,
             is_python_module=False,

@@ -1,7 +1,6 @@
-// What follows the projections of a layer, in one call: attention, its last matrix, add & norm, and feed-forward.
+// Stacks of layers in one call: what is between the products of linear.cpp.
 //
-// The products are those of linear.cpp. Attention is torch's own, but for a single query, which needs no blocks of keys. Layers are
-// post-norm and ReLU, as the paper's are.
+// Layers are post-norm and ReLU, as the paper's are. Attention to many keys is torch's own.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
@@ -12,113 +11,181 @@
 #include <limits>
 #include <vector>
 
-#include "tile.h"
+#include "linear.h"
 
 namespace tuned {
 
-using at::Tensor;
-
-Tensor linear(const Tensor& X, const Tensor& W, const Tensor& b);  // linear.cpp
-
 constexpr int64_t NUMBERS = 1 << 14;  // worth a thread
+constexpr int64_t SCORES = 1 << 12;   // of a head, up to which no blocks of keys are worth it
 
-inline float dot(const float* x, const float* y, int64_t count) {
+inline float total(Vector x) {
+    float sum = 0.0f;
+    for (int lane = 0; lane < LANES; ++lane) sum += x[lane];
+    return sum;
+}
+
+template <class Number>
+float dot(const float* x, const Number* y, int64_t count) {
     Vector sums[2] = {};
     int64_t i = 0;
     for (; i + 2 * LANES <= count; i += 2 * LANES) {
         sums[0] += load(x + i) * load(y + i);
         sums[1] += load(x + i + LANES) * load(y + i + LANES);
     }
-    const Vector both = sums[0] + sums[1];
-    float total = 0.0f;
-    for (int lane = 0; lane < LANES; ++lane) total += both[lane];
-    for (; i < count; ++i) total += x[i] * y[i];
-    return total;
+    float sum = total(sums[0] + sums[1]);
+    for (; i < count; ++i) sum += x[i] * static_cast<float>(y[i]);
+    return sum;
+}
+
+template <class Number>
+void add(float* to, float factor, const Number* x, int64_t count) {
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) store(to + i, load(to + i) + factor * load(x + i));
+    for (; i < count; ++i) to[i] += factor * static_cast<float>(x[i]);
 }
 
 // softmax(q Kᵀ / √d_k) V, of one query in one head.
-void attend_to_all(const float* q, const float* K, int64_t K_stride, const float* V, int64_t V_stride, int64_t m, int64_t d_k, int64_t d_v, float* out) {
-    thread_local std::vector<float> weights;
-    weights.resize(m);
+template <class Number>
+void attend_to_all(const Number* q, const Number* K, int64_t K_stride, const Number* V, int64_t V_stride, int64_t m, int64_t d_k, int64_t d_v, Number* to) {
+    thread_local std::vector<float> room;
+    room.resize(m + d_k + d_v);
+    float *weights = room.data(), *query = weights + m, *out = query + d_k;
     const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(d_k)));
+    std::copy_n(q, d_k, query);
     float most = -std::numeric_limits<float>::infinity(), sum = 0.0f;
     for (int64_t key = 0; key < m; ++key) {
-        weights[key] = dot(q, K + key * K_stride, d_k) * scale;
+        weights[key] = dot(query, K + key * K_stride, d_k) * scale;
         most = weights[key] > most ? weights[key] : most;
     }
-    for (float& weight : weights) sum += weight = std::exp(weight - most);
+    for (int64_t key = 0; key < m; ++key) sum += weights[key] = std::exp(weights[key] - most);
     std::fill_n(out, d_v, 0.0f);
-    for (int64_t key = 0; key < m; ++key)
-        for (int64_t i = 0; i < d_v; ++i) out[i] += weights[key] * V[key * V_stride + i];
-    for (int64_t i = 0; i < d_v; ++i) out[i] /= sum;
+    for (int64_t key = 0; key < m; ++key) add(out, weights[key], V + key * V_stride, d_v);
+    for (int64_t i = 0; i < d_v; ++i) to[i] = out[i] / sum;
 }
 
-// The heads' results side by side: (b, n, h d_v).
-Tensor attend(const Tensor& Q, const Tensor& K, const Tensor& V, bool causal) {
-    const int64_t b = Q.size(0), h = Q.size(1), n = Q.size(2), d_v = V.size(3), m = K.size(2);
-    if (n > 1) return at::scaled_dot_product_attention(Q, K, V, {}, 0.0, causal).transpose(1, 2).reshape({b, n, h * d_v});
-    Tensor out = at::empty({b, 1, h * d_v}, Q.options());
-    const auto head = [&](const Tensor& X, int64_t i) { return X.const_data_ptr<float>() + i / h * X.stride(0) + i % h * X.stride(1); };
-    float* Y = out.mutable_data_ptr<float>();
-    at::parallel_for(0, b * h, std::max<int64_t>(1, NUMBERS / (m * d_v)), [&](int64_t begin, int64_t end) {
+// (b, h, n, width) of the features from `offset` on.
+Tensor heads(const Tensor& X, int64_t h, int64_t width, int64_t offset) {
+    return X.as_strided({X.size(0), h, X.size(1), width}, {X.stride(0), width, X.stride(1), 1}, X.storage_offset() + offset);
+}
+
+// The heads' results side by side: (b, n, h d_v). A causal query attends to the keys before it, of which `known` are before the first.
+template <class Number>
+Tensor attend(const Tensor& Q, const Tensor& K, const Tensor& V, bool causal, int64_t known = 0) {
+    const int64_t b = Q.size(0), h = Q.size(1), n = Q.size(2), d_k = Q.size(3), d_v = V.size(3), m = K.size(2);
+    if (n > 1 && n * m > SCORES && known == 0) return at::scaled_dot_product_attention(Q, K, V, {}, 0.0, causal).transpose(1, 2).reshape({b, n, h * d_v});
+    Tensor out = at::empty({b, n, h * d_v}, Q.options());
+    Number* Y = out.mutable_data_ptr<Number>();
+    const Number *q = Q.const_data_ptr<Number>(), *k = K.const_data_ptr<Number>(), *v = V.const_data_ptr<Number>();
+    at::parallel_for(0, b * h, std::max<int64_t>(1, NUMBERS / (n * m * d_v)), [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i)
-            attend_to_all(head(Q, i), head(K, i), K.stride(2), head(V, i), V.stride(2), m, Q.size(3), d_v, Y + i * d_v);
+            for (int64_t row = 0, s = i / h, head = i % h; row < n; ++row)
+                attend_to_all(q + s * Q.stride(0) + head * Q.stride(1) + row * Q.stride(2), k + s * K.stride(0) + head * K.stride(1), K.stride(2),
+                              v + s * V.stride(0) + head * V.stride(1), V.stride(2), causal ? known + row + 1 : m, d_k, d_v, Y + ((s * n + row) * h + head) * d_v);
     });
     return out;
 }
 
-// LayerNorm(X + Y), into Y.
-Tensor add_and_norm(const Tensor& X, Tensor Y, const Tensor& gain, const Tensor& bias, double eps) {
+// LayerNorm(X + Y).
+template <class Number>
+void add_and_norm(const Number* x, const Number* y, const Number* gain, const Number* bias, int64_t d, float eps, Number* to, float* sum) {
+    const auto over = [d](const auto& each, const auto& last) {  // whole vectors, then what is left
+        int64_t i = 0;
+        for (; i + LANES <= d; i += LANES) each(i);
+        for (; i < d; ++i) last(i);
+    };
+    Vector parts = {};
+    float rest = 0.0f;
+    over([&](int64_t i) { const Vector both = load(x + i) + load(y + i); store(sum + i, both); parts += both; },
+         [&](int64_t i) { rest += sum[i] = static_cast<float>(x[i]) + static_cast<float>(y[i]); });
+    const float mean = (total(parts) + rest) / static_cast<float>(d);
+    Vector squares = {};
+    rest = 0.0f;
+    over([&](int64_t i) { const Vector from = load(sum + i) - mean; store(sum + i, from); squares += from * from; },
+         [&](int64_t i) { sum[i] -= mean; rest += sum[i] * sum[i]; });
+    const float narrow = 1.0f / std::sqrt((total(squares) + rest) / static_cast<float>(d) + eps);
+    over([&](int64_t i) { store(to + i, load(sum + i) * narrow * load(gain + i) + load(bias + i)); },
+         [&](int64_t i) { to[i] = sum[i] * narrow * static_cast<float>(gain[i]) + static_cast<float>(bias[i]); });
+}
+
+template <class Number>
+Tensor add_and_norm(const Tensor& X, const Tensor& Y, const Tensor& gain, const Tensor& bias, double eps) {
     const int64_t d = X.size(-1), rows = X.numel() / d;
     const Tensor dense = X.contiguous(), g = gain.contiguous(), c = bias.contiguous();
-    const float *x = dense.const_data_ptr<float>(), *scale = g.const_data_ptr<float>(), *shift = c.const_data_ptr<float>();
-    float* y = Y.mutable_data_ptr<float>();
+    Tensor out = at::empty(X.sizes(), X.options());
+    const Number *x = dense.const_data_ptr<Number>(), *y = Y.const_data_ptr<Number>(), *scale = g.const_data_ptr<Number>(), *shift = c.const_data_ptr<Number>();
+    Number* to = out.mutable_data_ptr<Number>();
     at::parallel_for(0, rows, std::max<int64_t>(1, NUMBERS / d), [&](int64_t begin, int64_t end) {
-        for (int64_t row = begin; row < end; ++row) {
-            const float* from = x + row * d;
-            float* to = y + row * d;
-            double total = 0.0, squares = 0.0;
-            for (int64_t i = 0; i < d; ++i) total += to[i] += from[i];
-            const float mean = static_cast<float>(total / d);
-            for (int64_t i = 0; i < d; ++i) squares += static_cast<double>(to[i] - mean) * (to[i] - mean);
-            const float narrow = static_cast<float>(1.0 / std::sqrt(squares / d + eps));
-            for (int64_t i = 0; i < d; ++i) to[i] = (to[i] - mean) * narrow * scale[i] + shift[i];
-        }
+        std::vector<float> sum(d);
+        for (int64_t row = begin; row < end; ++row)
+            add_and_norm(x + row * d, y + row * d, scale, shift, d, static_cast<float>(eps), to + row * d, sum.data());
     });
-    return Y;
+    return out;
 }
 
-Tensor feed_forward(const Tensor& X, const at::TensorList& W) {
-    const Tensor hidden = linear(X, W[0], W[1]);
-    float* u = hidden.mutable_data_ptr<float>();
-    at::parallel_for(0, hidden.numel(), NUMBERS, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) u[i] = u[i] < 0.0f ? 0.0f : u[i];  // NaN stays
-    });
-    return linear(hidden, W[2], W[3]);
+// The weights of layers in the order in which they are needed: three tensors for a matrix, two for a norm.
+struct Weights {
+    at::TensorList matrices, norms;
+    double eps;
+    std::size_t matrix = 0, norm = 0;
+    Panels at(std::size_t i) const { return {matrices[3 * i], matrices[3 * i + 1], matrices[3 * i + 2]}; }
+    // With the next matrix.
+    Tensor product(const Tensor& X, bool relu = false) {
+        const Panels W = at(matrix++);
+        if (3 * matrix == matrices.size()) return linear(X, W, relu);
+        const Panels next = at(matrix);
+        return linear(X, W, relu, &next);
+    }
+    template <class Number>
+    Tensor add_to(const Tensor& X, const Tensor& Y) {
+        const std::size_t i = 2 * norm++;
+        return add_and_norm<Number>(X, Y, norms[i], norms[i + 1], eps);
+    }
+};
+
+// Each layer: W_QKV, W_O, norm, W_1, W_2, norm.
+template <class Number>
+Tensor encoder_of(Tensor X, Weights W, int64_t h, int64_t d_v) {
+    while (W.matrix * 3 < W.matrices.size()) {
+        const Tensor QKV = W.product(X);
+        const int64_t d_k = (QKV.size(-1) / h - d_v) / 2;
+        const Tensor Q = heads(QKV, h, d_k, 0), K = heads(QKV, h, d_k, h * d_k), V = heads(QKV, h, d_v, 2 * h * d_k);
+        X = W.add_to<Number>(X, W.product(attend<Number>(Q, K, V, false)));
+        X = W.add_to<Number>(X, W.product(W.product(X, true)));
+    }
+    return X;
 }
 
-// `weights`: W_O, b_O, gain, bias of attention; W_1, b_1, W_2, b_2, gain, bias of feed-forward. Matrices are in panels.
-Tensor encoder_layer(const Tensor& X, const Tensor& Q, const Tensor& K, const Tensor& V, at::TensorList weights, double eps) {
-    const auto own = weights.slice(0, 4), ff = weights.slice(4, 6);
-    const Tensor Y = add_and_norm(X, linear(attend(Q, K, V, false), own[0], own[1]), own[2], own[3], eps);
-    return add_and_norm(Y, feed_forward(Y, ff), ff[4], ff[5], eps);
+// Each layer: W_QKV, W_O, norm, W_Q, W_O, norm, W_1, W_2, norm. `own` are its keys and values so far, with room for more: those of X are
+// written behind the first `known`. `memory` are those of the encoder's output.
+template <class Number>
+Tensor decoder_of(Tensor X, Weights W, at::TensorList own, at::TensorList memory, int64_t known) {
+    const int64_t n = X.size(1);
+    for (std::size_t i = 0; i < own.size(); i += 2) {
+        const Tensor K = own[i].narrow(2, 0, known + n), V = own[i + 1].narrow(2, 0, known + n), QKV = W.product(X);
+        const int64_t h = K.size(1), d_k = K.size(3), d_v = V.size(3);
+        K.narrow(2, known, n).copy_(heads(QKV, h, d_k, h * d_k));
+        V.narrow(2, known, n).copy_(heads(QKV, h, d_v, 2 * h * d_k));
+        X = W.add_to<Number>(X, W.product(attend<Number>(heads(QKV, h, d_k, 0), K, V, true, known)));
+        const Tensor Q = heads(W.product(X), h, memory[i].size(3), 0);
+        X = W.add_to<Number>(X, W.product(attend<Number>(Q, memory[i], memory[i + 1], false)));
+        X = W.add_to<Number>(X, W.product(W.product(X, true)));
+    }
+    return X;
 }
 
-// `weights`: W_O, b_O, gain, bias of self-attention; W_Q, b_Q, W_O, b_O, gain, bias of cross-attention; then as above.
-Tensor decoder_layer(const Tensor& X, const Tensor& Q, const Tensor& K, const Tensor& V, bool causal, const Tensor& memory_K, const Tensor& memory_V,
-                     at::TensorList weights, double eps) {
-    const auto own = weights.slice(0, 4), across = weights.slice(4, 6), ff = weights.slice(10, 6);
-    Tensor Y = add_and_norm(X, linear(attend(Q, K, V, causal), own[0], own[1]), own[2], own[3], eps);
-    const int64_t h = Q.size(1);
-    const Tensor asked = linear(Y, across[0], across[1]).unflatten(-1, {h, -1}).transpose(1, 2);
-    Y = add_and_norm(Y, linear(attend(asked, memory_K, memory_V, false), across[2], across[3]), across[4], across[5], eps);
-    return add_and_norm(Y, feed_forward(Y, ff), ff[4], ff[5], eps);
+Tensor encoder(const Tensor& X, at::TensorList matrices, at::TensorList norms, int64_t h, int64_t d_v, double eps) {
+    const Weights W{matrices, norms, eps};
+    return X.scalar_type() == at::kFloat ? encoder_of<float>(X, W, h, d_v) : encoder_of<BFloat16>(X, W, h, d_v);
+}
+
+Tensor decoder(const Tensor& X, at::TensorList matrices, at::TensorList norms, at::TensorList own, at::TensorList memory, int64_t known, double eps) {
+    const Weights W{matrices, norms, eps};
+    return X.scalar_type() == at::kFloat ? decoder_of<float>(X, W, own, memory, known) : decoder_of<BFloat16>(X, W, own, memory, known);
 }
 
 }  // namespace tuned
 
 TORCH_LIBRARY_FRAGMENT(veriformer, library) {
-    library.def("encoder_layer(Tensor X, Tensor Q, Tensor K, Tensor V, Tensor[] weights, float eps) -> Tensor", &tuned::encoder_layer);
-    library.def("decoder_layer(Tensor X, Tensor Q, Tensor K, Tensor V, bool causal, Tensor memory_K, Tensor memory_V, Tensor[] weights, float eps) -> Tensor",
-                &tuned::decoder_layer);
+    library.def("encoder(Tensor X, Tensor[] matrices, Tensor[] norms, int h, int d_v, float eps) -> Tensor", &tuned::encoder);
+    library.def("decoder(Tensor X, Tensor[] matrices, Tensor[] norms, Tensor(a!)[] own, Tensor[] memory, int known, float eps) -> Tensor", &tuned::decoder);
 }

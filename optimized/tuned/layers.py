@@ -1,8 +1,9 @@
-"""A layer in one call, where all of its matrices are in panels: the plain tier's steps, without the way from one to the next.
+"""Stacks of layers in one call, where all of their matrices are in panels: the plain tier's steps, without the way between them.
 
 Only what the paper's layers are, post-norm and ReLU, and no mask beside the causal rule; everything else goes step by step.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,74 +11,79 @@ from jaxtyping import Float
 from torch import Tensor
 
 from optimized.packed import Panels
-from optimized.parameters import Architecture, DecoderLayerParameters, EncoderLayerParameters, FeedForwardParameters, NormParameters
+from optimized.parameters import Architecture, DecoderLayerParameters, EncoderLayerParameters, SelfAttentionParameters
 
-Heads = Float[Tensor, "b h n width"]
+KeysAndValues = tuple[Tensor, Tensor]
 
 
-def fits(
+def fit(
     X: Tensor,
+    layers: Sequence[EncoderLayerParameters | DecoderLayerParameters],
     architecture: Architecture,
-    matrices: tuple[Any, ...],
     *masks: Tensor | None,
-    memory: tuple[Tensor, Tensor] | None = None,
+    memory: Sequence[KeysAndValues] = (),
 ) -> bool:
-    """Whether a layer with these `matrices`, under these masks, can be computed so."""
+    """Whether layers with such parameters, under these masks, can be computed so."""
     return (
-        all(isinstance(W, Panels) for W in matrices)
+        all(mask is None for mask in masks)
         and (architecture.norm, architecture.activation) == ("post", "relu")
-        and all(mask is None for mask in masks)
         and X.dim() == 3
         and X.numel() > 0
         and not (torch.is_grad_enabled() and X.requires_grad)  # refused by the first product, step by step
-        and (memory is None or (memory[0].dim() == 4 and memory[0].numel() > 0 and len(memory[0]) == len(X)))
+        and all(isinstance(layer.self_attention, SelfAttentionParameters) for layer in layers)
+        and all(isinstance(W, Panels) and W.dtype is X.dtype for layer in layers for W in _matrices(layer))
+        and len({layer.self_attention.W_O.shape for layer in layers}) == 1
+        and all(K.dim() == 4 and K.numel() > 0 and len(K) == len(X) for K, _ in memory)
     )
 
 
-def encoder_layer(
-    X: Float[Tensor, "b n d_model"], Q: Heads, K: Heads, V: Heads, parameters: EncoderLayerParameters, eps: float
+def encoder(
+    X: Float[Tensor, "b n d_model"], layers: Sequence[EncoderLayerParameters], architecture: Architecture
 ) -> Float[Tensor, "b n d_model"]:
-    """What follows the projections of self-attention."""
-    weights = [
-        *_matrix(parameters.self_attention.W_O, parameters.self_attention.b_O),
-        *_norm(parameters.norm_1),
-        *_feed_forward(parameters.feed_forward),
-        *_norm(parameters.norm_2),
-    ]
-    return torch.ops.veriformer.encoder_layer.default(X, Q, K, V, weights, eps)
+    """All layers, one after another."""
+    h = architecture.h
+    d_v = layers[0].self_attention.W_O.shape[0] // h
+    return torch.ops.veriformer.encoder.default(X, *_weights(layers), h, d_v, architecture.eps)
 
 
-def decoder_layer(
+def decoder(
     X: Float[Tensor, "b n d_model"],
-    Q: Heads,
-    own: tuple[Heads, Heads],
-    memory: tuple[Heads, Heads],
-    parameters: DecoderLayerParameters,
-    eps: float,
-    *,
-    causal: bool,
+    layers: Sequence[DecoderLayerParameters],
+    own: Sequence[KeysAndValues],
+    memory: Sequence[KeysAndValues],
+    known: int,
+    architecture: Architecture,
 ) -> Float[Tensor, "b n d_model"]:
-    """What follows the projections of self-attention; `memory` are the keys and values of the encoder's output."""
-    across = parameters.cross_attention
-    weights = [
-        *_matrix(parameters.self_attention.W_O, parameters.self_attention.b_O),
-        *_norm(parameters.norm_1),
-        *_matrix(across.W_Q, across.b_Q),
-        *_matrix(across.W_O, across.b_O),
-        *_norm(parameters.norm_2),
-        *_feed_forward(parameters.feed_forward),
-        *_norm(parameters.norm_3),
-    ]
-    return torch.ops.veriformer.decoder_layer.default(X, Q, *own, causal, *memory, weights, eps)
+    """All layers. What the tokens of X offer is written into `own` of each, behind the first `known` tokens."""
+    flat = [[X for pair in kept for X in pair] for kept in (own, memory)]
+    return torch.ops.veriformer.decoder.default(X, *_weights(layers), *flat, known, architecture.eps)
 
 
-def _feed_forward(parameters: FeedForwardParameters) -> list[Tensor]:
-    return [*_matrix(parameters.W_1, parameters.b_1), *_matrix(parameters.W_2, parameters.b_2)]
+def room(X: Tensor, layer: Any, architecture: Architecture) -> KeysAndValues:
+    """For the keys and values of all tokens of X."""
+    own, h = layer.self_attention, architecture.h
+    d_v = own.W_O.shape[0] // h
+    d_k = (own.W_QKV.shape[1] // h - d_v) // 2
+    b, n, _ = X.shape
+    return X.new_empty(b, h, n, d_k), X.new_empty(b, h, n, d_v)
 
 
-def _matrix(W: Any, b: Tensor | None) -> list[Tensor]:
-    return [W.blocks, W.bias(b)]
+def _matrices(layer: Any) -> list[Any]:
+    across = [layer.cross_attention.W_Q, layer.cross_attention.W_O] if hasattr(layer, "cross_attention") else []
+    return [layer.self_attention.W_QKV, layer.self_attention.W_O, *across, layer.feed_forward.W_1, layer.feed_forward.W_2]
 
 
-def _norm(parameters: NormParameters) -> list[Tensor]:
-    return [parameters.gain, parameters.bias]
+def _weights(layers: Sequence[Any]) -> tuple[list[Tensor], list[Tensor]]:
+    """The tensors of all matrices, and those of all norms, in the order in which they are needed."""
+    matrices: list[Tensor] = []
+    norms: list[Tensor] = []
+    for layer in layers:
+        own, ff = layer.self_attention, layer.feed_forward
+        matrices += *own.W_QKV.tensors(own.b_QKV), *own.W_O.tensors(own.b_O)
+        norms += layer.norm_1.gain, layer.norm_1.bias, layer.norm_2.gain, layer.norm_2.bias
+        if hasattr(layer, "cross_attention"):
+            across: Any = layer.cross_attention
+            matrices += *across.W_Q.tensors(across.b_Q), *across.W_O.tensors(across.b_O)
+            norms += layer.norm_3.gain, layer.norm_3.bias
+        matrices += *ff.W_1.tensors(ff.b_1), *ff.W_2.tensors(ff.b_2)
+    return matrices, norms

@@ -1,84 +1,197 @@
-// X W + b, of a matrix W that was laid out in panels: WIDTH of its columns side by side, row by row.
+// X W + b, of a matrix W that was laid out in panels.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <vector>
 
+#include "linear.h"
 #include "tile.h"
 
 namespace tuned {
 
-constexpr int64_t DEPTH = 512;              // of W at a time: a panel of it stays in the nearest cache
-constexpr int64_t NUMBERS = 1 << 16;        // of X at a time: they stay in the second cache
-constexpr int64_t SHARES = 4, PANELS = 16;  // tasks for each thread at least, and panels of a task at most
+constexpr int64_t NUMBERS = 1 << 16;  // words of X at a time: they stay in the second cache
+constexpr int64_t DEPTH = 256;        // words of a panel at a time: they stay in the first
 
+// Each of several threads takes tasks of its own share first, then helps the others with theirs.
+struct Shares {
+    int64_t tasks, threads;
+    std::vector<std::atomic<int64_t>> next;
+    Shares(int64_t tasks, int64_t threads) : tasks(tasks), threads(threads), next(threads) {
+        for (int64_t t = 0; t < threads; ++t) next[t] = begin(t);
+    }
+    int64_t begin(int64_t t) const { return t * tasks / threads; }
+    template <class Work>
+    void work(int64_t me, const Work& task) {
+        for (int64_t t = me; t < me + threads; ++t)
+            for (int64_t whose = t % threads, i; (i = next[whose]++) < begin(whose + 1);) task(i, begin(whose + 1));
+    }
+};
+
+#if defined(__AVX512VNNI__)
+// Numbers of x as 1 to 255, with zeros behind them; gives their scale, which is NaN where one of them is not finite.
+float whole_numbers(const float* x, int64_t count, int64_t padded, uint8_t* to) {
+    thread_local std::vector<float> room;
+    room.assign(padded, 0.0f);
+    std::copy_n(x, count, room.begin());
+    __m512 most = _mm512_setzero_ps(), lost = most;
+    for (int64_t i = 0; i < padded; i += LANES) {
+        const __m512 part = _mm512_loadu_ps(room.data() + i);
+        most = _mm512_max_ps(most, _mm512_abs_ps(part));
+        lost = _mm512_fmadd_ps(part, _mm512_setzero_ps(), lost);
+    }
+    const float largest = _mm512_reduce_max_ps(most), scale = largest / 127.0f + _mm512_reduce_add_ps(lost);
+    const __m512 by = _mm512_set1_ps(scale > 0.0f ? 127.0f / largest : 0.0f);
+    for (int64_t i = 0; i < padded; i += LANES) {
+        const __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(room.data() + i), by));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i), _mm512_cvtepi32_epi8(_mm512_add_epi32(whole, _mm512_set1_epi32(128))));
+    }
+    return scale;
+}
+#else
+float whole_numbers(const float*, int64_t, int64_t, uint8_t*) { return 0.0f; }  // no kind here needs it
+#endif
+
+template <class Kind, class Number>
 struct Product {
-    const float *X, *W, *b;
-    float* Y;
-    int64_t rows, K, columns;
+    const Number *X, *b;
+    const float *W, *scales;
+    Number* Y;
+    int64_t K, columns, words;
+    bool relu;
+    using Word = typename Kind::Word;
+    static constexpr int64_t MOST = Kind::TILED ? 32 : MOST_ROWS;
 
-    // Rows of X as tiles read them, DEPTH of their numbers after another.
-    void lay_out(int64_t top, int64_t height, std::vector<float>& own) const {
-        own.resize(height * K);
-        for (int64_t k = 0; k < K; k += DEPTH) interleave(X + top * K + k, K, 1, height, std::min(DEPTH, K - k), own.data() + k * height);
+    static int64_t tiles_for(int64_t rows) { return (rows + MOST - 1) / MOST; }
+
+    // A row in words, which is rounded to whole numbers for those kinds; gives its scale.
+    float words_of(int64_t row, Word* to) const {
+        const Number* from = X + row * K;
+        if constexpr (Kind::WHOLE) {
+            return whole_numbers(from, K, words * 4, reinterpret_cast<uint8_t*>(to));
+        } else {
+            std::memcpy(to, from, K * sizeof(Number));
+            std::memset(reinterpret_cast<Number*>(to) + K, 0, words * 4 - K * sizeof(Number));
+            return 1.0f;
+        }
     }
 
-    // Those rows times the panels from `left` to `right`, which lie one behind the other.
-    void multiply(int64_t top, int64_t height, const std::vector<float>& own, int64_t left, int64_t right) const {
-        const int64_t tiles = tiles_for(height), step = WIDTH / tiles;
-        for (int64_t p = left; p < right; ++p) {
-            const int64_t filled = std::min<int64_t>(WIDTH, columns - p * WIDTH);
-            for (int64_t k = 0; k < K; k += DEPTH) {
-                const int64_t depth = std::min(DEPTH, K - k);
-                const float *panel = W + (p * K + k) * WIDTH, *next = panel + depth * WIDTH;
+    struct Rows {
+        std::vector<Word> room, lines;
+        std::vector<float> scales, sums;
+        Word* words;
+    };
+
+    void lay_out(int64_t top, int64_t height, Rows& own) const {
+        const int64_t tiles = tiles_for(height), padded = Kind::TILED ? tiles * MOST : height;
+        own.room.resize(padded * words + BLOCK), own.lines.resize(MOST * words), own.scales.resize(height), own.sums.resize(padded * WIDTH * STREAMS);
+        own.words = reinterpret_cast<Word*>((reinterpret_cast<uintptr_t>(own.room.data()) + 63) & ~uintptr_t{63});
+        for (int64_t i = 0; i < tiles; ++i) {
+            const int64_t first = first_of(i, height, tiles), R = first_of(i + 1, height, tiles) - first;
+            Word* lines = Kind::TILED ? own.words + i * MOST * words : own.lines.data();
+            for (int64_t r = 0; r < R; ++r) own.scales[first + r] = words_of(top + first + r, lines + r * words);
+            if (Kind::TILED) continue;
+            Word* to = own.words + first * words;
+            for (int64_t from = 0; from < words; from += BLOCK)
+                for (int64_t r = 0; r < R; ++r)
+                    for (int64_t k = from; k < std::min(from + BLOCK, words); ++k) to[k * R + r] = lines[r * words + k];
+        }
+    }
+    static int64_t first_of(int64_t i, int64_t height, int64_t tiles) { return i * height / tiles; }
+
+    // Those rows times the panels from `left` to `right`; `ahead` is what will be read next.
+    void multiply(int64_t top, int64_t height, Rows& own, int64_t left, int64_t right, Ahead ahead) const {
+        const int64_t tiles = tiles_for(height), together = Kind::TILED || tiles > 1 ? 1 : side_by_side(height);
+        const int pace = together > 1 ? 0 : tiles == 1 ? 2 : 1;
+        for (int64_t p = left, g; p < right; p += g) {
+            g = right - p < together ? 1 : together;
+            for (int64_t k = 0; k < words; k += DEPTH)
                 for (int64_t i = 0; i < tiles; ++i) {
-                    const int64_t first = begin_of(i, height, tiles), R = begin_of(i + 1, height, tiles) - first;
-                    const float *x = own.data() + k * height + first * depth, *ahead = next + i * step * depth;
-                    float* y = Y + (top + first) * columns + p * WIDTH;
-                    if (filled == WIDTH) {
-                        TILES[R](x, panel, depth, k ? y : b + p * WIDTH, k ? columns : 0, y, columns, ahead, step);
-                        continue;
-                    }
-                    float edge[MOST_ROWS * WIDTH] = {};
-                    for (int64_t r = 0; r < R; ++r) std::copy_n(k ? y + r * columns : b + p * WIDTH, filled, edge + r * WIDTH);
-                    TILES[R](x, panel, depth, edge, WIDTH, edge, WIDTH, ahead, step);
-                    for (int64_t r = 0; r < R; ++r) std::copy_n(edge + r * WIDTH, filled, y + r * columns);
+                    const int64_t first = first_of(i, height, tiles), R = first_of(i + 1, height, tiles) - first, depth = std::min(DEPTH, words - k);
+                    const float* panel = W + (p * words + k) * WIDTH;
+#if defined(__AMX_TILE__)
+                    if constexpr (Kind::TILED)
+                        in_tiles<Kind>(own.words + i * MOST * words + k, words, R, panel, depth, own.sums.data() + i * MOST * WIDTH, k == 0, ahead, i < 2 ? pace : 0);
+#endif
+                    if constexpr (!Kind::TILED)
+                        TILES<Kind>[R][g > 1](own.words + first * words + k * R, panel, depth, words * WIDTH, own.sums.data() + first * WIDTH, k == 0, ahead, i < 2 ? pace : 0);
+                }
+            for (int64_t i = 0; i < tiles; ++i) {
+                const int64_t first = first_of(i, height, tiles), R = first_of(i + 1, height, tiles) - first;
+                const float* sums = own.sums.data() + (Kind::TILED ? i * MOST : first) * WIDTH;
+                for (int64_t at = 0; at < g; ++at) finish(top + first, R, p + at, sums + at * R * WIDTH, own.scales.data() + first);
+            }
+        }
+    }
+
+    void finish(int64_t row, int64_t R, int64_t p, const float* sums, const float* of_rows) const {
+        const int64_t filled = std::min<int64_t>(WIDTH, columns - p * WIDTH);
+        float added[3][WIDTH] = {}, line[WIDTH];
+        std::copy_n(b + p * WIDTH, filled, added[0]);
+        for (int i = 0; i < (Kind::WHOLE ? 2 : 0); ++i) std::copy_n(scales + i * columns + p * WIDTH, filled, added[1 + i]);
+        for (int64_t c = 0; c < filled; c += LANES) {
+            const Vector bias = load(added[0] + c), scale = load(added[1] + c), offset = load(added[2] + c);
+            for (int64_t r = 0; r < R; ++r) {
+                Number* y = Y + (row + r) * columns + p * WIDTH + c;
+                Vector sum = load(sums + r * WIDTH + c);
+                if constexpr (Kind::WHOLE) sum = of_rows[r] * scale * __builtin_convertvector((Integers)sum - (Integers)offset, Vector);
+                sum += bias;
+                if (relu) sum = sum < 0.0f ? Vector{} : sum;  // NaN stays
+                if (c + LANES <= filled) {
+                    store(y, sum);
+                } else {
+                    store(line, sum);
+                    std::copy_n(line, filled - c, y);
                 }
             }
         }
     }
+
+    void operator()(int64_t rows, const Panels& all, const Panels* next) const {
+        const int64_t threads = at::get_num_threads(), most = std::max<int64_t>(NUMBERS / words / MOST, 1) * MOST, chunks = (rows + most - 1) / most;
+        const int64_t group = all.group(), groups = all.groups();
+        Shares shares(chunks * groups, std::min(threads, chunks * groups));
+        at::parallel_for(0, shares.threads, 1, [&](int64_t me, int64_t) {
+#if defined(__AMX_TILE__)
+            const std::conditional_t<Kind::TILED, Tiles, int> registers{};
+#endif
+            thread_local Rows own;
+            int64_t laid_out = -1;
+            shares.work(me, [&](int64_t i, int64_t end) {
+                const int64_t chunk = i / groups, top = chunk * rows / chunks, height = (chunk + 1) * rows / chunks - top;
+                if (chunk != laid_out) lay_out(top, height, own);
+                laid_out = chunk;
+                const Ahead ahead = i + 1 < end || !next ? all.ahead((i + 1) % groups) : next->ahead(me * next->groups() / threads);
+                multiply(top, height, own, i % groups * group, std::min(all.count(), (i % groups + 1) * group), ahead);
+            });
+        });
+    }
 };
 
-// X (…, K) times W, plus b, of which there are as many as columns.
-at::Tensor linear(const at::Tensor& X, const at::Tensor& W, const at::Tensor& b) {
-    const int64_t columns = b.size(0), K = X.size(-1), rows = X.numel() / K, count = W.size(0), threads = at::get_num_threads();
-    const at::Tensor dense = X.contiguous();
+template <class Kind, class Number>
+void product(const Tensor& X, const Panels& W, Tensor& Y, bool relu, const Panels* next) {
+    const int64_t K = X.size(-1), columns = Y.size(-1);
+    Product<Kind, Number>{X.const_data_ptr<Number>(), W.b.const_data_ptr<Number>(), W.data(), static_cast<const float*>(W.scales.const_data_ptr()), Y.mutable_data_ptr<Number>(), K, columns, W.words(), relu}(X.numel() / K, W, next);
+}
+
+Tensor linear(const Tensor& X, const Panels& W, bool relu, const Panels* next) {
     std::vector<int64_t> sizes(X.sizes().begin(), X.sizes().end());
-    sizes.back() = columns;
-    at::Tensor Y = at::empty(sizes, X.options());
-    const Product product{dense.const_data_ptr<float>(), W.const_data_ptr<float>(), b.const_data_ptr<float>(), Y.mutable_data_ptr<float>(), rows, K, columns};
-    const int64_t most = std::max<int64_t>(NUMBERS / K / MOST_ROWS, 1) * MOST_ROWS, chunks = (rows + most - 1) / most;
-    const int64_t wide = std::clamp<int64_t>(count * chunks / (SHARES * threads), 1, PANELS);
-    const int64_t groups = (count + wide - 1) / wide, tasks = chunks * groups;
-    const int64_t workers = std::min(threads, tasks);
-    std::vector<std::atomic<int64_t>> next(workers);  // task of each thread's own share; then it helps the others with theirs
-    for (int64_t t = 0; t < workers; ++t) next[t] = t * tasks / workers;
-    at::parallel_for(0, workers, 1, [&](int64_t me, int64_t) {
-        thread_local std::vector<float> own;
-        int64_t laid_out = -1;
-        for (int64_t t = me; t < me + workers; ++t) {
-            const int64_t whose = t % workers, end = (whose + 1) * tasks / workers;
-            for (int64_t i; (i = next[whose]++) < end;) {
-                const int64_t chunk = i / groups, top = chunk * rows / chunks, height = (chunk + 1) * rows / chunks - top;
-                if (chunk != laid_out) product.lay_out(top, height, own);
-                laid_out = chunk;
-                product.multiply(top, height, own, i % groups * wide, std::min(count, (i % groups + 1) * wide));
-            }
-        }
-    });
+    sizes.back() = W.b.size(-1);
+    Tensor Y = at::empty(sizes, X.options());
+    const Tensor dense = X.contiguous();
+    switch (W.blocks.scalar_type()) {
+        case at::kFloat: product<Floats, float>(dense, W, Y, relu, next); break;
+#if defined(__AVX512BF16__)
+        case at::kBFloat16: product<Pairs, BFloat16>(dense, W, Y, relu, next); break;
+#endif
+#if defined(__AVX512VNNI__)
+        case at::kChar: product<Quads, float>(dense, W, Y, relu, next); break;
+#endif
+        default: TORCH_CHECK(false, "W: no product of ", W.blocks.scalar_type(), " on this processor");
+    }
     return Y;
 }
 
@@ -86,5 +199,6 @@ at::Tensor linear(const at::Tensor& X, const at::Tensor& W, const at::Tensor& b)
 
 TORCH_LIBRARY(veriformer, library) {
     library.def("width() -> int", [] { return static_cast<int64_t>(tuned::WIDTH); });
-    library.def("linear(Tensor X, Tensor W, Tensor b) -> Tensor", &tuned::linear);
+    library.def("linear(Tensor X, Tensor W, Tensor scales, Tensor b) -> Tensor",
+                [](const at::Tensor& X, const at::Tensor& W, const at::Tensor& scales, const at::Tensor& b) { return tuned::linear(X, {W, scales, b}); });
 }

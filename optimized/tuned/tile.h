@@ -1,11 +1,22 @@
-// The product that all kernels here are made of, in the registers of one core.
+// The products that all kernels here are made of, in the registers of one core.
+//
+// A word is 32 bits of a row of X, and as many of a column of W: one float32, two bfloat16 or four int8. A panel is WIDTH columns of W
+// side by side, word by word, so that whatever it holds it is read alike. Sums are float32, those of int8 are int32.
 #pragma once
+
+#include <c10/util/BFloat16.h>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 #include <array>
 #include <cstdint>
+#include <cstring>
 #include <utility>
 
 namespace tuned {
+
+using c10::BFloat16;
 
 #if defined(__AVX512F__)
 constexpr int LANES = 16, MOST_ROWS = 12;  // of 32 registers: 24 sums, 2 of B
@@ -14,73 +25,138 @@ constexpr int LANES = 8, MOST_ROWS = 6;  // of 16 registers: 12 sums, 2 of B, 1 
 #else
 constexpr int LANES = 4, MOST_ROWS = 6;
 #endif
-constexpr int WIDTH = 2 * LANES;  // columns of a tile
+#if defined(__AMX_TILE__)
+constexpr bool AMX = true;
+#else
+constexpr bool AMX = false;
+#endif
+constexpr int WIDTH = 2 * LANES, BLOCK = 16;  // columns of a panel; rows, words and columns of a tile of AMX
+constexpr int STREAMS = 4;  // panels read side by side: the processor fetches some streams of memory faster than one
 
 typedef float Vector __attribute__((vector_size(4 * LANES)));
-typedef float Unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
+typedef int32_t Integers __attribute__((vector_size(4 * LANES)));
+typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
 
-inline Vector load(const float* from) { return *reinterpret_cast<const Unaligned*>(from); }
-inline void store(float* to, Vector x) { *reinterpret_cast<Unaligned*>(to) = x; }
+template <class To, class From>
+inline To load_as(const From* from) {
+    To bits;
+    std::memcpy(&bits, from, sizeof bits);
+    return bits;
+}
+inline Vector load(const float* from) { return load_as<Vector>(from); }
+inline Vector load(const BFloat16* from) { return (Vector)(__builtin_convertvector(load_as<Halves>(from), Words) << 16); }
+inline void store(float* to, Vector x) { std::memcpy(to, &x, sizeof x); }
+inline void store(BFloat16* to, Vector x) {  // to nearest, ties to even; a NaN stays one
+    const Words bits = (Words)x, rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    const Halves halves = __builtin_convertvector((Words)(x == x) & rounded | (Words)(x != x) & 0x7fc0, Halves);
+    std::memcpy(to, &halves, sizeof halves);
+}
 
-// C = start + A B for R rows: A is [K][R], B is [K][WIDTH], rows of C and of start lie so far apart (0: one row for all).
-// On the way it asks the memory for what `next` points to, `step` numbers further for each of the K.
-template <int R>
-void tile(const float* A, const float* B, int64_t K, const float* start, int64_t apart, float* C, int64_t stride, const float* next, int64_t step) {
-    constexpr int CHAINS = R == 1 ? 4 : R <= 3 ? 2 : 1;  // sums of few rows wait for one another: several of each
-    Vector sums[CHAINS][R][2] = {};
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-        sums[0][r][0] = load(start + r * apart);
-        sums[0][r][1] = load(start + r * apart + LANES);
+struct Floats {
+    static constexpr bool WHOLE = false, TILED = false;
+    using Word = float;
+    using Sum = Vector;
+    static Sum add(Sum sum, Word a, Vector b) { return sum + a * b; }
+};
+#if defined(__AVX512BF16__)
+struct Pairs {
+    static constexpr bool WHOLE = false, TILED = AMX;
+    using Word = int32_t;
+    using Sum = Vector;
+    static Sum add(Sum sum, Word a, Vector b) { return (Sum)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(a), (__m512bh)b); }
+};
+#endif
+#if defined(__AVX512VNNI__)
+struct Quads {  // X without a sign, W with one
+    static constexpr bool WHOLE = true, TILED = AMX;
+    using Word = int32_t;
+    using Sum = Integers;
+    static Sum add(Sum sum, Word a, Vector b) { return (Sum)_mm512_dpbusd_epi32((__m512i)sum, _mm512_set1_epi32(a), (__m512i)b); }
+};
+#endif
+
+// Memory that will be read next: its STREAMS parts in turn.
+struct Ahead {
+    const char* memory = nullptr;
+    uint64_t part = 0, line = 0;
+    void ask(int lines) {
+        for (int i = 0; i < lines; ++i, ++line) __builtin_prefetch(memory + line % STREAMS * part + line / STREAMS * 64, 0, 2);
     }
-    int64_t k = 0;
-    for (; k + CHAINS <= K; k += CHAINS) {
+};
+
+// C += A B for R rows and G panels, or C = A B at `first`: A is [words][R], a panel [words][WIDTH], they lie `apart`; C is [G][R][WIDTH].
+template <class Kind, int R, int G>
+void tile(const typename Kind::Word* A, const float* B, int64_t words, int64_t apart, float* C, bool first, Ahead& behind, int pace) {
+    Ahead ahead = behind;  // in registers
+    typename Kind::Sum sums[G][R][2] = {};
+    if (!first) std::memcpy(sums, C, sizeof sums);
+    for (int64_t k = 0; k < words; ++k, A += R, B += WIDTH) {
+        if (pace > 0) ahead.ask(1);
+        if (pace > 1) ahead.ask(1);
 #pragma GCC unroll 4
-        for (int c = 0; c < CHAINS; ++c) {
-            const Vector left = load(B), right = load(B + LANES);
-            __builtin_prefetch(next, 0, 2);
+        for (int g = 0; g < G; ++g) {
+            const Vector left = load(B + g * apart), right = load(B + g * apart + LANES);
 #pragma GCC unroll 16
             for (int r = 0; r < R; ++r) {
-                sums[c][r][0] += A[r] * left;
-                sums[c][r][1] += A[r] * right;
+                sums[g][r][0] = Kind::add(sums[g][r][0], A[r], left);
+                sums[g][r][1] = Kind::add(sums[g][r][1], A[r], right);
             }
-            A += R, B += WIDTH, next += step;
         }
     }
-    for (; k < K; ++k, A += R, B += WIDTH)
-#pragma GCC unroll 16
-        for (int r = 0; r < R; ++r) {
-            sums[0][r][0] += A[r] * load(B);
-            sums[0][r][1] += A[r] * load(B + LANES);
+    std::memcpy(C, sums, sizeof sums);
+    behind = ahead;
+}
+
+template <class Kind>
+using Tile = void (*)(const typename Kind::Word*, const float*, int64_t, int64_t, float*, bool, Ahead&, int);
+
+// So many panels side by side as there are registers for.
+constexpr int side_by_side(int rows) { return 4 * rows <= MOST_ROWS ? 4 : 2 * rows <= MOST_ROWS ? 2 : 1; }
+
+template <class Kind, std::size_t... R>
+constexpr std::array<std::array<Tile<Kind>, 2>, sizeof...(R) + 1> tiles_of(std::index_sequence<R...>) {
+    return {{{}, {tile<Kind, R + 1, 1>, tile<Kind, R + 1, side_by_side(R + 1)>}...}};
+}
+template <class Kind>
+constexpr auto TILES = tiles_of<Kind>(std::make_index_sequence<MOST_ROWS>());  // by their rows: of one panel, and of as many as can be
+
+#if defined(__AMX_TILE__)
+// The same in the tiles of a core that has them, of up to 32 rows and one panel: rows of A lie `stride` words apart, words are a
+// multiple of 16, and so many rows of C are written.
+struct Tiles {
+    Tiles() {
+        struct alignas(64) { uint8_t palette = 1, start = 0, unused[14] = {}; uint16_t bytes[16] = {}; uint8_t rows[16] = {}; } shape;
+        for (int i = 0; i < 8; ++i) shape.bytes[i] = 64, shape.rows[i] = BLOCK;
+        _tile_loadconfig(&shape);
+    }
+    ~Tiles() { _tile_release(); }
+};
+template <class Kind>
+void in_tiles(const typename Kind::Word* A, int64_t stride, int64_t rows, const float* B, int64_t words, float* C, bool first, Ahead& ahead, int pace) {
+    const bool both = rows > BLOCK;
+    float *left = C, *right = C + BLOCK, *below = C + BLOCK * WIDTH;
+    if (first) {
+        _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
+    } else {
+        _tile_loadd(0, left, WIDTH * 4); _tile_loadd(1, right, WIDTH * 4);
+        if (both) { _tile_loadd(2, below, WIDTH * 4); _tile_loadd(3, below + BLOCK, WIDTH * 4); }
+    }
+    for (int64_t k = 0; k < words; k += BLOCK, B += BLOCK * WIDTH) {
+        ahead.ask(BLOCK * pace);
+        _tile_loadd(4, A + k, stride * 4); _tile_loadd(6, B, WIDTH * 4); _tile_loadd(7, B + BLOCK, WIDTH * 4);
+        if (both) { _tile_loadd(5, A + BLOCK * stride + k, stride * 4); }
+        if constexpr (Kind::WHOLE) {
+            _tile_dpbusd(0, 4, 6); _tile_dpbusd(1, 4, 7);
+            if (both) { _tile_dpbusd(2, 5, 6); _tile_dpbusd(3, 5, 7); }
+        } else {
+            _tile_dpbf16ps(0, 4, 6); _tile_dpbf16ps(1, 4, 7);
+            if (both) { _tile_dpbf16ps(2, 5, 6); _tile_dpbf16ps(3, 5, 7); }
         }
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-        for (int c = 1; c < CHAINS; ++c) sums[0][r][0] += sums[c][r][0], sums[0][r][1] += sums[c][r][1];
-        store(C + r * stride, sums[0][r][0]);
-        store(C + r * stride + LANES, sums[0][r][1]);
     }
+    _tile_stored(0, left, WIDTH * 4); _tile_stored(1, right, WIDTH * 4);
+    if (both) { _tile_stored(2, below, WIDTH * 4); _tile_stored(3, below + BLOCK, WIDTH * 4); }
 }
-
-using Tile = void (*)(const float*, const float*, int64_t, const float*, int64_t, float*, int64_t, const float*, int64_t);
-
-template <std::size_t... R>
-constexpr std::array<Tile, sizeof...(R) + 1> tiles_of(std::index_sequence<R...>) {
-    return {nullptr, tile<R + 1>...};
-}
-constexpr auto TILES = tiles_of(std::make_index_sequence<MOST_ROWS>());  // by their number of rows
-
-// So many rows in tiles that are as equal as they can be: where the i-th of `tiles` begins.
-inline int64_t tiles_for(int64_t rows) { return (rows + MOST_ROWS - 1) / MOST_ROWS; }
-inline int64_t begin_of(int64_t i, int64_t rows, int64_t tiles) { return i * rows / tiles; }
-
-// Rows of A as tiles read them, [K][R] for each, one after the other; `row` and `column` are how far apart its numbers lie.
-inline void interleave(const float* A, int64_t row, int64_t column, int64_t rows, int64_t K, float* to) {
-    const int64_t tiles = tiles_for(rows);
-    for (int64_t i = 0; i < tiles; ++i) {
-        const int64_t first = begin_of(i, rows, tiles), R = begin_of(i + 1, rows, tiles) - first;
-        for (int64_t k = 0; k < K; ++k)
-            for (int64_t r = 0; r < R; ++r) *to++ = A[(first + r) * row + k * column];
-    }
-}
+#endif
 
 }  // namespace tuned

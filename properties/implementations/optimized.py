@@ -236,5 +236,5 @@ class Tuned(InnerProduct):
 
     name = "optimized.tuned"
     layout: Layout = "panels"
-    dtypes = ("float32",)
+    dtypes = tuple(name for name, dtype in DTYPES.items() if dtype in tuned.dtypes())
     steps = frozenset() if tuned.missing() else WITH_PRODUCTS

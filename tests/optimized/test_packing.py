@@ -30,7 +30,7 @@ def in_blocks(X, b=None):
     return linear(X, InnerProduct(whole_numbers(2, 2), 1), b)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", [layout for tier in packing.OF_TIER[False].values() for layout in tier])
 @pytest.mark.parametrize("shape", [(1, 1), (5, 3), (3, 7), (64, 33)], ids=str)
 @pytest.mark.parametrize("rows", [0, 1, 2, 17])
 @pytest.mark.parametrize("biased", ["no bias", "bias", "every second of a bias"])
@@ -119,7 +119,8 @@ def test_what_is_measured_are_products_of_all_layouts_of_a_tier():
     plain = packing._layouts("plain", {torch.float32})
     measured = partial(packing._seconds, rows=2, layouts=plain)
 
-    assert set(plain) == LAYOUTS.keys() - {"panels"}
+    assert set(plain) == LAYOUTS.keys() - {"panels", "int8", "int8_panels"}
+    assert packing._layouts("plain", {torch.float32}, int8=True) == ("int8",)
     assert measured([whole_numbers(5, 3)]).keys() == {"given", "columns", *BLOCKS}
     assert measured([whole_numbers(3, 5).mT]).keys() == {"given", "rows", *BLOCKS}
     assert measured([whole_numbers(5, 3).double()]).keys() == {"given", "columns"}

@@ -13,7 +13,7 @@ from optimized.encoder import encoder_layer
 from optimized.generation import Writer
 from optimized.initialisation import initialise
 from optimized.multi_head import linear
-from optimized.packed import Panels
+from optimized.packed import Int8, Int8Panels, Panels, quantised
 from optimized.packing import choices, pack
 from optimized.parameters import Architecture
 from optimized.transformer import transformer
@@ -23,20 +23,56 @@ needs_compiler = pytest.mark.skipif(bool(tuned.missing()), reason=tuned.missing(
 SMALL = initialise(0, vocab=11, d_model=8, d_ff=6, layers=1, tied=True)
 
 
+needs_int8 = pytest.mark.skipif(torch.int8 not in tuned.dtypes(), reason="this processor has no products of int8")
+DTYPES = [dtype for dtype in tuned.dtypes() if dtype.is_floating_point]
+
+
 def whole_numbers(*shape, seed=0):
     """Small whole numbers in float32, of which every sum is exact in any order."""
     return torch.randint(-8, 9, shape, generator=torch.Generator().manual_seed(seed)).float()
 
 
 @needs_compiler
-@pytest.mark.parametrize("rows", [*range(1, 27), 95, 96, 97, 193, 400])
-@pytest.mark.parametrize("depth", [0, 1, 7, 511, 512, 513, 1030])
-def test_a_product_is_exact_at_every_remainder(rows, depth):
-    """Of rows in a tile and in a block, of the inner axis in a block, of columns in a panel."""
-    columns = (rows * 7 + depth) % 97 + 1
-    X, W, b = whole_numbers(rows, depth), whole_numbers(depth, columns, seed=1), whole_numbers(columns, seed=2)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows", [*range(1, 27), 31, 32, 33, 95, 96, 97, 193, 400])
+def test_a_product_is_exact_at_every_remainder(rows, dtype):
+    """Of rows in a tile and in a block, of the inner axis in a word and in a block, of columns in a panel."""
+    for depth in (0, 1, 2, 7, 255, 256, 257, 513, 1030):
+        columns = (rows * 7 + depth) % 97 + 1
+        X, W, b = whole_numbers(rows, depth), whole_numbers(depth, columns, seed=1), whole_numbers(columns, seed=2)
 
-    assert torch.equal(linear(X, Panels(W, rows), b), X @ W + b)
+        found = linear(X.to(dtype), Panels(W.to(dtype), rows), b.to(dtype))
+
+        assert torch.equal(found, (X @ W + b).to(dtype)), (depth, columns)
+
+
+@needs_compiler
+@needs_int8
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 7, 12, 13, 16, 17, 32, 33, 97])
+def test_a_product_in_int8_is_exact_on_the_numbers_it_rounds_to(rows):
+    """What is rounded is told by `quantised`; both layouts add up the same whole numbers."""
+    for depth in (1, 3, 4, 63, 64, 65, 1030):
+        columns = (rows * 7 + depth) % 97 + 1
+        X, W, b = torch.randn(rows, depth), torch.randn(depth, columns), torch.randn(columns)
+        (x, of_rows), (w, of_columns) = quantised(X), quantised(W.mT)
+        exact = (x.double() @ w.double().mT) * of_rows.double() * of_columns.double().mT + b
+
+        for kind in (Int8, Int8Panels):
+            torch.testing.assert_close(linear(X, kind(W, rows), b).double(), exact, rtol=1e-5, atol=1e-5)
+
+
+def test_rounding_to_int8_is_off_by_half_a_step_at_most_and_keeps_what_is_not_a_number():
+    """A step is a 127th of the largest number of a row; zeros stay zeros, and a row with a NaN or an infinity has a NaN."""
+    X = torch.randn(5, 40)
+    X[1], X[2, 3], X[3, 7] = 0.0, float("nan"), float("inf")
+
+    whole, scales = quantised(X)
+
+    finite = [0, 1, 4]
+    off = (whole[finite] * scales[finite] - X[finite]).abs()
+    assert (off <= 0.5001 * scales[finite]).all()
+    assert scales[[2, 3]].isnan().all()
+    assert scales[finite].isfinite().all()
 
 
 @needs_compiler
@@ -104,14 +140,14 @@ PADDED = torch.tensor([[True, True, True, False], [True] * 4])
 def test_a_whole_model_in_panels_is_the_model(architecture, masks, fused, rows, monkeypatch):
     """Layer by layer in one call where they are the paper's, and step by step otherwise: within what float32 rounds."""
     masks, called = {name: mask[rows] for name, mask in masks.items()}, []
-    for name in ("encoder_layer", "decoder_layer"):
+    for name in ("encoder", "decoder"):
         real = getattr(layers, name)
         monkeypatch.setattr(layers, name, lambda *given, f=real, n=name, **options: called.append(n) or f(*given, **options))
 
     found = transformer(SOURCE[rows], TARGET[rows], pack(SMALL, rows=6, layout="panels"), architecture, **masks)
 
     torch.testing.assert_close(found, transformer(SOURCE[rows], TARGET[rows], SMALL, architecture, **masks))
-    assert called == (["encoder_layer", "decoder_layer"] if fused and len(found) else [])
+    assert called == (["encoder", "decoder"] if fused and len(found) else [])
 
 
 @needs_compiler
@@ -145,6 +181,28 @@ def test_what_is_not_a_number_reaches_the_scores_of_a_whole_layer(bad):
 
     for parameters in (SMALL, packed):
         assert encoder_layer(X, parameters.encoder[0], Architecture(h=2)).isnan().all()
+
+
+@pytest.mark.long
+@needs_compiler
+@pytest.mark.parametrize("instructions", ["DEFAULT", "AVX2", "AVX512", "AVX512 BF16 VNNI"])
+def test_products_are_as_exact_with_fewer_instructions(instructions, tmp_path):
+    """What is compiled for other processors, as far as this one can run it."""
+    here = tuned.capability().split()
+    if instructions != "DEFAULT" and not set(instructions.split()) <= {*here, *(["AVX2"] if "AVX512" in here else [])}:
+        pytest.skip(f"this processor has {' '.join(here)}")
+    program = f"""
+import sys, pytest
+from optimized import tuned
+tuned.capability = lambda: {instructions!r}
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-k", "exact or model or generation", "-m", "not long", {__file__!r}]))
+"""
+    settings = {**os.environ, "TORCH_EXTENSIONS_DIR": str(tmp_path / "kept")}
+    root = Path(__file__).resolve().parents[2]
+
+    done = subprocess.run([sys.executable, "-c", program], env=settings, cwd=root, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.long
@@ -226,8 +284,15 @@ def test_a_run_without_a_compiler_says_why_and_verifies_the_others(command, code
     ("call", "complaint"),
     [
         (lambda: pack(SMALL, rows=1, tier="tunde"), "tier: expected one of plain, tuned, fastest, got 'tunde'"),
-        (lambda: pack(torch.ones(2, 2).half(), rows=1, tier="tuned"), "products of torch.float32, not of torch.float16"),
-        (lambda: Panels(torch.ones(2, 2).bfloat16(), 1), "W: expected torch.float32, which the tuned tier .* got torch.bfloat16"),
+        (lambda: pack(torch.ones(2, 2).half(), rows=1, tier="tuned"), "products of torch.float32 .*, not of torch.float16"),
+        (
+            lambda: Panels(torch.ones(2, 2).half(), 1),
+            "W: expected a dtype that the tuned tier has products of .* got torch.float16",
+        ),
+        (
+            lambda: pack(torch.ones(2, 2).bfloat16(), rows=1, int8=True),
+            "int8: expected parameters of torch.float32, got torch.bfloat16",
+        ),
         (lambda: linear(torch.ones(2, 3), Panels(torch.ones(2, 2), 1), None), "X: expected 2 features, got 3"),
     ],
 )
