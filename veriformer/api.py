@@ -173,6 +173,6 @@ class Hand:
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self, config: pytest.Config) -> None:
         """After our plugin has read its options."""
-        from veriformer.pytest_plugin import PLAN
+        from veriformer.planned import PLAN
 
         config.stash[PLAN].callables[self.name] = self.thing

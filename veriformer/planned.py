@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from veriformer.replay import Failures
 
 DEFAULT_DTYPES = ("float64", "float32", "bfloat16", "float16")
+PLAN = pytest.StashKey["Plan"]()  # of a run of pytest
 
 
 class Cell(NamedTuple):

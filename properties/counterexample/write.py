@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from properties.counterexample import template
-from properties.counterexample.find import Answers, Counterexample
+from properties.counterexample.expected import Answers
+from properties.counterexample.find import Counterexample
 from properties.implementations import autograd, layouts, patched
 from properties.implementations.accepted import promised
 from properties.implementations.cached import OPTIONAL, play
