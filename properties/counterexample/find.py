@@ -32,7 +32,7 @@ NAN, INFINITE, FINITE = "NaN", "infinite", "finite where it must not be"  # an a
 SHAPE = "of another shape"  # what remains is an exception's name
 
 
-class Fault(NamedTuple):
+class Symptom(NamedTuple):
     """What is wrong with an answer."""
 
     kind: str  # WRONG, SURELY, NAN, INFINITE, FINITE, SHAPE, or an exception's name
@@ -52,7 +52,7 @@ class Counterexample:
     calls: tuple[Asked, ...]
     given: tuple[Asked, ...]  # the same as the implementation wants them, in its own conventions and within its domain
     answers: tuple[Answers, ...]  # likewise
-    fault: Fault  # what the last of them shows
+    fault: Symptom  # what the last of them shows
     derived: bool = False  # whether the step is had by autograd of its forward, which alone is offered
     name: str = ""  # of the failure it is a counterexample of; "": one of its own
 
@@ -91,7 +91,7 @@ def fault(impl: Impl, calls: Sequence[Asked]) -> str | None:
     return None if found is None else found.kind
 
 
-def seen(impl: Impl, calls: Sequence[Asked], *, anew: bool = True) -> Fault | None:
+def seen(impl: Impl, calls: Sequence[Asked], *, anew: bool = True) -> Symptom | None:
     """The fault that the last of these calls shows, or None; the others come before it.
 
     The implementation begins `anew` where it can (`close`), so that only these calls can have led to what is seen.
@@ -108,9 +108,9 @@ def seen(impl: Impl, calls: Sequence[Asked], *, anew: bool = True) -> Fault | No
             impl.reading(call.layout).call(call.step, *call.args, **call.kwargs)
         got = impl.reading(last.layout).call(last.step, *last.args, **last.kwargs)
     except (ImplementationError, ImplementationCrash, ImplementationTimeout) as error:
-        return Fault(f"{type(error).__name__} {str(error).split(' raised ')[-1].split(':')[0]}", str(error), error)
+        return Symptom(f"{type(error).__name__} {str(error).split(' raised ')[-1].split(':')[0]}", str(error), error)
     except ClaimBroken as refusal:  # of arguments within the domain that it declares
-        return Fault("refused", str(refusal), refusal)
+        return Symptom("refused", str(refusal), refusal)
     except UnsatisfiedAssumption:  # it does not take these arguments
         return None
     if expected is None:
@@ -129,10 +129,10 @@ def _several(step: str, got: Any) -> list[np.ndarray]:
     return [got[name] for name in STEPS[step].results] or [got]
 
 
-def _difference(answer: Answer, got: np.ndarray) -> Fault | None:
+def _difference(answer: Answer, got: np.ndarray) -> Symptom | None:
     """How an answer differs from what is expected by more than is allowed, and where the most."""
     if got.shape != answer.exact.shape:
-        return Fault(SHAPE, f"expected a result of shape {answer.exact.shape}, got {got.shape}")
+        return Symptom(SHAPE, f"expected a result of shape {answer.exact.shape}, got {got.shape}")
     exact, given = answer.exact * 1.0, got * 1.0
     off = answer.over(got, answer.allowed)
     if not off.any():
@@ -150,7 +150,7 @@ def _difference(answer: Answer, got: np.ndarray) -> Fault | None:
     place = tuple(int(i) for i in np.unravel_index(int(how_far.argmax()), off.shape))
     bound = f" ± {answer.allowed[place]:.3g}" if kind in (SURELY, WRONG) and answer.allowed[place] else ""
     values = f"expected {answer.exact[place].item()}{bound}, got {got[place].item()} at {place}"
-    return Fault(kind, f"{values}; {int(off.sum())} of {off.size} are off by more than rounding" if off.size > 1 else values)
+    return Symptom(kind, f"{values}; {int(off.sum())} of {off.size} are off by more than rounding" if off.size > 1 else values)
 
 
 def innocent(asked: Asked, dtype: str) -> bool:
@@ -201,7 +201,7 @@ def _made_small(impl: Impl, calls: Sequence[Asked], *, strictly: bool, until: fl
     return (*before, minimised(last, shows, seconds=until - time.monotonic()))
 
 
-def _told(impl: Impl, claim: str, prop: str, shown: tuple[Asked, ...], fault: Fault, name: str) -> Counterexample:
+def _told(impl: Impl, claim: str, prop: str, shown: tuple[Asked, ...], fault: Symptom, name: str) -> Counterexample:
     expected = [answers(impl, call) for call in shown]
     larger = [_laid(impl, call) for call in shown]
     given = tuple(

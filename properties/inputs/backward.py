@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from properties.inputs.attention import attention_calls, full
-from properties.inputs.parameters import ACTIVATIONS, Call, dyadic, features, feed_forward_weights, sizes
+from properties.inputs.parameters import ACTIVATIONS, Call, Nested, dyadic, features, feed_forward_weights, sizes
 
 
 @st.composite
@@ -47,6 +47,11 @@ def size_of_products(call: Call) -> np.ndarray:
     return np.where(seen, np.abs(dO) @ np.abs(V).swapaxes(-1, -2), 0.0).max(axis=-1, keepdims=True, initial=0.0)
 
 
+def off_zero(X: np.ndarray, weights: Nested) -> tuple[np.ndarray, Nested]:
+    """The same in whole numbers, and halves of b_1: no hidden unit is at 0, where max(0, ·) has no slope."""
+    return np.round(X), weights | {"W_1": np.round(2 * weights["W_1"]), "b_1": np.floor(4 * weights["b_1"]) + 0.5}
+
+
 @st.composite
 def feed_forward_backward_calls(draw: st.DrawFn) -> Call:
     """dY, rows, both maps; with max(0, ·) no hidden unit is at 0, where it has no slope."""
@@ -54,7 +59,6 @@ def feed_forward_backward_calls(draw: st.DrawFn) -> Call:
     weights = draw(feed_forward_weights(d_model, d_ff))
     X, activation = draw(features(b, n, d_model)), draw(st.sampled_from(ACTIVATIONS))
     if activation == "relu":
-        X, weights["W_1"] = np.round(X), np.round(2 * weights["W_1"])
-        weights["b_1"] = np.floor(4 * weights["b_1"]) + 0.5
+        X, weights = off_zero(X, weights)
     dY = dyadic(draw(st.integers(2, 2**16)), X.shape, 2.0)
     return Call((dY, X), {name: weights[name] for name in ("W_1", "b_1", "W_2")} | {"activation": activation})
