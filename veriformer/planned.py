@@ -88,8 +88,7 @@ class Plan:
             from veriformer.isolation.in_process import InProcess
 
             return InProcess(name, self.callables[name], self.step, self.arrays, backward=self.backward)
-        from veriformer.isolation.library import library
-        from veriformer.isolation.proxy import ImplementationProxy, TargetError
+        from veriformer.isolation.proxy import ImplementationProxy, TargetError, library
 
         device, max_time = self.devices[0], self.max_time
         try:

@@ -6,7 +6,7 @@ import sample_runs
 
 from properties.counterexample.expected import Answer
 from properties.counterexample.find import Counterexample, _difference
-from properties.counterexample.text import as_text
+from properties.counterexample.write import as_text
 from properties.error_budget.budgets import Score
 from properties.implementations.calls import Asked
 from reports.cards import card, sentence
