@@ -7,7 +7,7 @@ implementation lacks is UNSUPPORTED, never a failure.
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,17 @@ CHOICES = 'h, norm="post", activation="relu", eps=1e-5'
 MULTI_HEAD = "X (b, n, d_model), M (b, m, d_model)"
 MULTI_HEAD_WEIGHTS = "h, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, b_O"
 ATTENTION_BACKWARD = "dO (b, h, n, d_v), Q (b, h, n, d_k), K (b, h, m, d_k), V (b, h, m, d_v)"
+
+
+class Sizes(NamedTuple):
+    """The axes of one attention."""
+
+    b: int
+    h: int
+    n: int
+    m: int
+    d_k: int
+    d_v: int
 
 
 @dataclass(frozen=True)

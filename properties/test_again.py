@@ -6,7 +6,8 @@ from pathlib import Path
 
 from properties.claims import claim
 from properties.counterexample.corpus import Stored, in_dtype, stored
-from properties.counterexample.find import answers, seen
+from properties.counterexample.expected import answers
+from properties.counterexample.find import seen
 from properties.implementations.impl import Impl
 from properties.verdicts import ClaimBroken, record
 

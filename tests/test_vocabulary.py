@@ -33,7 +33,6 @@ GONE = {
     "rounding machine": "rounding simulator",
 }
 QUOTED = {  # files that quote the article, or name what is gone on purpose
-    "properties/claims.py",
     "properties/conventions/declarations.py",
     "tests/properties/test_declarations.py",
     "tests/test_vocabulary.py",

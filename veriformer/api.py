@@ -4,6 +4,7 @@ What another process can import by name is verified there, by the command itself
 process, whose `properties` or `bench` may be folders of its own. A lambda or a closure is verified here, by pytest all the same.
 """
 
+import importlib.util
 import io
 import json
 import os
@@ -13,27 +14,35 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 from veriformer import packages, settings
-from veriformer.findings import Follows, VerdictRecord, follows, verdict_record
 from veriformer.run_options import BY_FIELD
 from veriformer.settings import Refused
 
+if TYPE_CHECKING:
+    from reports import records
+else:  # by its path: `reports` may be a folder of the user's
+    _spec = importlib.util.spec_from_file_location("veriformer._records", packages.ROOT / "reports" / "records.py")
+    records = sys.modules["veriformer._records"] = importlib.util.module_from_spec(_spec)
+    _spec.loader.exec_module(records)
 
-class Verdicts(list[VerdictRecord]):
+
+class Verdicts(list[records.VerdictRecord]):
     """The verdicts of one run. True when nothing is broken and nothing is missing: `assert verify(...)` shows what is."""
 
-    def __init__(self, findings: Iterable[VerdictRecord], missing: int = 0, why: str = "", follows: Iterable[Follows] = ()) -> None:
+    def __init__(
+        self, findings: Iterable[records.VerdictRecord], missing: int = 0, why: str = "", follows: Iterable[records.Follows] = ()
+    ) -> None:
         super().__init__(findings)
         self.follows = list(follows)  # the conventions it was seen to follow, or declares
         self.missing = missing  # planned checks that did not run
         self.why = why  # what was said when nothing ran
 
     @property
-    def broken(self) -> list[VerdictRecord]:
+    def broken(self) -> list[records.VerdictRecord]:
         """Those that make a run red."""
         return [finding for finding in self if finding.broken]
 
@@ -136,7 +145,7 @@ def _by_command(place: Place, asked: dict[str, Any], run: Path) -> Verdicts:
         lines = done.stderr.strip().splitlines() or ["nothing was said"]
         raise Refused(lines[-1].removeprefix("Error: ")) from None
     found = [{name: value for name, value in line.items() if name != "broken"} for line in told["verdicts"]]
-    return Verdicts(map(verdict_record, found), len(told["missing"]), done.stderr, map(follows, told["follows"]))
+    return Verdicts(map(records.verdict_record, found), len(told["missing"]), done.stderr, map(records.follows, told["follows"]))
 
 
 def _here(thing: Any, asked: dict[str, Any], run: Path) -> Verdicts:
@@ -173,6 +182,6 @@ class Hand:
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self, config: pytest.Config) -> None:
         """After our plugin has read its options."""
-        from veriformer.pytest_plugin import PLAN
+        from veriformer.planned import PLAN
 
         config.stash[PLAN].callables[self.name] = self.thing

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from reports.records import encoded
-from veriformer.pytest_plugin import planned
+from veriformer.verdict_lines import planned
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -156,8 +156,7 @@ def opened(
     if ":" in name:  # it imports torch while we do
         zygote(with_torch=arrays != "numpy")
     from properties.implementations.registry import BUILT_IN, LIBRARIES, built_in, built_in_missing
-    from veriformer.isolation.library import library
-    from veriformer.isolation.proxy import ImplementationProxy, TargetError
+    from veriformer.isolation.proxy import ImplementationProxy, TargetError, library
 
     if step is not None and (name in BUILT_IN or name in LIBRARIES):
         raise Refused(f"--as: {name} is built in and knows its own steps")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from veriformer.replay import Failures
 
 DEFAULT_DTYPES = ("float64", "float32", "bfloat16", "float16")
+PLAN = pytest.StashKey["Plan"]()  # of a run of pytest
 
 
 class Cell(NamedTuple):
@@ -87,8 +88,7 @@ class Plan:
             from veriformer.isolation.in_process import InProcess
 
             return InProcess(name, self.callables[name], self.step, self.arrays, backward=self.backward)
-        from veriformer.isolation.library import library
-        from veriformer.isolation.proxy import ImplementationProxy, TargetError
+        from veriformer.isolation.proxy import ImplementationProxy, TargetError, library
 
         device, max_time = self.devices[0], self.max_time
         try:

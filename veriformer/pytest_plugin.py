@@ -4,7 +4,6 @@ Loaded in every pytest run of an environment that has veriformer, so it must not
 in runs that name our properties or an implementation, and no package is imported before properties are collected.
 """
 
-import json
 import re
 import secrets
 import sys
@@ -15,19 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from veriformer.planned import DEFAULT_DTYPES, Cell, Plan
+from veriformer.planned import DEFAULT_DTYPES, PLAN, Cell, Plan
 from veriformer.run_options import DECLARED, RUN_OPTIONS, RunOption
+from veriformer.verdict_lines import Writer, cell_of, check_of, line_of, not_judged, planned, property_of
 
 if TYPE_CHECKING:
     import numpy as np
 
     from properties.claims import Property
     from properties.implementations.impl import Impl
-    from reports.records import Check
     from veriformer.rounding import Rounding
 
 ROOT = Path(__file__).resolve().parents[1]
-PLAN = pytest.StashKey[Plan]()
 JUDGEMENT = pytest.StashKey[dict[str, Any]]()
 PROFILES = ("quick", "ci", "nightly")  # as in `properties.verdict.profiles`, which is not imported for it
 
@@ -169,13 +167,9 @@ def pytest_collection(session: pytest.Session) -> None:
             plan.adapter(name)
 
 
-def _property(function: Any) -> "Property | None":
-    return getattr(function, "property_of_claim", None)
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give every property its implementations: each planned implementation at each of its dtypes."""
-    prop = _property(metafunc.function)
+    prop = property_of(metafunc.function)
     if prop is None:
         return
     plan = metafunc.config.stash[PLAN]
@@ -226,10 +220,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if plan is None:
         return
     for item in items:
-        if prop := _property(getattr(item, "function", None)):
+        if prop := property_of(getattr(item, "function", None)):
             item.add_marker(pytest.mark.claim(prop.claim))
     if plan.implementations or plan.claims:
-        kept = [item for item in items if _property(getattr(item, "function", None)) and getattr(item, "callspec", None)]
+        kept = [item for item in items if property_of(getattr(item, "function", None)) and getattr(item, "callspec", None)]
         kept = [item for item in kept if not _is_empty_set(item)]
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = kept
@@ -271,7 +265,7 @@ def within_rounding() -> "Callable[..., Rounding]":
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run a property and judge it: an exception becomes a verdict, and a property that compared nothing fails."""
-    prop = _property(pyfuncitem.function)
+    prop = property_of(pyfuncitem.function)
     if prop is None:
         return None
     from properties.verdict import profiles
@@ -289,7 +283,7 @@ def _run_property(pyfuncitem: pytest.Function, prop: "Property") -> bool:
 
     impl: Any = pyfuncitem.funcargs["impl"]
     config, name = pyfuncitem.config, pyfuncitem.originalname
-    plan, asked = config.stash[PLAN], _cell(pyfuncitem)
+    plan, asked = config.stash[PLAN], cell_of(pyfuncitem)
     arguments = {arg: pyfuncitem.funcargs[arg] for arg in pyfuncitem._fixtureinfo.argnames}  # noqa: SLF001 (as pytest's own hook)
     if impl.offers(*prop.needs):
         seed = seed_of(prop.claim, name, impl.dtype, plan.seed)
@@ -332,63 +326,14 @@ def _run_property(pyfuncitem: pytest.Function, prop: "Property") -> bool:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Give the report of a property its verdict line, which travels to whoever writes (under xdist another process)."""
     report = yield
-    prop, cell = _property(getattr(item, "function", None)), _cell(item)
+    prop, cell = property_of(getattr(item, "function", None)), cell_of(item)
     judged = item.stash.get(JUDGEMENT, None)
     if prop is None or cell is None or not (report.when == "call" or (report.when == "setup" and not report.passed)):
         return report
     if judged is None:
-        judged = _not_judged(call)
-    report.user_properties.append(("veriformer", _line(item, _check(item, prop, cell), judged)))
+        judged = not_judged(call)
+    report.user_properties.append(("veriformer", line_of(item, check_of(item, prop, cell), judged)))
     return report
-
-
-def _not_judged(call: pytest.CallInfo) -> dict[str, Any]:
-    """The verdict of a property that failed outside of our judging."""
-    from properties.verdict.judge import suite_error
-
-    own = suite_error(call.excinfo.value) if call.excinfo else ""
-    return {"verdict": "ERROR", "message": f"veriformer could not judge it: {own}", "suite_error": own}
-
-
-def _line(item: pytest.Item, check: "Check", judged: dict[str, Any]) -> str:
-    """The verdict's record as a line; one that no record can hold is a verdict too, of the suite itself."""
-    from properties.verdict.judge import suite_error
-    from reports.records import encoded, plain, verdict_record
-
-    about = plain(check) | _run_of(item)
-    try:
-        return encoded(verdict_record(plain(about | judged)))
-    except Exception as error:
-        message = f"a verdict that could not be written down: {suite_error(error) or error}"
-        return encoded(about | {"verdict": "ERROR", "message": message, "suite_error": message})
-
-
-def _cell(item: pytest.Item) -> Cell | None:
-    callspec = getattr(item, "callspec", None)
-    found = callspec.params.get("impl") if callspec is not None else None
-    return found if isinstance(found, Cell) else None
-
-
-def _check(item: pytest.Item, prop: "Property", cell: Cell) -> "Check":
-    """What a verdict is about, and what is planned: a property (with its own parameters) on a cell."""
-    from reports.records import check
-
-    name = getattr(item, "originalname", item.name)
-    extra = item.name.removeprefix(f"{name}[").removesuffix("]").replace(str(cell), "").strip("-")
-    return check({"claim": prop.claim, "property": f"{name}[{extra}]" if extra else name, **cell._asdict()})
-
-
-def _run_of(item: pytest.Item) -> dict[str, Any]:
-    plan, cell = item.config.stash[PLAN], _cell(item)
-    assert cell is not None
-    adapter = plan.adapter(cell.implementation)
-    return {"kind": "verdict", "seed": plan.seed, "isolated": bool(getattr(adapter, "isolated", False))}
-
-
-def planned(items: list[pytest.Item]) -> list["Check"]:
-    """What these items will give a verdict on."""
-    found = [(item, _property(getattr(item, "function", None)), _cell(item)) for item in items]
-    return [_check(item, prop, cell) for item, prop, cell in found if prop is not None and cell is not None]
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reports this worker ready, or a verdict may fall before there is a folder for it
@@ -407,37 +352,5 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if maxfail := session.config.option.maxfail:
         manifest["maxfail"] = maxfail
     manifest = run_folder.create(plan.run, manifest | {"environment": run_folder.environment(plan.devices[0])})
-    cells = dict.fromkeys(cell for item in session.items if (cell := _cell(item)) is not None)
+    cells = dict.fromkeys(cell for item in session.items if (cell := cell_of(item)) is not None)
     run_folder.rewrite(plan.run, manifest | {"follows": [plan.followed(cell) for cell in cells]})
-
-
-class Writer:
-    """Appends each verdict to the run folder's verify.jsonl as it falls; lives in the process the user started."""
-
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.folder, self.seed = folder, seed
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_handlecrashitem(self, crashitem: str) -> None:
-        """A worker of xdist that dies takes nothing with it but the property it was at, which gets a verdict here."""
-        from properties.run import run_folder
-        from reports.records import plain
-        from veriformer.results import Results
-
-        function, _, parameters = crashitem.rpartition("::")[2].partition("[")
-        for check in Results.of(self.folder).missing:
-            cell = str(Cell(check.implementation, check.dtype, check.device))
-            name, _, own = check.name.removesuffix("]").partition("[")
-            if name == function and cell in parameters and own in parameters:
-                message = "veriformer's own process died while this was being judged"
-                line = {"seed": self.seed, "isolated": True, "verdict": "ERROR", "message": message, "suite_error": message}
-                run_folder.append(self.folder / "verify.jsonl", plain(check) | {"kind": "verdict"} | line)
-                return
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """One line, on disk before the next property begins."""
-        from properties.run import run_folder
-
-        for name, line in report.user_properties:
-            if name == "veriformer":
-                run_folder.append(self.folder / "verify.jsonl", json.loads(str(line)))

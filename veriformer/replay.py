@@ -61,7 +61,7 @@ def explained(
     from properties.counterexample.failures import failure_of, is_large
     from properties.counterexample.find import smallest
     from properties.counterexample.minimise import corners
-    from properties.counterexample.text import as_text
+    from properties.counterexample.write import as_text
     from reports.records import Verdict
 
     name, calls = failure_of(impl, judgement).id, judgement.calls

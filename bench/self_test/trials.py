@@ -111,13 +111,17 @@ def bootstrap(processes: Sequence[np.ndarray], seed: int = 0) -> Interval:
     return Interval(middle, float(low), float(high))
 
 
-def rows(trials: Sequence[dict[str, Any]]) -> list[Row]:
-    """Both designs under Student's interval, and the pairs under the bootstrap."""
-    designs = (("pairs", "Student", student), ("pairs", "bootstrap", bootstrap), ("blocks", "Student", student))
-    return [_row(f"{kind}, {name}", trials, kind, interval) for kind, name, interval in designs]
+DESIGNS: dict[str, tuple[str, Callable[[list[np.ndarray]], Interval]]] = {
+    "pairs, Student": ("pairs", student),
+    "pairs, bootstrap": ("pairs", bootstrap),
+    "blocks, Student": ("blocks", student),
+}
+"""What is timed beside what, and the interval."""
 
 
-def _row(design: str, trials: Sequence[dict[str, Any]], kind: str, interval: Callable[[list[np.ndarray]], Interval]) -> Row:
+def row(design: str, trials: Sequence[dict[str, Any]]) -> Row:
+    """What one of the DESIGNS makes of the trials."""
+    kind, interval = DESIGNS[design]
     same = [interval(_logs(found, kind, "again")) for found in trials]
     more = [interval(_logs(found, kind, "more")) for found in trials]
     covered = sum(bool(found.contains_one) for found in same)
@@ -146,7 +150,7 @@ def summary(trials: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """All that is published of these trials."""
     false, found = flagged(trials)
     return {
-        "designs": [row._asdict() for row in rows(trials)],
+        "designs": [row(design, trials)._asdict() for design in DESIGNS],
         "medians of blocks in one process": {"identical flagged": false, "5 % found": found},
         "trials": len(trials),
         "processes": len(trials[0]["processes"]),

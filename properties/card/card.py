@@ -12,11 +12,10 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 from hypothesis.errors import HypothesisException
 
-from properties.card import arithmetic, invariance, questions, summation, taken
+from properties.card import arithmetic, declared, invariance, questions, summation, taken
 from properties.card.rescaled import FACTORS, rescaled, unscaled
 from properties.conventions.followed import PEER, in_words, of_torch
 from properties.implementations import domain_probes
-from properties.implementations.contract import declared as contracts
 from properties.implementations.convention_probes import PROBES, shown
 from properties.implementations.conventions import CHOICES, CONVENTIONS, OURS, Conventions
 from properties.implementations.formats import FORMATS
@@ -47,11 +46,6 @@ HOW = {
 """The probes of `convention_probes`, in a few words each."""
 
 NARROW = ("bfloat16", "float16")  # dtypes below float32, where it is a choice what is stored in them
-WIDTHS = (
-    ("products", "Q·Kᵀ adds up in", arithmetic.of_products, "2ᵏ + 1 − 2ᵏ"),
-    ("softmax_sum", "Σ eˢ adds up in", arithmetic.of_the_sum, "1 + 2⁻ᵏ"),
-    ("values", "P·V adds up in", arithmetic.of_values, "2ᵏ + 1 − 2ᵏ"),
-)
 STORED = (
     ("scores", "scores", arithmetic.scores_rounded, "2ᵖ beside 2ᵖ + 1/2"),
     ("weights", "weights before P·V", arithmetic.weights_rounded, "values that nearly cancel"),
@@ -225,7 +219,7 @@ def arithmetic_of(impl: Impl) -> str:
             if number.problem:  # a crash or a hang has cost enough
                 return ""
             found[number.name] = number
-    widths = dict.fromkeys(found[name].value for name, *_ in WIDTHS)
+    widths = dict.fromkeys(found[name].value for name, *_ in declared.WIDTHS)
     named = [name for name in widths if name in FORMATS]
     if not named:
         return ""
@@ -237,7 +231,7 @@ def arithmetic_of(impl: Impl) -> str:
 
 def _budget_matters(impl: Impl) -> Iterator[CardNumber]:
     """What a contract speaks of."""
-    for name, what, ask, how in WIDTHS + (STORED if impl.dtype in NARROW else ()):
+    for name, what, ask, how in declared.WIDTHS + (STORED if impl.dtype in NARROW else ()):
         yield _number(impl, name, what, attempted(lambda ask=ask: ask(impl)), how)  # type: ignore[misc]
 
 
@@ -294,8 +288,8 @@ def contract_card(adapter: Adapter, dtypes: Iterable[str], device: str = "cpu") 
         invariance=invariances,
         domain=_domain(impls[0]),
         contract=in_words(getattr(adapter, "contract", None)),
-        declaration=_declaration(shown_rows, numbers),
-        mismatches=[*_mismatches(shown_rows), *(line for impl in impls for line in _contradictions(impl, numbers))],
+        declaration=declared.declaration(shown_rows, numbers),
+        mismatches=[*declared.mismatches(shown_rows), *(line for impl in impls for line in declared.contradictions(impl, numbers))],
         seconds=round(time.monotonic() - began, 3),
     )
 
@@ -330,73 +324,3 @@ def _within_limits(impl: Impl) -> Impl:
 
 def _domain(impl: Impl) -> str:
     return str(impl.domain) if impl.domain else ""
-
-
-def _declaration(rows: list[CardConvention], numbers: list[CardNumber]) -> dict[str, Any]:
-    """What was found, as a class may declare it: conventions that are the same in every dtype, and a contract by dtype."""
-    choices: dict[str, set[str]] = {}
-    for row in rows:
-        if row.name in CHOICES and row.choice:
-            choices.setdefault(row.name, set()).add(row.choice)
-    conventions = {
-        name: _all_of(name, made) for name, made in choices.items() if len(made) == 1 or CONVENTIONS[name].allows in made
-    }
-    contract = {}
-    for dtype in dict.fromkeys(number.dtype for number in numbers):
-        found = {number.name: number.value for number in numbers if number.dtype == dtype and not number.problem}
-        if said := _contract_of(dtype, found):
-            contract[dtype] = said
-    return {"conventions": conventions} | ({"contract": contract} if contract else {})
-
-
-def _all_of(name: str, made: set[str]) -> str:
-    allows = CONVENTIONS[name].allows
-    return allows if allows is not None and allows in made else next(iter(made))
-
-
-def _contract_of(dtype: str, found: dict[str, str]) -> dict[str, Any]:
-    """The arguments of a contract that the numbers decide."""
-    said: dict[str, Any] = {}
-    match found.get("scores"), found.get("weights"):
-        case arithmetic.ROUNDED, arithmetic.ROUNDED:
-            said["mode"] = "eager"
-        case arithmetic.KEPT, arithmetic.ROUNDED | arithmetic.BEFORE_DIVISION:
-            said |= {"mode": "fused", "cast_weights": True}
-        case arithmetic.KEPT, arithmetic.KEPT:
-            said["mode"] = "fused"
-    usual = "float64" if dtype == "float64" else "float32"
-    formats = [found[name] for name, *_ in WIDTHS if found.get(name) in FORMATS]
-    narrowest = min(formats, key=lambda name: FORMATS[name].bits, default=usual)
-    if narrowest != usual:
-        said["accumulation"] = narrowest
-        if FORMATS[narrowest].bits < FORMATS[dtype].bits:
-            said["narrow"] = True
-    return said
-
-
-def _mismatches(rows: list[CardConvention]) -> list[str]:
-    return [
-        f"{row.name}: declared {row.declared}, but the probe shows {row.choice} ({', '.join(row.dtypes)})"
-        for row in rows
-        if row.mismatch
-    ]
-
-
-def _contradictions(impl: Impl, numbers: list[CardNumber]) -> list[str]:
-    """Where the numbers show less than the declared contract promises."""
-    if getattr(impl.adapter, "contract", None) is None:
-        return []
-    promised = contracts(impl.adapter, impl.dtype)
-    found = {number.name: number for number in numbers if number.dtype == impl.dtype and not number.problem}
-    lines = []
-    for name, *_ in WIDTHS:
-        value = found[name].value if name in found else ""
-        if value in FORMATS and all(FORMATS[value].bits < FORMATS[each.accumulation].bits for each in promised):
-            lines.append(f"contract: {impl.dtype}: accumulation={promised[0].accumulation}, but {found[name].what} {value}")
-    if len(promised) == 1 and promised[0].mode == "fused":
-        if "scores" in found and found["scores"].value == arithmetic.ROUNDED:
-            lines.append(f"contract: {impl.dtype}: mode=fused, but scores are rounded to {impl.dtype}")
-        rounded = (arithmetic.ROUNDED, arithmetic.BEFORE_DIVISION)
-        if not promised[0].cast_weights and "weights" in found and found["weights"].value in rounded:
-            lines.append(f"contract: {impl.dtype}: cast_weights=false, but weights are rounded to {impl.dtype}")
-    return lines

@@ -11,12 +11,32 @@ from typing import Any
 
 import numpy as np
 
+from properties.card.asking import (
+    D_K,
+    ROOT,
+    SCALE_D_V,
+    SCALE_H,
+    attend,
+    band,
+    biased,
+    capped,
+    capped_and_masked,
+    grouped,
+    left_beside,
+    logit,
+    near_keys,
+    scaled,
+    sloped,
+    sloped_from,
+    spread,
+    sunk,
+    visible,
+    visible_set,
+    weight,
+)
 from properties.implementations.formats import FORMATS
 from properties.implementations.impl import Impl
 from properties.verdicts import ImplementationError, NotOffered
-
-D_K = 16  # features: as few as most kernels take, and √16 is a power of two
-ROOT = D_K**0.5
 
 
 @dataclass(frozen=True)
@@ -60,62 +80,6 @@ def _apart(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.where(np.isnan(difference), np.inf, difference).max(initial=0.0))
 
 
-def _attend(impl: Impl, scores: np.ndarray, V: np.ndarray, mask: np.ndarray | None = None, **options: Any) -> np.ndarray:
-    """Attention (h, n, d_v) of one batch where Q·Kᵀ/√d_k are these scores (n, m), in each of h heads."""
-    n, m = scores.shape
-    h = len(V)
-    Q, K = np.zeros((1, h, n, D_K)), np.zeros((1, h, m, D_K))
-    if scores.any():  # row i times ROOT in the first feature; all rows are alike
-        Q[..., 0], K[..., 0] = ROOT, scores[0]
-    masks = () if mask is None else (mask,)
-    try:
-        return np.asarray(impl.attempt("attention", Q, K, V[None], *masks, **options))[0]
-    except (NotOffered, ImplementationError):
-        if V.shape[-1] == D_K:
-            raise
-        wide = np.pad(V, [(0, 0), (0, 0), (0, D_K - V.shape[-1])])  # for who takes d_v = d_k alone
-        return np.asarray(impl.attempt("attention", Q, K, wide[None], *masks, **options))[0, ..., : V.shape[-1]]
-
-
-def _weight(logit: float) -> float:
-    """Of a key with this logit beside one with 0."""
-    return float(1 / (1 + np.exp(-logit)))
-
-
-def _logit(weight: float) -> float:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return float(np.log(weight / (1 - weight)))
-
-
-# The visible set ------------------------------------------------------------------------------------------------------
-
-
-def _visible(n: int, m: int, **options: Any) -> Callable[[Impl], np.ndarray]:
-    return lambda impl: _attend(impl, np.zeros((n, m)), np.eye(m)[None], **options)[0]
-
-
-def _spread(visible: np.ndarray) -> np.ndarray:
-    """The weights of keys that all have the same score."""
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.nan_to_num(visible / visible.sum(axis=-1, keepdims=True)))
-
-
-def _set(got: np.ndarray) -> str:
-    """The visible set as a row of keys for each query."""
-    return "visible: " + ", ".join(
-        f"{i}→{','.join(map(str, np.flatnonzero(row))) or 'none'}" for i, row in enumerate(np.nan_to_num(got, nan=1.0))
-    )
-
-
-def _band(n: int, m: int, off: int, left: int | None, right: int | None) -> np.ndarray:
-    """Keys j of each query i with i + off − left ≤ j ≤ i + off + right."""
-    distance = np.arange(m) - np.arange(n)[:, None] - off
-    visible = np.ones((n, m), bool)
-    visible &= distance >= -left if left is not None else True
-    visible &= distance <= right if right is not None else True
-    return visible
-
-
 CAUSAL = (3, 7)  # queries and keys: n ≠ m, or no alignment shows
 BEGIN, END = "both sequences begin with the same token", "both sequences end with the same token"
 WINDOW = (2, 1)
@@ -131,27 +95,11 @@ def _window_choices() -> dict[str, Choice]:
     """Both edges, and from which end keys are counted."""
     n, m = CAUSAL
     choices = {
-        f"{edge}, {alignment}": Choice(EDGES[edge], _spread(_band(n, m, off, left, right)))
+        f"{edge}, {alignment}": Choice(EDGES[edge], spread(band(n, m, off, left, right)))
         for edge, (left, right) in WINDOW_EDGES.items()
         for alignment, off in (("top_left", 0), ("bottom_right", m - n))
     }
-    return choices | {"ignored": Choice("all keys are visible", _spread(np.ones((n, m))))}
-
-
-# Scale ----------------------------------------------------------------------------------------------------------------
-
-SCALE_D_V, SCALE_H = 4, 2  # so that 1/√d_v and 1/√(h·d_k) are neither 1/√d_k nor 1
-
-
-def _scaled(product: float, d_v: int = SCALE_D_V, **options: Any) -> Callable[[Impl], np.ndarray]:
-    """The weight of a key whose product with the query is `product` beside one whose product is 0."""
-
-    def ask(impl: Impl) -> np.ndarray:
-        V = np.zeros((SCALE_H, 2, d_v))
-        V[:, 1] = 1
-        return _attend(impl, np.array([[0.0, product / ROOT]]), V, **options)[0, 0, :1]
-
-    return ask
+    return choices | {"ignored": Choice("all keys are visible", spread(np.ones((n, m))))}
 
 
 SCALES = {
@@ -165,57 +113,7 @@ PRODUCT = 4.0
 
 
 def _factor(got: np.ndarray) -> str:
-    return f"scores are {_logit(float(got.ravel()[0])) / PRODUCT:.4g}·Q·Kᵀ"
-
-
-# Softcap, bias, sinks, slopes -----------------------------------------------------------------------------------------
-
-TWO = np.array([[[0.0], [1.0]]])  # the values of two keys: the answer is the weight of the second
-HIGH = 64.0  # a score that any scale leaves above each cap asked with
-
-
-def _capped(**options: Any) -> Callable[[Impl], np.ndarray]:
-    return lambda impl: _attend(impl, np.array([[0.0, HIGH]]), TWO, **options)[0]
-
-
-def _capped_and_masked(impl: Impl) -> np.ndarray:
-    return _attend(impl, np.zeros((1, 2)), TWO, np.array([[True, False]]), softcap=1.0)[0]
-
-
-def _biased(bias: float, **options: Any) -> Callable[[Impl], np.ndarray]:
-    return lambda impl: _attend(impl, np.zeros((1, 2)), TWO, bias=np.array([[[[0.0, bias]]]]), **options)[0]
-
-
-def _sunk(sinks: tuple[float, ...], **options: Any) -> Callable[[Impl], np.ndarray]:
-    """What is left of three values of 1 beside a sink, in each head."""
-    return lambda impl: _attend(impl, np.zeros((1, 3)), np.ones((len(sinks), 3, 1)), sinks=np.array(sinks), **options)[:, 0]
-
-
-def _left(*sums: float) -> list[float]:
-    return [3 / (3 + each) for each in sums]
-
-
-def _sloped(impl: Impl) -> np.ndarray:
-    """The weights of the other key, for either of two queries."""
-    return _attend(impl, np.zeros((2, 2)), np.eye(2)[None], slopes=np.ones(1))[0][[0, 1], [1, 0]]
-
-
-def _sloped_from(impl: Impl) -> np.ndarray:
-    return _attend(impl, np.zeros((1, 3)), np.eye(3)[None], slopes=np.ones(1))[0]
-
-
-def _near(off: int) -> np.ndarray:
-    weights = np.exp(-np.abs(off - np.arange(3.0)))
-    return weights / weights.sum()
-
-
-# Groups, log-sum-exp --------------------------------------------------------------------------------------------------
-
-
-def _grouped(impl: Impl) -> np.ndarray:
-    """Which of two key heads each of four query heads reads."""
-    V = np.array([1.0, 2.0])[None, :, None, None]
-    return np.asarray(impl.attempt("attention", np.zeros((1, 4, 1, D_K)), np.zeros((1, 2, 1, D_K)), V))[0, :, 0, 0]
+    return f"scores are {logit(float(got.ravel()[0])) / PRODUCT:.4g}·Q·Kᵀ"
 
 
 # All of them ----------------------------------------------------------------------------------------------------------
@@ -230,68 +128,68 @@ QUESTIONS: tuple[Question, ...] = (
         "default_scale",
         "scale of Q·Kᵀ",
         "one product of 4",
-        _scaled(PRODUCT),
-        {name: Choice(meaning, _weight(PRODUCT * factor)) for name, (factor, meaning) in SCALES.items()},
+        scaled(PRODUCT),
+        {name: Choice(meaning, weight(PRODUCT * factor)) for name, (factor, meaning) in SCALES.items()},
         strange=_factor,
     ),
     Question(
         "causal",
         "causal=True where n ≠ m",
         "V = identity, 3 × 7",
-        _visible(*CAUSAL, causal=True),
+        visible(*CAUSAL, causal=True),
         {
-            "top_left": Choice(BEGIN, _spread(_band(*CAUSAL, 0, None, 0))),
-            "bottom_right": Choice(END, _spread(_band(*CAUSAL, CAUSAL[1] - CAUSAL[0], None, 0))),
-            "ignored": Choice("all keys are visible", _spread(np.ones(CAUSAL))),
-            "strict": Choice("a query does not see its own key", _spread(_band(*CAUSAL, 0, None, -1))),
+            "top_left": Choice(BEGIN, spread(band(*CAUSAL, 0, None, 0))),
+            "bottom_right": Choice(END, spread(band(*CAUSAL, CAUSAL[1] - CAUSAL[0], None, 0))),
+            "ignored": Choice("all keys are visible", spread(np.ones(CAUSAL))),
+            "strict": Choice("a query does not see its own key", spread(band(*CAUSAL, 0, None, -1))),
         },
         _of("causal"),
-        strange=_set,
+        strange=visible_set,
     ),
     Question(
         "scale",
         "scale=0.5",
         "one product of 2",
-        _scaled(2.0, scale=0.5),
+        scaled(2.0, scale=0.5),
         {
-            "multiplies": Choice("scale·Q·Kᵀ", _weight(1.0)),
-            "divides": Choice("Q·Kᵀ/scale", _weight(4.0)),
-            "on_top": Choice("scale·Q·Kᵀ/√d_k", _weight(0.25)),
-            "ignored": Choice("Q·Kᵀ/√d_k", _weight(0.5)),
+            "multiplies": Choice("scale·Q·Kᵀ", weight(1.0)),
+            "divides": Choice("Q·Kᵀ/scale", weight(4.0)),
+            "on_top": Choice("scale·Q·Kᵀ/√d_k", weight(0.25)),
+            "ignored": Choice("Q·Kᵀ/√d_k", weight(0.5)),
         },
         _of("scale"),
-        strange=lambda got: f"scores are {_logit(float(got.ravel()[0])) / 2:.4g}·Q·Kᵀ",
+        strange=lambda got: f"scores are {logit(float(got.ravel()[0])) / 2:.4g}·Q·Kᵀ",
     ),
     Question(
         "window",
         "window=(2, 1) where n ≠ m",
         "V = identity, 3 × 7",
-        _visible(*CAUSAL, window=WINDOW),
+        visible(*CAUSAL, window=WINDOW),
         _window_choices(),
         _of("window"),
-        strange=_set,
+        strange=visible_set,
     ),
     Question(
         "softcap",
         "softcap=1",
         "a score far above",
-        _capped(softcap=1.0),
+        capped(softcap=1.0),
         {
-            "scores": Choice("c·tanh(s/c) of the scores", _weight(1.0)),
-            "base_2": Choice("c·tanh(s/c) of s·log₂e, for an exponential of base 2", _weight(np.log(2.0))),
+            "scores": Choice("c·tanh(s/c) of the scores", weight(1.0)),
+            "base_2": Choice("c·tanh(s/c) of s·log₂e, for an exponential of base 2", weight(np.log(2.0))),
             "ignored": Choice("no cap", 1.0),
         },
         _of("softcap"),
-        strange=lambda got: f"the largest score is {_logit(float(got.ravel()[0])):.4g}",
+        strange=lambda got: f"the largest score is {logit(float(got.ravel()[0])):.4g}",
     ),
     Question(
         "softcap_and_mask",
         "softcap and mask",
         "softcap=1, a mask",
-        _capped_and_masked,
+        capped_and_masked,
         {
             "before_mask": Choice("a masked key stays masked", 0.0),
-            "after_mask": Choice("a masked score becomes −c, and its key is seen", _weight(-1.0)),
+            "after_mask": Choice("a masked score becomes −c, and its key is seen", weight(-1.0)),
         },
         _of("softcap"),
     ),
@@ -299,11 +197,11 @@ QUESTIONS: tuple[Question, ...] = (
         "bias",
         "bias",
         "a bias of 1",
-        _biased(1.0),
+        biased(1.0),
         {
-            "after_scale": Choice("added to the scaled scores", _weight(1.0)),
-            "before_scale": Choice("added to Q·Kᵀ, and scaled with it", _weight(1 / ROOT)),
-            "subtracted": Choice("subtracted from the scaled scores", _weight(-1.0)),
+            "after_scale": Choice("added to the scaled scores", weight(1.0)),
+            "before_scale": Choice("added to Q·Kᵀ, and scaled with it", weight(1 / ROOT)),
+            "subtracted": Choice("subtracted from the scaled scores", weight(-1.0)),
             "ignored": Choice("no effect", 0.5),
         },
         _of("bias"),
@@ -312,10 +210,10 @@ QUESTIONS: tuple[Question, ...] = (
         "softcap_and_bias",
         "softcap and bias",
         "softcap=1, a bias of 4",
-        _biased(4.0, softcap=1.0),
+        biased(4.0, softcap=1.0),
         {
-            "cap_first": Choice("the bias is added to capped scores", _weight(4.0)),
-            "bias_first": Choice("the sum with the bias is capped", _weight(float(np.tanh(4.0)))),
+            "cap_first": Choice("the bias is added to capped scores", weight(4.0)),
+            "bias_first": Choice("the sum with the bias is capped", weight(float(np.tanh(4.0)))),
         },
         _of("softcap", "bias"),
     ),
@@ -323,12 +221,12 @@ QUESTIONS: tuple[Question, ...] = (
         "sinks",
         "sinks",
         "sinks 1 and −1",
-        _sunk((1.0, -1.0)),
+        sunk((1.0, -1.0)),
         {
-            "logit": Choice("one more logit in each head's softmax, with value 0", _left(np.e, 1 / np.e)),
-            "scaled": Choice("the logit is scaled with the scores", _left(np.exp(1 / ROOT), np.exp(-1 / ROOT))),
-            "twice": Choice("the logit is counted twice", _left(2 * np.e, 2 / np.e)),
-            "base_2": Choice("the logit is of base 2", _left(2.0, 0.5)),
+            "logit": Choice("one more logit in each head's softmax, with value 0", left_beside(np.e, 1 / np.e)),
+            "scaled": Choice("the logit is scaled with the scores", left_beside(np.exp(1 / ROOT), np.exp(-1 / ROOT))),
+            "twice": Choice("the logit is counted twice", left_beside(2 * np.e, 2 / np.e)),
+            "base_2": Choice("the logit is of base 2", left_beside(2.0, 0.5)),
             "ignored": Choice("no effect", [1.0, 1.0]),
         },
         _of("sinks"),
@@ -337,10 +235,10 @@ QUESTIONS: tuple[Question, ...] = (
         "sinks_and_softcap",
         "sinks and softcap",
         "softcap=1, a sink of 4",
-        _sunk((4.0,), softcap=1.0),
+        sunk((4.0,), softcap=1.0),
         {
-            "cap_first": Choice("the sink is not capped", _left(np.exp(4.0))),
-            "sink_first": Choice("the sink is capped with the scores", _left(np.exp(np.tanh(4.0)))),
+            "cap_first": Choice("the sink is not capped", left_beside(np.exp(4.0))),
+            "sink_first": Choice("the sink is capped with the scores", left_beside(np.exp(np.tanh(4.0)))),
         },
         _of("sinks", "softcap"),
     ),
@@ -348,12 +246,12 @@ QUESTIONS: tuple[Question, ...] = (
         "slopes",
         "sign of slopes (ALiBi)",
         "slope 1, 2 × 2",
-        _sloped,
+        sloped,
         {
-            "−|i − j|": Choice("a key counts less the further it is", [_weight(-1.0), _weight(-1.0)]),
-            "+|i − j|": Choice("a key counts more the further it is", [_weight(1.0), _weight(1.0)]),
-            "j − i": Choice("later keys count more", [_weight(1.0), _weight(-1.0)]),
-            "i − j": Choice("earlier keys count more", [_weight(-1.0), _weight(1.0)]),
+            "−|i − j|": Choice("a key counts less the further it is", [weight(-1.0), weight(-1.0)]),
+            "+|i − j|": Choice("a key counts more the further it is", [weight(1.0), weight(1.0)]),
+            "j − i": Choice("later keys count more", [weight(1.0), weight(-1.0)]),
+            "i − j": Choice("earlier keys count more", [weight(-1.0), weight(1.0)]),
             "ignored": Choice("no effect", [0.5, 0.5]),
         },
         _of("slopes"),
@@ -362,15 +260,15 @@ QUESTIONS: tuple[Question, ...] = (
         "slopes_alignment",
         "slopes where n ≠ m",
         "slope 1, 1 × 3",
-        _sloped_from,
-        {"top_left": Choice(BEGIN, _near(0)), "bottom_right": Choice(END, _near(2))},
+        sloped_from,
+        {"top_left": Choice(BEGIN, near_keys(0)), "bottom_right": Choice(END, near_keys(2))},
         _of("slopes"),
     ),
     Question(
         "grouped_heads",
         "4 query heads, 2 key heads",
         "values 1 and 2",
-        _grouped,
+        grouped,
         {
             "contiguous": Choice("heads 0, 1 read key head 0; heads 2, 3 key head 1", [1.0, 1.0, 2.0, 2.0]),
             "strided": Choice("heads 0, 2 read key head 0; heads 1, 3 key head 1", [1.0, 2.0, 1.0, 2.0]),
@@ -412,7 +310,7 @@ def options_of(impl: Impl) -> frozenset[str]:
 def _takes(impl: Impl, option: str) -> bool:
     """Whether attention knows this keyword argument, whatever it makes of it."""
     try:
-        _attend(impl, np.zeros((1, 1)), np.ones((1, 1, 1)), **{option: OPTIONS[option]})
+        attend(impl, np.zeros((1, 1)), np.ones((1, 1, 1)), **{option: OPTIONS[option]})
     except NotOffered:
         return False
     except ImplementationError as refusal:

@@ -1,4 +1,4 @@
-"""Counterexamples on disk: a script that stands alone, and its base for programs.
+"""Counterexamples written: on disk, as a script that stands alone and its base for programs, and as a text for a reader.
 
 counterexamples/<id>.py      exits with 1 on the fault and 0 once it is fixed; needs NumPy (or torch) and the implementation
 counterexamples/<id>.json    the same calls as data, numbers in hexadecimal
@@ -13,12 +13,16 @@ from typing import Any
 import numpy as np
 
 from properties.counterexample import template
-from properties.counterexample.find import Answers, Counterexample
+from properties.counterexample.expected import Answers
+from properties.counterexample.find import Counterexample
 from properties.implementations import autograd, layouts, patched
 from properties.implementations.accepted import promised
 from properties.implementations.cached import OPTIONAL, play
 from properties.implementations.calls import Asked
-from properties.steps import STEPS
+from properties.implementations.laid_rows import beside as laid_beside
+from properties.steps import STEPS, positional_names
+
+KEPT = 300  # characters of an argument in a text; the script holds all of it
 
 
 def write(folder: Path, found: Counterexample, *, candidate: str | None = None, source: str | None = None) -> Path:
@@ -164,3 +168,53 @@ def from_data(value: Any) -> Any:
     if isinstance(value, dict):
         return float.fromhex(value["float"]) if set(value) == {"float"} else {key: from_data(item) for key, item in value.items()}
     return [from_data(item) for item in value] if isinstance(value, list) else value
+
+
+# ---- as a reader sees it ----
+
+
+def as_text(found: Counterexample) -> str:
+    """A line an argument."""
+    calls = (line for call, given in zip(found.calls, found.given, strict=True) for line in (_call(call), *_larger(call, given)))
+    return "\n".join([*calls, found.fault.detail])
+
+
+def _larger(call: Asked, given: Asked) -> list[str]:
+    """A line about the larger call that was asked in its place, within the implementation's domain."""
+    shapes = [(np.shape(was), np.shape(now)) for was, now in zip(call.args, given.args, strict=True)]
+    if all(was == now for was, now in shapes):
+        return []
+    names = positional_names(call.step, len(call.args))
+    larger = [f"{name} {'×'.join(map(str, now))}" for name, (_, now) in zip(names, shapes, strict=True) if now]
+    return [f"    laid into {', '.join(larger)}: {laid_beside(call.step)}"]
+
+
+def _call(call: Asked) -> str:
+    names = positional_names(call.step, len(call.args))
+    arguments = [*zip(names, call.args, strict=True), *call.kwargs.items()]
+    shown = ", ".join(f"{name}={_value(value)}" for name, value in arguments if not isinstance(value, np.ndarray | list | dict))
+    lines = [
+        f"    {name} = {_shortened(_value(value))}" for name, value in arguments if isinstance(value, np.ndarray | list | dict)
+    ]
+    layout = f", arrays laid out in memory as {call.layout}" if call.layout else ""
+    return "\n".join([f"{call.step}{f'({shown})' if shown else ''}{layout}{':' if lines else ''}", *lines])
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= KEPT else f"{text[:KEPT]} …"
+
+
+def _value(value: Any) -> str:
+    """Of an array its numbers; of one that holds zeros alone, or none, the shape."""
+    if isinstance(value, np.ndarray):
+        shape = "×".join(map(str, value.shape))
+        return (
+            f"{value.tolist()}" if value.any() else f"{shape} zeros" if value.size and value.dtype != bool else f"{value.tolist()}"
+        )
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}: {_value(item)}" for name, item in value.items()) + "}"
+    if isinstance(value, tuple):
+        return "(" + "".join(f"{_value(item)}, " for item in value).strip(", ") + (",)" if len(value) == 1 else ")")
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return repr(value)

@@ -29,7 +29,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from scipy.special import erf
 
 from properties.error_budget.shadow import Shadowed, difference, is_parameter, scaled_product
 from properties.implementations.contract import UNSCALED, Contract
@@ -102,6 +101,8 @@ class Trials:
         elif ufunc is np.exp:
             result = self._off_by("exp", exact, np.exp(self._to_base_2(values[0], difference(operands[0]), grid)))
         elif name == "erf":
+            from scipy.special import erf  # here: it takes a third of a second to import, and GELU alone asks for it
+
             result = erf(values[0]) + (self._off_by("erf", exact, np.ones_like(values[0])) - 1.0)  # units of 1: see KAPPA
         elif name in ("tanh", "sin", "cos", "sqrt", "log"):
             result = self._off_by(name, exact, ufunc(*values))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from properties.evaluation.localization import D_MODEL, LAYERS, Fault, H, M, N, Trial, main, model, weights
+from properties.evaluation.localization import D_MODEL, LAYERS, H, M, N, Planted, Trial, main, model, weights
 from properties.implementations.weights import as_float64, from_torch, mapped
 from properties.localize.backward import Recorded, localize_backward
 from properties.localize.hooks import record_gradients, torch_names
@@ -119,24 +119,26 @@ def _values_too_much(d_packed: Tensor) -> Tensor:
 
 
 FAULTS = (
-    Fault("hidden units × (1 + 2⁻¹⁰)", _into("linear2", lambda d: d * (1 + 2.0**-10)), "feed_forward.hidden"),
-    Fault("last row of hidden units lost", _into("linear2", _last_row_lost), "feed_forward.hidden"),
-    Fault("leaky slope", _slope(lambda d, x: torch.where(x > 0, d, d * 2.0**-6)), "feed_forward.preactivation"),
-    Fault("slope of the hidden units above 1", _slope(lambda d, x: torch.where(x > 1, d, 0.0)), "feed_forward.preactivation"),
-    Fault("W_1 learns half", _of_weight("linear1.weight", lambda d: d / 2), "feed_forward.W_1"),
-    Fault("W_2 learns from the next feature", _of_weight("linear2.weight", lambda d: d.roll(1, 0)), "feed_forward.W_2"),
-    Fault("b_2 learns from another feature", _of_weight("linear2.bias", lambda d: d.roll(1)), "feed_forward.b_2"),
-    Fault("a norm keeps the mean of its gradients", _without_mean, "add_norm_2.residual"),
-    Fault("a gain learns nothing", _of_weight("norm1.weight", torch.zeros_like), "norm_1.gain"),
-    Fault("W_V × (1 + 2⁻¹⁰)", _of_weight("self_attn.in_proj_weight", _values_too_much), "self_attention.W_V"),
-    Fault("W_O learns from the next head", _of_weight("self_attn.out_proj.weight", lambda d: d.roll(16, 1)), "self_attention.W_O"),
-    Fault("keys tell their words nothing", _keys_learn_nothing, "input"),
-    Fault("memory is not told by one layer", _memory_is_not_told, "memory", ("decoder",)),
+    Planted("hidden units × (1 + 2⁻¹⁰)", _into("linear2", lambda d: d * (1 + 2.0**-10)), "feed_forward.hidden"),
+    Planted("last row of hidden units lost", _into("linear2", _last_row_lost), "feed_forward.hidden"),
+    Planted("leaky slope", _slope(lambda d, x: torch.where(x > 0, d, d * 2.0**-6)), "feed_forward.preactivation"),
+    Planted("slope of the hidden units above 1", _slope(lambda d, x: torch.where(x > 1, d, 0.0)), "feed_forward.preactivation"),
+    Planted("W_1 learns half", _of_weight("linear1.weight", lambda d: d / 2), "feed_forward.W_1"),
+    Planted("W_2 learns from the next feature", _of_weight("linear2.weight", lambda d: d.roll(1, 0)), "feed_forward.W_2"),
+    Planted("b_2 learns from another feature", _of_weight("linear2.bias", lambda d: d.roll(1)), "feed_forward.b_2"),
+    Planted("a norm keeps the mean of its gradients", _without_mean, "add_norm_2.residual"),
+    Planted("a gain learns nothing", _of_weight("norm1.weight", torch.zeros_like), "norm_1.gain"),
+    Planted("W_V × (1 + 2⁻¹⁰)", _of_weight("self_attn.in_proj_weight", _values_too_much), "self_attention.W_V"),
+    Planted(
+        "W_O learns from the next head", _of_weight("self_attn.out_proj.weight", lambda d: d.roll(16, 1)), "self_attention.W_O"
+    ),
+    Planted("keys tell their words nothing", _keys_learn_nothing, "input"),
+    Planted("memory is not told by one layer", _memory_is_not_told, "memory", ("decoder",)),
 )
 """`first` is the gradient that is wrong first: below the layer's name, what the layer reads, "input", or the decoder, "memory"."""
 
 
-def first(fault: Fault, stack: str, place: int) -> str:
+def first(fault: Planted, stack: str, place: int) -> str:
     """The name of the gradient that is to be named."""
     if fault.first == "memory":
         return "gradient of encoder.final_norm"
@@ -167,7 +169,7 @@ def _correct(seed: int) -> Trial:
     return Trial("none", "float32", "", _named(model(seed, DTYPE), seed))
 
 
-def _planted(fault: Fault, stack: str, place: int, seed: int) -> Trial:
+def _planted(fault: Planted, stack: str, place: int, seed: int) -> Trial:
     made = model(seed, DTYPE)
     fault.plant(getattr(made, stack).layers[place])
     return Trial(fault.name, "float32", first(fault, stack, place), _named(made, seed))

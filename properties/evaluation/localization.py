@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from properties.implementations.weights import as_float64, from_torch, mapped
 from properties.localize.hooks import record_intermediates, torch_names
 from properties.localize.localize import Case, Finding, localize
-from properties.run.parallel import in_parallel
+from properties.run.parallel import in_parallel, with_jobs
 from properties.run.subprocesses import guarded
 from reference.parameters import Architecture
 
@@ -33,7 +33,7 @@ Plant = Callable[[nn.Module], Any]
 
 
 @dataclass(frozen=True)
-class Fault:
+class Planted:
     """A fault of one step: how it is planted in a layer, and the matrix that is wrong first (below the layer's name)."""
 
     name: str
@@ -96,17 +96,19 @@ def _eps(layer: Any) -> None:
 
 
 FAULTS = (
-    Fault("attention scaled by √(d+1)", _scale, "self_attention.output"),
-    Fault("one head × 1.125", _one_head, "self_attention.output"),
-    Fault("mask shifted by one", _unmasked, "self_attention.output", ("decoder",)),
-    Fault("last key overlooked", _lost_key, "cross_attention.output", ("decoder",)),
-    Fault("residual left out", lambda layer: _input_of(layer.norm2, lambda X: 0.5 * X), "add_norm_2.residual"),
-    Fault("LayerNorm's eps too large", _eps, "add_norm_1.norm"),
-    Fault("variance over d − 1", lambda layer: _output_of(layer.norm2, lambda Y: Y * (1 - 1 / D_MODEL) ** 0.5), "add_norm_2.norm"),
-    Fault("gain of the next feature", lambda layer: _output_of(layer.norm1, lambda Y: Y.roll(1, -1)), "add_norm_1.norm"),
-    Fault("ReLU6 on ten-fold units", _activation(lambda x: F.relu6(10 * x) / 10), "feed_forward.hidden"),
-    Fault("leaky ReLU", _activation(lambda x: F.leaky_relu(x, 2.0**-6)), "feed_forward.hidden"),
-    Fault("bias left out", _without_bias, "feed_forward.output"),
+    Planted("attention scaled by √(d+1)", _scale, "self_attention.output"),
+    Planted("one head × 1.125", _one_head, "self_attention.output"),
+    Planted("mask shifted by one", _unmasked, "self_attention.output", ("decoder",)),
+    Planted("last key overlooked", _lost_key, "cross_attention.output", ("decoder",)),
+    Planted("residual left out", lambda layer: _input_of(layer.norm2, lambda X: 0.5 * X), "add_norm_2.residual"),
+    Planted("LayerNorm's eps too large", _eps, "add_norm_1.norm"),
+    Planted(
+        "variance over d − 1", lambda layer: _output_of(layer.norm2, lambda Y: Y * (1 - 1 / D_MODEL) ** 0.5), "add_norm_2.norm"
+    ),
+    Planted("gain of the next feature", lambda layer: _output_of(layer.norm1, lambda Y: Y.roll(1, -1)), "add_norm_1.norm"),
+    Planted("ReLU6 on ten-fold units", _activation(lambda x: F.relu6(10 * x) / 10), "feed_forward.hidden"),
+    Planted("leaky ReLU", _activation(lambda x: F.leaky_relu(x, 2.0**-6)), "feed_forward.hidden"),
+    Planted("bias left out", _without_bias, "feed_forward.output"),
 )
 
 
@@ -167,7 +169,7 @@ def _honest(seed: int, dtype: torch.dtype) -> Trial:
     return Trial("none", str(dtype).removeprefix("torch."), "", "" if culprit is None else culprit.name)
 
 
-def _planted(fault: Fault, stack: str, place: int, seed: int, dtype: torch.dtype) -> Trial:
+def _planted(fault: Planted, stack: str, place: int, seed: int, dtype: torch.dtype) -> Trial:
     made = model(seed, dtype)
     before = weights(made)
     fault.plant(getattr(made, stack).layers[place])
@@ -187,10 +189,7 @@ def main(trials: Callable[[int], Iterator[Callable[[], Trial]]] = trials, descri
     """Print, per dtype, how many faults were named rightly and how many correct models were left alone."""
     parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--jobs", type=int, default=-1, help="processes; -1 is one for each core")
-    given = parser.parse_args()
-    if given.jobs == 0:
-        parser.error("--jobs: expected a number of processes, or -1 for one on each core, got 0")
+    given = with_jobs(parser)
     wanted = list(trials(given.seeds))
     work = in_parallel(_alone, ((trial,) for trial in wanted), given.jobs, ordered=True)
     made: list[Trial] = list(track(work, "localising", total=len(wanted)))

@@ -6,7 +6,7 @@ inside, where the properties see it. Where a call ends in another way, nothing i
 
 from collections.abc import Callable, Sequence
 from math import gcd
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from properties.implementations.autograd import FORWARD
 from properties.implementations.conventions import OURS
 from properties.implementations.domain import FEWEST, MASK_AXES, Domain
 from properties.implementations.layouts import CONTIGUOUS, LAYOUTS
+from properties.steps import Sizes
 from properties.verdicts import ImplementationCrash, ImplementationError, ImplementationTimeout, NotOffered
 
 if TYPE_CHECKING:
@@ -23,28 +24,17 @@ REFUSALS = ("ValueError", "TypeError", "RuntimeError", "AssertionError", "NotImp
 """Exceptions that say of an argument that it is not taken. Any other, an IndexError say, is an accident."""
 
 
-class Shape(NamedTuple):
-    """The axes of one attention."""
-
-    b: int
-    h: int
-    n: int
-    m: int
-    d_k: int
-    d_v: int
-
-
-ANY = (Shape(2, 3, 4, 5, 6, 7), Shape(2, 3, 4, 5, 1, 2))  # all different, as examples are: who takes these is limited in no axis
+ANY = (Sizes(2, 3, 4, 5, 6, 7), Sizes(2, 3, 4, 5, 1, 2))  # all different, as examples are: who takes these is limited in no axis
 FIRST = (
-    *(Shape(2, 2, *lengths, d, d) for d in (4, 8, 16) for lengths in ((3, 5), (4, 4))),
-    *(Shape(1, 2, n, n, d, d) for n in (128, 64, 256, 16, 512) for d in (64, 32, 128, 16, 256, 80)),
+    *(Sizes(2, 2, *lengths, d, d) for d in (4, 8, 16) for lengths in ((3, 5), (4, 4))),
+    *(Sizes(1, 2, n, n, d, d) for n in (128, 64, 256, 16, 512) for d in (64, 32, 128, 16, 256, 80)),
 )
 """Shapes that are tried until one is taken: from what nearly everything takes to what kernels are written for."""
 
 WIDTHS = (1, 2, 3, 4, 6, 8, 16, 24, 32, 40, 48, 64, 72, 80, 96, 128, 160, 192, 256)
 LENGTHS = (1, 2, 3, 5, 8, 16, 17, 24, 32, 48, 64, 96, 100, 128, 160, 192, 256, 320, 384, 512, 640)
 FEW = (1, 2, 3, 4, 5, 8)
-Taken = Callable[[Shape], bool]
+Taken = Callable[[Sizes], bool]
 
 
 def found(impl: "Impl") -> Domain | None:
@@ -67,7 +57,7 @@ def takes_any(impl: "Impl") -> bool:
 def _found(impl: "Impl") -> Domain | None:
     asked = impl.within(None).under(OURS)
 
-    def takes(shape: Shape) -> bool:
+    def takes(shape: Sizes) -> bool:
         return _takes(asked, shape)
 
     if all(map(takes, ANY)):
@@ -94,10 +84,10 @@ def answered_outside(impl: "Impl") -> str:
     if not (domain and domain.declared and impl.offers("attention")):
         return ""
     asked = impl.within(None).under(impl.conventions)
-    for axis in (axis for axis in domain.axes if axis in Shape._fields and not isinstance(domain.axes[axis], str)):
+    for axis in (axis for axis in domain.axes if axis in Sizes._fields and not isinstance(domain.axes[axis], str)):
         allowed = domain.sizes(axis) or ()
         size = next(size for size in range(1, max(allowed) + 2) if size not in allowed)
-        shape = _inside(domain)._replace(**{other: size for other in Shape._fields if domain.root(other) == axis})
+        shape = _inside(domain)._replace(**{other: size for other in Sizes._fields if domain.root(other) == axis})
         b, h, n, m, d_k, d_v = shape
         last, first = (np.arange(m) == m - 1)[:, None], np.arange(d_k) == 0
         Q, K = np.broadcast_to(2.0**8 * first, (b, h, n, d_k)), np.broadcast_to(2.0**7 * (last & first), (b, h, m, d_k))
@@ -110,12 +100,12 @@ def answered_outside(impl: "Impl") -> str:
     return ""
 
 
-def _inside(domain: Domain) -> Shape:
+def _inside(domain: Domain) -> Sizes:
     """The smallest shape that is taken."""
-    return Shape(*(max(1, min(sizes)) if (sizes := domain.sizes(axis)) else 1 for axis in Shape._fields))
+    return Sizes(*(max(1, min(sizes)) if (sizes := domain.sizes(axis)) else 1 for axis in Sizes._fields))
 
 
-def _takes(impl: "Impl", shape: Shape, mask: np.ndarray | None = None, layout: str | None = None) -> bool:
+def _takes(impl: "Impl", shape: Sizes, mask: np.ndarray | None = None, layout: str | None = None) -> bool:
     b, h, n, m, d_k, d_v = shape
     arguments = np.zeros((b, h, n, d_k)), np.zeros((b, h, m, d_k)), np.ones((b, h, m, d_v))
     try:
@@ -132,7 +122,7 @@ def _takes(impl: "Impl", shape: Shape, mask: np.ndarray | None = None, layout: s
 # ---- sizes ----
 
 
-def _axes(takes: Taken, base: Shape) -> dict[str, tuple[int, ...] | str]:
+def _axes(takes: Taken, base: Sizes) -> dict[str, tuple[int, ...] | str]:
     axes: dict[str, tuple[int, ...] | str] = {}
     for axis, other, sizes in (("d_k", "d_v", WIDTHS), ("n", "m", LENGTHS)):
         together = [size for size in sizes if takes(base._replace(**{axis: size, other: size}))]
@@ -168,7 +158,7 @@ def _said(axes: dict[str, tuple[int, ...] | str]) -> dict[str, str]:
     return {axis: repr(f"multiple of {sizes[0]}") for axis, sizes in many.items()}
 
 
-def _apart(axes: dict[str, tuple[int, ...] | str], base: Shape) -> Shape:
+def _apart(axes: dict[str, tuple[int, ...] | str], base: Sizes) -> Sizes:
     """A shape with axes as different as they may be, for masks."""
     return base._replace(b=2 if "b" not in axes else base.b, h=3 if "h" not in axes else base.h)
 
@@ -176,7 +166,7 @@ def _apart(axes: dict[str, tuple[int, ...] | str], base: Shape) -> Shape:
 # ---- masks and layouts ----
 
 
-def _masks(impl: "Impl", base: Shape) -> frozenset[str] | None:
+def _masks(impl: "Impl", base: Sizes) -> frozenset[str] | None:
     """The shapes of a mask that are taken, as any of the ways to write one; None: all of them."""
     sizes = base._asdict()
     usual = MASK_AXES[:-3]  # of four axes, and (n, m): others are taken where broadcasting is
@@ -188,10 +178,10 @@ def _masks(impl: "Impl", base: Shape) -> frozenset[str] | None:
     return frozenset(taken)
 
 
-def _takes_mask(impl: "Impl", base: Shape, shape: Sequence[int]) -> bool:
+def _takes_mask(impl: "Impl", base: Sizes, shape: Sequence[int]) -> bool:
     return _takes(impl, base, np.ones(shape, dtype=bool))
 
 
-def _layouts(impl: "Impl", base: Shape) -> frozenset[str] | None:
+def _layouts(impl: "Impl", base: Sizes) -> frozenset[str] | None:
     taken = {layout for layout in LAYOUTS if _takes(impl, base, layout=layout)}
     return None if len(taken) == len(LAYOUTS) else frozenset({CONTIGUOUS, *taken})

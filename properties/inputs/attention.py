@@ -6,14 +6,13 @@ significant bits and lie within float16, so that every dtype is asked the same q
 case, and the smallest read as "one token, all scores equal, no mask".
 """
 
-from typing import NamedTuple
-
 import numpy as np
 from hypothesis import strategies as st
 
 from properties.implementations.domain import fitting, fitting_masks, takes_masks
 from properties.implementations.impl import Impl
 from properties.inputs.parameters import SEEDS, Call, dyadic
+from properties.steps import Sizes
 
 BLOCKS = tuple(sorted({block + off for block in (8, 16, 32, 64, 128) for off in (-1, 0, 1)}))
 
@@ -29,17 +28,6 @@ def farthest(dtype: str) -> float:
 
 
 # Sizes ----------------------------------------------------------------------------------------------------------------
-
-
-class Sizes(NamedTuple):
-    """The axes of one attention."""
-
-    b: int
-    h: int
-    n: int
-    m: int
-    d_k: int
-    d_v: int
 
 
 DISTINCT = (Sizes(1, 2, 3, 5, 4, 7), Sizes(2, 1, 5, 3, 7, 4), Sizes(3, 2, 1, 4, 5, 6), Sizes(2, 3, 4, 1, 6, 5))

@@ -78,6 +78,16 @@ PAGES = (1, 2, 3, 4, 8)
 
 
 @st.composite
+def _as_long_as(draw: st.DrawFn, lengths: np.ndarray, b: int, h: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Q, K and V of the longest sequence."""
+    d_k, d_v = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    d_k, d_v = drawn_inside(d_k=d_k, d_v=d_v).values()
+    m = max(int(lengths.max()), 1)
+    Q, K = draw(scored(Sizes(b, h, n, m, d_k, d_v)))
+    return Q, K, draw(values(b, h, m, d_v))
+
+
+@st.composite
 def paged_calls(draw: st.DrawFn, *, empty: bool = True) -> Call:
     """Sequences of different lengths in pages that lie anywhere; every slot and page that was not written to holds NaN.
 
@@ -90,11 +100,7 @@ def paged_calls(draw: st.DrawFn, *, empty: bool = True) -> Call:
     at_an_edge = st.builds(lambda pages, off: max(n, pages * page + off), st.integers(1, 3), st.integers(-1, 1))
     length = st.integers(n, 6) | at_an_edge
     lengths = np.array([draw(st.just(0) | length if empty else length) for _ in range(b)], dtype=np.int64)
-    d_k, d_v = draw(st.integers(1, 4)), draw(st.integers(1, 3))
-    d_k, d_v = drawn_inside(d_k=d_k, d_v=d_v).values()
-    m = max(int(lengths.max()), 1)
-    Q, K = draw(scored(Sizes(b, h, n, m, d_k, d_v)))
-    V = draw(values(b, h, m, d_v))
+    Q, K, V = draw(_as_long_as(lengths, b, h, n))
     extra, seed = draw(st.integers(0, 2)), draw(SEEDS)
     table = scattered(lengths, page, extra, seed)
     p = int(-(-lengths // page).sum()) + 1 + extra
@@ -152,11 +158,7 @@ def cached_calls(draw: st.DrawFn, *, ring: bool | None = None, empty: bool = Tru
     full = st.sampled_from([size for size in (capacity - 1, capacity, capacity + 1) if n <= size <= most] or [n])
     length = st.integers(n, most) | full
     lengths = np.array([draw(st.just(0) | length if empty else length) for _ in range(b)], dtype=np.int64)
-    d_k, d_v = draw(st.integers(1, 4)), draw(st.integers(1, 3))
-    d_k, d_v = drawn_inside(d_k=d_k, d_v=d_v).values()
-    m = max(int(lengths.max()), 1)
-    Q, K = draw(scored(Sizes(b, h, n, m, d_k, d_v)))
-    V = draw(values(b, h, m, d_v))
+    Q, K, V = draw(_as_long_as(lengths, b, h, n))
     caches = (in_slots(X, lengths, capacity) for X in (K, V))
     return Call((Q, *caches), {"lengths": lengths, **({"ring": True} if wraps else {})})
 

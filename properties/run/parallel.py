@@ -1,9 +1,19 @@
 """Work shared among processes, by joblib."""
 
+import argparse
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
+
+
+def with_jobs(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """What a command line says, `--jobs` among it."""
+    parser.add_argument("--jobs", type=int, default=-1, help="processes; -1 is one for each core")
+    given = parser.parse_args()
+    if given.jobs == 0:
+        parser.error("--jobs: expected a number of processes, or -1 for one on each core, got 0")
+    return given
 
 
 def in_parallel(work: Callable[..., Any], jobs: Iterable[Sequence[Any]], processes: int, *, ordered: bool = False) -> Iterator[Any]:

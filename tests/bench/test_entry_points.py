@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from bench.self_test import process
 from bench.self_test import trials as trials_of
-from bench.self_test.trials import flagged, report, rows, summary
+from bench.self_test.trials import flagged, report, row, summary
 from veriformer.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,7 +123,7 @@ def test_coverage_width_and_power_are_those_of_the_trials():
     rng = np.random.default_rng(0)
     trials = [invented(rng) for _ in range(16)]
 
-    pairs, _, blocks = rows(trials)
+    pairs, blocks = (row(f"{kind}, Student", trials) for kind in ("pairs", "blocks"))
     false, _ = flagged(trials)
 
     assert pairs.coverage_high >= 0.95
@@ -138,7 +138,7 @@ def test_a_biased_timer_would_be_seen():
     """Were the second entry always 3 % slower, coverage would fall, and its interval lie below 95 %."""
     rng = np.random.default_rng(0)
 
-    assert rows([invented(rng, bias=0.03) for _ in range(12)])[0].coverage_high < 0.5
+    assert row("pairs, Student", [invented(rng, bias=0.03) for _ in range(12)]).coverage_high < 0.5
 
 
 def test_a_process_times_both_designs():

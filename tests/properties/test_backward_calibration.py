@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from properties.evaluation.baseline_rules import RULES_OF_GRADIENTS, Case, worst_of
 from properties.evaluation.calibration import runner, table, tally
 from properties.evaluation.calibration.backward import work
 from properties.evaluation.calibration.backward.cases import CASES, case_of
 from properties.evaluation.calibration.backward.faults import GRADED
 from properties.evaluation.calibration.backward.low_precision import LowPrecisionBackward
-from properties.evaluation.calibration.backward.rules import RULES, Case, worst_of
 from properties.evaluation.calibration.backward.variants import correct_variants
 from properties.evaluation.calibration.variants import LOW_DTYPES
 from properties.implementations.oracle import oracle
@@ -75,12 +75,12 @@ def test_every_variant_is_right_in_float64(step):
 @pytest.mark.parametrize("kind", GRADED)
 def test_a_graded_fault_is_a_fault(kind):
     """A quarter too much or too little moves some gradient in float64; none of it moves none."""
-    fault, arithmetic = GRADED[kind], LowPrecisionBackward("float64")
-    call = fault.witness(0)
+    none, fault = (GRADED[kind](size) for size in (0.0, 0.25))
+    args, kwargs = fault.witness(0)
 
-    right, wrong = fault.wrong(arithmetic, call, 0.0), fault.wrong(arithmetic, call, 0.25)
+    right, wrong = (each.wrong(LowPrecisionBackward("float64"), args, kwargs) for each in (none, fault))
 
-    exact = oracle(fault.step, *call[0], **call[1])
+    exact = oracle(fault.step, *args, **kwargs)
     exact = exact if isinstance(exact, dict) else {"dS": exact}
     assert all(np.allclose(right[name], exact[name], rtol=1e-9, atol=1e-12) for name in exact)
     assert any(np.abs(wrong[name] - exact[name]).max() > 2.0**-12 * np.abs(exact[name]).max() for name in exact)
@@ -88,7 +88,7 @@ def test_a_graded_fault_is_a_fault(kind):
 
 def test_each_rule_judges_by_its_own_allowance():
     """An exact gradient is within all of them, and one that is twice as large as it should be within none."""
-    args, kwargs = GRADED["one head"].witness(0)
+    args, kwargs = GRADED["one head"](0.0).witness(0)
     case = Case("attention_backward", args, kwargs, "float32")
     exact = {name: budget.exact for name, budget in case.budgets.items()}
 
@@ -113,7 +113,7 @@ def test_gradients_have_a_block_of_their_own():
 
     found = table.summary(lines)["float16"]
 
-    assert found["backward"]["false positives"].keys() == RULES.keys()
+    assert found["backward"]["false positives"].keys() == RULES_OF_GRADIENTS.keys()
     assert "correct gradients: " in table.text({"float16": found})
     assert not [chunk for chunk in runner.chunks(100, 10) if "backward" in chunk[0]]
     assert {chunk[0] for chunk in runner.chunks(0, 0, backward=10)} >= {"backward", "graded backward"}

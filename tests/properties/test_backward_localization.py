@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from hugging_face_model import hugging_face_model
 from torch import nn
 
 from properties.evaluation.backward_localization import FAULTS, first, found
@@ -66,13 +67,7 @@ def test_pre_norm_gradients_are_judged_too():
 @pytest.mark.parametrize("kind", ["Marian", "Bart"])
 def test_hugging_face_models_are_differentiated(kind):
     """Their matrices are judged; with one sublayer's gradient halved, what it reads is named."""
-    transformers = pytest.importorskip("transformers", reason="the extra `transformers` is not installed")
-    sizes = {"vocab_size": 40, "d_model": 32, "pad_token_id": 0, "bos_token_id": 3, "eos_token_id": 1, "decoder_start_token_id": 2}
-    for stack in ("encoder", "decoder"):
-        sizes |= {f"{stack}_layers": 2, f"{stack}_attention_heads": 4, f"{stack}_ffn_dim": 64}
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{kind}Config")(**sizes, activation_function="gelu", dropout=0.0)
-    made = getattr(transformers, {"Marian": "MarianMTModel", "Bart": "BartForConditionalGeneration"}[kind])(config).eval()
+    made = hugging_face_model(kind)
 
     assert localize(made, backward=True)
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from hugging_face_model import hugging_face_model
 from torch import nn
 
-from properties.evaluation.localization import FAULTS, Fault, found, model, weights
+from properties.evaluation.localization import FAULTS, Planted, found, model, weights
 from properties.implementations.hugging_face_weights import architecture_of, parameters_of
 from properties.implementations.impl import Impl
 from properties.implementations.registry import built_in
@@ -43,7 +44,7 @@ def test_an_correct_model_of_twelve_layers_has_no_step_over_budget(dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.long)])
 @pytest.mark.parametrize("fault", [BY_NAME["attention scaled by √(d+1)"], BY_NAME["variance over d − 1"]], ids=lambda f: f.first)
-def test_a_fault_in_one_of_six_layers_is_named(fault: Fault, dtype):
+def test_a_fault_in_one_of_six_layers_is_named(fault: Planted, dtype):
     """The first divergence is the matrix that is wrong first; what follows only inherits from it."""
     made = model(1, dtype)
     before = weights(made)
@@ -146,13 +147,7 @@ def test_an_implementation_is_localised_by_its_single_steps(dtype):
 @pytest.mark.parametrize("kind", ["Marian", "Bart"])
 def test_hugging_face_models_are_heard(kind):
     """BART and Marian with weights of their own: no step over budget; with one norm's eps changed, that norm is named."""
-    transformers = pytest.importorskip("transformers", reason="the extra `transformers` is not installed")
-    sizes = {"vocab_size": 40, "d_model": 32, "pad_token_id": 0, "bos_token_id": 3, "eos_token_id": 1, "decoder_start_token_id": 2}
-    for stack in ("encoder", "decoder"):
-        sizes |= {f"{stack}_layers": 2, f"{stack}_attention_heads": 4, f"{stack}_ffn_dim": 64}
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{kind}Config")(**sizes, activation_function="gelu", dropout=0.0)
-    made = getattr(transformers, {"Marian": "MarianMTModel", "Bart": "BartForConditionalGeneration"}[kind])(config).eval()
+    made = hugging_face_model(kind)
     parameters, architecture = parameters_of(made), architecture_of(made)
 
     assert localize_model(made, parameters=parameters, architecture=architecture)

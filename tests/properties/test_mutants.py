@@ -70,7 +70,7 @@ def test_one_that_never_ends_is_found_too(monkeypatch):
     assert searched(endless)["found"]
 
 
-@pytest.mark.parametrize("file", ["multi_head", "softmax"])
+@pytest.mark.parametrize("file", ["multi_head", pytest.param("softmax", marks=pytest.mark.long)])
 def test_what_is_right_up_to_some_size_is_found(file):
     """Small examples alone would let it through. Every tenth one is tried."""
     found = [searched(mutant) for mutant in islice(limited(file), 0, None, 10)]

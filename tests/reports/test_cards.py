@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import sample_runs
 
-from properties.counterexample.find import Answer, Counterexample, _difference
-from properties.counterexample.text import as_text
+from properties.counterexample.expected import Answer
+from properties.counterexample.find import Counterexample, _difference
+from properties.counterexample.write import as_text
 from properties.error_budget.budgets import Score
 from properties.implementations.calls import Asked
 from reports.cards import card, sentence

@@ -180,9 +180,19 @@ def test_their_pytest_file_uses_verify(scratch):
     assert "3 passed" in said.stdout
 
 
-def test_a_wrong_scale_and_a_shifted_mask_are_found(scratch):
+ASKED = ("--claims=M1,M2", "--dtype=float32", "--examples=10")
+
+
+@pytest.fixture(scope="module")
+def wrong(scratch, tmp_path_factory) -> subprocess.CompletedProcess:
+    """What the command says of what is wrong, in a folder of its own: what one run broke, the next one there tries first."""
+    target = str(scratch / "mine.py:Wrong")
+    return python("-m", "veriformer", "verify", target, *ASKED, "--json", folder=tmp_path_factory.mktemp("command"))
+
+
+def test_a_wrong_scale_and_a_shifted_mask_are_found(wrong):
     """√(d+1) in place of √d, and a mask that lets a token see its neighbour: exit 1, with a counterexample of a few numbers."""
-    said = python("-m", "veriformer", "verify", "mine:Wrong", "--claims=M1,M2", "--examples=10", "--json", folder=scratch)
+    said = wrong
 
     assert said.returncode == 1, said.stderr
     assert {claim for claim, found in verdicts(said).items() if "FAIL" in found} == {"M1", "M2"}
@@ -218,25 +228,15 @@ def test_a_implementation_that_leaves_while_it_is_imported_is_a_verdict(scratch)
     assert verdicts(said) == {"A5": {"CRASH"}}
 
 
-def test_pytest_gives_the_same_verdicts_as_the_command_line(scratch, tmp_path):
-    """`pytest --pyargs properties --implementation TARGET` from any folder: the same properties, examples and verdicts.
-
-    Each from a folder of its own: what one run broke, the next one in the same folder tries first.
-    """
-    target = str(scratch / "mine.py:Wrong")
-    asked = ("--claims=A2,M1", "--dtype=float32", "--examples=5")
-    here, there = tmp_path / "command", tmp_path / "pytest"
-    here.mkdir()
-    there.mkdir()
-    by_door = python("-m", "veriformer", "verify", target, *asked, "--json", folder=here)
-    by_pytest = python(
-        "-P", "-m", "pytest", "--pyargs", "properties", f"--implementation={target}", *asked, "--run=run", folder=there
-    )
+def test_pytest_gives_the_same_verdicts_as_the_command_line(wrong, scratch, tmp_path):
+    """`pytest --pyargs properties --implementation TARGET` from any folder: the same properties, examples and verdicts."""
+    target = f"--implementation={scratch / 'mine.py:Wrong'}"
+    by_pytest = python("-P", "-m", "pytest", "--pyargs", "properties", target, *ASKED, "--run=run", folder=tmp_path)
 
     assert by_pytest.returncode == 1, by_pytest.stdout
     judged = [
         {(line["property"], line["verdict"], line["counterexample"], line["generated"], line["compared"]) for line in lines}
-        for lines in (json.loads(by_door.stdout)["verdicts"], run_folder.finished(there / "run" / "verify.jsonl"))
+        for lines in (json.loads(wrong.stdout)["verdicts"], run_folder.finished(tmp_path / "run" / "verify.jsonl"))
     ]
     assert judged[0] == judged[1]
 

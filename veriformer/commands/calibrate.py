@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +17,16 @@ LOW = ("float32", "bfloat16", "float16")
 QUICK = (10_000, 300, 1_000, 1_000, 0)  # checks of steps, of modules, of options and of gradients, simulated trials
 
 
+def _number(option: str, default: int, text: str, *name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(option, *name, type=click.IntRange(0), default=default, show_default=True, help=text)
+
+
 @click.command()
-@click.option("--checks", type=click.IntRange(0), default=100_000, show_default=True, help="Checks of single steps.")
-@click.option("--modules", type=click.IntRange(0), default=2_000, show_default=True, help="Checks of whole modules.")
-@click.option(
-    "--options",
-    "of_options",
-    type=click.IntRange(0),
-    default=10_000,
-    show_default=True,
-    help="Checks of attention with its options, in each dtype.",
-)
-@click.option(
-    "--backward",
-    type=click.IntRange(0),
-    default=20_000,
-    show_default=True,
-    help="Checks of gradients of single steps, in all dtypes together; 0 leaves their graded faults out, too.",
-)
-@click.option(
-    "--trials",
-    type=click.IntRange(0),
-    default=64,
-    show_default=True,
-    help="Trials of our own simulator for every case of the properties and each contract; 0 leaves them out.",
-)
+@_number("--checks", 100_000, "Checks of single steps.")
+@_number("--modules", 2_000, "Checks of whole modules.")
+@_number("--options", 10_000, "Checks of attention with its options, in each dtype.", "of_options")
+@_number("--backward", 20_000, "Checks of gradients of steps, in all dtypes together; 0 leaves their graded faults out, too.")
+@_number("--trials", 64, "Trials of our own simulator for every case of the properties and each contract; 0 leaves them out.")
 @click.option(
     "--quick",
     is_flag=True,

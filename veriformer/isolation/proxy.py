@@ -16,6 +16,7 @@ import numpy as np
 from properties.conventions import declarations
 from properties.implementations import layouts, returned
 from properties.implementations.accepted import accepted
+from properties.implementations.registry import library_missing, library_target
 from properties.steps import OPTIONS, STEPS, offered_options, positional_names
 from properties.verdicts import ImplementationCrash, ImplementationError, ImplementationTimeout, NotOffered
 from veriformer.isolation import wire
@@ -273,3 +274,11 @@ def _widened(value: Any) -> Any:
         return value
     wide = {"f": np.float64, "b": np.bool_, "i": np.int64, "u": np.int64}[value.dtype.kind]
     return np.asarray(value, wide)
+
+
+def library(name: str, device: str = "cpu", max_time: float = 10.0, *, backward: bool = False) -> ImplementationProxy:
+    """The adapter of that name in LIBRARIES. Raises TargetError, in one line, where its library is not installed."""
+    if missing := library_missing(name):
+        raise TargetError(f"{name}: {' and '.join(missing)} not installed; pip install -e '.[libraries]' brings it")
+    target = library_target(name)
+    return ImplementationProxy(target, device=device, max_time=max_time, import_time=120.0, name=name, backward=backward)

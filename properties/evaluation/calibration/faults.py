@@ -17,13 +17,13 @@ Arguments = tuple[tuple[Any, ...], Nested]
 
 
 @dataclass(frozen=True)
-class Fault:
-    """One mistake: the inputs that show it and the mistaken computation of the step on them."""
+class Mistake:
+    """A correct computation with one thing wrong: the inputs that show it, and what it makes of them in a given arithmetic."""
 
     name: str
     step: str
     witness: Callable[[int], Arguments]
-    wrong: Callable[[LowPrecision, tuple[Any, ...], Nested], np.ndarray]
+    wrong: Callable[[Any, tuple[Any, ...], Nested], Any]
     unseen: str = ""  # why a budget does not see it, where none can
 
 
@@ -231,46 +231,46 @@ def _one_weight(change: Callable[[float, LowPrecision], float]) -> Callable[[Low
     return wrong
 
 
-NAMED: tuple[Fault, ...] = (
-    Fault("scale √(d+1), d = 64", "attention", _heads, _scaled(lambda d: np.sqrt(d + 1))),
-    Fault("scale √(d+1), d = 16", "attention", lambda seed: _heads(seed, d=16), _scaled(lambda d: np.sqrt(d + 1))),
-    Fault("scale × 1.01", "attention", _heads, _scaled(lambda d: np.sqrt(d) * 1.01)),
-    Fault("scale × 1.001", "attention", _heads, _scaled(lambda d: np.sqrt(d) * 1.001)),
-    Fault("−1e4 for −inf", "attention", _live_scores_below, _finite_mask),
-    Fault("a masked key leaks", "attention", _aligned, _leak),
-    Fault("last row misses a key", "attention", lambda seed: _heads(seed, d=16, sharpness=0.5), _dropped),
-    Fault("last row is the row before", "attention", lambda seed: _heads(seed, d=16, causal=True), _row_before),
-    Fault("row sum in the storage dtype", "softmax", _small_scores, _stored_sum, "in float32 it is no fault"),
-    Fault(
+NAMED: tuple[Mistake, ...] = (
+    Mistake("scale √(d+1), d = 64", "attention", _heads, _scaled(lambda d: np.sqrt(d + 1))),
+    Mistake("scale √(d+1), d = 16", "attention", lambda seed: _heads(seed, d=16), _scaled(lambda d: np.sqrt(d + 1))),
+    Mistake("scale × 1.01", "attention", _heads, _scaled(lambda d: np.sqrt(d) * 1.01)),
+    Mistake("scale × 1.001", "attention", _heads, _scaled(lambda d: np.sqrt(d) * 1.001)),
+    Mistake("−1e4 for −inf", "attention", _live_scores_below, _finite_mask),
+    Mistake("a masked key leaks", "attention", _aligned, _leak),
+    Mistake("last row misses a key", "attention", lambda seed: _heads(seed, d=16, sharpness=0.5), _dropped),
+    Mistake("last row is the row before", "attention", lambda seed: _heads(seed, d=16, causal=True), _row_before),
+    Mistake("row sum in the storage dtype", "softmax", _small_scores, _stored_sum, "in float32 it is no fault"),
+    Mistake(
         "eps 1e-6 for 1e-5",
         "layer_norm",
         _rows(3e-3),
         _norm_by(lambda order, X, _: np.sqrt(_variance(order, X) + X.dtype.type(1e-6))),
     ),
-    Fault("eps outside the root", "layer_norm", _rows(3e-3), _norm_by(lambda order, X, eps: np.sqrt(_variance(order, X)) + eps)),
-    Fault(
+    Mistake("eps outside the root", "layer_norm", _rows(3e-3), _norm_by(lambda order, X, eps: np.sqrt(_variance(order, X)) + eps)),
+    Mistake(
         "variance over n − 1, d = 64",
         "layer_norm",
         _rows(1.0),
         _norm_by(lambda order, X, eps: np.sqrt(_variance(order, X, 1) + eps)),
     ),
-    Fault(
+    Mistake(
         "variance over n − 1, d = 512",
         "layer_norm",
         _rows(1.0, d=512),
         _norm_by(lambda o, X, eps: np.sqrt(_variance(o, X, 1) + eps)),
     ),
-    Fault("variance in one pass, mean 100", "layer_norm", _nearly_constant, _norm_by(_one_pass)),
-    Fault("GELU by tanh", "feed_forward", _tail, _tanh_for_erf),
-    Fault(
+    Mistake("variance in one pass, mean 100", "layer_norm", _nearly_constant, _norm_by(_one_pass)),
+    Mistake("GELU by tanh", "feed_forward", _tail, _tanh_for_erf),
+    Mistake(
         "GELU by sigmoid", "feed_forward", _tail, _with_activation(lambda k, x: x / (k.inside(1) + np.exp(x * k.inside(-1.702))))
     ),
-    Fault("one head × 1.01", "multi_head", _four_heads, _head_louder(1.01)),
-    Fault("one head × 1.001", "multi_head", _four_heads, _head_louder(1.001)),
-    Fault("residual after the norm", "encoder_layer", _one_layer, _residual_after_norm),
-    Fault("ReLU6 for ReLU", "feed_forward", _up_to_eight, _with_activation(lambda k, x: np.clip(x, k.inside(0), k.inside(6)))),
-    Fault("one weight × (1 + 2⁻⁶)", "output_projection", _positive, _one_weight(lambda w, _: w * (1 + 2.0**-6))),
-    Fault(
+    Mistake("one head × 1.01", "multi_head", _four_heads, _head_louder(1.01)),
+    Mistake("one head × 1.001", "multi_head", _four_heads, _head_louder(1.001)),
+    Mistake("residual after the norm", "encoder_layer", _one_layer, _residual_after_norm),
+    Mistake("ReLU6 for ReLU", "feed_forward", _up_to_eight, _with_activation(lambda k, x: np.clip(x, k.inside(0), k.inside(6)))),
+    Mistake("one weight × (1 + 2⁻⁶)", "output_projection", _positive, _one_weight(lambda w, _: w * (1 + 2.0**-6))),
+    Mistake(
         "one weight one unit in the last place off",
         "output_projection",
         _positive,
@@ -280,16 +280,16 @@ NAMED: tuple[Fault, ...] = (
 )
 
 
-GRADED: dict[str, Callable[[float], Fault]] = {
-    "scale": lambda e: Fault(f"scale × (1 + {e:.3g})", "attention", _heads, _scaled(lambda d: np.sqrt(d) * (1 + e))),
-    "head": lambda e: Fault(f"one head × (1 + {e:.3g})", "multi_head", _four_heads, _head_louder(1 + e)),
-    "norm": lambda e: Fault(
+GRADED: dict[str, Callable[[float], Mistake]] = {
+    "scale": lambda e: Mistake(f"scale × (1 + {e:.3g})", "attention", _heads, _scaled(lambda d: np.sqrt(d) * (1 + e))),
+    "head": lambda e: Mistake(f"one head × (1 + {e:.3g})", "multi_head", _four_heads, _head_louder(1 + e)),
+    "norm": lambda e: Mistake(
         f"σ × (1 + {e:.3g})",
         "layer_norm",
         _rows(1.0),
         _norm_by(lambda order, X, eps: np.sqrt(_variance(order, X) + eps) * X.dtype.type(1 + e)),
     ),
-    "hidden": lambda e: Fault(
+    "hidden": lambda e: Mistake(
         f"hidden × (1 + {e:.3g})",
         "feed_forward",
         _up_to_eight,

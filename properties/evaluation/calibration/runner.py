@@ -21,7 +21,7 @@ from properties.evaluation.calibration import tally
 from properties.evaluation.calibration.backward import work as gradients
 from properties.evaluation.calibration.backward.faults import GRADED as GRADED_BACKWARD
 from properties.evaluation.calibration.cases import MODULES, STEP_CASES, module_case, step_case
-from properties.evaluation.calibration.faults import GRADED, NAMED, Fault
+from properties.evaluation.calibration.faults import GRADED, NAMED, Mistake
 from properties.evaluation.calibration.low_precision import LowPrecision
 from properties.evaluation.calibration.options import option_case, option_variants
 from properties.evaluation.calibration.simulated import cases, held_to, names
@@ -152,7 +152,7 @@ def _distinct(case: Case, variants: dict[str, Variant]) -> dict[str, np.ndarray]
     return results
 
 
-def _named(fault: Fault, dtype: str) -> dict[str, Any]:
+def _named(fault: Mistake, dtype: str) -> dict[str, Any]:
     """On how many of the witness inputs each rule rejects the fault, and a correct plain implementation."""
     rejected: Counter[str] = Counter()
     arithmetic: Counter[str] = Counter()

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from properties.evaluation.baseline_rules import RULES
-from properties.evaluation.calibration.backward.rules import RULES as RULES_BACKWARD
+from properties.evaluation.baseline_rules import RULES, RULES_OF_GRADIENTS
 from properties.evaluation.calibration.tally import ALARMS_SHOWN, PER_OCTAVE, SEEN, smallest_visible
 from properties.implementations.contract import DTYPES
 
@@ -16,7 +15,7 @@ EQUAL_ALARMS = 0.001  # the share of correct checks that every rule may flag whe
 
 Summary = dict[str, Any]
 
-CORRECT: dict[str, Collection[str]] = {"steps": RULES, "modules": RULES, "backward": RULES_BACKWARD}
+CORRECT: dict[str, Collection[str]] = {"steps": RULES, "modules": RULES, "backward": RULES_OF_GRADIENTS}
 """What correct results are of, and the rules that they are judged by."""
 
 
@@ -41,7 +40,7 @@ def _of_dtype(lines: list[dict[str, Any]]) -> Summary:
     if "graded" in by_kind:
         found["graded"] = _graded(by_kind["graded"], by_kind.get("steps", []) + by_kind.get("modules", []), RULES)
     if "graded backward" in by_kind:
-        found["graded backward"] = _graded(by_kind["graded backward"], by_kind.get("backward", []), RULES_BACKWARD)
+        found["graded backward"] = _graded(by_kind["graded backward"], by_kind.get("backward", []), RULES_OF_GRADIENTS)
     return found
 
 

@@ -25,7 +25,7 @@ from properties.evaluation.detection.catalogue import entry
 from properties.evaluation.detection.search import judged
 from properties.implementations.impl import Impl
 from properties.run import run_folder
-from properties.run.parallel import in_parallel
+from properties.run.parallel import in_parallel, with_jobs
 from properties.run.subprocesses import die_with, guarded
 from properties.verdict.listing import claim_of, property_named
 
@@ -125,10 +125,7 @@ def main() -> int:
         prog="python -m properties.evaluation.detection.scripts", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("--into", type=Path, default=Path("runs/scripts"), metavar="DIR")
-    parser.add_argument("--jobs", type=int, default=-1, help="processes; -1 is one for each core")
-    given = parser.parse_args()
-    if given.jobs == 0:
-        parser.error("--jobs: expected a number of processes, or -1 for one on each core, got 0")
+    given = with_jobs(parser)
     given.into.mkdir(parents=True, exist_ok=True)
     done, code = given.into / "scripts.jsonl", run_folder.code_hash()
     scripts = [Script(**line["script"]) for line in run_folder.finished(done) if line["code"] == code]

@@ -21,7 +21,7 @@ from rich.progress import track
 from properties.evaluation.detection.search import first_breach
 from properties.evaluation.mutants.changes import PLACES, Mutant, limited, mutants
 from properties.run import run_folder
-from properties.run.parallel import in_parallel
+from properties.run.parallel import in_parallel, with_jobs
 from properties.run.subprocesses import guarded
 from properties.verdict import profiles
 
@@ -89,10 +89,7 @@ def main() -> int:
     )
     parser.add_argument("--files", nargs="*", choices=tuple(PLACES), default=list(PLACES), metavar="FILE")
     parser.add_argument("--into", type=Path, default=Path("runs/mutants"), metavar="DIR")
-    parser.add_argument("--jobs", type=int, default=-1, help="processes; -1 is one for each core")
-    given = parser.parse_args()
-    if given.jobs == 0:
-        parser.error("--jobs: expected a number of processes, or -1 for one on each core, got 0")
+    given = with_jobs(parser)
     given.into.mkdir(parents=True, exist_ok=True)
     done, code = given.into / "mutants.jsonl", run_folder.code_hash()
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from properties.evaluation.calibration.backward.rules import Case
+from properties.evaluation.baseline_rules import Case
 from properties.evaluation.calibration.cases import STEP_CASES, Draw, Nested
+from properties.inputs.backward import off_zero
 
 Arguments = tuple[tuple[Any, ...], Nested]
 
@@ -45,8 +46,7 @@ def _feed_forward(draw: Draw, most: int) -> Arguments:
     (X,), kwargs = STEP_CASES["feed_forward"](draw, most)
     weights = {name: kwargs[name] for name in ("W_1", "b_1", "W_2", "activation")}
     if weights["activation"] == "relu":
-        X, weights["W_1"] = np.round(X), np.round(2 * weights["W_1"])
-        weights["b_1"] = np.floor(4 * weights["b_1"]) + 0.5
+        X, weights = off_zero(X, weights)
     return (_gradient(draw, *X.shape), X), weights
 
 

@@ -1,28 +1,26 @@
 """Graded faults of a backward: a correct one with one term too large or too small by a given share, on inputs that show it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from properties.evaluation.calibration.backward.cases import Arguments
 from properties.evaluation.calibration.backward.low_precision import Gradients, LowPrecisionBackward
-from properties.evaluation.calibration.cases import Draw
+from properties.evaluation.calibration.cases import Draw, Nested
+from properties.evaluation.calibration.faults import Mistake
 
 
-@dataclass(frozen=True)
-class Fault:
+def _term(step: str, term: str, witness: Callable[[int], Arguments], sign: int = 1) -> Callable[[float], Mistake]:
     """A term that is taken 1 − e or 1 + e times: `term` is the argument of the backward `step` that says how many times."""
 
-    step: str
-    term: str
-    witness: Callable[[int], Arguments]
-    sign: int = 1
+    def of_size(e: float) -> Mistake:
+        def wrong(arithmetic: LowPrecisionBackward, args: tuple[Any, ...], kwargs: Nested) -> Gradients:
+            return arithmetic.run(step, args, {**kwargs, term: 1.0 + sign * e})
 
-    def wrong(self, arithmetic: LowPrecisionBackward, call: Arguments, size: float) -> Gradients:
-        """What the mistaken backward gives, in this arithmetic."""
-        args, kwargs = call
-        return arithmetic.run(self.step, args, {**kwargs, self.term: 1.0 + self.sign * size})
+        return Mistake(f"{term} × (1 {'+' if sign > 0 else '−'} {e:.3g})", step, witness, wrong)
+
+    return of_size
 
 
 def _heads(seed: int) -> Arguments:
@@ -58,13 +56,13 @@ def _maps(seed: int) -> Arguments:
     return (draw.numbers(1, 16, 16, magnitude=2.0), draw.numbers(1, 16, 16, magnitude=2.0)), {**kept, "activation": "gelu"}
 
 
-GRADED: dict[str, Fault] = {
-    "row sums": Fault("attention_backward", "row_sum", _heads, -1),
-    "scale of dK": Fault("attention_backward", "of_keys", _heads),
-    "one head": Fault("attention_backward", "of_second_head", _heads),
-    "one quiet head": Fault("attention_backward", "of_second_head", _quiet),
-    "row sums of softmax": Fault("softmax_backward", "row_sum", _scores, -1),
-    "mean of a norm's gradients": Fault("layer_norm_backward", "mean_of_gradients", _rows, -1),
-    "slope of GELU": Fault("feed_forward_backward", "slope", _maps),
+GRADED: dict[str, Callable[[float], Mistake]] = {
+    "row sums": _term("attention_backward", "row_sum", _heads, -1),
+    "scale of dK": _term("attention_backward", "of_keys", _heads),
+    "one head": _term("attention_backward", "of_second_head", _heads),
+    "one quiet head": _term("attention_backward", "of_second_head", _quiet),
+    "row sums of softmax": _term("softmax_backward", "row_sum", _scores, -1),
+    "mean of a norm's gradients": _term("layer_norm_backward", "mean_of_gradients", _rows, -1),
+    "slope of GELU": _term("feed_forward_backward", "slope", _maps),
 }
 """By name. "row sums": dS = P ∘ (dP − (1 − e) · D)."""

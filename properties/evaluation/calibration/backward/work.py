@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from properties.evaluation.baseline_rules import RULES_OF_GRADIENTS, Case, Judged, worst_of
 from properties.evaluation.calibration import tally
 from properties.evaluation.calibration.backward.cases import CASES, case_of
 from properties.evaluation.calibration.backward.faults import GRADED
 from properties.evaluation.calibration.backward.low_precision import LowPrecisionBackward
-from properties.evaluation.calibration.backward.rules import RULES, Case, Judged, worst_of
 from properties.evaluation.calibration.backward.variants import correct_variants
 from properties.verdicts import NotOffered
 
@@ -27,7 +27,7 @@ def correct(step: str, dtype: str, number: int, seed: int) -> dict[str, Any]:
         case = case_of(step, dtype, seed, i)
         found.counts["cases"] += 1
         for variant, judged in _distinct(case, variants):
-            ratios = {rule: ratio_of(judged) for rule, ratio_of in RULES.items()}
+            ratios = {rule: ratio_of(judged) for rule, ratio_of in RULES_OF_GRADIENTS.items()}
             found.add(variant, (step, dtype, seed, i, judged.name), judged.score, ratios)
     return found.line()
 
@@ -49,13 +49,13 @@ def _distinct(case: Case, variants: dict[str, Any]) -> Iterator[tuple[str, Judge
 
 def graded(kind: str, dtype: str) -> dict[str, Any]:
     """A fault on its witness inputs, made smaller and smaller; beside it correct plain implementations, eager and fused."""
-    fault, arithmetic = GRADED[kind], LowPrecisionBackward(dtype)
-    calls = [fault.witness(seed) for seed in range(tally.SEEDS)]
-    cases = [Case(fault.step, *call, dtype) for call in calls]
+    coarse, arithmetic = GRADED[kind](2.0**-6), LowPrecisionBackward(dtype)
+    cases = [Case(coarse.step, *coarse.witness(seed), dtype) for seed in range(tally.SEEDS)]
 
     def wrong(size: float) -> Iterator[tally.Ratios]:
-        for case, call in zip(cases, calls, strict=True):
-            yield worst_of(case.judged(fault.wrong(arithmetic, call, size)))
+        fault = GRADED[kind](size)
+        for case in cases:
+            yield worst_of(case.judged(fault.wrong(arithmetic, case.args, case.kwargs)))
 
     modes = [LowPrecisionBackward(dtype, mode=mode) for mode in ("eager", "fused")]
     right = [case.judged(mode.run(case.step, case.args, case.kwargs)) for case in cases for mode in modes]
