@@ -379,6 +379,11 @@ Y7 law attention
   position p lies in slot p mod c; a query at p attends to positions max(0, ℓ_r − c) to p
   holds; as attention to what is left, in its order, wherever in the cache it begins
 
+Y8 law attention
+  Not in the article: a cache of attention forgets, copies and reorders what it holds; each row is answered as if it were alone.
+  out_r[i] = Attention(Q_r[i], K_r[:i + 1], V_r[:i + 1]) after any operations; with a window of w, of the last w
+  holds for any chunks and rows of any lengths, whichever slots, ring or pages they lie in, whoever else has them
+
 # Beyond the article: options of attention. They are asked for only where an implementation offers them
 
 X1 law attention_options

@@ -342,7 +342,7 @@ class Candidate:
         if kwargs.get("window") is not None:
             kwargs["window"] = tuple(kwargs["window"])  # the wire knows lists alone
         function = self.thing.intermediate if request["step"] == "intermediate" else self.steps[request["step"]]
-        if request["step"] == "kv_cache":
+        if request["step"] in cached.CACHES:
             function = partial(cached.play, function)
         try:
             numbers = [each.memory for each in inputs if each.numbers]
