@@ -29,6 +29,7 @@ from properties.test_attention_cache import (
 )
 from properties.verdict.judge import run_property
 from reports.records import Verdict
+from veriformer.isolation.proxy import ImplementationProxy
 
 SHOWN_BY = {"copied-cache-shares-its-slots": enumerated, "rollback-to-the-shortest-row": enumerated}
 SHOWN_BY |= {"full-cache-writes-over-its-last-token": overfull, "ring-forgets-the-token-it-begins-with": windowed}
@@ -47,6 +48,17 @@ def test_a_correct_cache_passes(by):
     """One with slots, a ring, and rows of different length; and something was compared."""
     judgement = judged(OWN[0], by, wrong=False, examples=10)
 
+    assert judgement.verdict is Verdict.PASS, judgement.message
+    assert judgement.compared
+
+
+def test_a_cache_in_a_process_of_its_own_is_the_same_cache(tmp_path):
+    """A window crosses the pipe as the number it is, and so do the operations that a cache has."""
+    (tmp_path / "mine.py").write_text(OWN[0].source(wrong=False), encoding="utf-8")
+    with ImplementationProxy(str(tmp_path / "mine.py") + ":attention_cache") as mine:
+        judgement = run_property(windowed, Impl(mine, "float32"), seed=0, examples=5)
+
+    assert {"attention_cache.capacity", "attention_cache.window"} <= mine.options
     assert judgement.verdict is Verdict.PASS, judgement.message
     assert judgement.compared
 

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from properties.implementations import registry
 from properties.implementations.registry import LIBRARIES, Library, library_class, library_missing, library_target
+from properties.steps import option_name
 from veriformer.cli import main
 from veriformer.isolation.proxy import ImplementationProxy
 
@@ -216,10 +217,11 @@ def test_an_adapter_says_without_its_library_what_it_offers(name):
     """Its options are parameters of its attention, or grouped heads, or what a class it comes from has."""
     made = library_class(name)
     parameters = {
-        parameter
+        option_name(step, parameter)
         for each in inspect.getmro(made)
-        if "attention" in vars(each)
-        for parameter in inspect.signature(each.attention).parameters
+        for step in ("attention", "attention_cache")
+        if step in vars(each)
+        for parameter in inspect.signature(vars(each)[step]).parameters
     }
 
     assert set(getattr(made, "options", ())) <= parameters | {"grouped_heads"}

@@ -14,6 +14,7 @@ class Dynamic:
     """`Cache` of one `DynamicLayer`: it grows."""
 
     dtypes = ("float64", "float32", "bfloat16", "float16")
+    options: tuple[str, ...] = ()
     kind, mask = "DynamicLayer", "create_causal_mask"
 
     def __init__(self) -> None:
@@ -33,7 +34,7 @@ class Dynamic:
 class Static(Dynamic):
     """`Cache` of one `StaticLayer`: slots for `capacity` tokens."""
 
-    kind = "StaticLayer"
+    kind, options = "StaticLayer", ("attention_cache.capacity",)
 
     def attention_cache(self, K: Tensor, V: Tensor, *, capacity: int = 64) -> "Held":  # type: ignore[override]
         """With so many slots."""
@@ -43,6 +44,7 @@ class Static(Dynamic):
 class Sliding(Dynamic):
     """`Cache` of one `DynamicSlidingWindowLayer`; without a window the one that grows."""
 
+    options = ("attention_cache.window",)
     kind, mask = "DynamicSlidingWindowLayer", "create_sliding_window_causal_mask"
 
     def attention_cache(self, K: Tensor, V: Tensor, *, window: int = 64) -> "Held":  # type: ignore[override]
