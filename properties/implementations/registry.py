@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib import import_module, metadata
 from importlib.util import find_spec
+from inspect import getsource
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -99,6 +100,12 @@ def library_class(name: str) -> Any:
 def library_target(name: str) -> str:
     """The same as a target for a process of its own. Raises KeyError for another name."""
     return str(Path(__file__).with_name("libraries") / LIBRARIES[name].place)
+
+
+def library_lines(name: str) -> int:
+    """How many lines the adapter has: its class, and those of its file that it comes from."""
+    own = library_class(name)
+    return sum(len(getsource(each).splitlines()) for each in own.__mro__ if each.__module__ == own.__module__)
 
 
 def library_missing(name: str) -> tuple[str, ...]:
