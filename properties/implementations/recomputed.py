@@ -22,9 +22,13 @@ class Recomputed:
 
     def prefill(self, tokens: np.ndarray) -> np.ndarray:
         """All k tokens of every row."""
-        return self.prefill_some(tokens, np.full(len(tokens), tokens.shape[1]))
+        return self._read(tokens, np.full(len(tokens), tokens.shape[1]))
 
     def prefill_some(self, tokens: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """Of each row the first tokens."""
+        return self._read(tokens, counts)
+
+    def _read(self, tokens: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """Append them to their rows; of the logits those of what was read. What fills up a row comes later than all of them."""
         lengths = self.lengths + counts
         filled = np.zeros((len(tokens), lengths.max()), dtype=np.int64)
