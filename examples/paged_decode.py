@@ -22,4 +22,4 @@ def paged_attention(Q: Tensor, K_pages: Tensor, V_pages: Tensor, *, block_table:
 
 
 if __name__ == "__main__":
-    print(veriformer.verify(paged_attention, dtype="float32", claims="Y4,Y5"))
+    print(veriformer.verify(paged_attention, dtype="float32", claims="Y4,Y5,Y8"))

@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from properties.assertions import assert_identical, assert_rounding_only
 from properties.counterexample.cache_programs import Branch, Played, Program, followed, shorter
-from properties.implementations.cached import OPTIONAL
+from properties.implementations.cached import CHANGES as OF_CACHES
 from properties.implementations.impl import Impl
 from properties.inputs.parameters import SEEDS, Call, Nested, choices, dyadic, real_tokens, sequences, sizes
 from properties.verdicts import ClaimBroken, ImplementationCrash, ImplementationError, ImplementationTimeout, record
@@ -29,7 +29,7 @@ WRONG = (ClaimBroken, ImplementationError, ImplementationCrash, ImplementationTi
 
 BRANCHES = st.integers(0, 2)
 CHUNKS = st.integers(1, 3)
-CHANGES = (*OPTIONAL, "request")  # a second request is nothing that a cache could lack
+CHANGES = ("prefill_some", *OF_CACHES, "request")  # a second request is nothing that a cache could lack
 MOST_BRANCHES, MOST_ROWS, MOST_WORDS = 3, 4, 12  # the probe's tokens come on top
 TURNS = 2  # tokens that each branch is asked after a rule
 MOST_PLAYED, MOST_SECONDS = 500, 20.0  # of shorter programs that are tried in place of one that shows a fault
@@ -106,16 +106,16 @@ class CacheMachine(RuleBasedStateMachine):
 
     # ---- the rules ----
 
-    @precondition(lambda self: any(branch.tokens.shape[1] + 3 <= MOST_WORDS for branch in self.branches))
+    @precondition(lambda self: any(branch.length + 3 <= MOST_WORDS for branch in self.branches))
     @rule(branch=BRANCHES, k=CHUNKS, seed=SEEDS, at_once=st.booleans())
     def read(self, branch: int, k: int, seed: int, at_once: bool) -> None:
         """Read k tokens more: a prompt in chunks, or step by step."""
-        which = chosen(branch, [i for i, each in enumerate(self.branches) if each.tokens.shape[1] + 3 <= MOST_WORDS])
+        which = chosen(branch, [i for i, each in enumerate(self.branches) if each.length + 3 <= MOST_WORDS])
         tokens = self.some_tokens(np.random.default_rng(seed) if seed else None, len(self.branches[which].tokens), k)
         for part in [tokens] if at_once else [tokens[:, i] for i in range(k)]:
             self.do(which, "prefill" if at_once else "step", part)
 
-    @rule(branch=BRANCHES, changes=st.lists(st.integers(0, len(CHANGES) - 1), min_size=1, max_size=3), seed=SEEDS)
+    @rule(branch=BRANCHES, changes=st.lists(st.integers(0, len(OF_CACHES)), min_size=1, max_size=3), seed=SEEDS)
     def change(self, branch: int, changes: list[int], seed: int) -> None:
         """One to three of the operations that read nothing, in one branch; what the last one leaves is asked about."""
         which, rng = branch % len(self.branches), np.random.default_rng(seed)
@@ -128,19 +128,27 @@ class CacheMachine(RuleBasedStateMachine):
         """The changes that can be made to a branch, and that do not undo what was changed just before."""
         rows = len(branch.tokens)
         senseless = {
-            "rollback": not branch.tokens.size,
+            "prefill_some": branch.length + 3 > MOST_WORDS,
+            "rollback": not branch.length,
             "leave": rows == 1,
-            "join": rows == MOST_ROWS,
+            "join": rows == MOST_ROWS or not branch.even,
             "copy": len(self.branches) == MOST_BRANCHES,
             "request": len(self.branches) == MOST_BRANCHES,
             "reset": not first,
         }
         return [name for name in self.changes if not senseless.get(name)]
 
+    def _prefill_some(self, which: int, rng: np.random.Generator) -> None:
+        """Read tokens, in some rows fewer than in others, or none."""
+        b, k = len(self.branches[which].tokens), int(rng.integers(1, 4))
+        counts = rng.integers(0, k + 1, b)
+        counts[rng.integers(b)] = k
+        self.do(which, "prefill_some", self.some_tokens(rng, b, k), counts)
+
     def _rollback(self, which: int, rng: np.random.Generator) -> None:
         """Forget the last token, or several of them, or all."""
-        n = self.branches[which].tokens.shape[1]
-        self.do(which, "rollback", int(rng.choice([n - 1, rng.integers(0, n), 0], p=[0.4, 0.5, 0.1])))
+        n = self.branches[which].length
+        self.do(which, "rollback", int(rng.choice([n - 1, int(rng.integers(0, n)), 0], p=[0.4, 0.5, 0.1])))
 
     def _reorder(self, which: int, rng: np.random.Generator) -> None:
         """Rows change places; some come twice, others not at all."""
@@ -155,7 +163,7 @@ class CacheMachine(RuleBasedStateMachine):
         """A row with a source of its own, which has read as many tokens elsewhere, comes in."""
         old = self.branches[which]
         source, real = self.some_source(rng, 1, old.source.shape[1])
-        self.do(which, "join", source, real, self.some_tokens(rng, 1, old.tokens.shape[1]))
+        self.do(which, "join", source, real, self.some_tokens(rng, 1, old.length))
 
     def _reset(self, which: int, rng: np.random.Generator) -> None:
         """The same cache is used again for other sources, often for as many as before."""
@@ -194,7 +202,7 @@ class CacheMachine(RuleBasedStateMachine):
         branches = self.cache.after(self.source, self.real, program)
         for i, which in enumerate(order, start=1):
             with showing(program[: len(program) - len(order) + i]):  # as far as this branch's last token
-                more = branches[which].logits[:, -TURNS:]
+                more = branches[which].last(TURNS)
                 if which in self.touched:
                     self.cache.answers_are_the_whole_models(branches[which])
                 else:
@@ -244,31 +252,34 @@ class CacheOf:
         for place, (operation, (logits, length)) in enumerate(zip(program, results, strict=True), start=1):
             with showing(program[:place]):
                 branches = followed(branches, operation, self.rows_of_logits(operation, logits))
-                length_is_the_number_of_tokens_read(length, branches[operation[0]].tokens.shape[1])
+                length_is_the_number_of_tokens_read(length, branches[operation[0]].length)
         return branches
 
     def rows_of_logits(self, operation: list[Any], logits: np.ndarray | None) -> np.ndarray | None:
         """What was answered to an operation as (b, k, vocab), None for one that reads nothing."""
         name, *operands = operation[1:]
-        if name not in ("prefill", "step", "join") or not operands[-1].size:
+        if name not in ("prefill", "step", "join", "prefill_some"):
             return None
-        expected = (*operands[-1].shape, self.vocab)
+        tokens = operands[0] if name == "prefill_some" else operands[-1]
+        if not tokens.size:
+            return None
+        expected = (*tokens.shape, self.vocab)
         if logits is None or logits.shape != expected:
             got = "none" if logits is None else logits.shape
             raise ImplementationError(f"{self.impl.name}.kv_cache.{name}: expected logits of shape {expected}, got {got}")
-        return logits.reshape(len(operands[-1]), -1, self.vocab)
+        return logits.reshape(len(tokens), -1, self.vocab)
 
     def answers_are_the_whole_models(self, branch: Branch) -> None:
         """The logits for all tokens a branch has read are those of the whole model on these tokens, but for rounding."""
-        teaching = (branch.source, branch.tokens, branch.real)
-        assert_rounding_only(self.impl, "transformer", branch.logits, *teaching, **self.model)
+        for n in np.unique(branch.lengths[branch.lengths > 0]):
+            rows = branch.rows(np.flatnonzero(branch.lengths == n)).first(n)
+            assert_rounding_only(self.impl, "transformer", rows.logits, rows.source, rows.tokens, rows.real, **self.model)
 
     def judge(self, source: np.ndarray, real: np.ndarray | None, program: Program) -> None:
         """Raise what is wrong with the branch that a program's last operation is about."""
         last = self.after(source, real, program)[program[-1][0]]
         with showing(program):
-            if last.tokens.size:
-                self.answers_are_the_whole_models(last)
+            self.answers_are_the_whole_models(last)
 
     def shortest(self, source: np.ndarray, real: np.ndarray | None, program: Program) -> Played:
         """The shortest program found that is wrong in the same way; `program` itself where its last branch alone shows nothing."""

@@ -79,12 +79,15 @@ _ATTENTION_OPTIONS = [
 
 _PACKED_CAUSAL = Option("causal", "bool", "False", "as of attention, within each sequence")
 _LAYER_CAUSAL = Option("causal", "bool", "False", "as of attention, beside the mask: a key is seen by both")
+_CAPACITY = Option("capacity", "int", "None: grows as it must", "how many tokens a row will have at most; one more is refused")
+_WINDOW = Option("window", "int", "None", "a query sees the last `window` tokens of its row, its own among them")
 _RING = Option("ring", "bool", "False", "position p lies in slot p mod capacity, in the place of position p − capacity")
 
 OPTIONS: dict[str, dict[str, Option]] = {
     "attention": {option.name: option for option in _ATTENTION_OPTIONS},
     "packed_attention": {"causal": _PACKED_CAUSAL},
     "cached_attention": {"ring": _RING},
+    "attention_cache": {"capacity": _CAPACITY, "window": _WINDOW},
     "multi_head": {"causal": _LAYER_CAUSAL},
     "multi_head_with_weights": {"causal": _LAYER_CAUSAL},
 }
@@ -241,6 +244,13 @@ _ROWS = [
         "attention",
         "Q (b, h, n, d_k), K_cache (b, h, capacity, d_k), V_cache (b, h, capacity, d_v), *, lengths (b,), ring=False",
         "(b, h, n, d_v)",
+    ),
+    Step(
+        "attention_cache",
+        "attention",
+        "K (b, h, m, d_k), V (b, h, m, d_v), *, capacity=None, window=None",
+        "a cache that begins with these keys and values: see properties.implementations.cached",
+        "nested",
     ),
     Step(
         "multi_head_with_weights",

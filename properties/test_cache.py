@@ -23,6 +23,7 @@ WORDS = np.array([[1, 4], [2, 0], [5, 3]])
 OPERANDS = {
     "prefill": (WORDS[:, ::-1],),
     "step": (WORDS[:, 0],),
+    "prefill_some": (WORDS[:, ::-1], np.array([2, 0, 1])),
     "rollback": (1,),
     "reorder": (np.array([2, 0, 1]),),
     "leave": (np.array([0]),),

@@ -18,38 +18,69 @@ DRAWN_ANEW = 3  # times that a shorter program is tried with operands drawn anew
 
 @dataclass(frozen=True)
 class Branch:
-    """What the model knows of one cache: nothing but tokens, and what was answered for them."""
+    """What the model knows of one cache: nothing but tokens, and what was answered for them. Rows may differ in length."""
 
     source: np.ndarray  # (b, m)
     real: np.ndarray  # (b, m), False for source tokens that only fill up the length
-    tokens: np.ndarray  # (b, n)
+    tokens: np.ndarray  # (b, n), of a row the first `lengths`
     logits: np.ndarray  # (b, n, vocab), as answered by the implementation
+    lengths: np.ndarray  # (b,)
 
     @classmethod
     def unread(cls, source: np.ndarray, real: np.ndarray | None, vocab: int) -> "Branch":
         """A cache that has not read a token yet."""
         b, real = len(source), np.ones(source.shape, dtype=bool) if real is None else real
-        return cls(source, real, np.zeros((b, 0), dtype=np.int64), np.zeros((b, 0, vocab)))
+        lengths = np.zeros(b, dtype=np.int64)
+        return cls(source, real, np.zeros((b, 0), dtype=np.int64), np.zeros((b, 0, vocab)), lengths)
 
-    def reading(self, tokens: np.ndarray, logits: np.ndarray | None) -> "Branch":
-        """The branch once it has read `words`, (b, k); `logits`, (b, k, vocab), were answered for them, or are not yet: NaN."""
-        unanswered = np.full((*tokens.shape, self.logits.shape[-1]), np.nan)
-        both = (self.tokens, tokens), (self.logits, unanswered if logits is None else logits)
-        tokens_now, logits_now = (np.concatenate(parts, axis=1) for parts in both)
-        return replace(self, tokens=tokens_now, logits=logits_now)
+    @property
+    def length(self) -> int:
+        """How many tokens the longest row has."""
+        return int(self.lengths.max())
+
+    @property
+    def even(self) -> bool:
+        """Whether all rows have read as many."""
+        return bool((self.lengths == self.lengths[0]).all())
+
+    def reading(self, tokens: np.ndarray, logits: np.ndarray | None, counts: np.ndarray | None = None) -> "Branch":
+        """The branch once it has read `tokens`, (b, k), or of each row the first `counts`.
+
+        `logits`, (b, k, vocab), were answered for them, or are not yet: NaN.
+        """
+        counts = np.full(len(tokens), tokens.shape[1]) if counts is None else counts
+        lengths = self.lengths + counts
+        wider = self.widened(int(lengths.max()))
+        for r, (start, stop, count) in enumerate(zip(self.lengths, lengths, counts, strict=True)):
+            wider.tokens[r, start:stop] = tokens[r, :count]
+            wider.logits[r, start:stop] = np.nan if logits is None else logits[r, :count]
+        return replace(wider, lengths=lengths)
+
+    def widened(self, n: int) -> "Branch":
+        """With room for so many tokens, in arrays of its own."""
+        more = max(n - self.tokens.shape[1], 0)
+        tokens = np.pad(self.tokens, ((0, 0), (0, more)))
+        return replace(self, tokens=tokens, logits=np.pad(self.logits, ((0, 0), (0, more), (0, 0)), constant_values=np.nan))
 
     def first(self, length: int) -> "Branch":
-        """The branch when it had read `length` tokens."""
-        return replace(self, tokens=self.tokens[:, :length], logits=self.logits[:, :length])
+        """The branch when no row had read more than `length` tokens."""
+        lengths = np.minimum(self.lengths, length)
+        return replace(self, tokens=self.tokens[:, :length], logits=self.logits[:, :length], lengths=lengths)
+
+    def last(self, k: int) -> np.ndarray:
+        """What was answered for the last k tokens of each row, (b, k, vocab)."""
+        return np.stack([row[length - k : length] for row, length in zip(self.logits, self.lengths, strict=True)])
 
     def rows(self, chosen: np.ndarray) -> "Branch":
         """The branch whose row i is row chosen[i] of this one."""
-        return Branch(self.source[chosen], self.real[chosen], self.tokens[chosen], self.logits[chosen])
+        return Branch(self.source[chosen], self.real[chosen], self.tokens[chosen], self.logits[chosen], self.lengths[chosen])
 
     def above(self, other: "Branch") -> "Branch":
         """The branch with the rows of `other` behind its own."""
-        names = ("source", "real", "tokens", "logits")
-        return Branch(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in names))
+        n = max(self.tokens.shape[1], other.tokens.shape[1])
+        both = self.widened(n), other.widened(n)
+        names = ("source", "real", "tokens", "logits", "lengths")
+        return Branch(*(np.concatenate([getattr(branch, name) for branch in both]) for name in names))
 
 
 def followed(branches: Sequence[Branch], operation: list[Any], logits: np.ndarray | None) -> list[Branch]:
@@ -60,6 +91,8 @@ def followed(branches: Sequence[Branch], operation: list[Any], logits: np.ndarra
     match name:
         case "prefill" | "step":
             new = old.reading(operands[0].reshape(len(old.tokens), -1), logits)
+        case "prefill_some":
+            new = old.reading(operands[0], logits, operands[1])
         case "rollback":
             new = old.first(operands[0])
         case "reorder":
@@ -95,8 +128,8 @@ class Played:
 
         def other(operation: list[Any]) -> list[Any]:
             which, name, *operands = operation
-            if name in ("prefill", "step"):
-                operands = [rng.integers(0, vocab, operands[0].shape)]
+            if name in ("prefill", "step", "prefill_some"):
+                operands = [rng.integers(0, vocab, operands[0].shape), *operands[1:]]
             elif name == "reorder":
                 operands = [np.roll(np.arange(len(operands[0])), 1)]
             elif name in ("join", "reset", "request"):
@@ -139,30 +172,36 @@ def without(program: Program, place: int) -> Program:
 
 def fitted(played: Played) -> Played:
     """The program with operands cut or repeated to the rows and tokens there are, without what would then change nothing."""
-    shapes, program = [(*played.source.shape, 0)], []  # rows, width of the source and tokens of each branch
+    b, m = played.source.shape
+    shapes, program = [(m, [0] * b)], []  # width of the source, and how many tokens each row of a branch has read
     for which, name, *operands in played.program:
-        b, m, n = shapes[which]
-        given: list[Any] = operands
-        if name in ("prefill", "step"):
-            given = [np.resize(operands[0], (b, *operands[0].shape[1:]))]
-            n += given[0].size // b
-        elif name == "rollback" and operands[0] < n:
-            n = operands[0]
+        m, lengths = shapes[which]
+        b, given = len(lengths), list(operands)
+        if name in ("prefill", "step", "prefill_some"):
+            given = [np.resize(each, (b, *each.shape[1:])) for each in operands]
+            counts = given[1] if name == "prefill_some" else [given[0].size // b] * b
+            if not any(counts):
+                continue
+            lengths = [length + int(count) for length, count in zip(lengths, counts, strict=True)]
+        elif name == "rollback" and operands[0] < max(lengths):
+            lengths = [min(length, operands[0]) for length in lengths]
         elif name == "reorder":
             given = [np.resize(operands[0], b) % b]
+            lengths = [lengths[r] for r in given[0]]
         elif name == "leave" and b > 1:
-            given, b = [operands[0] % b], b - 1
-        elif name == "join":
-            given = [np.resize(each, (1, width)) for each, width in zip(operands, (m, m, n), strict=True)]
-            given[1][:, 0], b = True, b + 1
+            given = [operands[0] % b]
+            lengths = [length for r, length in enumerate(lengths) if r not in given[0]]
+        elif name == "join" and len(set(lengths)) == 1:
+            given = [np.resize(each, (1, width)) for each, width in zip(operands, (m, m, lengths[0]), strict=True)]
+            given[1][:, 0], lengths = True, [*lengths, lengths[0]]
         elif name == "reset":
-            (b, m), n = operands[0].shape, 0
+            m, lengths = operands[0].shape[1], [0] * len(operands[0])
         elif name == "request":
-            shapes.append((*operands[0].shape, 0))
+            shapes.append((operands[0].shape[1], [0] * len(operands[0])))
         elif name == "copy":
-            shapes.append((b, m, n))
+            shapes.append((m, lengths))
         else:
-            continue  # it would change nothing, or leave no row
-        shapes[which] = (b, m, n)
+            continue  # it would change nothing, or leave no row, or join rows of different length
+        shapes[which] = (m, lengths)
         program.append([which, name, *given])
     return replace(played, program=program)

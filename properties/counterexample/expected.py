@@ -10,13 +10,13 @@ import numpy as np
 
 from properties.error_budget.budgets import AGAIN, COPIES, FAIL, SUSPECT, Budget, budget, budgets
 from properties.implementations.autograd import FORWARD
-from properties.implementations.cached import play
+from properties.implementations.cached import CACHES, play
 from properties.implementations.calls import Asked
 from properties.implementations.contract import in_force
 from properties.implementations.conventions import LAYERS, Conventions, fully_masked, posed, seen_by_heads, visible, without_keys
 from properties.implementations.impl import Impl
 from properties.implementations.oracle import ORACLES, oracle
-from properties.implementations.recomputed import Recomputed
+from properties.implementations.recomputed import Recomputed, RecomputedAttention
 from properties.steps import STEPS
 
 
@@ -54,7 +54,7 @@ def answers(impl: Impl, asked: Asked, *, again: bool = True) -> Answers | None:
     step, kwargs = asked.step, asked.kwargs
     if step in ("attention", *LAYERS) and _is_open(impl, asked):
         return None
-    if step == "kv_cache":
+    if step in CACHES:
         return _answers_of_a_cache(impl, asked, again=again)
     args, kwargs = posed(step, asked.args, kwargs, impl.conventions)
     if step == "generation":
@@ -107,14 +107,15 @@ def _answer(first: Budget, *, again: bool) -> Answer:
 
 def _answers_of_a_cache(impl: Impl, asked: Asked, *, again: bool) -> Answers:
     """Those of a cache that recomputes; the bounds are recomputed likewise."""
+    start, step = (Recomputed, "transformer") if asked.step == "kv_cache" else (RecomputedAttention, "attention")
     both = []
     for which in range(len(Answer._fields)):
 
-        def transformer(*args: Any, which: int = which, **kwargs: Any) -> np.ndarray:
-            return _allowed(impl, "transformer", args, kwargs, again=again)[which]
+        def ask(*args: Any, which: int = which, **kwargs: Any) -> np.ndarray:
+            return _allowed(impl, step, args, kwargs, again=again)[which]
 
-        results = play(partial(Recomputed, transformer), *asked.args, **asked.kwargs)["results"]
-        both.append([logits for logits, _ in results if logits is not None])
+        results = play(partial(start, ask), *asked.args, **asked.kwargs)["results"]
+        both.append([answer for answer, _ in results if answer is not None])
     return [Answer(*each) for each in zip(*both, strict=True)]
 
 

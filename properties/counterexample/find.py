@@ -16,6 +16,7 @@ from hypothesis.errors import UnsatisfiedAssumption
 
 from properties.counterexample.expected import Answer, Answers, answers, as_they_say_it
 from properties.counterexample.minimise import SECONDS, minimised, numbers
+from properties.implementations.cached import CACHES
 from properties.implementations.calls import Asked
 from properties.implementations.conventions import asked as as_they_want_it
 from properties.implementations.impl import Impl
@@ -124,8 +125,8 @@ def seen(impl: Impl, calls: Sequence[Asked], *, anew: bool = True) -> Symptom | 
 
 def _several(step: str, got: Any) -> list[np.ndarray]:
     """The arrays of an answer."""
-    if step == "kv_cache":
-        return [logits for logits, _ in got["results"] if logits is not None]
+    if step in CACHES:
+        return [answer for answer, _ in got["results"] if answer is not None]
     return [got[name] for name in STEPS[step].results] or [got]
 
 

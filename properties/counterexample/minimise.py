@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from properties.counterexample.cache_programs import Played, shorter
+from properties.counterexample.cache_programs import Played, shorter, without
 from properties.implementations.calls import Asked
 from properties.implementations.layouts import BESIDE, CONTIGUOUS, LAYOUTS, of
 from properties.steps import COMPANIONS, OPTIONS
@@ -167,6 +167,10 @@ def _with_shorter_programs(asked: Asked) -> Iterator[Asked]:
         source, *real = asked.args
         for fewer in shorter(Played(source, real[0] if real else None, asked.kwargs["program"]), *vocabularies):
             yield asked._replace(args=(fewer.source, fewer.real), kwargs=asked.kwargs | {"program": fewer.program})
+    if asked.step == "attention_cache":
+        program = asked.kwargs["program"]
+        for place in reversed(range(len(program))):
+            yield asked._replace(kwargs=asked.kwargs | {"program": without(program, place)})
 
 
 def _without_options(asked: Asked) -> Iterator[Asked]:

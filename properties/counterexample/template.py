@@ -128,7 +128,7 @@ def answers(function: Callable[..., Any], call: dict, device: str) -> list[np.nd
         )
 
     def ask(*given: Any) -> Any:
-        return play(function, *given, **kwargs) if CASE["step"] == "kv_cache" else function(*given, **kwargs)
+        return play(function, *given, **kwargs) if play else function(*given, **kwargs)
 
     numbers = [each for each in arrays([args, kwargs]) if "float" in str(each.dtype)]
     functions = Functions() if Functions else None
@@ -141,7 +141,7 @@ def answers(function: Callable[..., Any], call: dict, device: str) -> list[np.nd
     for now, was in zip(arrays([args, kwargs]), arrays([call["args"], call["kwargs"]]), strict=True):
         if taken(now).shape != was.shape or not np.array_equal(taken(now), was, equal_nan=was.dtype == np.float64):
             sys.exit(fault("changed its input in place"))
-    found = [logits for logits, _ in result["results"] if logits is not None] if CASE["step"] == "kv_cache" else several(result)
+    found = [logits for logits, _ in result["results"] if logits is not None] if play else several(result)
     for each in found:
         dtype = str(getattr(each, "dtype", type(each).__name__)).removeprefix("torch.")
         if dtype not in CASE["result_dtype"].split(" or "):

@@ -17,7 +17,7 @@ from properties.counterexample.expected import Answers
 from properties.counterexample.find import Counterexample
 from properties.implementations import autograd, layouts, patched
 from properties.implementations.accepted import promised
-from properties.implementations.cached import OPTIONAL, play
+from properties.implementations.cached import CACHES, OPTIONAL, play
 from properties.implementations.calls import Asked
 from properties.implementations.laid_rows import beside as laid_beside
 from properties.steps import STEPS, positional_names
@@ -67,7 +67,7 @@ def _script(found: Counterexample, candidate: str | None, *, beside: bool) -> st
     entries |= {"arrays": repr(found.arrays), "result_dtype": repr(kind), "results": repr(STEPS[step].results)}
     entries |= {"calls": f"[\n{calls},\n    ]"}
     case = "CASE: dict = {\n" + "".join(f'    "{name}": {text},\n' for name, text in entries.items()) + "}\n"
-    played = f"\nOPTIONAL = {OPTIONAL!r}\n\n\n{inspect.getsource(play)}" if step == "kv_cache" else ""
+    played = f"\nOPTIONAL = {OPTIONAL!r}\n\n\n{inspect.getsource(play)}" if step in CACHES else ""
     if any(call.layout for call in found.given):
         source = inspect.getsource(layouts)
         text = text.replace(_NO_LAYOUTS, source[source.index("class Handed") :])

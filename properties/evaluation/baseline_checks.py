@@ -12,6 +12,7 @@ import torch
 from properties.evaluation.detection.fault import Fault
 from properties.implementations.impl import DTYPES, Impl
 from properties.implementations.oracle import oracle
+from properties.implementations.recomputed import seen
 from properties.steps import STEPS
 from properties.verdicts import ImplementationCrash, ImplementationError
 
@@ -64,6 +65,8 @@ def _answer(impl: Impl, step: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     if step == "kv_cache":
         rows = [logits if logits.ndim == 3 else logits[:, None] for logits, _ in answer["results"]]
         return np.concatenate(rows, axis=1)
+    if step == "attention_cache":
+        return np.concatenate([heads for heads, _ in answer["results"]], axis=2)
     if STEPS[step].kind == "nested":
         return np.concatenate([np.ravel(each) for each in _flat(answer)])
     return np.asarray(answer, dtype=np.float64)
@@ -77,6 +80,9 @@ def _truth(step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> np.ndarr
         given = {name: value for name, value in kwargs.items() if name != "program"}
         tokens = np.concatenate([entry[2].reshape(b, -1) for entry in kwargs["program"]], axis=1)
         return oracle("transformer", args[0], tokens, **given)
+    if step == "attention_cache":
+        Q, K, V = (np.concatenate(parts, axis=2) for parts in zip(*(entry[2:] for entry in kwargs["program"]), strict=True))
+        return oracle("attention", Q, K, V, seen(Q.shape[2], None))
     exact = oracle(step, *args, **kwargs)
     return np.concatenate([np.ravel(each) for each in exact.values()]) if isinstance(exact, dict) else np.asarray(exact, np.float64)
 
@@ -123,6 +129,7 @@ def normal_cases(step: str, seed: int) -> list[Case]:
     whole = {"parameters": parameters, "h": h}
     Q, K, V = (_few_bits(normal(b, h, n, d_model // h)) for _ in range(3))
     prompt = [[0, "prefill", tokens[:, : n // 2]], *([0, "step", tokens[:, i]] for i in range(n // 2, n))]
+    chunks = [slice(n // 2), *(slice(i, i + 1) for i in range(n // 2, n))]
     calls: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {
         "softmax": [((_few_bits(normal(b, n, n)),), {})],
         "attention": [((Q, K, V), {}), ((Q, K, V, causal), {})],
@@ -160,6 +167,9 @@ def normal_cases(step: str, seed: int) -> list[Case]:
             for options in ({}, {"causal": True})
         ],
         "paged_attention": [((Q[:, :, -1:], *(_paged(X) for X in (K, V))), _table(rng))],
+        "attention_cache": [
+            ((K[:, :, :0], V[:, :, :0]), {"program": [[0, "attend", *(X[:, :, part] for X in (Q, K, V))] for part in chunks]})
+        ],
         "cached_attention": [((Q[:, :, -1:], K, V), {"lengths": np.full(b, n), **options}) for options in ({}, {"ring": True})],
         "gradients": [((tokens, tokens[:, ::-1].copy()), {**whole, "direction": _few_bits(normal(b, n, vocab))})],
     }

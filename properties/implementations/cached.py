@@ -4,6 +4,9 @@ An implementation that writes token by token offers the step `kv_cache`: a metho
 `Cache`. Nobody compares what a cache holds; what counts is the logits it answers, which must be those of the same
 implementation's whole model, recomputed from the tokens of each row so far.
 
+A cache of attention alone is the step `attention_cache`: it gives an `AttentionCache`, which is handed queries, keys and values.
+What it answers must be attention of each query on all keys and values of its row so far.
+
 A program is plain data, so that it crosses into an implementation's process as one call, and prints as it is:
 
     [[0, "prefill", tokens], [0, "copy"], [1, "step", tokens], [0, "rollback", 2], …]
@@ -16,7 +19,12 @@ only): an implementation's process, which imports none of our packages, loads it
 from collections.abc import Callable
 from typing import Any, Protocol
 
-OPTIONAL = ("rollback", "reorder", "leave", "join", "reset", "copy")
+CACHES = ("kv_cache", "attention_cache")
+"""The steps that give a cache, on which a program is played."""
+
+CHANGES = ("rollback", "reorder", "leave", "join", "reset", "copy")
+UNEVEN = ("prefill_some", "attend_some")
+OPTIONAL = (*CHANGES, *UNEVEN)
 """Operations that a cache may lack; what it lacks is not asked of it."""
 
 
@@ -24,11 +32,11 @@ class Cache(Protocol):
     """What `kv_cache(source (b, m), source_mask (b, m) or None, *, parameters, h, norm, activation, eps, scale_embedding)` gives.
 
     Arrays are of the implementation's own kind: token ids and rows int64, logits of the dtype of its parameters. All rows of a
-    cache have read the same number of tokens. Only `prefill` and `step` are required.
+    cache have read the same number of tokens, unless it has `prefill_some`. Only `prefill` and `step` are required.
     """
 
     length: int
-    """How many tokens each row has read: 0 at first. Optional."""
+    """How many tokens each row has read: 0 at first; where rows differ, the most. Optional."""
 
     def prefill(self, tokens: Any) -> Any:
         """Read k ≥ 1 more tokens in every row, (b, k); return the logits after each of them, (b, k, vocab)."""
@@ -38,8 +46,15 @@ class Cache(Protocol):
         """Read one more token in every row, (b,); return the logits after it, (b, vocab)."""
         ...
 
+    def prefill_some(self, tokens: Any, counts: Any) -> Any:
+        """Read in row i the first counts[i] ≥ 0 of its tokens, (b, k) and (b,); of (b, k, vocab) what is behind is anybody's.
+
+        In some row there is one to read. From then on rows differ in length, and each reads on from its own.
+        """
+        ...
+
     def rollback(self, length: int) -> None:
-        """Forget all tokens but the first `length` of every row, 0 ≤ length ≤ self.length."""
+        """Forget all tokens but the first `length` of every row, 0 ≤ length ≤ self.length; a shorter row stays as it is."""
         ...
 
     def reorder(self, rows: Any) -> None:
@@ -63,33 +78,52 @@ class Cache(Protocol):
         ...
 
 
-def play(
-    kv_cache: Callable[..., Any], source: Any, source_mask: Any = None, *, program: list[list[Any]], **model: Any
-) -> dict[str, Any]:
+class AttentionCache(Protocol):
+    """What `attention_cache(K (b, h, m, d_k), V (b, h, m, d_v), *, capacity, window)` gives: it holds these m keys and values.
+
+    `capacity` is how many tokens a row will have at most, `window` how many a query sees, its own among them: options, handed over
+    where they are among the parameters. Arrays are of the implementation's own kind and of the dtype under test, rows int64. Only
+    `attend` is required. The changes are those of `Cache`: `rollback`, `reorder`, `leave`, `join`, `copy`; and `reset`, which
+    begins with other keys and values. Nothing is rolled back once a row has as many tokens as the window.
+    """
+
+    length: int
+    """How many tokens each row has; where rows differ, the most. Optional."""
+
+    def attend(self, Q: Any, K: Any, V: Any) -> Any:
+        """Append the keys and values of k ≥ 1 tokens to every row, (b, h, k, ·); what their queries get, (b, h, k, d_v): causal."""
+        ...
+
+    def attend_some(self, Q: Any, K: Any, V: Any, counts: Any) -> Any:
+        """The same of the first counts[i] ≥ 0 tokens of row i; what stands behind them, in and out, is anybody's."""
+        ...
+
+
+def play(start: Callable[..., Any], *given: Any, program: list[list[Any]], **model: Any) -> dict[str, Any]:
     """Start a cache and play `program` on it.
 
-    Returns `operations`, the optional ones the cache has, and `results`: for every operation its logits (None where it gives none)
+    Returns `operations`, the optional ones the cache has, and `results`: for every operation its answer (None where it gives none)
     and the length of the branch afterwards (None where the cache does not tell).
 
-    The operands of `join` are the source, its real tokens and the tokens (b, k) that another cache has read when its rows are taken
-    over; its logits are what that other cache answered. Those of `request` are the source of the second cache and its real tokens.
+    The first two operands of `join` are what another cache starts with, the rest what it has read when its rows are taken over
+    (tokens (b, k); or Q, K and V); its answer is that other cache's. Those of `request` are what a second cache starts with.
     """
-    branches = [kv_cache(source, source_mask, **model)]
+    branches = [start(*given, **model)]
     results = []
     for branch, operation, *operands in program:
-        cache, logits = branches[branch], None
+        cache, answer = branches[branch], None
         if operation == "copy":
             branches.append(cache.copy())
         elif operation == "request":
-            branches.append(kv_cache(*operands, **model))
+            branches.append(start(*operands, **model))
         elif operation == "join":
-            *other_source, tokens = operands
-            other = kv_cache(*other_source, **model)
-            logits = other.prefill(tokens) if tokens.shape[1] else None
+            other, read = start(*operands[:2], **model), operands[2:]
+            if 0 not in read[0].shape:
+                answer = (other.prefill if hasattr(other, "prefill") else other.attend)(*read)
             cache.join(other)
-        elif operation in ("prefill", "step"):
-            logits = getattr(cache, operation)(*operands)
+        elif operation in ("prefill", "step", "attend", "prefill_some", "attend_some"):
+            answer = getattr(cache, operation)(*operands)
         else:
             getattr(cache, operation)(*operands)
-        results.append([logits, getattr(cache, "length", None)])
+        results.append([answer, getattr(cache, "length", None)])
     return {"operations": [name for name in OPTIONAL if callable(getattr(branches[0], name, None))], "results": results}

@@ -19,7 +19,7 @@ from hypothesis.errors import HypothesisException, UnsatisfiedAssumption
 from properties.implementations import cached, layouts, returned
 from properties.implementations.accepted import accepted
 from properties.implementations.autograd import FORWARD
-from properties.implementations.cached import play
+from properties.implementations.cached import CACHES, play
 from properties.implementations.calls import calls
 from properties.implementations.convention_probes import settle
 from properties.implementations.conventions import MASKED, Conventions, answered, asked, fully_masked
@@ -221,7 +221,7 @@ class Impl:
             numpy_dtype = NUMPY_DTYPES.get(self.dtype)
             given_kwargs["dtype"] = DTYPES[self.dtype] if self.adapter.arrays == "torch" else numpy_dtype
         function = getattr(self.adapter, step)
-        if step == "kv_cache":
+        if step in CACHES:
             function = partial(play, function)
         functions, replaced = Functions(), []
         with ctrl_c_ends_the_run():

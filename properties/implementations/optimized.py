@@ -47,7 +47,7 @@ class Optimized(Differentiated):
     name = "optimized"
     arrays = "torch"
     dtypes = tuple(DTYPES)
-    steps = frozenset(STEPS) - BEYOND
+    steps = frozenset(STEPS) - BEYOND - {"attention_cache"}
     options = frozenset({"multi_head.causal", "multi_head_with_weights.causal"})
     conventions = replace(OURS, subnormals=None)  # PyTorch's fused attention flushes its weights in some dtypes on some devices
 

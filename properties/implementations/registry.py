@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib import import_module, metadata
 from importlib.util import find_spec
+from inspect import getsource
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,6 +47,10 @@ LIBRARIES: dict[str, Library] = {
     "transformers.sdpa": Library("transformers_attention.py:Sdpa", "transformers"),
     "transformers.bart.eager": Library("transformers_attention.py:BartEager", "transformers"),
     "transformers.bart.sdpa": Library("transformers_attention.py:BartSdpa", "transformers"),
+    "transformers.cache.dynamic": Library("transformers_cache.py:Dynamic", "transformers"),
+    "transformers.cache.static": Library("transformers_cache.py:Static", "transformers"),
+    "transformers.cache.sliding": Library("transformers_cache.py:Sliding", "transformers"),
+    "transformers.cache.static_sliding": Library("transformers_cache.py:StaticSliding", "transformers"),
     "jax.attention": Library("jax_nn.py:Attention", "jax"),
     "onnx.attention_23": Library("onnx_attention.py:Reference23", "onnx"),
     "onnx.attention_24": Library("onnx_attention.py:Reference24", "onnx"),
@@ -95,6 +100,12 @@ def library_class(name: str) -> Any:
 def library_target(name: str) -> str:
     """The same as a target for a process of its own. Raises KeyError for another name."""
     return str(Path(__file__).with_name("libraries") / LIBRARIES[name].place)
+
+
+def library_lines(name: str) -> int:
+    """How many lines the adapter has: its class, and those of its file that it comes from."""
+    own = library_class(name)
+    return sum(len(getsource(each).splitlines()) for each in own.__mro__ if each.__module__ == own.__module__)
 
 
 def library_missing(name: str) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from properties.implementations.autograd import Differentiated
 from properties.implementations.conventions import Conventions
 from properties.implementations.impl import DTYPES
+from properties.implementations.torch_cache import TorchCache
 from properties.steps import BEYOND
 from properties.verdicts import NotOffered
 
@@ -25,6 +26,7 @@ class TorchFunctional(Differentiated):
         frozenset({"attention", "mask", "softmax", "layer_norm", "embedding", "feed_forward", "output_projection"})
         | {"softmax_backward", "layer_norm_backward", "feed_forward_backward"}  # attention's is seen on `optimized`: the same call
         | BEYOND
+        | {"attention_cache"}
     )
     options = frozenset({"causal", "scale", "bias", "grouped_heads", "packed_attention.causal", "cached_attention.ring"})
     conventions = Conventions(
@@ -123,6 +125,10 @@ class TorchFunctional(Differentiated):
             if k.shape[2]:
                 output[r] = F.scaled_dot_product_attention(Q[r : r + 1], k, v, attn_mask=seen)[0]
         return output
+
+    def attention_cache(self, K: Tensor, V: Tensor) -> TorchCache:
+        """See `properties.implementations.torch_cache`."""
+        return TorchCache(K, V)
 
     def cached_attention(self, Q: Tensor, K_cache: Tensor, V_cache: Tensor, *, lengths: Tensor, ring: bool = False) -> Tensor:
         """One call for each row, on the slots that hold its positions. A length is not checked beyond what an index is."""

@@ -26,7 +26,7 @@ def played_on_a_cache(played):
     for operation, (answered, length) in zip(played.program, results, strict=True):
         answered = None if answered is None else answered.reshape(len(answered), -1, VOCAB)  # noqa: PLW2901
         branches = followed(branches, operation, answered)
-        assert length == branches[operation[0]].tokens.shape[1]
+        assert length == branches[operation[0]].length
     return branches
 
 
@@ -34,33 +34,38 @@ def played_on_a_cache(played):
 def programs(draw):
     """Up to eight operations of every kind, of which each can be done."""
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
-    shapes, program = [[2, 3, 0]], []
-    names = ["prefill", "step", "rollback", "reorder", "leave", "join", "reset", "copy", "request"]
+    shapes, program = [[3, [0, 0]]], []  # width of the source, and what each row has read
+    names = ["prefill", "step", "prefill_some", "rollback", "reorder", "leave", "join", "reset", "copy", "request"]
     for name in draw(st.lists(st.sampled_from(names), max_size=8)):
         which = int(rng.integers(len(shapes)))
-        b, m, n = shapes[which]
+        m, lengths = shapes[which]
+        b = len(lengths)
         new = rng.integers(0, SOURCE_VOCAB, (1, m)), np.ones((1, m), dtype=bool)
         match name:
             case "prefill":
-                operands, shapes[which] = [rng.integers(0, VOCAB, (b, 2))], [b, m, n + 2]
+                operands, shapes[which] = [rng.integers(0, VOCAB, (b, 2))], [m, [n + 2 for n in lengths]]
             case "step":
-                operands, shapes[which] = [rng.integers(0, VOCAB, b)], [b, m, n + 1]
-            case "rollback" if n:
-                operands, shapes[which] = [n - 1], [b, m, n - 1]
+                operands, shapes[which] = [rng.integers(0, VOCAB, b)], [m, [n + 1 for n in lengths]]
+            case "prefill_some":
+                operands = [rng.integers(0, VOCAB, (b, 2)), np.append(rng.integers(0, 3, b - 1), 1)]
+                shapes[which] = [m, [int(n + count) for n, count in zip(lengths, operands[1], strict=True)]]
+            case "rollback" if max(lengths):
+                operands, shapes[which] = [max(lengths) - 1], [m, [min(n, max(lengths) - 1) for n in lengths]]
             case "reorder":
                 operands = [rng.integers(0, b, b)]
+                shapes[which] = [m, [lengths[r] for r in operands[0]]]
             case "leave" if b > 1:
-                operands, shapes[which] = [np.array([b - 1])], [b - 1, m, n]
-            case "join":
-                operands, shapes[which] = [*new, rng.integers(0, VOCAB, (1, n))], [b + 1, m, n]
+                operands, shapes[which] = [np.array([b - 1])], [m, lengths[:-1]]
+            case "join" if len(set(lengths)) == 1:
+                operands, shapes[which] = [*new, rng.integers(0, VOCAB, (1, lengths[0]))], [m, [*lengths, lengths[0]]]
             case "reset":
-                operands, shapes[which] = list(new), [1, m, 0]
+                operands, shapes[which] = list(new), [m, [0]]
             case "request":
                 operands = list(new)
-                shapes.append([1, m, 0])
+                shapes.append([m, [0]])
             case "copy":
                 operands = []
-                shapes.append([b, m, n])
+                shapes.append([m, lengths])
             case _:
                 continue
         program.append([which, name, *operands])
@@ -90,8 +95,9 @@ def test_the_branches_followed_have_read_what_the_cache_has(played):
 
         asked = play(partial(Recomputed, logits), played.source, played.real, program=[*played.program, step])["results"][-1][0]
 
-        tokens = np.concatenate([branch.tokens, np.ones((len(branch.tokens), 1), dtype=np.int64)], axis=1)
-        np.testing.assert_array_equal(asked, logits(branch.source, tokens, branch.real)[:, -1])
+        read = branch.reading(np.ones((len(branch.tokens), 1), dtype=np.int64), None)
+        places = np.arange(len(read.tokens)), read.lengths - 1
+        np.testing.assert_array_equal(asked, logits(read.source, read.tokens, read.real)[places])
 
 
 def test_what_was_done_to_a_copy_is_done_to_the_original():

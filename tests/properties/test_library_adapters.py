@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from properties.implementations import registry
 from properties.implementations.registry import LIBRARIES, Library, library_class, library_missing, library_target
+from properties.steps import option_name
 from veriformer.cli import main
 from veriformer.isolation.proxy import ImplementationProxy
 
@@ -35,6 +36,15 @@ CALLS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "transformers.sdpa": (SDPA, {"causal": True, "scale": 0.5}, {"is_causal": True, "scale": 0.5}),
     "transformers.bart.eager": ("transformers.models.bart.modeling_bart:eager_attention_forward", {}, {"dropout": 0.0}),
     "transformers.bart.sdpa": (SDPA, {}, {"is_causal": False}),
+    **{
+        f"transformers.cache.{name}": (f"transformers.cache_utils:{layer}.update", {}, {})
+        for name, layer in (
+            ("dynamic", "DynamicLayer"),
+            ("static", "StaticLayer"),
+            ("sliding", "DynamicSlidingWindowLayer"),
+            ("static_sliding", "StaticSlidingWindowLayer"),
+        )
+    },
     "jax.attention": (
         "jax.nn:dot_product_attention",
         {"causal": True, "scale": 0.5, "window": (1, 2)},
@@ -63,7 +73,9 @@ CALLS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 }
 """name → the library's function, the options asked for, and arguments that it must be seen to be called with."""
 
-ATTENTION = {name: call for name, call in CALLS.items() if "bart" not in name and name != "torch.flex.compiled"}
+OTHERS = ("transformers.bart", "transformers.cache", "torch.flex.compiled")
+ATTENTION = {name: call for name, call in CALLS.items() if not name.startswith(OTHERS)}
+CACHES = [name for name in CALLS if name.startswith(("transformers.cache", "onnx"))]
 
 
 def installed(name: str) -> None:
@@ -178,6 +190,23 @@ def test_a_module_of_bart_calls_its_attention_once(name, monkeypatch):
     assert torch.equal(Q, X.reshape(1, 3, 2, 2).transpose(1, 2))
 
 
+@pytest.mark.parametrize("name", CACHES)
+def test_a_cache_of_a_library_is_updated_with_each_chunk(name, monkeypatch):
+    """With the new keys and values alone; what it knows of the others is in its own state, or is handed over as past."""
+    installed(name)
+    recorded, (Q, K, V) = Recorded(monkeypatch, CALLS[name][0]), inputs()
+    K, V = K.expand(1, 2, 3, 4), V.expand(1, 2, 3, 4)
+    cache = library_class(name)().attention_cache(K[:, :, :0], V[:, :, :0])
+
+    found = torch.cat([cache.attend(*(X[:, :, part] for X in (Q, K, V))) for part in (slice(1), slice(1, 3))], dim=2)
+
+    assert found.shape == Q.shape
+    if "onnx" in name:
+        assert len(recorded.calls) == 2  # a graph without a past, and one with
+    else:
+        assert [args[1].shape[2] for args, _ in recorded.calls] == [1, 2]
+
+
 def test_every_library_has_a_call_of_its_own():
     """Nobody is registered who is not seen to be called."""
     assert CALLS.keys() == LIBRARIES.keys()
@@ -188,10 +217,11 @@ def test_an_adapter_says_without_its_library_what_it_offers(name):
     """Its options are parameters of its attention, or grouped heads, or what a class it comes from has."""
     made = library_class(name)
     parameters = {
-        parameter
+        option_name(step, parameter)
         for each in inspect.getmro(made)
-        if "attention" in vars(each)
-        for parameter in inspect.signature(each.attention).parameters
+        for step in ("attention", "attention_cache")
+        if step in vars(each)
+        for parameter in inspect.signature(vars(each)[step]).parameters
     }
 
     assert set(getattr(made, "options", ())) <= parameters | {"grouped_heads"}

@@ -175,7 +175,9 @@ def test_conventions_that_refusals_do_not_show_are_ours(impl):
 
 
 class NeverRollsBack(Recomputed):
-    """It has the operation, and does not take it."""
+    """It has the operation, and does not take it; of the others those that need rows of one length."""
+
+    prefill_some = None
 
     def rollback(self, length):
         raise NotImplementedError("what is read stays read")

@@ -40,7 +40,7 @@ def command(names: tuple[str, ...], dtypes: str | None, folder: Path | None, *, 
     click.echo(f"| {' | '.join(HEADS)} |\n|{'---|' * len(HEADS)}")
     for name in names or LIBRARIES:
         made = library_class(name)
-        about = (f"`{name}`", library_version(name), ", ".join(getattr(made, "options", ())) or "none: a layer")
+        about = (f"`{name}`", library_version(name), ", ".join(getattr(made, "options", ())) or "none")
         for each in [each for each in made.dtypes if not chosen or each in chosen]:
             run = folder / f"{name}-{each}"
             if not (read or run.exists() or library_missing(name)):

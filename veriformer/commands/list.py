@@ -15,7 +15,7 @@ COLUMNS = {
     "claims": ("id", "step", "kind", "statement"),
     "steps": ("name", "row", "arguments", "returns"),
     "options": ("step", "name", "given", "default", "formula"),
-    "implementations": ("name", "steps", "options", "dtypes", "library"),
+    "implementations": ("name", "steps", "options", "dtypes", "library", "lines"),
     "conventions": ("convention", "choice", "meaning", "libraries"),
     "libraries": ("library", "convention", "choice", "source"),
 }
@@ -45,7 +45,7 @@ def options() -> list[dict[str, Any]]:
 
 def implementations() -> list[dict[str, Any]]:
     """Every implementation the suite brings along; of libraries, with the version that is installed."""
-    from properties.implementations.registry import BUILT_IN, LIBRARIES, built_in, library_class, library_version
+    from properties.implementations.registry import BUILT_IN, LIBRARIES, built_in, library_class, library_lines, library_version
     from properties.steps import STEPS
 
     adapters: dict[str, Any] = {name: built_in(name) for name in BUILT_IN} | {name: library_class(name) for name in LIBRARIES}
@@ -57,6 +57,7 @@ def implementations() -> list[dict[str, Any]]:
             "dtypes": list(adapter.dtypes),
             "arrays": getattr(adapter, "arrays", "torch"),
             "library": "" if name in BUILT_IN else library_version(name),
+            "lines": "" if name in BUILT_IN else str(library_lines(name)),
         }
         for name, adapter in adapters.items()
     ]

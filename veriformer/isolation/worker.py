@@ -339,10 +339,10 @@ class Candidate:
         give = partial(_given, make=partial(self._handed, request, inputs))
         args = [give(value, path) for value, path in zip(request["args"], request["names"], strict=True)]
         kwargs = {name: give(value, name) for name, value in request["kwargs"].items()}
-        if kwargs.get("window") is not None:
+        if isinstance(kwargs.get("window"), list):
             kwargs["window"] = tuple(kwargs["window"])  # the wire knows lists alone
         function = self.thing.intermediate if request["step"] == "intermediate" else self.steps[request["step"]]
-        if request["step"] == "kv_cache":
+        if request["step"] in cached.CACHES:
             function = partial(cached.play, function)
         try:
             numbers = [each.memory for each in inputs if each.numbers]

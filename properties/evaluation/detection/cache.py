@@ -329,4 +329,42 @@ REQUESTS = (
     ),
 )
 
-FAULTS = MASKS + POSITIONS + ROLLBACKS + ROWS + FEEDS + STALE + PAGES + REQUESTS
+UNEVEN = tuple(
+    _fault(*rest, base="uneven_cache")
+    for rest in (
+        (
+            "one-position-for-rows-of-all-lengths",
+            "left-pad-positions",
+            "X = X + encoding_of(places.flatten(), table.shape[-1]).to(X.dtype).unflatten(0, places.shape)",
+            "X = X + encoding_of(places.amax(dim=0), table.shape[-1]).to(X.dtype)",
+            "rows of different length: a shorter one counts on from the longest",
+            "https://github.com/unslothai/unsloth/issues/3699",
+        ),
+        (
+            "rows-see-as-far-as-the-longest",
+            "static-cache-unwritten-slots",
+            "past = torch.arange(own.slots) <= places[:, None, :, None]",
+            "past = torch.arange(own.slots) <= places.amax(dim=0)[None, None, :, None]",
+            "rows of different length: a shorter one sees slots that it never wrote to",
+            "https://github.com/huggingface/transformers/issues/30670",
+        ),
+        (
+            "lengths-stay-when-rows-move",
+            "cache-row-reorder",
+            "self.lengths = self.lengths[rows]",
+            "self.lengths = self.lengths[: len(rows)]",
+            "rows of different length that change places, or of which one goes",
+            "https://github.com/tenstorrent/tt-xla/issues/5778",
+        ),
+        (
+            "what-fills-up-a-row-counts",
+            "last-token-index",
+            "self.lengths = self.lengths + counts",
+            "self.lengths = self.lengths + tokens.shape[1]",
+            "a token behind a prompt of which some rows had less",
+            "https://github.com/huggingface/transformers/issues/14521",
+        ),
+    )
+)
+
+FAULTS = MASKS + POSITIONS + ROLLBACKS + ROWS + FEEDS + STALE + PAGES + REQUESTS + UNEVEN

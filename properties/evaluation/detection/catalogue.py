@@ -2,6 +2,7 @@
 
 from properties.evaluation.detection import (
     attention,
+    attention_cache,
     attention_options,
     backward,
     cache,
@@ -139,6 +140,7 @@ FAULTS: tuple[Fault, ...] = (
     *overflow.FAULTS,
     *packed_attention.FAULTS,
     *cached_attention.FAULTS,
+    *attention_cache.FAULTS,
 )
 
 CATALOGUE: tuple[Fault, ...] = (*FAULTS, *CHEATS)

@@ -36,6 +36,7 @@ PLACES: dict[str, Place] = {
     "cu_seqlens_attention": Place("cu_seqlens_attention", ("packed_attention", "packed_attention.causal")),
     "paged_attention": Place("paged_attention", ("paged_attention",)),
     "cached_attention": Place("cached_attention", ("cached_attention", "cached_attention.ring")),
+    "attention_cache": Place("attention_cache", ("attention_cache", "attention_cache.capacity", "attention_cache.window")),
     "multi_head": Place("multi_head", ("multi_head", "split_heads", "concat_heads")),
     "multi_head_options": Place(
         "multi_head_options",
@@ -48,7 +49,7 @@ PLACES: dict[str, Place] = {
     "layers": Place("layers", ("encoder_layer", "encoder", "decoder_layer", "decoder")),
     "model": Place("model", ("output_projection", "next_token", "transformer", "generation")),
     "cache": Place("cache", ("kv_cache", "generation")),
-    **{file: Place(file, ("kv_cache",)) for file in ("static_cache", "paged_cache", "bare_cache")},
+    **{file: Place(file, ("kv_cache",)) for file in ("static_cache", "paged_cache", "bare_cache", "uneven_cache")},
     "gradients": Place("gradients", _GRADIENTS, "float64"),
     "attention_with_backward": Place("gradients", _GRADIENTS, "float64", (("attention", "attention_with_backward"),)),
     **{file: Place(file, ("attention_backward",)) for file in ("attention_backward", "blocked_backward")},

@@ -3,6 +3,7 @@
 # A machine without it has nothing to look up.
 # pyright: reportMissingImports=false
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -23,7 +24,7 @@ class Reference23:
         import onnx
         import onnx.reference
 
-        self.onnx, self.runs = onnx, {}
+        self.graphs = Graphs(onnx, self.opset, self._made)
 
     def attention(
         self, Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None = None, *, causal: bool = False, scale: float | None = None,
@@ -35,13 +36,12 @@ class Reference23:
         given = [each for each in (Q, K, V, mask, bias) if each is not None]
         if not self.takes(given[3:], Q.shape[2], K.shape[2]):
             raise NotImplementedError(f"an attn_mask of shape {tuple(given[3].shape)}")
-        arrays = {name: as_array(each, self.onnx) for name, each in zip("QKVM", given, strict=False)}
         attributes = {"is_causal": int(causal), "scale": scale, "softcap": softcap}
-        attributes = {name: value for name, value in attributes.items() if value is not None}
-        key = (tuple((name, X.dtype, X.ndim) for name, X in arrays.items()), tuple(attributes.items()))
-        if key not in self.runs:
-            self.runs[key] = self._made(one_node(self.onnx, self.opset, arrays, attributes))
-        return as_tensor(self.runs[key](None, arrays)[0])
+        return self.graphs.run(dict(zip("QKVM", given, strict=False)), attributes)[0]
+
+    def attention_cache(self, K: Tensor, V: Tensor) -> "Past":
+        """Each call's present keys and values are the next one's past."""
+        return Past(self, K, V)
 
     def takes(self, masks: list[Tensor], n: int, m: int) -> bool:  # noqa: ARG002
         """Whether it takes this attn_mask: the standard pads a shorter last axis with −∞, it does not broadcast it."""
@@ -49,7 +49,7 @@ class Reference23:
 
     def _made(self, model: Any) -> Any:
         """A function that runs a model."""
-        return self.onnx.reference.ReferenceEvaluator(model).run
+        return self.graphs.onnx.reference.ReferenceEvaluator(model).run
 
 
 class Reference24(Reference23):
@@ -89,12 +89,61 @@ class Runtime24(Runtime23):
     opset = 24
 
 
-def one_node(onnx: Any, opset: int, arrays: dict[str, Any], attributes: dict[str, Any]) -> Any:
+class Graphs:
+    """Graphs of one node, each made once."""
+
+    def __init__(self, onnx: Any, opset: int, made: Callable[[Any], Any]) -> None:
+        self.onnx, self.opset, self.made, self.runs = onnx, opset, made, {}
+
+    def run(self, given: dict[str, Tensor], attributes: dict[str, Any], outputs: tuple[str, ...] = ("Y",)) -> list[Tensor]:
+        """One call, with these inputs at the places that the operator has for them."""
+        arrays = {name: as_array(each, self.onnx) for name, each in given.items()}
+        attributes = {name: value for name, value in attributes.items() if value is not None}
+        key = (tuple((name, X.dtype, X.ndim) for name, X in arrays.items()), tuple(attributes.items()), outputs)
+        if key not in self.runs:
+            self.runs[key] = self.made(one_node(self.onnx, self.opset, arrays, attributes, outputs))
+        return [as_tensor(each) for each in self.runs[key](None, arrays)]
+
+
+class Past:
+    """A cache that lives in a graph's inputs and outputs: past_key and past_value, present_key and present_value."""
+
+    def __init__(self, attention: Reference23, K: Tensor, V: Tensor) -> None:
+        self.attention, self.K, self.V = attention, K, V
+
+    @property
+    def length(self) -> int:
+        """How many tokens are past by now."""
+        return self.K.shape[2]
+
+    def attend(self, Q: Tensor, K: Tensor, V: Tensor) -> Tensor:
+        """Causal behind what is past; nothing is handed over as past where there is none."""
+        past = {"past_key": self.K, "past_value": self.V} if self.length else {}
+        given = {"Q": Q, "K": K, "V": V, **past}
+        output, self.K, self.V = self.attention.graphs.run(given, {"is_causal": 1}, ("Y", "present_key", "present_value"))
+        return output
+
+    def rollback(self, length: int) -> None:
+        """A shorter past."""
+        self.K, self.V = self.K[:, :, :length], self.V[:, :, :length]
+
+    def reorder(self, rows: Tensor) -> None:
+        """Other rows of it."""
+        self.K, self.V = self.K[rows], self.V[rows]
+
+    def copy(self) -> "Past":
+        """The same past."""
+        return Past(self.attention, self.K, self.V)
+
+
+def one_node(onnx: Any, opset: int, arrays: dict[str, Any], attributes: dict[str, Any], outputs: tuple[str, ...]) -> Any:
     """The graph: inputs of these ranks and dtypes, sizes left open."""
     make, kind = onnx.helper, onnx.helper.np_dtype_to_tensor_dtype
-    node = make.make_node("Attention", list(arrays), ["Y"], **attributes)
+    inputs = [*arrays] if "past_key" not in arrays else ["Q", "K", "V", "", "past_key", "past_value"]
+    node = make.make_node("Attention", inputs, list(outputs), **attributes)
     given = [make.make_tensor_value_info(name, kind(X.dtype), [None] * X.ndim) for name, X in arrays.items()]
-    graph = make.make_graph([node], "attention", given, [make.make_tensor_value_info("Y", kind(arrays["Q"].dtype), [None] * 4)])
+    got = [make.make_tensor_value_info(name, kind(arrays["Q"].dtype), [None] * 4) for name in outputs]
+    graph = make.make_graph([node], "attention", given, got)
     return make.make_model(graph, opset_imports=[make.make_opsetid("", opset)], ir_version=IR_VERSION[opset])
 
 
