@@ -35,8 +35,8 @@ struct Shares {
 // Numbers of x as 1 to 255, with zeros behind them; gives their scale, which is NaN where one of them is not finite.
 float whole_numbers(const float* x, int64_t count, int64_t padded, uint8_t* to) {
     thread_local std::vector<float> room;
-    room.assign(padded, 0.0f);
-    std::copy_n(x, count, room.begin());
+    room.assign(x, x + count);
+    room.resize(padded);
     __m512 most = _mm512_setzero_ps(), lost = most;
     for (int64_t i = 0; i < padded; i += LANES) {
         const __m512 part = _mm512_loadu_ps(room.data() + i);
@@ -85,9 +85,15 @@ struct Product {
         Word* words;
     };
 
+    template <class T>
+    static void at_least(std::vector<T>& room, std::size_t count) {
+        if (room.size() < count) room.resize(count);
+    }
+
     void lay_out(int64_t top, int64_t height, Rows& own) const {
         const int64_t tiles = tiles_for(height), padded = Kind::TILED ? tiles * MOST : height;
-        own.room.resize(padded * words + BLOCK), own.lines.resize(MOST * words), own.scales.resize(height), own.sums.resize(padded * WIDTH * STREAMS);
+        at_least(own.room, padded * words + BLOCK), at_least(own.lines, Kind::TILED ? 0 : MOST * words);
+        at_least(own.scales, height), at_least(own.sums, padded * WIDTH * STREAMS);
         own.words = reinterpret_cast<Word*>((reinterpret_cast<uintptr_t>(own.room.data()) + 63) & ~uintptr_t{63});
         for (int64_t i = 0; i < tiles; ++i) {
             const int64_t first = first_of(i, height, tiles), R = first_of(i + 1, height, tiles) - first;
