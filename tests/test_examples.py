@@ -2,6 +2,9 @@
 
 import ast
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,3 +62,16 @@ def test_an_example_of_attention_passes_within_its_limits(name, attribute, claim
     assert len(verdicts) > 5
     assert set(verdicts) == {Verdict.PASS}
     assert bool(impl.domain) is (name == "limited_kernel")
+
+
+def test_a_trained_model_writes_in_int8_what_it_writes_in_float64():
+    """At least 99 % of the tokens, or the example fails; docs/fast.md has what it prints."""
+    settings = {**os.environ, "PYTHONPATH": str(EXAMPLES.parent)}
+    command = [sys.executable, str(EXAMPLES / "int8_words.py")]
+
+    done = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = done.stdout.splitlines()
+    assert said[0].startswith("int8: ")
+    assert all(line in (EXAMPLES.parent / "docs" / "fast.md").read_text(encoding="utf-8").splitlines() for line in said)

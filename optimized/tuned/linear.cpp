@@ -65,6 +65,9 @@ struct Product {
     using Word = typename Kind::Word;
     static constexpr int64_t MOST = Kind::TILED ? 32 : MOST_ROWS;
 
+    // Rows in tiles lie further apart than a power of two, which all would share a few places of the first cache.
+    int64_t stride() const { return Kind::TILED ? words + BLOCK : words; }
+    static int64_t together(int64_t rows) { return Kind::TILED || rows > MOST ? 1 : side_by_side(rows); }
     static int64_t tiles_for(int64_t rows) { return (rows + MOST - 1) / MOST; }
 
     // A row in words, which is rounded to whole numbers for those kinds; gives its scale.
@@ -92,13 +95,13 @@ struct Product {
 
     void lay_out(int64_t top, int64_t height, Rows& own) const {
         const int64_t tiles = tiles_for(height), padded = Kind::TILED ? tiles * MOST : height;
-        at_least(own.room, padded * words + BLOCK), at_least(own.lines, Kind::TILED ? 0 : MOST * words);
+        at_least(own.room, padded * stride() + BLOCK), at_least(own.lines, Kind::TILED ? 0 : MOST * words);
         at_least(own.scales, height), at_least(own.sums, padded * WIDTH * STREAMS);
         own.words = reinterpret_cast<Word*>((reinterpret_cast<uintptr_t>(own.room.data()) + 63) & ~uintptr_t{63});
         for (int64_t i = 0; i < tiles; ++i) {
             const int64_t first = first_of(i, height, tiles), R = first_of(i + 1, height, tiles) - first;
-            Word* lines = Kind::TILED ? own.words + i * MOST * words : own.lines.data();
-            for (int64_t r = 0; r < R; ++r) own.scales[first + r] = words_of(top + first + r, lines + r * words);
+            Word* lines = Kind::TILED ? own.words + i * MOST * stride() : own.lines.data();
+            for (int64_t r = 0; r < R; ++r) own.scales[first + r] = words_of(top + first + r, lines + r * stride());
             if (Kind::TILED) continue;
             Word* to = own.words + first * words;
             for (int64_t from = 0; from < words; from += BLOCK)
@@ -110,17 +113,17 @@ struct Product {
 
     // Those rows times the panels from `left` to `right`; `ahead` is what will be read next.
     void multiply(int64_t top, int64_t height, Rows& own, int64_t left, int64_t right, Ahead ahead) const {
-        const int64_t tiles = tiles_for(height), together = Kind::TILED || tiles > 1 ? 1 : side_by_side(height);
-        const int pace = together > 1 ? 0 : tiles == 1 ? 2 : 1;
+        const int64_t tiles = tiles_for(height), most = together(height);
+        const int pace = most > 1 ? 0 : tiles == 1 ? 2 : 1;
         for (int64_t p = left, g; p < right; p += g) {
-            g = right - p < together ? 1 : together;
+            g = right - p < most ? 1 : most;
             for (int64_t k = 0; k < words; k += DEPTH)
                 for (int64_t i = 0; i < tiles; ++i) {
                     const int64_t first = first_of(i, height, tiles), R = first_of(i + 1, height, tiles) - first, depth = std::min(DEPTH, words - k);
                     const float* panel = W + (p * words + k) * WIDTH;
 #if defined(__AMX_TILE__)
                     if constexpr (Kind::TILED)
-                        in_tiles<Kind>(own.words + i * MOST * words + k, words, R, panel, depth, own.sums.data() + i * MOST * WIDTH, k == 0, ahead, i < 2 ? pace : 0);
+                        in_tiles<Kind>(own.words + i * MOST * stride() + k, stride(), R, panel, depth, own.sums.data() + i * MOST * WIDTH, k == 0, ahead, i < 2 ? pace : 0);
 #endif
                     if constexpr (!Kind::TILED)
                         TILES<Kind>[R][g > 1](own.words + first * words + k * R, panel, depth, words * WIDTH, own.sums.data() + first * WIDTH, k == 0, ahead, i < 2 ? pace : 0);
@@ -158,7 +161,7 @@ struct Product {
 
     void operator()(int64_t rows, const Panels& all, const Panels* next) const {
         const int64_t threads = at::get_num_threads(), most = std::max<int64_t>(NUMBERS / words / MOST, 1) * MOST, chunks = (rows + most - 1) / most;
-        const int64_t group = all.group(), groups = all.groups();
+        const int64_t group = all.group(together(rows)), groups = (all.count() + group - 1) / group;
         Shares shares(chunks * groups, std::min(threads, chunks * groups));
         at::parallel_for(0, shares.threads, 1, [&](int64_t me, int64_t) {
 #if defined(__AMX_TILE__)
@@ -170,7 +173,7 @@ struct Product {
                 const int64_t chunk = i / groups, top = chunk * rows / chunks, height = (chunk + 1) * rows / chunks - top;
                 if (chunk != laid_out) lay_out(top, height, own);
                 laid_out = chunk;
-                const Ahead ahead = i + 1 < end || !next ? all.ahead((i + 1) % groups) : next->ahead(me * next->groups() / threads);
+                const Ahead ahead = i + 1 < end || !next ? all.ahead((i + 1) % groups, group) : next->first(me, threads, together(rows));
                 multiply(top, height, own, i % groups * group, std::min(all.count(), (i % groups + 1) * group), ahead);
             });
         });

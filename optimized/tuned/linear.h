@@ -21,12 +21,16 @@ struct Panels {
     int64_t count() const { return blocks.size(0); }
     int64_t words() const { return blocks.size(1); }
     int64_t bytes() const { return words() * WIDTH * 4; }
-    // Panels are read in groups, of as many as the second cache holds twice.
-    int64_t group() const { return std::clamp<int64_t>(GROUP / bytes(), 1, STREAMS); }
-    int64_t groups() const { return (count() + group() - 1) / group(); }
-    Ahead ahead(int64_t i) const {
-        const uint64_t size = group() * bytes();
+    // Panels are read in groups: of as many as the second cache holds twice, and of all that are read together.
+    int64_t group(int64_t together) const { return std::max(together, std::clamp<int64_t>(GROUP / bytes(), 1, STREAMS)); }
+    Ahead ahead(int64_t i, int64_t group) const {
+        const uint64_t size = group * bytes();
         return {reinterpret_cast<const char*>(data()) + i * size, size / STREAMS};
+    }
+    // Where the share of a thread begins.
+    Ahead first(int64_t thread, int64_t threads, int64_t together) const {
+        const int64_t size = group(together), groups = (count() + size - 1) / size;
+        return ahead(thread * groups / threads, size);
     }
 };
 
