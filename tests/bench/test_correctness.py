@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from bench.peers import table
 from bench.peers.table import PEERS, could, peer
 from bench.runner.correctness import Judged, judge, parts
 from bench.runner.timer import Kept
 from bench.workloads import STEPS, Workload, named
+from optimized import tuned
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"b": 2, "n": 20, "m": 5, "h": 2, "d_model": 8, "d_ff": 12, "d_k": 4, "layers": 2, "vocab": 11, "length": 3}
@@ -55,6 +57,32 @@ def test_in_bfloat16_too(step, name):
 
     assert gate.verdict == "PASS", gate.message
     assert gate.compared > 0
+
+
+IN_INT8 = [(step, name) for step in STEPS for name in PEERS if could(name, step, "cpu", "int8")]
+LARGER = {**SMALL, "d_model": 64, "d_ff": 96}  # rounding to int8 averages out
+
+
+@pytest.mark.parametrize(("step", "name"), IN_INT8)
+def test_in_int8_near_on_the_whole(step, name):
+    """With matrices rounded to int8 a peer is held to a share of the root mean square, and one that is off by a third is wrong."""
+    for package in PEERS[name].packages:
+        pytest.importorskip(package, reason=f"the extra `{name}` is not installed")
+    if name == "optimized.tuned" and torch.int8 not in tuned.dtypes():
+        pytest.skip("this processor has no products of int8")
+    wrong = (lambda tokens: (tokens + 1) % SMALL["vocab"]) if step == "generation" else lambda out: out * 1.3
+
+    gates = [outcome(Workload(step, step, LARGER), name, change, dtype="int8") for change in (lambda out: out, wrong)]
+
+    assert [gate.verdict for gate in gates] == ["PASS", "FAIL"], gates[0].message
+    assert gates[0].compared > 0
+
+
+def test_who_has_no_int8_is_not_asked_for_it():
+    """Nor a step without products, nor a user's own."""
+    assert {name for _, name in IN_INT8} == {"optimized", "optimized.tuned", "onnxruntime", "ctranslate2"}
+    assert not any(could(name, "softmax", "cpu", "int8") for name in PEERS)
+    assert not could("mine:kernel", "feed_forward", "cpu", "int8")
 
 
 @pytest.mark.parametrize("name", [name for name, row in PEERS.items() if row.packages])
