@@ -167,7 +167,7 @@ def quantised(X: Float[Tensor, "rows columns"]) -> tuple[Tensor, Float[Tensor, "
 
 
 def panels(turned: Float[Tensor, "columns rows"]) -> Tensor:
-    """A matrix as [panels][words][numbers of a panel's columns]; a word is 32 bits of a column, and what is missing is 0."""
+    """A matrix as (panels, words, numbers of a panel's columns); a word is 32 bits of a column, and what is missing is 0."""
     width, numbers = torch.ops.veriformer.width(), 4 // turned.element_size()
     columns, rows = turned.shape
     padded = F.pad(turned, (0, -rows % (16 * numbers) if numbers > 1 else 0, 0, -columns % width))
