@@ -162,7 +162,8 @@ class Int8Panels(Panels):
 def quantised(X: Float[Tensor, "rows columns"]) -> tuple[Tensor, Float[Tensor, "rows 1"]]:
     """Every row as a scale and whole numbers from −127 to 127; a row that is not finite everywhere has NaN for its scale."""
     most = X.abs().amax(dim=1, keepdim=True)
-    whole = (X * torch.where(most > 0, 127 / most, 0)).round().nan_to_num(0.0)
+    by = torch.full_like(most, 127.0) / most  # one rounding, as in C++: a number over a tensor is a reciprocal first
+    whole = (X * torch.where(most > 0, by, 0)).round().nan_to_num(0.0)
     return whole.to(torch.int8), torch.where(most.isfinite(), most, torch.nan) / 127
 
 
