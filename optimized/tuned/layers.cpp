@@ -110,6 +110,7 @@ void add_and_norm(const Number* x, const Number* y, const Number* gain, const Nu
 template <class Number>
 Tensor add_and_norm(const Tensor& X, const Tensor& Y, const Tensor& gain, const Tensor& bias, double eps) {
     const int64_t d = X.size(-1), rows = X.numel() / d;
+    TORCH_CHECK(Y.size(-1) == d && gain.numel() == d && bias.numel() == d, "norm: expected ", d, " features everywhere");
     const Tensor dense = X.contiguous(), g = gain.contiguous(), c = bias.contiguous();
     Tensor out = at::empty(X.sizes(), X.options());
     const Number *x = dense.const_data_ptr<Number>(), *y = Y.const_data_ptr<Number>(), *scale = g.const_data_ptr<Number>(), *shift = c.const_data_ptr<Number>();
@@ -148,6 +149,7 @@ Tensor encoder_of(Tensor X, Weights W, int64_t h, int64_t d_v) {
     while (W.matrix * 3 < W.matrices.size()) {
         const Tensor QKV = W.product(X);
         const int64_t d_k = (QKV.size(-1) / h - d_v) / 2;
+        TORCH_CHECK(QKV.size(-1) == h * (2 * d_k + d_v), "W_QKV: expected columns for ", h, " heads, got ", QKV.size(-1));
         const Tensor Q = heads(QKV, h, d_k, 0), K = heads(QKV, h, d_k, h * d_k), V = heads(QKV, h, d_v, 2 * h * d_k);
         X = W.add_to<Number>(X, W.product(attend<Number>(Q, K, V, false)));
         X = W.add_to<Number>(X, W.product(W.product(X, true)));
@@ -163,10 +165,13 @@ Tensor decoder_of(Tensor X, Weights W, at::TensorList own, at::TensorList memory
     for (std::size_t i = 0; i < own.size(); i += 2) {
         const Tensor K = own[i].narrow(2, 0, known + n), V = own[i + 1].narrow(2, 0, known + n), QKV = W.product(X);
         const int64_t h = K.size(1), d_k = K.size(3), d_v = V.size(3);
+        TORCH_CHECK(QKV.size(-1) == h * (2 * d_k + d_v), "W_QKV: expected columns for ", h, " heads as the cache has them, got ", QKV.size(-1));
         K.narrow(2, known, n).copy_(heads(QKV, h, d_k, h * d_k));
         V.narrow(2, known, n).copy_(heads(QKV, h, d_v, 2 * h * d_k));
         X = W.add_to<Number>(X, W.product(attend<Number>(heads(QKV, h, d_k, 0), K, V, true, known)));
-        const Tensor Q = heads(W.product(X), h, memory[i].size(3), 0);
+        const Tensor asked = W.product(X);
+        TORCH_CHECK(asked.size(-1) == h * memory[i].size(3) && memory[i].size(1) == h, "memory: expected keys of ", h, " heads, as W_Q asks for");
+        const Tensor Q = heads(asked, h, memory[i].size(3), 0);
         X = W.add_to<Number>(X, W.product(attend<Number>(Q, memory[i], memory[i + 1], false)));
         X = W.add_to<Number>(X, W.product(W.product(X, true)));
     }

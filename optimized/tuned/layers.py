@@ -33,6 +33,8 @@ def fit(
         and all(isinstance(layer.self_attention, SelfAttentionParameters) for layer in layers)
         and all(isinstance(W, Panels) and W.dtype is X.dtype for layer in layers for W in _matrices(layer))
         and len({layer.self_attention.W_O.shape for layer in layers}) == 1
+        and all(X.shape[-1] == layer.self_attention.W_QKV.shape[0] for layer in layers)  # others are refused, step by step
+        and all(heads.W_O.shape[0] % architecture.h == 0 for layer in layers for heads in _heads(layer))
         and all(K.dim() == 4 and K.numel() > 0 and len(K) == len(X) for K, _ in memory)
     )
 
@@ -66,6 +68,10 @@ def room(X: Tensor, layer: Any, architecture: Architecture) -> KeysAndValues:
     d_k = (own.W_QKV.shape[1] // h - d_v) // 2
     b, n, _ = X.shape
     return X.new_empty(b, h, n, d_k), X.new_empty(b, h, n, d_v)
+
+
+def _heads(layer: Any) -> list[Any]:
+    return [layer.self_attention, layer.cross_attention] if hasattr(layer, "cross_attention") else [layer.self_attention]
 
 
 def _matrices(layer: Any) -> list[Any]:

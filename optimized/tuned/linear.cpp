@@ -187,6 +187,9 @@ void product(const Tensor& X, const Panels& W, Tensor& Y, bool relu, const Panel
 }
 
 Tensor linear(const Tensor& X, const Panels& W, bool relu, const Panels* next) {
+    const int64_t bytes = X.size(-1) * W.blocks.element_size(), panels = (W.b.size(-1) + WIDTH - 1) / WIDTH;
+    TORCH_CHECK(bytes <= W.words() * 4 && bytes > W.words() * 4 - BLOCK * 4, "X: expected the features that W has rows, got ", X.size(-1));
+    TORCH_CHECK(panels == W.count(), "b: expected a number for each column of W, got ", W.b.size(-1));
     std::vector<int64_t> sizes(X.sizes().begin(), X.sizes().end());
     sizes.back() = W.b.size(-1);
     Tensor Y = at::empty(sizes, X.options());

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from optimized import packing, tuned
-from optimized.encoder import encoder_layer
+from optimized.encoder import encoder, encoder_layer
 from optimized.generation import Writer
 from optimized.initialisation import initialise
 from optimized.multi_head import linear
@@ -170,6 +170,34 @@ def test_a_gradient_that_panels_do_not_give_is_refused_by_a_whole_layer_too():
 
     with pytest.raises(ValueError, match="X: expected one that requires no gradient"):
         encoder_layer(torch.ones(1, 3, 8, requires_grad=True), packed, Architecture(h=2))
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("X", "h", "complaint"),
+    [
+        (torch.ones(1, 3, 6), 2, "X: expected 8 features, got 6"),
+        (torch.ones(1, 3, 12), 2, "X: expected 8 features, got 12"),
+        (torch.ones(1, 3, 8), 3, "h: expected a number of heads that divides 8 features, got 3"),
+    ],
+)
+def test_other_features_and_heads_are_refused_by_a_whole_stack_too(X, h, complaint):
+    """In the words of a single product or step; nothing is read that is not there."""
+    packed = pack(SMALL, rows=3, layout="panels")
+
+    with pytest.raises(ValueError, match=complaint):
+        encoder(X, packed.encoder, Architecture(h=h))
+
+
+@needs_compiler
+def test_sizes_that_do_not_fit_are_refused_before_anything_is_read():
+    """By the operators themselves, whoever calls them."""
+    blocks, scales, b = Panels(torch.ones(8, 40), 1).tensors(None)
+    product = torch.ops.veriformer.linear.default
+
+    for X, bias in ((torch.ones(2, 200), b), (torch.ones(2, 8), torch.ones(400)), (torch.ones(2, 8), torch.ones(3))):
+        with pytest.raises(RuntimeError, match="expected"):
+            product(X, blocks, scales, bias)
 
 
 @needs_compiler

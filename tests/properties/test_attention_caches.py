@@ -118,7 +118,7 @@ def test_a_page_is_shared_until_it_is_written_to_and_comes_back_as_it_was():
     np.testing.assert_array_equal(pool.K[one.tables[0][1], :, 0, 0], [4, 2])
 
 
-def test_every_page_is_free_or_of_somebody():
+def test_every_page_is_free_or_in_use():
     """Whatever a program does: the rows that have a page are as many as the pool says."""
     for seed in range(20):
         rng = np.random.default_rng(seed)
