@@ -33,7 +33,7 @@ def fit(
         and all(isinstance(layer.self_attention, SelfAttentionParameters) for layer in layers)
         and all(isinstance(W, Panels) and W.dtype is X.dtype for layer in layers for W in _matrices(layer))
         and len({layer.self_attention.W_O.shape for layer in layers}) == 1
-        and all(X.shape[-1] == layer.self_attention.W_QKV.shape[0] for layer in layers)  # others are refused, step by step
+        and all(X.shape[-1] == _matrices(layer)[0].shape[0] for layer in layers)  # others are refused, step by step
         and all(heads.W_O.shape[0] % architecture.h == 0 for layer in layers for heads in _heads(layer))
         and all(K.dim() == 4 and K.numel() > 0 and len(K) == len(X) for K, _ in memory)
     )
