@@ -25,13 +25,14 @@ from properties.implementations.impl import Impl
 from properties.implementations.recomputed import seen
 from properties.inputs.parameters import SEEDS, dyadic
 from properties.inputs.sequences import PAGES
-from properties.verdicts import ImplementationError
+from properties.verdicts import ImplementationError, NotOffered
 
 MOST_BRANCHES, MOST_ROWS = 3, 4
 MOST_TOKENS = 13  # of a row, the last one asked of every branch among them
 
 Wish = tuple[int, int, int]  # an operation, a branch and the seed of what is handed over, each as far as there are any
-WISHES = st.lists(st.tuples(st.integers(0, 15), st.integers(0, MOST_BRANCHES - 1), SEEDS), min_size=1, max_size=6)
+WISH = st.tuples(st.integers(0, 15), st.integers(0, MOST_BRANCHES - 1), SEEDS)
+WISHES = st.lists(WISH, min_size=1, max_size=6)
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,14 @@ def starts(draw: st.DrawFn, *, window: bool = False) -> Start:
 
 
 def program_of(wishes: list[Wish], start: Start, offered: tuple[str, ...]) -> Program:
-    """The program that grants each wish as nearly as it can: with operations that are offered, and make sense by then."""
-    program, branches = [], [begun(*start.beginning)]
+    """The program that grants each wish as nearly as it can, and asks each branch one token more in the end."""
+    program, branches = granted(wishes, start, offered, [begun(*start.beginning)])
+    return [*program, *one_token_more(branches, start)]
+
+
+def granted(wishes: list[Wish], start: Start, offered: tuple[str, ...], branches: list[Branch]) -> tuple[Program, list[Branch]]:
+    """What each wish is granted of these branches, with operations that are offered and make sense by then; what they become."""
+    program: Program = []
     for number, branch, seed in wishes:
         which = branch % len(branches)
         possible = [name for name in offered if makes_sense(name, branches[which], len(branches), start)]
@@ -85,7 +92,7 @@ def program_of(wishes: list[Wish], start: Start, offered: tuple[str, ...]) -> Pr
             name = possible[number % len(possible)]
             program.append([which, name, *operands(name, branches[which], start, np.random.default_rng(seed))])
             branches = followed(branches, program[-1], None)
-    return [*program, *one_token_more(branches, start)]
+    return program, branches
 
 
 def makes_sense(name: str, rows: Branch, branches: int, start: Start) -> bool:
@@ -135,6 +142,79 @@ def one_token_more(branches: list[Branch], start: Start) -> Program:
     ]
 
 
+# ---- what cannot be done ----
+
+OFF = (-1, 1, -2, 2)  # how far below 0, or beyond the last
+IMPOSSIBLE = ("rollback", "reorder", "leave", "attend_some", "attend")  # the last one beyond the room that is promised
+
+
+def impossible(name: str, rows: Branch, start: Start, rng: np.random.Generator, off: int) -> list[Any]:
+    """Operands of which one number, often the last, is `off` the end, below 0 if that is; tokens of which the first have room."""
+    b, longest = len(rows), max(row.length for row in rows)
+    if name == "rollback":
+        return [off if off < 0 else longest + off]
+    if name == "attend":
+        return start.tokens(rng, b, start.room - longest + abs(off))
+    size = {"reorder": b, "leave": 1, "attend_some": b}[name]
+    most = 1 if name == "attend_some" else b - 1  # the largest number that is there
+    numbers = (np.arange(size) + int(rng.integers(1, max(most, 1) + 1))) % (most + 1)  # none in its own place
+    numbers[-1 if rng.random() < 0.5 else rng.integers(size)] = off if off < 0 else most + off
+    return [*(start.tokens(rng, b, most) if name == "attend_some" else []), numbers]
+
+
+def meaning(name: str, given: list[Any], rows: Branch) -> list[Any] | None:
+    """The operands that these stand for, if they are not refused; None where they can only be refused.
+
+    Rows may be counted from the end, as Python does; of counts and lengths what is beyond an end is the end.
+    """
+    b, longest = len(rows), max(row.length for row in rows)
+    match name:
+        case "rollback":
+            return [min(max(given[0], 0), longest)]
+        case "reorder" | "leave":
+            return [given[0] % b] if (-b <= given[0]).all() and (given[0] < b).all() else None
+        case "attend_some":
+            return [*given[:3], given[3].clip(0, given[0].shape[2])]
+        case _:
+            return given
+
+
+def taken(operation: list[Any], rows: Branch, *, refused: bool) -> list[Any] | None:
+    """The operation as it stands for itself; None for one that was tried and refused, which changes nothing."""
+    if operation[1] != "try":
+        return operation
+    which, _, name, *given = operation
+    meant = meaning(name, given, rows)
+    if meant is None:
+        assert_identical(np.array(refused), np.array(True), f"refusal of {_line(which, name, *given)}")
+    return None if refused or meant is None else [which, name, *meant]
+
+
+def trying(impl: Impl, start: Start, wishes: list[Wish], tried: tuple[Wish, int], later: list[Wish]) -> Program:
+    """A program that tries, among other operations, one that cannot be done, and goes on with what that leaves.
+
+    Raises NotOffered where the cache has no operation that anything can be wrong with.
+    """
+    played = own_cache(impl, start)
+    offered, ((number, branch, seed), off) = offered_by(played), tried
+    program, branches = granted(wishes, start, offered, [begun(*start.beginning)])
+    rows = branches[which := branch % len(branches)]
+    limited = impl.offers("attention_cache.capacity")
+    possible = [name for name in IMPOSSIBLE if (name in offered if name != "attend" else limited)]
+    if not any(row.length for row in rows):  # which of them is taken, nobody sees
+        possible = [name for name in possible if name not in ("reorder", "leave")]
+    possible = [name for name in possible if name != "leave" or len(rows) > 1]
+    if not possible:
+        raise NotOffered(f"{impl.name}: no operation on a cache that can be asked for what cannot be done")
+    name = possible[number % len(possible)]
+    operation = [which, "try", name, *impossible(name, rows, start, np.random.default_rng(seed), off)]
+    with showing([*program, operation]):
+        refused = bool(played([*program, operation])["refused"])
+        what = taken(operation, rows, refused=refused)
+    more, branches = granted(later, start, offered, branches if what is None else followed(branches, what, None))
+    return [*program, operation, *more, *one_token_more(branches, start)]
+
+
 # ---- what is played, and what must come ----
 
 Played = Callable[[Program], dict[str, Any]]
@@ -171,14 +251,16 @@ def offered_by(played: Played) -> tuple[str, ...]:
 def assert_answers(impl: Impl, start: Start, played: Played, program: Program) -> None:
     """Whatever is done to it, each query gets attention on the keys and values of its row so far."""
     with showing(program):
-        results = played(program)["results"]
+        outcome = played(program)
     branches = [begun(*start.beginning)]
-    for place, (operation, (answers, length)) in enumerate(zip(program, results, strict=True), start=1):
-        with showing(program[:place]):
-            branches = followed(branches, operation, rows_of_answers(impl, operation, answers))
-            rows = branches[-1 if operation[1] in BRANCHING else operation[0]]
+    for place, (operation, (answers, length)) in enumerate(zip(program, outcome["results"], strict=True)):
+        with showing(program[: place + 1]):
+            what = taken(operation, branches[operation[0]], refused=place in outcome["refused"])
+            if what is not None:
+                branches = followed(branches, what, rows_of_answers(impl, what, answers))
             if length is not None and operation[1] not in BRANCHING:
-                assert_identical(np.array(length), np.array(max(row.length for row in rows)), "length of the cache")
+                longest = max(row.length for row in branches[operation[0]])
+                assert_identical(np.array(length), np.array(longest), "length of the cache")
     with showing(program):
         for rows in branches:
             for _, alike in groupby(sorted(rows, key=_lengths), key=_lengths):
@@ -227,7 +309,7 @@ def showing(program: Program) -> Iterator[None]:
 
 def _line(branch: int, name: str, *given: Any) -> str:
     words = [
-        str(each) if not isinstance(each, np.ndarray) else str(each.tolist()) if each.dtype.kind == "i" else _size(each)
+        repr(each) if not isinstance(each, np.ndarray) else str(each.tolist()) if each.dtype.kind == "i" else _size(each)
         for each in given
     ]
     return f"[{branch}, {name!r}{''.join(f', {word}' for word in words)}]"

@@ -7,6 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from properties.attention_cache_machine import (
+    IMPOSSIBLE,
+    OFF,
+    WISH,
     WISHES,
     Start,
     assert_answers,
@@ -16,6 +19,7 @@ from properties.attention_cache_machine import (
     own_cache,
     program_of,
     starts,
+    trying,
 )
 from properties.claims import claim
 from properties.counterexample.attention_programs import BRANCHING
@@ -95,3 +99,24 @@ def test_more_tokens_than_a_cache_has_room_for_are_refused_or_kept(impl, start, 
     refused = impl.refuses("attention_cache", *start.beginning, program=beyond, capacity=start.room)
 
     assert_answers(impl, start, played, full if refused else beyond)
+
+
+@claim("Y5", needs="attention_cache")
+@given(starts(), st.lists(WISH, max_size=3), st.tuples(WISH, st.sampled_from(OFF)), st.lists(WISH, max_size=2))
+def test_what_cannot_be_done_to_a_cache_is_refused_and_changes_nothing(impl, start, wishes, tried, later):
+    """Rows, lengths and counts that are not there, tokens without room: it raises and is as it was, or answers if that can be."""
+    program = trying(impl, start, wishes, tried, later)
+
+    assert_answers(impl, start, own_cache(impl, start), program)
+
+
+@claim("Y5", needs="attention_cache")
+def test_each_operation_on_a_cache_may_be_refused(impl):
+    """Each with numbers too large and below 0, in rows of different length where it has them; then tokens and a rollback."""
+    start = Start(b=3, h=1, d_k=2, d_v=1, m=2, room=8)
+    played = own_cache(impl, start)
+    offered = offered_by(played)
+    prompt = (offered.index("attend_some" if "attend_some" in offered else "attend"), 0, 17)
+    for number, off, seed in product(range(len(IMPOSSIBLE)), OFF, (7, 8)):
+        program = trying(impl, start, [prompt], ((number, 0, seed), off), [(0, 0, 9)])
+        assert_answers(impl, start, played, program)

@@ -55,6 +55,8 @@ def answers(impl: Impl, asked: Asked, *, again: bool = True) -> Answers | None:
     if step in ("attention", *LAYERS) and _is_open(impl, asked):
         return None
     if step in CACHES:
+        if any(operation[1] == "try" for operation in kwargs["program"]):
+            return None  # it may be refused or not
         return _answers_of_a_cache(impl, asked, again=again)
     args, kwargs = posed(step, asked.args, kwargs, impl.conventions)
     if step == "generation":

@@ -85,6 +85,9 @@ class AttentionCache(Protocol):
     where they are among the parameters. Arrays are of the implementation's own kind and of the dtype under test, rows int64. Only
     `attend` is required. The changes are those of `Cache`: `rollback`, `reorder`, `leave`, `join`, `copy`; and `reset`, which
     begins with other keys and values. Nothing is rolled back once a row has as many tokens as the window.
+
+    What cannot be done raises, and leaves the cache as it was: more tokens than `capacity`, rows and lengths that are not there.
+    Instead, rows may be counted from the end, as Python does, and of a length or a count what is beyond an end may be the end.
     """
 
     length: int
@@ -103,27 +106,38 @@ def play(start: Callable[..., Any], *given: Any, program: list[list[Any]], **mod
     """Start a cache and play `program` on it.
 
     Returns `operations`, the optional ones the cache has, and `results`: for every operation its answer (None where it gives none)
-    and the length of the branch afterwards (None where the cache does not tell).
+    and the length of the branch afterwards (None where the cache does not tell). `refused` are the places of those operations that
+    were only tried, `[0, "try", "reorder", rows]`, and raised: the program goes on behind them.
 
     The first two operands of `join` are what another cache starts with, the rest what it has read when its rows are taken over
     (tokens (b, k); or Q, K and V); its answer is that other cache's. Those of `request` are what a second cache starts with.
     """
     branches = [start(*given, **model)]
-    results = []
-    for branch, operation, *operands in program:
-        cache, answer = branches[branch], None
+
+    def done(branch: int, operation: str, *operands: Any) -> Any:
+        cache = branches[branch]
         if operation == "copy":
-            branches.append(cache.copy())
-        elif operation == "request":
-            branches.append(start(*operands, **model))
-        elif operation == "join":
+            return branches.append(cache.copy())
+        if operation == "request":
+            return branches.append(start(*operands, **model))
+        if operation == "join":
             other, read = start(*operands[:2], **model), operands[2:]
-            if 0 not in read[0].shape:
-                answer = (other.prefill if hasattr(other, "prefill") else other.attend)(*read)
+            answer = None if 0 in read[0].shape else (other.prefill if hasattr(other, "prefill") else other.attend)(*read)
             cache.join(other)
-        elif operation in ("prefill", "step", "attend", "prefill_some", "attend_some"):
-            answer = getattr(cache, operation)(*operands)
+            return answer
+        answer = getattr(cache, operation)(*operands)
+        return answer if operation in ("prefill", "step", "attend", "prefill_some", "attend_some") else None
+
+    results, refused = [], []
+    for place, (branch, operation, *operands) in enumerate(program):
+        answer = None
+        if operation != "try":
+            answer = done(branch, operation, *operands)
         else:
-            getattr(cache, operation)(*operands)
-        results.append([answer, getattr(cache, "length", None)])
-    return {"operations": [name for name in OPTIONAL if callable(getattr(branches[0], name, None))], "results": results}
+            try:
+                answer = done(branch, *operands)
+            except Exception:  # of whatever kind: it says no
+                refused.append(place)
+        results.append([answer, getattr(branches[branch], "length", None)])
+    operations = [name for name in OPTIONAL if callable(getattr(branches[0], name, None))]
+    return {"operations": operations, "results": results, "refused": refused}

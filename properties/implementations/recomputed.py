@@ -109,21 +109,27 @@ class RecomputedAttention:
         """Attention on all that a row has by then, under a causal mask; zeros behind."""
         if len(Q) != len(self.rows):
             raise ValueError(f"Q: expected {len(self.rows)} rows, got {len(Q)}")
+        if ((counts < 0) | (counts > Q.shape[2])).any():
+            raise ValueError(f"counts: expected 0 to {Q.shape[2]}, got {list(counts)}")
         answers = np.zeros((*Q.shape[:3], V.shape[-1]), dtype=Q.dtype)
+        rows = list(self.rows)
         for r, count in enumerate(counts):
             handed = zip(self.rows[r], (K[r], V[r]), strict=True)
             keys, values = (np.concatenate([old, new[:, :count]], axis=1) for old, new in handed)
-            self.rows[r] = keys, values
+            rows[r] = keys, values
             m = keys.shape[1]
             if self._capacity is not None and m > self._capacity:
                 raise ValueError(f"row {r}: expected at most {self._capacity} tokens, got {m}")
             if count:
                 mask = seen(m, self._window)[m - count :]
                 answers[r, :, :count] = self._attention(Q[r : r + 1, :, :count], keys[None], values[None], mask)[0]
+        self.rows = rows
         return answers
 
     def rollback(self, length: int) -> None:
         """Drop the last tokens."""
+        if length < 0:
+            raise ValueError(f"length: expected at least 0, got {length}")
         self.rows = [(K[:, :length], V[:, :length]) for K, V in self.rows]
 
     def reorder(self, rows: np.ndarray) -> None:

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.attention.bias import causal_lower_right
 
 
 class TorchCache:
@@ -23,11 +22,15 @@ class TorchCache:
 
     def attend(self, Q: Tensor, K: Tensor, V: Tensor) -> Tensor:
         """One call for all k tokens."""
+        from torch.nn.attention.bias import causal_lower_right  # here: it imports torch's compiler, which takes seconds
+
         self.K, self.V = torch.cat([self.K, K], dim=2), torch.cat([self.V, V], dim=2)
         return F.scaled_dot_product_attention(Q, self.K, self.V, attn_mask=causal_lower_right(Q.shape[2], self.length))
 
     def rollback(self, length: int) -> None:
         """The first `length` tokens."""
+        if length < 0:
+            raise ValueError(f"length: expected at least 0, got {length}")
         self.K, self.V = self.K[:, :, :length], self.V[:, :, :length]
 
     def reorder(self, rows: Tensor) -> None:
@@ -36,8 +39,9 @@ class TorchCache:
 
     def leave(self, rows: Tensor) -> None:
         """The other rows."""
-        all_rows = torch.arange(len(self.K), device=rows.device)
-        self.reorder(all_rows[~torch.isin(all_rows, rows)])
+        staying = torch.ones(len(self.K), dtype=torch.bool, device=rows.device)
+        staying[rows] = False  # raises for a row that is not there
+        self.reorder(staying.nonzero()[:, 0])
 
     def join(self, other: "TorchCache") -> None:
         """Its rows behind one's own."""

@@ -1,19 +1,27 @@
 """The properties of caches of attention: they let correct ones pass, and show each faulty one by a short program."""
 
+from functools import partial
+
 import numpy as np
 import pytest
+import torch
 
-from properties.attention_cache_machine import Start, program_of
+from properties.attention_cache_machine import IMPOSSIBLE, OFF, Start, impossible, meaning, program_of
 from properties.counterexample.attention_programs import begun, followed
 from properties.evaluation.detection.attention_cache import OF_AN_ENGINE, OWN
 from properties.implementations.attention_caches import Pool, Slots
 from properties.implementations.cached import CHANGES, play
 from properties.implementations.impl import Impl
+from properties.implementations.oracle import oracle
+from properties.implementations.recomputed import RecomputedAttention
 from properties.test_attention_cache import (
     test_a_cache_of_attention_answers_as_attention_so_far as drawn,
 )
 from properties.test_attention_cache import (
     test_a_cache_with_a_window_answers_as_attention_to_the_last_tokens as windowed,
+)
+from properties.test_attention_cache import (
+    test_each_operation_on_a_cache_may_be_refused as refusing,
 )
 from properties.test_attention_cache import (
     test_every_two_operations_on_a_cache_of_attention as enumerated,
@@ -27,11 +35,15 @@ from properties.test_attention_cache import (
 from properties.test_attention_cache import (
     test_slots_of_an_engine_are_attention_so_far as slotted,
 )
+from properties.test_attention_cache import (
+    test_what_cannot_be_done_to_a_cache_is_refused_and_changes_nothing as tried,
+)
 from properties.verdict.judge import run_property
 from reports.records import Verdict
 from veriformer.isolation.proxy import ImplementationProxy
 
 SHOWN_BY = {"copied-cache-shares-its-slots": enumerated, "rollback-to-the-shortest-row": enumerated}
+SHOWN_BY |= {fault.id: refusing for fault in OWN if fault.breaks == ("Y5",)}
 SHOWN_BY |= {"full-cache-writes-over-its-last-token": overfull, "ring-forgets-the-token-it-begins-with": windowed}
 SHOWN_BY |= {fault.id: paged if fault.base == "paged_attention" else slotted for fault in OF_AN_ENGINE}
 OFFERED = ("attend", *CHANGES, "attend_some", "request")
@@ -43,13 +55,27 @@ def judged(fault, by, *, wrong, examples=40):
     return run_property(by, Impl(fault.implementation(wrong=wrong), fault.dtype), seed=0, examples=examples)
 
 
-@pytest.mark.parametrize("by", [drawn, windowed, enumerated, overfull])
+@pytest.mark.parametrize("by", [drawn, windowed, enumerated, overfull, refusing, tried])
 def test_a_correct_cache_passes(by):
     """One with slots, a ring, and rows of different length; and something was compared."""
     judgement = judged(OWN[0], by, wrong=False, examples=10)
 
     assert judgement.verdict is Verdict.PASS, judgement.message
     assert judgement.compared
+
+
+def test_a_refused_operation_is_named_by_its_place_and_the_program_goes_on():
+    """What is tried and raises changes nothing; what raises untried ends the program."""
+    cache = OWN[0].implementation(wrong=False).attention_cache
+    one = [torch.ones(1, 1, 1, 1)] * 3
+    beyond = [0, "try", "reorder", torch.tensor([1])]
+
+    outcome = play(cache, *one[1:], program=[[0, "try", "copy"], beyond, [0, "attend", *one]])
+
+    assert outcome["refused"] == [1]
+    assert [length for _, length in outcome["results"]] == [1, 1, 2]
+    with pytest.raises(IndexError):
+        play(cache, *one[1:], program=[[0, *beyond[2:]]])
 
 
 def test_a_cache_in_a_process_of_its_own_is_the_same_cache(tmp_path):
@@ -136,6 +162,24 @@ def test_every_page_is_free_or_in_use():
         held = [page for cache in caches for pages in cache.tables for page in pages]
         assert sorted(pool.free + list(dict.fromkeys(held))) == sorted(pool.rows)
         assert all(pool.rows[page] == held.count(page) for page in pool.rows)
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+@pytest.mark.parametrize("off", OFF)
+def test_what_cannot_be_done_has_a_number_that_is_not_there(name, off):
+    """Too large or below 0, whatever else is drawn; and the oracle's own cache refuses it, or does what it stands for."""
+    start = Start(b=3, h=1, d_k=1, d_v=1, m=2, room=5)
+    rows = begun(*start.beginning)
+
+    for seed in range(20):
+        given = impossible(name, rows, start, np.random.default_rng(seed), off)
+        number = given[0].shape[2] - 3 if name == "attend" else given[-1]
+        most = {"rollback": 2, "attend": 0, "attend_some": 1}.get(name, 2)
+        assert np.min(number) < 0 or np.max(number) > most
+        what = [0, "try", name, *given]
+        recomputed = partial(RecomputedAttention, partial(oracle, "attention"), capacity=start.room)
+        outcome = play(recomputed, *start.beginning, program=[what])
+        assert outcome["refused"] == [0] or meaning(name, given, rows) is not None
 
 
 def test_wishes_make_a_program_that_can_be_played():

@@ -19,6 +19,8 @@ class AttentionCache:
 
     def reset(self, K: Tensor, V: Tensor) -> None:
         """Begin with other keys and values."""
+        if self.window is None and K.shape[2] > self.slots:
+            raise ValueError(f"expected at most {self.slots} tokens to begin with, got {K.shape[2]}")
         self.lengths = torch.zeros(len(K), dtype=torch.int64)
         self.K, self.V = (X.new_zeros(*X.shape[:2], self.slots, X.shape[-1]) for X in (K, V))
         for i in range(K.shape[2]):
@@ -31,8 +33,6 @@ class AttentionCache:
 
     def append(self, K: Tensor, V: Tensor, going: Tensor) -> None:
         """One token more in the rows that go on."""
-        if self.window is None and bool((self.lengths[going] >= self.slots).any()):
-            raise ValueError(f"expected at most {self.slots} tokens in a row")
         slots = self.lengths % self.slots
         rows = going.nonzero()[:, 0]
         self.K[rows, :, slots[rows]], self.V[rows, :, slots[rows]] = K[rows], V[rows]
@@ -43,7 +43,11 @@ class AttentionCache:
         return self.attend_some(Q, K, V, torch.full((len(Q),), Q.shape[2]))
 
     def attend_some(self, Q: Tensor, K: Tensor, V: Tensor, counts: Tensor) -> Tensor:
-        """Token by token: written, and asked."""
+        """Token by token: written, and asked. What cannot be done is refused before anything is written."""
+        if bool((counts < 0).any()) or bool((counts > Q.shape[2]).any()):
+            raise ValueError(f"counts: expected 0 to {Q.shape[2]}, got {counts.tolist()}")
+        if self.window is None and bool((self.lengths + counts > self.slots).any()):
+            raise ValueError(f"expected at most {self.slots} tokens in a row")
         output = Q.new_zeros(*Q.shape[:3], V.shape[-1])
         for i in range(Q.shape[2]):
             going = counts > i
@@ -61,6 +65,8 @@ class AttentionCache:
 
     def rollback(self, length: int) -> None:
         """What is behind is written over by and by."""
+        if length < 0:
+            raise ValueError(f"length: expected at least 0, got {length}")
         self.lengths = self.lengths.clamp(max=length)
 
     def reorder(self, rows: Tensor) -> None:
@@ -69,8 +75,9 @@ class AttentionCache:
 
     def leave(self, rows: Tensor) -> None:
         """The others close up."""
-        staying = [r for r in range(len(self.lengths)) if r not in rows.tolist()]
-        self.reorder(torch.tensor(staying))
+        staying = torch.ones(len(self.lengths), dtype=torch.bool)
+        staying[rows] = False
+        self.reorder(staying.nonzero()[:, 0])
 
     def join(self, other: "AttentionCache") -> None:
         """Its rows behind one's own."""

@@ -11,6 +11,10 @@ def _fault(
     return Fault(identifier, fault_class, "attention_cache", _STEPS, right, wrong, shows, breaks, reports)
 
 
+_FULL = "if self.window is None and bool((self.lengths + counts > self.slots).any()):"
+_IS_FULL = 'raise ValueError(f"expected at most {self.slots} tokens in a row")'
+_NEGATIVE = 'raise ValueError(f"length: expected at least 0, got {length}")'
+
 OWN = (
     _fault(
         "copied-cache-shares-its-slots",
@@ -71,7 +75,7 @@ OWN = (
     _fault(
         "full-cache-writes-over-its-last-token",
         "corrupt-indices",
-        "if self.window is None and bool((self.lengths[going] >= self.slots).any()):",
+        _FULL,
         "self.lengths = self.lengths if self.window else self.lengths.clamp(max=self.slots - 1)\n        if False:",
         "a token more than there is room for",
         "https://github.com/karpathy/nanochat/pull/627",
@@ -84,6 +88,76 @@ OWN = (
         "held = min(int(self.lengths[r]), self.slots - (self.window is not None and int(self.lengths[r]) > self.slots))",
         "a ring that has wrapped: its last slot is not read",
         "https://github.com/ollama/ollama/pull/15591",
+    ),
+    _fault(
+        "row-beyond-the-last-is-the-last",
+        "corrupt-indices",
+        "self.K, self.V, self.lengths = self.K[rows], self.V[rows], self.lengths[rows]",
+        "rows = rows.clamp(0, len(self.K) - 1)\n"
+        "        self.K, self.V, self.lengths = self.K[rows], self.V[rows], self.lengths[rows]",
+        "rows that change places, one of them with a row that is not there",
+        "https://github.com/NVIDIA/TensorRT-LLM/pull/18205",
+        breaks=("Y5",),
+    ),
+    _fault(
+        "length-below-zero-leaves-tokens",
+        "corrupt-indices",
+        _NEGATIVE,
+        "length += int(self.lengths.max())",
+        "a rollback by more tokens than there are, of which some stay",
+        "https://github.com/huggingface/transformers/issues/47433",
+        breaks=("Y5",),
+    ),
+    _fault(
+        "count-of-minus-one-is-all-tokens",
+        "corrupt-indices",
+        "if bool((counts < 0).any()) or bool((counts > Q.shape[2]).any()):",
+        "counts = counts % (Q.shape[2] + 1)\n        if False:",
+        "a row that is told to read −1 tokens, and reads all",
+        "https://github.com/vllm-project/vllm/issues/43810",
+        breaks=("Y5",),
+    ),
+    _fault(
+        "tokens-that-fit-stay-after-a-refusal",
+        "corrupt-indices",
+        _IS_FULL,
+        "for i in range(self.slots - int(self.lengths.max())):\n"
+        "                self.append(K[:, :, i], V[:, :, i], counts > i)\n"
+        '            raise ValueError("full")',
+        "more tokens than there is room for, of which the first ones have room",
+        "https://github.com/ovg-project/kvcached/issues/364",
+        breaks=("Y5",),
+    ),
+    _fault(
+        "tokens-are-counted-before-a-refusal",
+        "corrupt-indices",
+        _IS_FULL,
+        'self.lengths = (self.lengths + counts).clamp(max=self.slots)\n            raise ValueError("full")',
+        "more tokens than there is room for, then anything that has room again",
+        "https://github.com/panbanda/higgs/pull/18",
+        "https://github.com/NVIDIA/TensorRT-LLM/pull/17512",
+        breaks=("Y5",),
+    ),
+    _fault(
+        "rollback-cuts-before-it-refuses",
+        "corrupt-indices",
+        _NEGATIVE,
+        "self.lengths = self.lengths.clamp(max=0)\n            raise ValueError(length)",
+        "a rollback to a length below 0",
+        "https://github.com/ollama/ollama/pull/14912",
+        breaks=("Y5",),
+    ),
+    _fault(
+        "keys-move-before-a-row-is-refused",
+        "corrupt-indices",
+        "self.K, self.V, self.lengths = self.K[rows], self.V[rows], self.lengths[rows]",
+        "old, self.K = self.K, self.K[: len(rows)].clone()\n"
+        "        for i, r in enumerate(rows.tolist()):\n"
+        "            self.K[i] = old[r]\n"
+        "        self.V, self.lengths = self.V[rows], self.lengths[rows]",
+        "rows that change places, the last of them with a row that is not there",
+        "https://github.com/ggml-org/llama.cpp/pull/9525",
+        breaks=("Y5",),
     ),
 )
 

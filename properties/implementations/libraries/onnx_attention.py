@@ -125,6 +125,8 @@ class Past:
 
     def rollback(self, length: int) -> None:
         """A shorter past."""
+        if length < 0:
+            raise ValueError(f"length: expected at least 0, got {length}")
         self.K, self.V = self.K[:, :, :length], self.V[:, :, :length]
 
     def reorder(self, rows: Tensor) -> None:
