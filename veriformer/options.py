@@ -137,6 +137,16 @@ def declarations(
         raise Refused(f"--{error}") from None
 
 
+def start_early(name: str, arrays: str | None = None) -> None:
+    """Start the process that a target will be in, if it will be in one: it imports torch while this process goes on."""
+    from properties.implementations.registry import LIBRARIES
+
+    if ":" in name or name in LIBRARIES:
+        from veriformer.isolation.processes import zygote
+
+        zygote(with_torch=arrays != "numpy")
+
+
 @contextmanager
 def opened(
     name: str,
@@ -151,10 +161,7 @@ def opened(
 
     With `backward` it offers backward too, by autograd, what it offers forward alone.
     """
-    from veriformer.isolation.processes import zygote
-
-    if ":" in name:  # it imports torch while we do
-        zygote(with_torch=arrays != "numpy")
+    start_early(name, arrays)
     from properties.implementations.registry import BUILT_IN, LIBRARIES, built_in, built_in_missing
     from veriformer.isolation.proxy import ImplementationProxy, TargetError, library
 

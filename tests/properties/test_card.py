@@ -113,6 +113,7 @@ def test_a_declaration_that_is_contradicted_is_exit_code_1(fragile):
     assert "CONVENTION_MISMATCH fully_masked_row: declared zeros, but the probe shows nan (float32)" in said.stdout
     assert "nan, declared zeros" in said.stdout
     assert '"fully_masked_row": "nan"' in said.stdout
+    assert re.fullmatch(r"\d+\.\d s of probes, \d+\.\d s in all", said.stdout.splitlines()[-1])
 
     declared = CliRunner().invoke(main, [*fragile, "--declare"])
 

@@ -1,5 +1,6 @@
 """`veriformer card TARGET`."""
 
+import time
 from typing import Any
 
 import click
@@ -7,6 +8,8 @@ import click
 from reports.records import encoded
 from veriformer import options
 from veriformer.run_options import DECLARED
+
+BEGAN = time.monotonic()  # but for the interpreter's own start, the command began here
 
 
 @click.command()
@@ -36,9 +39,10 @@ def command(
     """
     declarations = options.declarations(**declared)
     chosen, place = options.known_dtypes(dtypes), options.available(device)
-    with options.opened(target, options.known_step(step), arrays, place, max_time) as adapter:
-        from properties.card.card import contract_card
+    options.start_early(target, arrays)
+    from properties.card.card import contract_card  # imports torch, while the target's process does
 
+    with options.opened(target, options.known_step(step), arrays, place, max_time) as adapter:
         about: Any = options.declared_of(adapter, chosen, declarations)
         card = contract_card(about, chosen or adapter.dtypes, place)
     if as_json:
@@ -52,4 +56,7 @@ def command(
         else:
             for each in shown(card):
                 console().print(each)
+            console().print(
+                f"{card.seconds:.1f} s of probes, {time.monotonic() - BEGAN:.1f} s in all", style="dim", highlight=False
+            )
     ctx.exit(1 if card.mismatches else 0)
