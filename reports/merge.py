@@ -3,12 +3,13 @@
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from reports import records
 from reports.folders import Line, ReportError, Run, difference, machine, write_whole
-from reports.records import SCHEMA, Check, VerdictRecord, encoded, plain
+from reports.records import NOT_OFFERED, SCHEMA, Check, Verdict, VerdictRecord, encoded, plain
 
 COUNTEREXAMPLES = "counterexamples"
 OF_A_RUN: dict[str, Callable[[Line], Any]] = {  # lines every run has for itself, and which of two counts (the least)
@@ -58,6 +59,20 @@ def merged(runs: Sequence[Run]) -> Run:
         extras=_extras(runs),
         notes=[f"{run.id}: {note}" for run in runs for note in run.notes],
     )
+
+
+def offered(run: Run) -> Run:
+    """The run without the checks of what an implementation does not offer, and without the claims that then nobody is asked."""
+    left_out = {each.check for each in run.verdicts if each.verdict is Verdict.UNSUPPORTED and NOT_OFFERED in each.message}
+    planned = [check for check in run.planned if check not in left_out]
+    asked = {check.claim for check in planned}
+    manifest = {
+        **run.manifest,
+        "claims": [claim for claim in run.manifest["claims"] if claim["id"] in asked],
+        "planned": [plain(check) for check in planned],
+    }
+    verdicts = [each for each in run.verdicts if each.check not in left_out]
+    return replace(run, manifest=manifest, planned=planned, verdicts=verdicts)
 
 
 def write(run: Run, folder: Path, parts: Sequence[Run] = ()) -> None:

@@ -44,6 +44,8 @@ class Verdict(StrEnum):
     UNSUPPORTED = "UNSUPPORTED"  # the step is not offered, or more than half was refused: never counted as passed
 
 
+NOT_OFFERED = "does not offer "  # in the message of an UNSUPPORTED check that was not asked; the others were declined
+
 BROKEN = frozenset(list(Verdict)[: list(Verdict).index(Verdict.SUSPECT)])
 """The verdicts that make a run red (exit code 1)."""
 

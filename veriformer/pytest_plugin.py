@@ -278,7 +278,7 @@ def _run_property(pyfuncitem: pytest.Function, prop: "Property") -> bool:
     from properties.implementations.registry import built_in_missing
     from properties.verdict import profiles
     from properties.verdict.judge import Judgement, drawing, judge, seed_of, suite_error
-    from reports.records import Verdict
+    from reports.records import NOT_OFFERED, Verdict
     from veriformer import replay
 
     impl: Any = pyfuncitem.funcargs["impl"]
@@ -303,7 +303,7 @@ def _run_property(pyfuncitem: pytest.Function, prop: "Property") -> bool:
 
         judgement = judged(small=False)
     else:
-        why = built_in_missing(impl.name) or f"{impl.name} does not offer {', '.join(prop.needs)}"
+        why = built_in_missing(impl.name) or f"{impl.name} {NOT_OFFERED}{', '.join(prop.needs)}"
         judgement = Judgement(Verdict.UNSUPPORTED, why)
     pyfuncitem.stash[JUDGEMENT] = line = judgement.as_line()
     if judgement.error is not None and judgement.verdict is not Verdict.UNSUPPORTED and not judgement.suite_error:

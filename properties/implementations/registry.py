@@ -113,8 +113,13 @@ def library_missing(name: str) -> tuple[str, ...]:
     return tuple(package for package in (LIBRARIES[name].package, *LIBRARIES[name].beside) if find_spec(package) is None)
 
 
+def installed_version(name: str) -> str:
+    """The version of its package. Raises KeyError for another name, PackageNotFoundError where it is not installed."""
+    return metadata.version(LIBRARIES[name].package)
+
+
 def library_version(name: str) -> str:
     """The package and its version, or that it is not installed. Raises KeyError for another name."""
     if missing := library_missing(name):
         return f"{', '.join(missing)}: not installed"
-    return f"{LIBRARIES[name].package} {metadata.version(LIBRARIES[name].package).partition('+')[0]}"
+    return f"{LIBRARIES[name].package} {installed_version(name).partition('+')[0]}"

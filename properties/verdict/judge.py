@@ -31,7 +31,7 @@ from properties.verdicts import (
     Record,
     record,
 )
-from reports.records import Verdict
+from reports.records import NOT_OFFERED, Verdict
 
 MESSAGE_KEPT = 4000  # characters of a message or a counterexample that a verdict carries
 SHRINKING = 300.0  # seconds that Hypothesis may take to make an example smaller, by its own rule
@@ -157,7 +157,7 @@ def run_property(
     prop: Property = test.property_of_claim  # type: ignore[attr-defined]
     name = test.__name__
     if not impl.offers(*prop.needs):
-        return Judgement(Verdict.UNSUPPORTED, f"does not offer {', '.join(prop.needs)}")
+        return Judgement(Verdict.UNSUPPORTED, f"{NOT_OFFERED}{', '.join(prop.needs)}")
     shrinking = SHRINKING if small and not prop.shrinks else 0.0
     with drawing(test, seed_of(prop.claim, name, impl.dtype, seed), examples, shrinking=shrinking):
         return judge(lambda: test(impl=impl), prop, name, impl, small=small)

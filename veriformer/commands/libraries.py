@@ -1,17 +1,20 @@
 """`veriformer libraries`: what of its attention each library passes."""
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from reports.records import Verdict
+from reports import merge
+from reports.folders import ReportError, read
+from reports.records import NOT_OFFERED, Verdict
 from veriformer import options, progress
 from veriformer.results import Results
 from veriformer.settings import Refused, nearest
 
-HEADS = ("implementation", "library", "options", "dtype", "PASS", "UNSUPPORTED", "broken")
+HEADS = ("implementation", "library", "options", "dtype", "PASS", "declined", "broken")
 
 
 @click.command()
@@ -24,37 +27,87 @@ HEADS = ("implementation", "library", "options", "dtype", "PASS", "UNSUPPORTED",
     metavar="DIR",
     help="Where to write a run for each. Default: runs/libraries.",
 )
-@click.option("--read", is_flag=True, help="Verify nothing; print the table of the runs that are in DIR.")
-def command(names: tuple[str, ...], dtypes: str | None, folder: Path | None, *, read: bool, **asked: Any) -> None:
+@click.option(
+    "--read", "reading", is_flag=True, help="Verify nothing; print the table of the runs that are in DIR, or of the run DIR."
+)
+@click.option(
+    "--join",
+    "joined",
+    type=click.Path(path_type=Path),
+    metavar="NEW",
+    help="Join them into one run in the folder NEW, without checks of what is not offered.",
+)
+def command(
+    names: tuple[str, ...], dtypes: str | None, folder: Path | None, joined: Path | None, *, reading: bool, **asked: Any
+) -> None:
     """Verify the attention of libraries, and print a table of them in Markdown.
 
     NAMES are those of `veriformer list implementations` that belong to a library; none means all that are installed. A run that
     is in DIR already is not made again.
     """
-    from properties.implementations.registry import LIBRARIES, library_class, library_missing, library_version
+    from properties.implementations.registry import LIBRARIES, library_class, library_missing
 
     for name in names:
         if name not in LIBRARIES:
             raise Refused(f"no library {name!r}{nearest(name, LIBRARIES)}; expected some of {', '.join(LIBRARIES)}")
     chosen, folder = options.known_dtypes(dtypes), folder or Path("runs/libraries")
+    found = []
     click.echo(f"| {' | '.join(HEADS)} |\n|{'---|' * len(HEADS)}")
     for name in names or LIBRARIES:
         made = library_class(name)
-        about = (f"`{name}`", library_version(name), ", ".join(getattr(made, "options", ())) or "none")
         for each in [each for each in made.dtypes if not chosen or each in chosen]:
             run = folder / f"{name}-{each}"
-            if not (read or run.exists() or library_missing(name)):
+            if not (reading or run.exists() or library_missing(name)):
                 progress.verify(options.with_target(options.request(target=name, dtypes=each, folder=run, **asked)))
-            click.echo(f"| {' | '.join((*about, each, *_counted(run)))} |")
+            click.echo(row(name, each, folder if (folder / "manifest.json").exists() else run))
+            found += [(name, run)] if (run / "manifest.json").exists() else []
+    if joined is not None:
+        _join(found, joined)
 
 
-def _counted(run: Path) -> tuple[str, ...]:
-    """How many checks of a run passed, were not offered or taken, and broke, by their verdicts."""
-    results = Results.of(run)
-    if not results.planned:
+def row(name: str, dtype: str, run: Path) -> str:
+    """The line of one library in one dtype, of its run or of a run that it is part of."""
+    from properties.implementations.registry import library_class
+
+    library = f"`{name}`", _version(name, dtype, run), ", ".join(getattr(library_class(name), "options", ())) or "none"
+    return f"| {' | '.join((*library, dtype, *_counted(Results.of(run), name, dtype)))} |"
+
+
+def _counted(results: Results, name: str, dtype: str) -> tuple[str, ...]:
+    """How many checks passed, were offered and declined, and broke, by their verdicts."""
+
+    def of(checks: Iterable[Any]) -> list[Any]:
+        return [each for each in checks if (each.implementation, each.dtype) == (name, dtype)]
+
+    if not of(results.planned):
         return ("not run",) * 3
-    counts: Counter[Any] = Counter(each.verdict for each in results.findings)
-    broken = Counter(str(each.verdict) for each in results.broken)
-    missing = {f"{len(results.missing)} not run": 1} if results.missing else {}
+    counts: Counter[Any] = Counter(each.verdict for each in of(results.findings) if NOT_OFFERED not in each.message)
+    broken = Counter(str(each.verdict) for each in of(results.broken))
+    missing = {f"{len(of(results.missing))} not run": 1} if of(results.missing) else {}
     words = [f"{count} {verdict}" for verdict, count in broken.items()] + list(missing)
     return str(counts[Verdict.PASS]), str(counts[Verdict.UNSUPPORTED]), ", ".join(words) or "0"
+
+
+def _version(name: str, dtype: str, run: Path) -> str:
+    """The library and its version: as a joined run says it, or as it is installed."""
+    from properties.implementations.registry import LIBRARIES, library_version
+
+    package = LIBRARIES[name].package
+    environments = read(run).environments if (run / "manifest.json").exists() else []
+    versions: dict[str, str] = next((each["versions"] for each in environments if each.get("run") == f"{name}-{dtype}"), {})
+    return f"{package} {versions[package].partition('+')[0]}" if package in versions else library_version(name)
+
+
+def _join(found: list[tuple[str, Path]], folder: Path) -> None:
+    """One run of these, without checks of what is not offered, with each library's version among those of its environment."""
+    from properties.implementations.registry import LIBRARIES, installed_version
+
+    try:
+        parts = [read(run) for _, run in found]
+        run = merge.offered(merge.merged(parts))
+        for (name, _), environment in zip(found, run.environments, strict=True):
+            environment["versions"][LIBRARIES[name].package] = installed_version(name)
+        run.manifest.pop("command", None)  # of one of them
+        merge.write(run, folder)
+    except ReportError as error:
+        raise Refused(str(error)) from None
