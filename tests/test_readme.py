@@ -20,6 +20,7 @@ from properties.evaluation.calibration import table
 from properties.evaluation.detection.cheats import BY_CHANCE, CHEATS
 from reference import STEPS
 from reports.bench_records import Comparison
+from reports.records import Exit
 from veriformer import rounding_cost, verify
 from veriformer.cli import COMMANDS, main
 from veriformer.results import Results
@@ -278,7 +279,8 @@ def test_the_trust_in_timings_is_the_committed_one():
 
 
 RUNS = sorted((ROOT / "reports" / "runs").iterdir())  # named by their days
-RUN = max(run for run in RUNS if (run / "verify.jsonl").exists())
+RUN = max(run for run in RUNS if (run / "verify.jsonl").exists() and (run / "bench.jsonl").exists())
+OF_LIBRARIES = max(run for run in RUNS if "-libraries-" in run.name)
 
 
 def test_the_verification_is_the_committed_run(monkeypatch):
@@ -298,8 +300,27 @@ def test_a_committed_run_is_rendered_as_it_is_committed(run, tmp_path):
     """By `veriformer report`: a format that changes takes the committed run with it."""
     rendered = CliRunner().invoke(main, ["report", str(run), "-o", str(tmp_path)])
 
-    assert rendered.exit_code == 0, rendered.output
+    assert rendered.exit_code == (Exit.BROKEN if Results.of(run).broken else Exit.GOOD), rendered.output
     assert (tmp_path / "summary.md").read_text(encoding="utf-8") == (run / "summary.md").read_text(encoding="utf-8")
+
+
+def test_the_table_of_libraries_is_the_committed_run():
+    """What the command prints of it, line by line, and behind each line our reading; what was not run is listed, no more."""
+    page = (ROOT / "docs" / "libraries.md").read_text(encoding="utf-8")
+    found, rest = page.split("## What was found")[1].split("## Reading")
+    listed = re.findall(r"^\* `([\w.]+)`: ((?:\w+, )*\w+)$", rest.split("## Not run")[1], re.MULTILINE)
+
+    printed = CliRunner().invoke(main, ["libraries", "--read", "--run", str(OF_LIBRARIES)])
+
+    assert printed.exit_code == 0, printed.output
+    head, _, *rows = printed.output.splitlines()
+    made = [row for row in rows if "| not run | not run |" not in row]
+    missing = [[cell.strip(" `") for cell in row.split("|")[1:5]] for row in rows if row not in made]
+    shown = [line for line in found.splitlines() if line.startswith("| ")]
+    assert f"`{OF_LIBRARIES.relative_to(ROOT)}`" in found
+    assert [line.rpartition("|")[0].rpartition("|")[0] + "|" for line in shown] == [head, *made]
+    assert not [line for line in shown if line.endswith("| |")]
+    assert [(name, dtype) for name, dtypes in listed for dtype in dtypes.split(", ")] == [(row[0], row[3]) for row in missing]
 
 
 def test_the_speeds_of_the_tuned_tier_are_those_of_its_committed_runs():
