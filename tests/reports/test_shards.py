@@ -3,12 +3,13 @@
 import json
 
 import pytest
+import sample_runs
 from click.testing import CliRunner
 
 from properties.run import run_folder
 from reports.findings import Findings
 from reports.folders import read
-from reports.merge import merged
+from reports.merge import merged, offered
 from veriformer import shards
 from veriformer.commands import merge as merge_command
 from veriformer.commands import plan as plan_command
@@ -117,3 +118,21 @@ def test_plan_overwrites_nothing_and_refuses_what_does_not_exist(tmp_path):
     assert "nothing is overwritten" in taken.output
     assert (tmp_path / "there").read_text(encoding="utf-8") == "mine"
     assert not (tmp_path / "new").exists()
+
+
+def test_what_is_not_offered_may_be_left_out_and_what_is_declined_stays(tmp_path):
+    """With the claims that nobody is asked any more."""
+    asked = sample_runs.checks()
+    gone, kept = asked[0]["claim"], asked[-1]["claim"]
+    for line in asked:
+        if line["claim"] in (gone, kept):
+            message = "does not offer softmax" if line["claim"] == gone else "more than half refused: n = 3"
+            line |= {"verdict": "UNSUPPORTED", "message": message}
+
+    run = offered(read(sample_runs.write(tmp_path / "run", asked)))
+
+    assert gone not in {check.claim for check in run.planned} | {claim["id"] for claim in run.manifest["claims"]}
+    assert [each.message for each in run.verdicts if each.claim == kept] == ["more than half refused: n = 3"] * len(
+        [line for line in asked if line["claim"] == kept]
+    )
+    assert len(run.planned) == len(run.manifest["planned"]) == len([line for line in asked if line["claim"] != gone])
