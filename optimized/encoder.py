@@ -12,7 +12,7 @@ from optimized.feed_forward import feed_forward
 from optimized.multi_head import attend, project
 from optimized.parameters import PAPER, Architecture, EncoderLayerParameters, NormParameters
 from optimized.residual_norm import layer_norm, residual_norm
-from optimized.tuned import layers as tuned
+from optimized.tuned.layers import Stack
 
 
 def encoder_layer(
@@ -22,8 +22,9 @@ def encoder_layer(
     mask: Bool[Tensor, "..."] | None = None,
 ) -> Float[Tensor, "... n d_model"]:
     """Whole batches, under a mask of their own each: every token looks where it may, then thinks for itself."""
-    if tuned.fit(X, (parameters,), architecture, mask):
-        return tuned.encoder(X, (parameters,), architecture)
+    stack = Stack((parameters,), architecture)
+    if stack.fit(X, mask):
+        return stack.encoder(X)
     own, ff = parameters.self_attention, parameters.feed_forward
 
     def look_around(X: Tensor) -> Tensor:
@@ -44,8 +45,9 @@ def encoder(
     final_norm: NormParameters | None = None,
 ) -> Float[Tensor, "... n d_model"]:
     """Whole batches through the layers, one after another; then `final_norm`, if there is one."""
-    if layers and tuned.fit(X, layers, architecture, mask):
-        X = tuned.encoder(X, layers, architecture)
+    stack = Stack(layers, architecture)
+    if stack.fit(X, mask):
+        X = stack.encoder(X)
     else:
         for layer in layers:
             X = encoder_layer(X, layer, architecture, mask)

@@ -108,10 +108,11 @@ def generate(
     written = torch.full((len(source), length), eos, device=source.device)
     rows = torch.arange(len(source), device=source.device)  # of `written`, those that the writer still has
     tokens = torch.full_like(rows, bos)
-    going = torch.ones_like(rows, dtype=torch.bool)
+    going, left = torch.ones_like(rows, dtype=torch.bool), len(rows)
     for i in range(length):
-        tokens = torch.where(going, writer.step(tokens).argmax(dim=-1), eos)
-        written[rows, i] = tokens
+        likeliest = writer.step(tokens).argmax(dim=-1)
+        tokens = likeliest if left == len(rows) else torch.where(going, likeliest, eos)
+        written[:, i].index_copy_(0, rows, tokens)
         going = going & (tokens != eos)
         left = int(going.sum())
         if left == 0:

@@ -6,6 +6,8 @@
 Vaswani et al. (2017), section 3.5.
 """
 
+from functools import lru_cache
+
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor
@@ -28,5 +30,12 @@ def positional_encoding(
 def add_positions(X: Float[Tensor, "... n d_model"], first: int = 0) -> Float[Tensor, "... n d_model"]:
     """One encoding serves the whole batch, and X may be the tokens from place `first` on, as generation reads them."""
     n, d_model = X.shape[-2:]
-    positions = torch.arange(first, first + n, device=X.device)
-    return X + positional_encoding(positions, d_model, X.dtype)
+    places = max(64, 1 << (first + n - 1).bit_length())  # a power of two: as few encodings as there are
+    kept = _of_first if type(X) is Tensor else _of_first.__wrapped__  # what is traced is not kept
+    return X + kept(places, d_model, X.dtype, X.device)[first : first + n]
+
+
+@lru_cache(maxsize=4)
+def _of_first(places: int, d_model: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "places d_model"]:
+    """Kept, since it depends on nothing else, and computing it takes longer than a product of a few rows."""
+    return positional_encoding(torch.arange(places, device=device), d_model, dtype)

@@ -3,13 +3,18 @@
 from collections.abc import Iterator
 
 import pytest
-from jaxtyping import install_import_hook
 
-install_import_hook("reference", "beartype.beartype")  # for the oracle only: torch.compile fails on hooked code
-
-from properties.verdict import profiles  # noqa: E402 (after the hook, or what it imports would stay unchecked)
+from properties.verdict import profiles
 
 profiles.register()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Of the oracle only: torch.compile fails on hooked code. Not where an implementation is named: its run starts sooner."""
+    if not config.getoption("implementation", None):
+        from jaxtyping import install_import_hook
+
+        install_import_hook("reference", "beartype.beartype")
 
 
 @pytest.fixture(autouse=True, scope="package")

@@ -60,8 +60,9 @@ def test_readme_counts_the_claims():
     assert f"{len(CLAIMS)} claims about the Transformer" in README
 
 
+@pytest.mark.long
 def test_the_kernel_of_readme_is_verified(tmp_path):
-    """README's attention passes what it is verified against here."""
+    """README's attention passes what it is verified against here, and not only what README shows."""
     (tmp_path / "my_kernels.py").write_text(kernel())
 
     assert verify(f"{tmp_path / 'my_kernels.py'}:attention", claims="A7,M2", dtype="float32,bfloat16", examples=5)

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,13 +99,16 @@ def run(request: Request, progress: Progress = lambda: None, folder: Path | None
 
     Whatever is raised meanwhile, an interrupt say, ends it at once. Nothing is lost: a verdict is on disk as soon as it is found.
     """
+    from veriformer.isolation.processes import handed_over
+
     environment = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
     if request.workers > 1:
         environment.setdefault("OMP_NUM_THREADS", "1")  # the workers are the parallelism
     command = [sys.executable, "-P", "-m", "pytest", *request.arguments()]
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
-        options = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output, "env": environment, "cwd": folder}
-        with started(command, **options) as process:
+    ours = handed_over() if request.workers == 1 else nullcontext({"env": {}, "pass_fds": []})  # several could not share one
+    with ours as more, tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
+        options = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output, "cwd": folder, "pass_fds": more["pass_fds"]}
+        with started(command, env=environment | more["env"], **options) as process:
             while process.poll() is None:
                 progress()
                 time.sleep(PAUSE)

@@ -16,7 +16,7 @@ from veriformer.settings import Refused, nearest
 if TYPE_CHECKING:
     from properties.conventions.declarations import Declarations
 
-WORTH_MORE_WORKERS = 8  # steps × dtypes; below it, a second process costs more than it saves
+WORTH_MORE_WORKERS = 8  # steps × dtypes × the part of the claims asked for; below it, a second process costs more than it saves
 
 
 def listed(option: str, text: str | None, known: Collection[str], *, fold: bool = False) -> tuple[str, ...]:
@@ -205,9 +205,12 @@ def with_target(request: engine.Request) -> engine.Request:
     Refuses a target that is neither built in nor imports, offers no step, or does not support the dtypes asked for. It is
     imported once, here, so that a typo costs a line and not a run.
     """
+    from properties.claims import CLAIMS
+
     (name,) = request.targets
     about = (name, request.step, request.arrays, request.device, request.max_time)
     with opened(*about, backward=request.backward) as adapter:
         declared_of(adapter, request.dtypes, declarations(request.conventions, request.contract, request.like, request.domain))
-    columns = len(adapter.steps) * len(request.dtypes or adapter.dtypes)
-    return replace(request, workers=engine.workers(request.device) if columns >= WORTH_MORE_WORKERS else 1)
+    asked = len(request.claims) / len(CLAIMS) if request.claims else 1.0
+    worth = len(adapter.steps) * len(request.dtypes or adapter.dtypes) * asked
+    return replace(request, workers=engine.workers(request.device) if worth >= WORTH_MORE_WORKERS else 1)

@@ -30,6 +30,11 @@ class _Watch(TorchDispatchMode):
         super().__init__()
         self.seen: set[str] = set()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Not to be compiled: torch would import its compiler to say so, which takes 3 s."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.name().partition("::")[2].partition(".")[0]
         self.seen.add(name)

@@ -18,11 +18,16 @@ namespace tuned {
 constexpr int64_t NUMBERS = 1 << 14;  // worth a thread
 constexpr int64_t SCORES = 1 << 12;   // of a head, up to which no blocks of keys are worth it
 
-inline float total(Vector x) {
-    float sum = 0.0f;
-    for (int lane = 0; lane < LANES; ++lane) sum += x[lane];
-    return sum;
+// The sum of all lanes: each half is added to the other, so that no addition waits for more than four before it.
+template <std::size_t... lanes>
+float total(Vector x, std::index_sequence<lanes...>) {
+    if constexpr (LANES > 8) x += Vector{x[lanes ^ 8]...};
+    if constexpr (LANES > 4) x += Vector{x[lanes ^ 4]...};
+    x += Vector{x[lanes ^ 2]...};
+    x += Vector{x[lanes ^ 1]...};
+    return x[0];
 }
+inline float total(Vector x) { return total(x, std::make_index_sequence<LANES>()); }
 
 template <class Number>
 float dot(const float* x, const Number* y, int64_t count) {
@@ -37,30 +42,48 @@ float dot(const float* x, const Number* y, int64_t count) {
     return sum;
 }
 
-template <class Number>
-void add(float* to, float factor, const Number* x, int64_t count) {
-    int64_t i = 0;
-    for (; i + LANES <= count; i += LANES) store(to + i, load(to + i) + factor * load(x + i));
-    for (; i < count; ++i) to[i] += factor * static_cast<float>(x[i]);
+// eˣ for x ≤ 0, to about one unit in the last place: 2ⁿ eʳ, r at most half of ln 2 (Cephes' polynomial). NaN stays.
+inline Vector exponential(Vector x) {
+    const Vector near = x < -104.0f ? Vector{} - 104.0f : x;  // e⁻¹⁰⁴ is 0
+    const Vector n = near * 1.44269504f + 12582912.0f - 12582912.0f, r = near - n * 0.693359375f + n * 2.12194440e-4f;
+    const Vector p = ((((1.9875691500e-4f * r + 1.3981999507e-3f) * r + 8.3334519073e-3f) * r + 4.1665795894e-2f) * r + 1.6666665459e-1f) * r + 5.0000001201e-1f;
+    const Integers whole = __builtin_convertvector(x == x ? n : Vector{}, Integers), half = whole >> 1;  // in two steps: 2ⁿ alone may be too small
+    return (p * r * r + r + 1.0f) * (Vector)((half + 127) << 23) * (Vector)((whole - half + 127) << 23);
 }
 
 // softmax(q Kᵀ / √d_k) V, of one query in one head.
 template <class Number>
 void attend_to_all(const Number* q, const Number* K, int64_t K_stride, const Number* V, int64_t V_stride, int64_t m, int64_t d_k, int64_t d_v, Number* to) {
     thread_local std::vector<float> room;
-    room.resize(m + d_k + d_v);
-    float *weights = room.data(), *query = weights + m, *out = query + d_k;
-    const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(d_k)));
+    const int64_t padded = (m + LANES - 1) / LANES * LANES;
+    room.resize(padded + d_k);
+    float *weights = room.data(), *query = weights + padded;
+    const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(d_k))), nothing = -std::numeric_limits<float>::infinity();
     std::copy_n(q, d_k, query);
-    float most = -std::numeric_limits<float>::infinity(), sum = 0.0f;
+    std::fill_n(weights + m, padded - m, nothing);
+    float most = nothing;
     for (int64_t key = 0; key < m; ++key) {
         weights[key] = dot(query, K + key * K_stride, d_k) * scale;
         most = weights[key] > most ? weights[key] : most;
     }
-    for (int64_t key = 0; key < m; ++key) sum += weights[key] = std::exp(weights[key] - most);
-    std::fill_n(out, d_v, 0.0f);
-    for (int64_t key = 0; key < m; ++key) add(out, weights[key], V + key * V_stride, d_v);
-    for (int64_t i = 0; i < d_v; ++i) to[i] = out[i] / sum;
+    Vector sums = {};
+    for (int64_t key = 0; key < padded; key += LANES) {
+        const Vector part = exponential(load(weights + key) - most);
+        store(weights + key, part);
+        sums += part;
+    }
+    const float sum = total(sums);
+    int64_t i = 0;
+    for (; i + LANES <= d_v; i += LANES) {
+        Vector out = {};
+        for (int64_t key = 0; key < m; ++key) out += weights[key] * load(V + key * V_stride + i);
+        store(to + i, out / sum);
+    }
+    for (; i < d_v; ++i) {
+        float out = 0.0f;
+        for (int64_t key = 0; key < m; ++key) out += weights[key] * static_cast<float>(V[key * V_stride + i]);
+        to[i] = out / sum;
+    }
 }
 
 // (b, h, n, width) of the features from `offset` on.

@@ -14,60 +14,69 @@ from optimized.packed import Panels
 from optimized.parameters import Architecture, DecoderLayerParameters, EncoderLayerParameters, SelfAttentionParameters
 
 KeysAndValues = tuple[Tensor, Tensor]
+Layers = Sequence[EncoderLayerParameters] | Sequence[DecoderLayerParameters]
 
 
-def fit(
-    X: Tensor,
-    layers: Sequence[EncoderLayerParameters | DecoderLayerParameters],
-    architecture: Architecture,
-    *masks: Tensor | None,
-    memory: Sequence[KeysAndValues] = (),
-) -> bool:
-    """Whether layers with such parameters, under these masks, can be computed so."""
+class Stack:
+    """Layers in the order of their tensors; `fit` says for which X they are one call."""
+
+    def __init__(self, layers: Layers, architecture: Architecture) -> None:
+        self.layers, self.architecture = layers, architecture
+        self.in_panels = _in_panels(layers, architecture)
+        if self.in_panels:
+            self.weights = _weights(layers)
+            self.d_model, self.dtype = _matrices(layers[0])[0].shape[0], _matrices(layers[0])[0].dtype
+            self.d_v = layers[0].self_attention.W_O.shape[0] // architecture.h
+
+    def fit(self, X: Tensor, *masks: Tensor | None, memory: Sequence[KeysAndValues] = ()) -> bool:
+        """Whether it can be computed so under these masks; all others are computed, or refused, step by step."""
+        return (
+            self.in_panels
+            and all(mask is None for mask in masks)
+            and X.dim() == 3
+            and X.numel() > 0
+            and X.dtype is self.dtype
+            and X.shape[-1] == self.d_model
+            and not (X.requires_grad and torch.is_grad_enabled())
+            and all(K.dim() == 4 and K.numel() > 0 and len(K) == len(X) for K, _ in memory)
+        )
+
+    def encoder(self, X: Float[Tensor, "b n d_model"]) -> Float[Tensor, "b n d_model"]:
+        """All layers, one after another."""
+        return torch.ops.veriformer.encoder.default(X, *self.weights, self.architecture.h, self.d_v, self.architecture.eps)
+
+    def decoder(
+        self,
+        X: Float[Tensor, "b n d_model"],
+        memory: Sequence[KeysAndValues],
+        own: Sequence[KeysAndValues] | None = None,
+        known: int = 0,
+    ) -> Float[Tensor, "b n d_model"]:
+        """All layers. What the tokens of X offer is written into `own` of each, if it is given, behind the first `known`."""
+        own = [self._room(X, layer) for layer in self.layers] if own is None else own
+        flat = [[X for pair in kept for X in pair] for kept in (own, memory)]
+        return torch.ops.veriformer.decoder.default(X, *self.weights, *flat, known, self.architecture.eps)
+
+    def _room(self, X: Tensor, layer: Any) -> KeysAndValues:
+        """For the keys and values of all tokens of X."""
+        h = self.architecture.h
+        d_k = (layer.self_attention.W_QKV.shape[1] // h - self.d_v) // 2
+        b, n, _ = X.shape
+        return X.new_empty(b, h, n, d_k), X.new_empty(b, h, n, self.d_v)
+
+
+def _in_panels(layers: Layers, architecture: Architecture) -> bool:
+    """Whether layers with such parameters are computed here."""
     return (
-        all(mask is None for mask in masks)
+        len(layers) > 0
         and (architecture.norm, architecture.activation) == ("post", "relu")
-        and X.dim() == 3
-        and X.numel() > 0
-        and not (torch.is_grad_enabled() and X.requires_grad)  # refused by the first product, step by step
         and all(isinstance(layer.self_attention, SelfAttentionParameters) for layer in layers)
-        and all(isinstance(W, Panels) and W.dtype is X.dtype for layer in layers for W in _matrices(layer))
+        and all(isinstance(W, Panels) for layer in layers for W in _matrices(layer))
+        and len({W.dtype for layer in layers for W in _matrices(layer)}) == 1
         and len({layer.self_attention.W_O.shape for layer in layers}) == 1
-        and all(X.shape[-1] == _matrices(layer)[0].shape[0] for layer in layers)  # others are refused, step by step
+        and len({_matrices(layer)[0].shape[0] for layer in layers}) == 1
         and all(heads.W_O.shape[0] % architecture.h == 0 for layer in layers for heads in _heads(layer))
-        and all(K.dim() == 4 and K.numel() > 0 and len(K) == len(X) for K, _ in memory)
     )
-
-
-def encoder(
-    X: Float[Tensor, "b n d_model"], layers: Sequence[EncoderLayerParameters], architecture: Architecture
-) -> Float[Tensor, "b n d_model"]:
-    """All layers, one after another."""
-    h = architecture.h
-    d_v = layers[0].self_attention.W_O.shape[0] // h
-    return torch.ops.veriformer.encoder.default(X, *_weights(layers), h, d_v, architecture.eps)
-
-
-def decoder(
-    X: Float[Tensor, "b n d_model"],
-    layers: Sequence[DecoderLayerParameters],
-    own: Sequence[KeysAndValues],
-    memory: Sequence[KeysAndValues],
-    known: int,
-    architecture: Architecture,
-) -> Float[Tensor, "b n d_model"]:
-    """All layers. What the tokens of X offer is written into `own` of each, behind the first `known` tokens."""
-    flat = [[X for pair in kept for X in pair] for kept in (own, memory)]
-    return torch.ops.veriformer.decoder.default(X, *_weights(layers), *flat, known, architecture.eps)
-
-
-def room(X: Tensor, layer: Any, architecture: Architecture) -> KeysAndValues:
-    """For the keys and values of all tokens of X."""
-    own, h = layer.self_attention, architecture.h
-    d_v = own.W_O.shape[0] // h
-    d_k = (own.W_QKV.shape[1] // h - d_v) // 2
-    b, n, _ = X.shape
-    return X.new_empty(b, h, n, d_k), X.new_empty(b, h, n, d_v)
 
 
 def _heads(layer: Any) -> list[Any]:

@@ -14,12 +14,13 @@
 namespace tuned {
 
 constexpr int64_t NUMBERS = 1 << 16;  // words of X at a time: they stay in the second cache
-constexpr int64_t DEPTH = 256;        // words of a panel at a time: they stay in the first
+static int64_t FEW = 5;  // rows, which are faster without tiles
 
 // Each of several threads takes tasks of its own share first, then helps the others with theirs.
 struct Shares {
+    struct alignas(64) Next : std::atomic<int64_t> { using std::atomic<int64_t>::operator=; };
     int64_t tasks, threads;
-    std::vector<std::atomic<int64_t>> next;
+    std::vector<Next> next;
     Shares(int64_t tasks, int64_t threads) : tasks(tasks), threads(threads), next(threads) {
         for (int64_t t = 0; t < threads; ++t) next[t] = begin(t);
     }
@@ -65,10 +66,12 @@ struct Product {
     using Word = typename Kind::Word;
     static constexpr int64_t MOST = Kind::TILED ? 32 : MOST_ROWS;
 
-    // Rows in tiles lie further apart than a power of two, which all would share a few places of the first cache.
-    int64_t stride() const { return Kind::TILED ? words + BLOCK : words; }
-    static int64_t together(int64_t rows) { return Kind::TILED || rows > MOST ? 1 : side_by_side(rows); }
+    static int64_t together(int64_t rows) {
+        if (Kind::TILED) return rows > BLOCK ? 1 : 2;
+        return rows > MOST ? 1 : side_by_side(rows);
+    }
     static int64_t tiles_for(int64_t rows) { return (rows + MOST - 1) / MOST; }
+    static int64_t first_of(int64_t i, int64_t rows, int64_t tiles) { return i * rows / tiles; }
 
     // A row in words, which is rounded to whole numbers for those kinds; gives its scale.
     float words_of(int64_t row, Word* to) const {
@@ -83,9 +86,10 @@ struct Product {
     }
 
     struct Rows {
-        std::vector<Word> room, lines;
+        std::vector<Word> room, line;
         std::vector<float> scales, sums;
         Word* words;
+        int64_t apart;
     };
 
     template <class T>
@@ -93,45 +97,40 @@ struct Product {
         if (room.size() < count) room.resize(count);
     }
 
+    // Rows from `top` on, DEPTH words of each side by side; tiles read up to MOST rows at once, whose results are dropped.
     void lay_out(int64_t top, int64_t height, Rows& own) const {
-        const int64_t tiles = tiles_for(height), padded = Kind::TILED ? tiles * MOST : height;
-        at_least(own.room, padded * stride() + BLOCK), at_least(own.lines, Kind::TILED ? 0 : MOST * words);
-        at_least(own.scales, height), at_least(own.sums, padded * WIDTH * STREAMS);
+        own.apart = (height + MOST) * STRIDE;
+        at_least(own.room, (words + DEPTH - 1) / DEPTH * own.apart + BLOCK), at_least(own.line, words);
+        at_least(own.scales, height), at_least(own.sums, (tiles_for(height) + 1) * MOST * WIDTH * 4);
         own.words = reinterpret_cast<Word*>((reinterpret_cast<uintptr_t>(own.room.data()) + 63) & ~uintptr_t{63});
-        for (int64_t i = 0; i < tiles; ++i) {
-            const int64_t first = first_of(i, height, tiles), R = first_of(i + 1, height, tiles) - first;
-            Word* lines = Kind::TILED ? own.words + i * MOST * stride() : own.lines.data();
-            for (int64_t r = 0; r < R; ++r) own.scales[first + r] = words_of(top + first + r, lines + r * stride());
-            if (Kind::TILED) continue;
-            Word* to = own.words + first * words;
-            for (int64_t from = 0; from < words; from += BLOCK)
-                for (int64_t r = 0; r < R; ++r)
-                    for (int64_t k = from; k < std::min(from + BLOCK, words); ++k) to[k * R + r] = lines[r * words + k];
+        for (int64_t r = 0; r < height; ++r) {
+            own.scales[r] = words_of(top + r, own.line.data());
+            for (int64_t k = 0; k < words; k += DEPTH)
+                std::copy_n(own.line.data() + k, std::min<int64_t>(DEPTH, words - k), own.words + k / DEPTH * own.apart + r * STRIDE);
         }
     }
-    static int64_t first_of(int64_t i, int64_t height, int64_t tiles) { return i * height / tiles; }
 
     // Those rows times the panels from `left` to `right`; `ahead` is what will be read next.
     void multiply(int64_t top, int64_t height, Rows& own, int64_t left, int64_t right, Ahead ahead) const {
-        const int64_t tiles = tiles_for(height), most = together(height);
+        const int64_t tiles = tiles_for(height), most = together(height), size = words * WIDTH;
         const int pace = most > 1 ? 0 : tiles == 1 ? 2 : 1;
         for (int64_t p = left, g; p < right; p += g) {
             g = right - p < most ? 1 : most;
             for (int64_t k = 0; k < words; k += DEPTH)
                 for (int64_t i = 0; i < tiles; ++i) {
-                    const int64_t first = first_of(i, height, tiles), R = first_of(i + 1, height, tiles) - first, depth = std::min(DEPTH, words - k);
-                    const float* panel = W + (p * words + k) * WIDTH;
+                    const int64_t first = first_of(i, height, tiles), R = first_of(i + 1, height, tiles) - first, depth = std::min<int64_t>(DEPTH, words - k);
+                    const Word* rows = own.words + k / DEPTH * own.apart + first * STRIDE;
+                    const float* panel = W + p * size + k * WIDTH;
+                    float* sums = own.sums.data() + i * MOST * WIDTH;
 #if defined(__AMX_TILE__)
-                    if constexpr (Kind::TILED)
-                        in_tiles<Kind>(own.words + i * MOST * stride() + k, stride(), R, panel, depth, own.sums.data() + i * MOST * WIDTH, k == 0, ahead, i < 2 ? pace : 0);
+                    if constexpr (Kind::TILED) in_tiles<Kind>(rows, R, panel, depth, g > 1 ? size : 0, sums, k == 0);
 #endif
-                    if constexpr (!Kind::TILED)
-                        TILES<Kind>[R][g > 1](own.words + first * words + k * R, panel, depth, words * WIDTH, own.sums.data() + first * WIDTH, k == 0, ahead, i < 2 ? pace : 0);
+                    if constexpr (!Kind::TILED) TILES<Kind>[R][g > 1](rows, panel, depth, size, sums, k == 0, ahead, i < 2 ? pace : 0);
                 }
             for (int64_t i = 0; i < tiles; ++i) {
                 const int64_t first = first_of(i, height, tiles), R = first_of(i + 1, height, tiles) - first;
-                const float* sums = own.sums.data() + (Kind::TILED ? i * MOST : first) * WIDTH;
-                for (int64_t at = 0; at < g; ++at) finish(top + first, R, p + at, sums + at * R * WIDTH, own.scales.data() + first);
+                for (int64_t at = 0; at < g; ++at)
+                    finish(top + first, R, p + at, own.sums.data() + (i * MOST + at * (Kind::TILED ? BLOCK : R)) * WIDTH, own.scales.data() + first);
             }
         }
     }
@@ -160,9 +159,9 @@ struct Product {
     }
 
     void operator()(int64_t rows, const Panels& all, const Panels* next) const {
-        const int64_t threads = at::get_num_threads(), most = std::max<int64_t>(NUMBERS / words / MOST, 1) * MOST, chunks = (rows + most - 1) / most;
+        const int64_t most = std::max<int64_t>(NUMBERS / words / MOST, 1) * MOST, chunks = (rows + most - 1) / most;
         const int64_t group = all.group(together(rows)), groups = (all.count() + group - 1) / group;
-        Shares shares(chunks * groups, std::min(threads, chunks * groups));
+        Shares shares(chunks * groups, std::min<int64_t>(at::get_num_threads(), chunks * groups));
         at::parallel_for(0, shares.threads, 1, [&](int64_t me, int64_t) {
 #if defined(__AMX_TILE__)
             const std::conditional_t<Kind::TILED, Tiles, int> registers{};
@@ -173,7 +172,7 @@ struct Product {
                 const int64_t chunk = i / groups, top = chunk * rows / chunks, height = (chunk + 1) * rows / chunks - top;
                 if (chunk != laid_out) lay_out(top, height, own);
                 laid_out = chunk;
-                const Ahead ahead = i + 1 < end || !next ? all.ahead((i + 1) % groups, group) : next->first(me, threads, together(rows));
+                const Ahead ahead = i + 1 < end || !next ? all.ahead((i + 1) % groups, group) : next->first(me, shares.threads, together(rows));
                 multiply(top, height, own, i % groups * group, std::min(all.count(), (i % groups + 1) * group), ahead);
             });
         });
@@ -194,13 +193,14 @@ Tensor linear(const Tensor& X, const Panels& W, bool relu, const Panels* next) {
     sizes.back() = W.b.size(-1);
     Tensor Y = at::empty(sizes, X.options());
     const Tensor dense = X.contiguous();
+    const bool tiled = AMX && X.numel() > FEW * X.size(-1);
     switch (W.blocks.scalar_type()) {
         case at::kFloat: product<Floats, float>(dense, W, Y, relu, next); break;
 #if defined(__AVX512BF16__)
-        case at::kBFloat16: product<Pairs, BFloat16>(dense, W, Y, relu, next); break;
+        case at::kBFloat16: (tiled ? product<Pairs<AMX>, BFloat16> : product<Pairs<false>, BFloat16>)(dense, W, Y, relu, next); break;
 #endif
 #if defined(__AVX512VNNI__)
-        case at::kChar: product<Quads, float>(dense, W, Y, relu, next); break;
+        case at::kChar: (tiled ? product<Quads<AMX>, float> : product<Quads<false>, float>)(dense, W, Y, relu, next); break;
 #endif
         default: TORCH_CHECK(false, "W: no product of ", W.blocks.scalar_type(), " on this processor");
     }

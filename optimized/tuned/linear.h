@@ -34,7 +34,7 @@ struct Panels {
     }
 };
 
-// X (…, K) W + b, with ReLU or without. While it computes its last panels it asks the memory for the first of `next`.
+// X (…, K) W + b, with ReLU or without. Its last panels are computed while the memory is asked for the first of `next`.
 Tensor linear(const Tensor& X, const Panels& W, bool relu = false, const Panels* next = nullptr);
 
 }  // namespace tuned

@@ -31,7 +31,7 @@ constexpr bool AMX = true;
 constexpr bool AMX = false;
 #endif
 constexpr int WIDTH = 2 * LANES, BLOCK = 16;  // columns of a panel; rows, words and columns of a tile of AMX
-constexpr int STREAMS = 4;  // panels read side by side: the processor fetches some streams of memory faster than one
+constexpr int DEPTH = 256, STRIDE = DEPTH + BLOCK;  // words of a panel at a time: they stay in the first cache; and how far apart rows lie
 
 typedef float Vector __attribute__((vector_size(4 * LANES)));
 typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
@@ -60,21 +60,25 @@ struct Floats {
     static Sum add(Sum sum, Word a, Vector b) { return sum + a * b; }
 };
 #if defined(__AVX512BF16__)
+template <bool IN_TILES>
 struct Pairs {
-    static constexpr bool WHOLE = false, TILED = AMX;
+    static constexpr bool WHOLE = false, TILED = IN_TILES;
     using Word = int32_t;
     using Sum = Vector;
     static Sum add(Sum sum, Word a, Vector b) { return (Sum)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(a), (__m512bh)b); }
 };
 #endif
 #if defined(__AVX512VNNI__)
+template <bool IN_TILES>
 struct Quads {  // X without a sign, W with one
-    static constexpr bool WHOLE = true, TILED = AMX;
+    static constexpr bool WHOLE = true, TILED = IN_TILES;
     using Word = int32_t;
     using Sum = Integers;
     static Sum add(Sum sum, Word a, Vector b) { return (Sum)_mm512_dpbusd_epi32((__m512i)sum, _mm512_set1_epi32(a), (__m512i)b); }
 };
 #endif
+
+constexpr int STREAMS = 4;  // panels asked for side by side: the processor fetches some streams of memory faster than one
 
 // Memory that will be read next: its STREAMS parts in turn.
 struct Ahead {
@@ -85,22 +89,29 @@ struct Ahead {
     }
 };
 
-// C += A B for R rows and G panels, or C = A B at `first`: A is [words][R], a panel [words][WIDTH], they lie `apart`; C is [G][R][WIDTH].
+constexpr int SOON = 32 * WIDTH;  // words ahead in a panel, which are asked for: the processor by itself looks less far
+inline void ask(const float* from, int count) {
+    for (int at = 0; at < count; at += 16) __builtin_prefetch(from + at);
+}
+
+// C += A B for R rows and G panels, or C = A B at `first`: rows of A lie STRIDE words apart, a panel is [words][WIDTH], the next lies
+// `apart`; C is [G][R][WIDTH].
 template <class Kind, int R, int G>
 void tile(const typename Kind::Word* A, const float* B, int64_t words, int64_t apart, float* C, bool first, Ahead& behind, int pace) {
     Ahead ahead = behind;  // in registers
     typename Kind::Sum sums[G][R][2] = {};
     if (!first) std::memcpy(sums, C, sizeof sums);
-    for (int64_t k = 0; k < words; ++k, A += R, B += WIDTH) {
+    for (int64_t k = 0; k < words; ++k, ++A, B += WIDTH) {
         if (pace > 0) ahead.ask(1);
         if (pace > 1) ahead.ask(1);
 #pragma GCC unroll 4
         for (int g = 0; g < G; ++g) {
+            ask(B + g * apart + SOON, WIDTH);
             const Vector left = load(B + g * apart), right = load(B + g * apart + LANES);
 #pragma GCC unroll 16
             for (int r = 0; r < R; ++r) {
-                sums[g][r][0] = Kind::add(sums[g][r][0], A[r], left);
-                sums[g][r][1] = Kind::add(sums[g][r][1], A[r], right);
+                sums[g][r][0] = Kind::add(sums[g][r][0], A[r * STRIDE], left);
+                sums[g][r][1] = Kind::add(sums[g][r][1], A[r * STRIDE], right);
             }
         }
     }
@@ -122,8 +133,8 @@ template <class Kind>
 constexpr auto TILES = tiles_of<Kind>(std::make_index_sequence<MOST_ROWS>());  // by their rows: of one panel, and of as many as can be
 
 #if defined(__AMX_TILE__)
-// The same in the tiles of a core that has them, of up to 32 rows and one panel: rows of A lie `stride` words apart, words are a
-// multiple of 16, and so many rows of C are written.
+// The same in the tiles of a core that has them: up to 32 rows of one panel, or up to 16 of two, where the next lies `apart`. Words are
+// a multiple of 16, and so many rows of C are written.
 struct Tiles {
     Tiles() {
         struct alignas(64) { uint8_t palette = 1, start = 0, unused[14] = {}; uint16_t bytes[16] = {}; uint8_t rows[16] = {}; } shape;
@@ -132,31 +143,35 @@ struct Tiles {
     }
     ~Tiles() { _tile_release(); }
 };
+#define SUM_OF_TILES(c, a, b) if constexpr (Kind::WHOLE) { _tile_dpbusd(c, a, b); } else { _tile_dpbf16ps(c, a, b); }
 template <class Kind>
-void in_tiles(const typename Kind::Word* A, int64_t stride, int64_t rows, const float* B, int64_t words, float* C, bool first, Ahead& ahead, int pace) {
-    const bool both = rows > BLOCK;
+void in_tiles(const typename Kind::Word* A, int64_t rows, const float* B, int64_t words, int64_t apart, float* C, bool first) {
+    const bool tall = rows > BLOCK, two = !tall && apart;
     float *left = C, *right = C + BLOCK, *below = C + BLOCK * WIDTH;
     if (first) {
         _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
     } else {
         _tile_loadd(0, left, WIDTH * 4); _tile_loadd(1, right, WIDTH * 4);
-        if (both) { _tile_loadd(2, below, WIDTH * 4); _tile_loadd(3, below + BLOCK, WIDTH * 4); }
+        if (tall || two) { _tile_loadd(2, below, WIDTH * 4); _tile_loadd(3, below + BLOCK, WIDTH * 4); }
     }
     for (int64_t k = 0; k < words; k += BLOCK, B += BLOCK * WIDTH) {
-        ahead.ask(BLOCK * pace);
-        _tile_loadd(4, A + k, stride * 4); _tile_loadd(6, B, WIDTH * 4); _tile_loadd(7, B + BLOCK, WIDTH * 4);
-        if (both) { _tile_loadd(5, A + BLOCK * stride + k, stride * 4); }
-        if constexpr (Kind::WHOLE) {
-            _tile_dpbusd(0, 4, 6); _tile_dpbusd(1, 4, 7);
-            if (both) { _tile_dpbusd(2, 5, 6); _tile_dpbusd(3, 5, 7); }
-        } else {
-            _tile_dpbf16ps(0, 4, 6); _tile_dpbf16ps(1, 4, 7);
-            if (both) { _tile_dpbf16ps(2, 5, 6); _tile_dpbf16ps(3, 5, 7); }
+        ask(B + SOON, BLOCK * WIDTH);
+        if (two) ask(B + apart + SOON, BLOCK * WIDTH);
+        _tile_loadd(4, A + k, STRIDE * 4); _tile_loadd(6, B, WIDTH * 4); _tile_loadd(7, B + BLOCK, WIDTH * 4);
+        SUM_OF_TILES(0, 4, 6); SUM_OF_TILES(1, 4, 7);
+        if (tall) {
+            _tile_loadd(5, A + BLOCK * STRIDE + k, STRIDE * 4);
+            SUM_OF_TILES(2, 5, 6); SUM_OF_TILES(3, 5, 7);
+        }
+        if (two) {
+            _tile_loadd(5, B + apart, WIDTH * 4); _tile_loadd(6, B + apart + BLOCK, WIDTH * 4);
+            SUM_OF_TILES(2, 4, 5); SUM_OF_TILES(3, 4, 6);
         }
     }
     _tile_stored(0, left, WIDTH * 4); _tile_stored(1, right, WIDTH * 4);
-    if (both) { _tile_stored(2, below, WIDTH * 4); _tile_stored(3, below + BLOCK, WIDTH * 4); }
+    if (tall || two) { _tile_stored(2, below, WIDTH * 4); _tile_stored(3, below + BLOCK, WIDTH * 4); }
 }
+#undef SUM_OF_TILES
 #endif
 
 }  // namespace tuned

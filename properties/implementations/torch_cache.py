@@ -22,7 +22,7 @@ class TorchCache:
 
     def attend(self, Q: Tensor, K: Tensor, V: Tensor) -> Tensor:
         """One call for all k tokens."""
-        from torch.nn.attention.bias import causal_lower_right  # here: it imports torch's compiler, which takes seconds
+        from torch.nn.attention.bias import causal_lower_right  # here: it imports torch's compiler, which takes 3 s
 
         self.K, self.V = torch.cat([self.K, K], dim=2), torch.cat([self.V, V], dim=2)
         return F.scaled_dot_product_attention(Q, self.K, self.V, attn_mask=causal_lower_right(Q.shape[2], self.length))

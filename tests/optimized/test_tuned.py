@@ -17,7 +17,7 @@ from optimized.packed import Int8, Int8Panels, Panels, quantised
 from optimized.packing import choices, pack
 from optimized.parameters import Architecture
 from optimized.transformer import transformer
-from optimized.tuned import layers
+from optimized.tuned.layers import Stack
 
 needs_compiler = pytest.mark.skipif(bool(tuned.missing()), reason=tuned.missing())
 SMALL = initialise(0, vocab=11, d_model=8, d_ff=6, layers=1, tied=True)
@@ -142,8 +142,8 @@ def test_a_whole_model_in_panels_is_the_model(architecture, masks, fused, rows, 
     """Layer by layer in one call where they are the paper's, and step by step otherwise: within what float32 rounds."""
     masks, called = {name: mask[rows] for name, mask in masks.items()}, []
     for name in ("encoder", "decoder"):
-        real = getattr(layers, name)
-        monkeypatch.setattr(layers, name, lambda *given, f=real, n=name, **options: called.append(n) or f(*given, **options))
+        real = getattr(Stack, name)
+        monkeypatch.setattr(Stack, name, lambda *given, f=real, n=name, **options: called.append(n) or f(*given, **options))
 
     found = transformer(SOURCE[rows], TARGET[rows], pack(SMALL, rows=6, layout="panels"), architecture, **masks)
 

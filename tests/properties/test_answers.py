@@ -159,7 +159,8 @@ def test_a_strange_answer_by_the_command(name, tmp_path):
 
 def test_every_check_of_a_function_that_gives_nan_has_a_verdict(tmp_path):
     """Of all that is planned for an attention: no check is lost to the first NaN."""
-    ended = started("veriformer", "verify", "catalogue.py:nan__always", "--examples=2", "--json", f"--run={tmp_path / 'run'}")
+    options = ("--dtype=float32", "--examples=2", "--json")
+    ended = started("veriformer", "verify", "catalogue.py:nan__always", *options, f"--run={tmp_path / 'run'}")
     told = json.loads(ended.stdout, parse_constant=lambda token: pytest.fail(f"{token} is no JSON"))
 
     assert ended.returncode == told["exit_code"] == Exit.BROKEN

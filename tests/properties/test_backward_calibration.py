@@ -34,7 +34,7 @@ def test_no_correct_gradient_is_flagged(step, dtype, monkeypatch):
     assert found["alarms"] == []
 
 
-LARGE = ("row sums", "one quiet head")  # witnesses
+LARGE = ("row sums", "one quiet head", "slope of GELU", "scale of dK")  # witnesses
 SAMPLE = [pytest.param(kind, marks=pytest.mark.long if kind in LARGE else ()) for kind in GRADED]
 
 

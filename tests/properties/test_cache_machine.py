@@ -85,7 +85,7 @@ def judged(implementation, dtype="float64", by=drawn, examples=60):
 @pytest.mark.parametrize("by", [drawn, enumerated])
 def test_an_correct_cache_passes(by):
     """Recomputing is right, and something was compared."""
-    judgement = judged(Adapter(Recomputed), by=by, examples=8)
+    judgement = judged(Adapter(Recomputed), by=by, examples=4)
 
     assert judgement.verdict is Verdict.PASS, judgement.message
     assert judgement.compared
@@ -108,7 +108,8 @@ def test_a_faulty_cache_is_shown_by_a_short_program(kind, by):
 
 OF_CACHES = [fault.id for fault in FAULTS if "kv_cache" in fault.steps]
 OF_EVEN_ROWS = [fault.id for fault in FAULTS if "kv_cache" in fault.steps and fault.base != "uneven_cache"]
-SAMPLE = [pytest.param(each, marks=() if each in OF_EVEN_ROWS[::3] else pytest.mark.long) for each in OF_CACHES]
+FEW = {*OF_EVEN_ROWS[::3]} - {"first-layer-alone-reordered"}  # which only models of two layers show
+SAMPLE = [pytest.param(each, marks=() if each in FEW else pytest.mark.long) for each in OF_CACHES]
 
 
 @pytest.mark.parametrize("identifier", SAMPLE)

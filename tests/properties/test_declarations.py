@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 from properties import test_output_projection
 from properties.conventions.declarations import Declarations, read_contract, read_conventions
@@ -21,8 +22,10 @@ from properties.implementations.registry import built_in
 from properties.verdict.judge import run_property
 from reports.records import Verdict
 from veriformer import verify
+from veriformer.cli import main
 from veriformer.isolation.in_process import InProcess
 from veriformer.isolation.proxy import ImplementationProxy, TargetError
+from veriformer.results import Results
 from veriformer.settings import Refused, as_text
 
 MINE = """
@@ -149,10 +152,6 @@ NONSENSE = [
 @pytest.mark.parametrize(("said", "complaint"), NONSENSE)
 def test_nonsense_is_one_line_and_exit_code_2(scratch, monkeypatch, said, complaint):
     """On the command line and in `veriformer.verify`."""
-    from click.testing import CliRunner
-
-    from veriformer.cli import main
-
     monkeypatch.chdir(scratch)
     options = [f"--{name}={value}" for name, value in said.items()]
     told = CliRunner().invoke(main, ["verify", "mine:output_projection", *options])
@@ -244,15 +243,19 @@ def test_the_command_line_declares_a_contract(tmp_path):
 @pytest.mark.parametrize(
     "toml",
     [
-        pytest.param('[tool.veriformer]\ncontract = "split_k=2"\n', id="text", marks=pytest.mark.long),
+        pytest.param('[tool.veriformer]\ncontract = "split_k=2"\n', id="text"),
         pytest.param("[tool.veriformer.contract]\nsplit_k = 2\n", id="table"),
     ],
 )
-def test_pyproject_declares_a_contract(tmp_path, toml):
-    """As a text, or as a table of its own."""
-    arguments = ("-m", "veriformer", "verify", "mine:output_projection", *ASKED, "--run=run")
+def test_pyproject_declares_a_contract(tmp_path, monkeypatch, toml):
+    """As a text, or as a table of its own: the run is asked for as with the option."""
+    monkeypatch.chdir(in_a_folder(tmp_path, toml))
+    asked = []
+    monkeypatch.setattr("veriformer.progress.verify", lambda request, _: asked.append(request) or Results(request.run, [], []))
 
-    assert command(*arguments, folder=in_a_folder(tmp_path, toml)) == {"PASS"}
+    CliRunner().invoke(main, ["verify", "mine:output_projection", *ASKED, "--run=run"], catch_exceptions=False)
+
+    assert [request.contract for request in asked] == ["split_k=2"]
 
 
 def test_pytest_declares_a_contract(tmp_path):

@@ -12,10 +12,11 @@ from veriformer import engine
 from veriformer.results import Results
 
 TARGET = """
-    import torch
+    import numpy as np
 
     def softmax(scores):
-        return 2 * torch.softmax(scores, dim=-1)
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        return 2 * weights / weights.sum(axis=-1, keepdims=True)
 """
 SABOTAGE = """
     import os
@@ -49,7 +50,8 @@ def results(tmp_path_factory) -> Results:
     folder = tmp_path_factory.mktemp("suite")
     (folder / "mine.py").write_text(textwrap.dedent(TARGET), encoding="utf-8")
     (folder / "sabotage.py").write_text(textwrap.dedent(SABOTAGE), encoding="utf-8")
-    request = engine.Request(("mine.py:softmax",), folder / "run", dtypes=("float32",), claims=("A5",), examples=10, workers=2)
+    asked = {"arrays": "numpy", "dtypes": ("float32",), "claims": ("A5",), "examples": 10}
+    request = engine.Request(("mine.py:softmax",), folder / "run", workers=2, **asked)
     command = [sys.executable, "-P", "-m", "pytest", *request.arguments(), "-psabotage"]
     path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
     subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": path}, capture_output=True, check=False)

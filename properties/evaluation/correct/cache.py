@@ -125,15 +125,15 @@ class KVCache:
         Q = split_heads(linear(X, heads["W_Q"], heads.get("b_Q")), self.choices["h"])
         return linear(concat_heads(attention(Q, K, V, mask)), heads["W_O"], heads.get("b_O"))
 
+    def _look_back(self, Z: Tensor, layer: dict[str, Any], own: Any) -> Tensor:
+        own.append(*self._project(Z, layer["self_attention"]))
+        K, V = own.read()
+        places = torch.arange(self.length, self.length + Z.shape[1])
+        past = torch.arange(K.shape[2])[None, :] <= places[:, None]
+        return self._attend(Z, K, V, past, layer["self_attention"])
+
     def _through(self, X: Tensor, layer: dict[str, Any], own: Any, cross: tuple[Tensor, Tensor]) -> Tensor:
         norm, eps = self.choices.get("norm", "post"), self.choices.get("eps", 1e-5)
-
-        def look_back(Z: Tensor) -> Tensor:
-            own.append(*self._project(Z, layer["self_attention"]))
-            K, V = own.read()
-            places = torch.arange(self.length, self.length + Z.shape[1])
-            past = torch.arange(K.shape[2])[None, :] <= places[:, None]
-            return self._attend(Z, K, V, past, layer["self_attention"])
 
         def look_at_source(Z: Tensor) -> Tensor:
             return self._attend(Z, *cross, self.real[:, None, None, :], layer["cross_attention"])
@@ -141,7 +141,7 @@ class KVCache:
         def consider(Z: Tensor) -> Tensor:
             return feed_forward(Z, activation=self.choices.get("activation", "relu"), **layer["feed_forward"])
 
-        X = add_norm(X, look_back, layer["norm_1"], norm, eps)
+        X = add_norm(X, lambda Z: self._look_back(Z, layer, own), layer["norm_1"], norm, eps)
         X = add_norm(X, look_at_source, layer["norm_2"], norm, eps)
         return add_norm(X, consider, layer["norm_3"], norm, eps)
 

@@ -5,14 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from properties.evaluation.correct.cache import KVCache
+from properties.evaluation.correct.cache import Growing, KVCache
 from properties.evaluation.correct.embedding import embedding, encoding_of
-from properties.evaluation.correct.feed_forward import feed_forward
 from properties.evaluation.correct.model import output_projection
-from properties.evaluation.correct.residual_norm import add_norm, layer_norm
+from properties.evaluation.correct.residual_norm import layer_norm
 
 
-class Slotted:
+class Slotted(Growing):
     """The keys and values that one layer has seen, each token in the slot of its position."""
 
     slots = 512
@@ -24,14 +23,6 @@ class Slotted:
         """Row r's tokens at its own places, (b, k); in new tensors, since copies share them."""
         at = places[:, None, :, None].expand_as(K)
         self.K, self.V = self.K.scatter(2, at, K), self.V.scatter(2, at, V)
-
-    def pick(self, rows: Tensor) -> None:
-        """Keep these rows, in this order."""
-        self.K, self.V = self.K[rows], self.V[rows]
-
-    def join(self, other: "Slotted") -> None:
-        """Put the rows of `other` behind one's own."""
-        self.K, self.V = torch.cat([self.K, other.K]), torch.cat([self.V, other.V])
 
     def copy(self) -> "Slotted":
         """The same in another object."""
@@ -61,7 +52,7 @@ class UnevenCache(KVCache):
         X = embedding(tokens, table=table, scale=self.scale)
         X = X + encoding_of(places.flatten(), table.shape[-1]).to(X.dtype).unflatten(0, places.shape)
         for layer, own, cross in zip(self.parameters["decoder"], self.own, self.cross, strict=True):
-            X = self._layer(X, places, layer, own, cross)
+            X = self._through(X, layer, own, cross)
         self.lengths = self.lengths + counts
         self.length = int(self.lengths.max())
         final = self.parameters.get("decoder_norm")
@@ -91,23 +82,11 @@ class UnevenCache(KVCache):
         other.lengths = self.lengths
         return other
 
-    def _layer(self, X: Tensor, places: Tensor, layer: dict[str, Any], own: Slotted, cross: tuple[Tensor, Tensor]) -> Tensor:
-        norm, eps = self.choices.get("norm", "post"), self.choices.get("eps", 1e-5)
-
-        def look_back(Z: Tensor) -> Tensor:
-            own.write(places, *self._project(Z, layer["self_attention"]))
-            past = torch.arange(own.slots) <= places[:, None, :, None]
-            return self._attend(Z, own.K, own.V, past, layer["self_attention"])
-
-        def look_at_source(Z: Tensor) -> Tensor:
-            return self._attend(Z, *cross, self.real[:, None, None, :], layer["cross_attention"])
-
-        def consider(Z: Tensor) -> Tensor:
-            return feed_forward(Z, activation=self.choices.get("activation", "relu"), **layer["feed_forward"])
-
-        X = add_norm(X, look_back, layer["norm_1"], norm, eps)
-        X = add_norm(X, look_at_source, layer["norm_2"], norm, eps)
-        return add_norm(X, consider, layer["norm_3"], norm, eps)
+    def _look_back(self, Z: Tensor, layer: dict[str, Any], own: Slotted) -> Tensor:
+        places = self.lengths[:, None] + torch.arange(Z.shape[1])
+        own.write(places, *self._project(Z, layer["self_attention"]))
+        past = torch.arange(own.slots) <= places[:, None, :, None]
+        return self._attend(Z, own.K, own.V, past, layer["self_attention"])
 
 
 def kv_cache(
