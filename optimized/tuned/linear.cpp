@@ -14,7 +14,7 @@
 namespace tuned {
 
 constexpr int64_t NUMBERS = 1 << 16;  // words of X at a time: they stay in the second cache
-static int64_t FEW = 5;  // rows, which are faster without tiles
+constexpr int64_t FEW = 5;            // rows, which are faster without tiles
 
 // Each of several threads takes tasks of its own share first, then helps the others with theirs.
 struct Shares {

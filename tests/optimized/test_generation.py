@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 from optimized.attention import empty_hidden
 from optimized.generation import Writer, generate
 from optimized.initialisation import initialise
 from optimized.parameters import Architecture, map_tensors
+from optimized.positional_encoding import add_positions, positional_encoding
 from properties.assertions import assert_at_most, assert_rounding_only
 from properties.implementations.impl import Impl
 from properties.implementations.optimized import Optimized
@@ -158,3 +160,12 @@ def test_matrices_begin_within_xavier_s_limits_and_reach_for_them():
     assert_at_most(float(W_1.abs().max()), 1.0, "largest entry")
     assert float(W_1.max()) > 0.99
     assert float(W_1.min()) < -0.99
+
+
+def test_positions_that_were_traced_are_not_kept():
+    """A tensor without numbers would be added to those of the next call."""
+    X = torch.zeros(2, 3, 6)
+    with FakeTensorMode():
+        add_positions(torch.zeros(2, 3, 6))
+
+    torch.testing.assert_close(add_positions(X)[0], positional_encoding(torch.arange(3), 6, X.dtype))

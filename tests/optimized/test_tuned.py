@@ -164,6 +164,21 @@ def test_generation_in_panels_writes_the_same_tokens(mask):
 
 
 @needs_compiler
+def test_a_cache_is_continued_with_the_layers_it_is_given():
+    """Not with those of the step before, which it keeps collected."""
+    scores = []
+    for layout in (None, "panels"):
+        models = [initialise(seed, vocab=11, d_model=8, d_ff=6, layers=1, tied=True) for seed in (0, 1)]
+        first, second = models if layout is None else [pack(each, rows=2, source_rows=8, layout=layout) for each in models]
+        writer = Writer(SOURCE, first, Architecture(h=2), capacity=2)
+        writer.step(TARGET[:, 0])
+        writer.parameters = second
+        scores.append(writer.step(TARGET[:, 1]))
+
+    torch.testing.assert_close(scores[1], scores[0])
+
+
+@needs_compiler
 def test_a_gradient_that_panels_do_not_give_is_refused_by_a_whole_layer_too():
     """As by a single product."""
     packed = pack(SMALL, rows=3, layout="panels").encoder[0]
