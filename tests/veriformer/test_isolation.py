@@ -16,6 +16,7 @@ from hypothesis.extra.numpy import arrays
 
 from properties.implementations.layouts import Handed
 from properties.verdicts import ImplementationCrash, ImplementationError, ImplementationTimeout, record
+from veriformer import engine
 from veriformer.isolation import processes, wire
 from veriformer.isolation.proxy import LAYOUTS, ImplementationProxy, TargetError
 
@@ -77,6 +78,25 @@ def test_a_zygote_is_handed_over_to_a_run_once_nobody_needs_it_here(candidate, m
     assert int(forked.stdout) == ours
     assert not psutil.pid_exists(ours)
     assert softmax(proxy) is not None
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_run_of_several_workers_is_handed_no_zygote(workers, tmp_path, monkeypatch):
+    """They could not share one."""
+    given = {}
+
+    def started(command, **options):
+        given.update(options)
+        raise InterruptedError
+
+    monkeypatch.setattr(processes, "_zygotes", {})
+    processes.zygote(with_torch=False).fork().close()
+    monkeypatch.setattr(engine, "started", started)
+
+    with pytest.raises(InterruptedError):
+        engine.run(engine.Request(targets=("reference",), run=tmp_path, workers=workers))
+
+    assert (processes.HANDED_OVER in given["env"]) == (len(given["pass_fds"]) == 1) == (workers == 1)
 
 
 # ---- what is found ----
