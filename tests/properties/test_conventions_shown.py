@@ -152,3 +152,12 @@ def test_conventions_and_libraries_are_listed(what):
 
     assert {"convention", "choice"} <= rows[0].keys()
     assert all(row["meaning"] if what == "conventions" else row["source"] for row in rows)
+
+
+def test_a_folder_of_libraries_that_is_not_there_is_said(tmp_path):
+    """Not a table of libraries that were not run."""
+    done = CliRunner().invoke(main, ["libraries", "--read", "--run", str(tmp_path / "typo")])
+
+    assert done.exit_code == 2
+    assert "--run: expected a folder of runs to read" in done.output
+    assert "not run" not in done.output

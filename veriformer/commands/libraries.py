@@ -51,6 +51,8 @@ def command(
         if name not in LIBRARIES:
             raise Refused(f"no library {name!r}{nearest(name, LIBRARIES)}; expected some of {', '.join(LIBRARIES)}")
     chosen, folder = options.known_dtypes(dtypes), folder or Path("runs/libraries")
+    if reading and not folder.is_dir():
+        raise Refused(f"--run: expected a folder of runs to read, got {str(folder)!r}, which is not there")
     found = []
     click.echo(f"| {' | '.join(HEADS)} |\n|{'---|' * len(HEADS)}")
     for name in names or LIBRARIES:
