@@ -30,6 +30,7 @@ from optimized.parameters import (
     map_tensors,
     tensors,
 )
+from optimized.tuned.layers import PackedLayers
 
 Tier = Literal["plain", "tuned", "fastest"]
 TIERS: dict[Tier, str] = {
@@ -193,8 +194,8 @@ def _map_matrices(change: Callable[[Tensor, int], Any], parameters: Parameters, 
     if isinstance(part, TransformerParameters):
         part = replace(
             part,
-            encoder=tuple(each(layer, source_rows, source_rows) for layer in part.encoder),
-            decoder=tuple(each(layer, rows, source_rows) for layer in part.decoder),
+            encoder=PackedLayers(each(layer, source_rows, source_rows) for layer in part.encoder),
+            decoder=PackedLayers(each(layer, rows, source_rows) for layer in part.decoder),
             W_out=change(part.target_embedding.mT if part.W_out is None else part.W_out, rows),
         )
     elif isinstance(part, DecoderLayerParameters):
