@@ -36,6 +36,7 @@ class Cache:
             return offered.new_empty(b, h, max(capacity, 1), width)
 
         own, mask, padded = [(room(K), room(V)) for K, V in memory], source_mask[:, None, None, :], not bool(source_mask.all())
+        memory = [(K.contiguous(), V.contiguous()) for K, V in memory]  # every step reads them: head by head, in one go
         return cls(own, [empty_hidden(K, V, mask) for K, V in memory] if padded else memory, mask, padded)
 
     def keep(self, layer: int, new: KeysAndValues) -> KeysAndValues:

@@ -101,7 +101,7 @@ void weigh(float* scores, const Number* V, int64_t stride, int64_t m, int64_t d_
 
 // softmax(Q Kᵀ / √d_k) V of one head. Of the first query `seen` keys count, of each next one `more` more.
 template <class Number>
-void attend(const Number* Q, int64_t Q_stride, const Number* K, int64_t K_stride, const Number* V, int64_t V_stride, int64_t n, int64_t seen, int64_t more, int64_t d_k, int64_t d_v, Number* to, int64_t apart) {
+void attend(const Number* Q, int64_t Q_stride, const Number* K, int64_t K_stride, const Number* V, int64_t V_stride, int64_t n, int64_t seen, int64_t more, int64_t d_k, int64_t d_v, Number* to, int64_t apart, const Number* next_K) {
     thread_local std::vector<float> room;
     const int64_t m = seen + (n - 1) * more, padded = whole(m), queries = n == 1 ? 1 : (n + 3) / 4 * 4;
     room.resize(queries * (d_k + padded) + d_k * LANES);
@@ -110,7 +110,10 @@ void attend(const Number* Q, int64_t Q_stride, const Number* K, int64_t K_stride
     for (int64_t row = 0; row < n; ++row)
         for (int64_t i = 0; i < d_k; ++i) asked[row * d_k + i] = static_cast<float>(Q[row * Q_stride + i]) * scale;
     if (n > 1) scores(asked, queries, K, K_stride, m, d_k, turned, found, padded);
-    for (int64_t key = 0; key < (n > 1 ? 0 : m); ++key) found[key] = dot(asked, K + key * K_stride, d_k);
+    for (int64_t key = 0; key < (n > 1 ? 0 : m); ++key) {
+        found[key] = dot(asked, K + key * K_stride, d_k);
+        ask(V + key * V_stride, d_v), ask(next_K + key * K_stride, d_k);
+    }
     for (int64_t row = 0; row < n; ++row) weigh(found + row * padded, V, V_stride, seen + row * more, d_v, to + row * apart);
 }
 
@@ -238,7 +241,7 @@ struct Stack {
         const int64_t seen = causal ? known + 1 : K.n;
         steps.push_back([this, Q, K, V, causal, seen, to](const Team& team) {
             team.share(b * Q.h, [&](int64_t i) {
-                tuned::attend(Q.at(i), Q.of_n, K.at(i), K.of_n, V.at(i), V.of_n, n, seen, causal ? 1 : 0, Q.d, V.d, to + (i / Q.h * n * Q.h + i % Q.h) * V.d, Q.h * V.d);
+                tuned::attend(Q.at(i), Q.of_n, K.at(i), K.of_n, V.at(i), V.of_n, n, seen, causal ? 1 : 0, Q.d, V.d, to + (i / Q.h * n * Q.h + i % Q.h) * V.d, Q.h * V.d, K.at(i + 1));
             });
         });
     }
