@@ -73,7 +73,7 @@ class Stack:
         return torch.ops.veriformer.continue_decoder.default(X, self.matrices, self.norms, *flat, known, self.architecture.eps)
 
 
-class PackedLayers(tuple[Any, ...]):
+class PackedLayers(tuple[Any, ...]):  # noqa: SLOT001 (it keeps something)
     """Layers of packed matrices, with the stack that they were last computed as: to collect it takes a while."""
 
     stack: Stack | None = None
