@@ -6,15 +6,13 @@ in runs that name our properties or an implementation, and no package is importe
 
 import re
 import secrets
-import sys
 from collections.abc import Callable, Generator, Iterator
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from veriformer.planned import DEFAULT_DTYPES, PLAN, Cell, Plan
+from veriformer.planned import PLAN, Cell, Plan, must_be_ours
 from veriformer.run_options import DECLARED, RUN_OPTIONS, RunOption
 from veriformer.verdict_lines import Writer, cell_of, check_of, line_of, not_judged, planned, property_of
 
@@ -78,23 +76,30 @@ def _list(values: list[str] | None) -> tuple[str, ...]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Read the options into a plan; refuse what does not exist."""
+    """Read the options into a plan, and have the verdicts written into the run's folder."""
     config.addinivalue_line("markers", "claim(id): the claim of the article that a property carries")
-    if not hasattr(config.option, "run_folder"):
-        return
+    if hasattr(config.option, "run_folder"):
+        _prepare_run(config, plan_of(config))
+
+
+def plan_of(config: pytest.Config) -> Plan:
+    """What the options ask for; made once."""
+    if PLAN not in config.stash:
+        config.stash[PLAN] = _plan(config)
+    return config.stash[PLAN]
+
+
+def _plan(config: pytest.Config) -> Plan:
     option = config.option
-    dtypes = _list(option.dtypes)
-    if unknown := [dtype for dtype in dtypes if dtype not in DEFAULT_DTYPES]:
-        raise pytest.UsageError(f"--dtype: expected some of {', '.join(DEFAULT_DTYPES)}, got {', '.join(unknown)}")
     if option.examples is not None and option.examples < 1:
         raise pytest.UsageError(f"--examples: expected at least 1, got {option.examples}")
     if not option.max_time > 0:
         raise pytest.UsageError(f"--max-time: expected a number of seconds above 0, got {option.max_time}")
-    config.stash[PLAN] = Plan(
+    return Plan(
         implementations=_list(option.implementation),
-        dtypes=dtypes,
+        dtypes=_list(option.dtypes),
         devices=_list(option.device) or ("cpu",),
-        claims=frozenset(_list(option.claims)),
+        claims=_list(option.claims),
         seed=_seed(config),
         step=option.step,
         arrays=option.arrays,
@@ -102,9 +107,7 @@ def pytest_configure(config: pytest.Config) -> None:
         run=Path(option.run_folder) if option.run_folder else None,
         declared={name: getattr(option, name) for name in DECLARED},
         backward=option.backward,
-        callables=getattr(config.pluginmanager.get_plugin("veriformer_callables"), "callables", {}),
     )
-    _prepare_run(config)
 
 
 def _seed(config: pytest.Config) -> int:
@@ -125,14 +128,14 @@ def pytest_configure_node(node: Any) -> None:
     node.workerinput["veriformer_seed"] = 0 if plan is None else plan.seed
 
 
-def _prepare_run(config: pytest.Config) -> None:
+def _prepare_run(config: pytest.Config, plan: Plan) -> None:
     """Refuse a folder that already holds a run, and have the verdicts written there."""
-    folder = config.stash[PLAN].run
+    folder = plan.run
     if folder is None or hasattr(config, "workerinput"):
         return
     if (folder / "manifest.json").exists():
         raise pytest.UsageError(f"--run {folder}: this folder already holds a run; name another, or remove it")
-    config.pluginmanager.register(Writer(folder, config.stash[PLAN].seed), "veriformer_writer")
+    config.pluginmanager.register(Writer(folder, plan.seed), "veriformer_writer")
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -148,23 +151,9 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> None:
-    """Refuse what cannot be had and a declaration that means nothing, in one line, before each file of properties would say so.
-
-    A process for what is not built in imports torch while the properties are imported.
-    """
-    plan = session.config.stash.get(PLAN, None)
-    if plan is not None and any(":" in name for name in plan.implementations):
-        from veriformer.isolation.processes import zygote
-
-        zygote(with_torch=plan.arrays != "numpy")
-    for name in plan.implementations if plan is not None else ():
-        from properties.implementations.registry import built_in_missing
-
-        if why := built_in_missing(name):
-            raise pytest.UsageError(f"{name}: {why}")
-    if plan is not None and any(plan.declared.values()):
-        for name in plan.implementations:
-            plan.adapter(name)
+    """Refuse what cannot be done as asked, before any file of properties is imported."""
+    if (plan := session.config.stash.get(PLAN, None)) is not None:
+        plan.check()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -173,9 +162,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if prop is None:
         return
     plan = metafunc.config.stash[PLAN]
-    _check_rooms()
-    if plan.claims:
-        _check_claims(plan)
+    must_be_ours()
     cells = [] if plan.claims and prop.claim not in plan.claims else list(_cells_of(plan, prop))
     metafunc.parametrize("impl", cells, ids=[str(cell) for cell in cells], indirect=True, scope="function")
 
@@ -190,28 +177,11 @@ def _cells_of(plan: Plan, prop: "Property") -> Iterator[Cell]:
     if plan.implementations:
         cells = plan.cells()
     else:
-        wanted = plan.dtypes or DEFAULT_DTYPES
-        cells = (Cell(name, dtype, device) for name, dtype in DEFAULT_CELLS if dtype in wanted for device in plan.devices)
+        wanted = [(name, dtype) for name, dtype in DEFAULT_CELLS if not plan.dtypes or dtype in plan.dtypes]
+        cells = (Cell(name, dtype, device) for name, dtype in wanted for device in plan.devices)
     for cell in cells:
         if prop.dtypes is None or cell.dtype in prop.dtypes:
             yield cell
-
-
-@cache
-def _check_rooms() -> None:
-    """Our folders have plain names: say so when a user's own folder of such a name was imported in place of ours."""
-    for package in ("reference", "optimized", "properties"):
-        module = sys.modules.get(package)
-        if module is not None and module.__file__ is not None and Path(module.__file__).resolve().parents[1] != ROOT:
-            raise pytest.UsageError(f"{package} resolves to {module.__file__}, not to {ROOT / package}: run from another folder")
-
-
-def _check_claims(plan: Plan) -> None:
-    from properties.claims import CLAIMS
-
-    known = {claim.id for claim in CLAIMS}
-    if unknown := sorted(plan.claims - known):
-        raise pytest.UsageError(f"--claims: no claim {', '.join(unknown)}; `veriformer list claims` names all {len(known)}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -3,7 +3,33 @@
 Imports the standard library alone, for the pytest plugin is loaded in every pytest run.
 """
 
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Literal, NamedTuple
+
+
+def _items(value: str | Iterable[str]) -> tuple[str, ...]:
+    items = value.split(",") if isinstance(value, str) else value
+    return tuple(dict.fromkeys(item.strip() for item in items if item.strip()))
+
+
+def _whole(value: Any, least: int) -> int | None:
+    return number if (number := int(str(value))) >= least else None
+
+
+def _seconds(value: Any) -> float | None:
+    return number if (number := float(value)) > 0 else None
+
+
+KINDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "text": ("a text", str),
+    "list": ("a list", _items),
+    "flag": ("true or false", bool),
+    "count": ("a whole number of at least 1", partial(_whole, least=1)),
+    "seed": ("a whole number of at least 0", partial(_whole, least=0)),
+    "seconds": ("a number of seconds above 0", _seconds),
+}
+"""What an option of each kind is, and how it is read: None for what is out of range."""
 
 
 class RunOption(NamedTuple):
@@ -17,6 +43,17 @@ class RunOption(NamedTuple):
     choices: tuple[str, ...] = ()
     default: Any = None
     pytests_own: bool = False
+
+    def read(self, value: Any) -> Any:
+        """`value`, of a command line, a file or a call, as what it is. Raises ValueError, in one line."""
+        expected, read = (f"one of {', '.join(self.choices)}", None) if self.kind == "choice" else KINDS[self.kind]
+        try:
+            found = read(value) if read else value
+        except (TypeError, ValueError):
+            found = None
+        if found is None or (self.kind == "choice" and found not in self.choices):
+            raise ValueError(f"--{self.name}: expected {expected}, got {value}")
+        return found
 
     def said(self, value: Any) -> list[str]:
         """The arguments of a command line that say `value`; none for what says nothing."""

@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from properties.run import run_folder
+from reports import records
 from veriformer import engine, shards
 
 PATIENCE = 10.0  # seconds, where the machine has
@@ -191,7 +192,7 @@ def test_a_command_leaves_nobody_at_work(name, sent, scratch):
         assert "Traceback" not in said
         assert not case.kept or (folder / case.kept).exists()
         if case.kept.endswith(".jsonl"):
-            assert run_folder.finished(folder / case.kept)
+            assert records.finished(folder / case.kept)
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -29,10 +29,13 @@ def command(targets: tuple[str, ...], out: Path, workloads: str | None, **asked:
     if out.exists():
         raise Refused(f"-o {out}: expected a new file, found one; nothing is overwritten")
     names = targets or tuple(BUILT_IN)
-    requests = [options.request(target=name, **asked) for name in names]
-    for request in requests if targets else ():
-        options.with_target(request)
-    plan = shards.made(replace(requests[0], targets=names), *_bench(workloads, requests[0]))
+    request = replace(options.request(target=names[0], **asked), targets=names)
+    for name in targets:  # what is named must do all that is asked; of what is built in each does what it can
+        about = (name, request.step, request.arrays, request.device, request.max_time)
+        with options.opened(*about, backward=request.backward) as adapter:
+            declarations = options.declarations(request.conventions, request.contract, request.like, request.domain)
+            options.declared_of(adapter, options.known_dtypes(request.dtypes), declarations)
+    plan = shards.made(request, *_bench(workloads, request))
     plan.write(out)
     timed = f", {plural(len(plan.bench_planned), 'timing')}" if plan.bench_planned else ""
     click.echo(f"{out}: {plural(len(plan.planned), 'check')}{timed}; next, on machine 1 of N: veriformer run {out} --shard 1/N")

@@ -27,7 +27,7 @@ def command(ctx: click.Context, /, *, as_json: bool, **asked: Any) -> None:
     TARGET is a name from `veriformer list implementations`, or yours: module:attribute or path/to/file.py:attribute. It runs in
     a process of its own, so a crash or a hang is a verdict. Exit code: 0 good, 1 a claim broken, 2 usage, 5 planned checks missing.
     """
-    request = options.with_target(options.request(**asked))
+    request = options.request(**asked)
     from veriformer.show import Cards, console, show
 
     cards = None if as_json else Cards(console())
