@@ -16,7 +16,7 @@ import pytest
 
 from veriformer import engine, packages, settings
 from veriformer.results import Results
-from veriformer.run_options import BY_FIELD
+from veriformer.run_options import RunOptions
 from veriformer.settings import Refused
 
 if TYPE_CHECKING:
@@ -88,32 +88,19 @@ def verify(
     all conventions of a library at once; `domain` which arguments it takes. With `backward` gradients are verified too, by
     autograd, of what it offers forward alone. Raises ValueError, in one line, for what cannot be verified as asked.
     """
-    asked = {
-        "step": step,
-        "dtypes": dtype,
-        "device": device,
-        "claims": claims,
-        "examples": examples,
-        "seed": seed,
-        "arrays": arrays,
-        "max_time": max_time,
-        "conventions": settings.as_text(conventions),
-        "contract": settings.as_text(contract),
-        "like": like,
-        "domain": settings.as_text(domain),
-        "backward": backward,
-    }
+    said = {"dtypes" if name == "dtype" else name: settings.as_text(value) for name, value in locals().items() if name != "target"}
     try:
-        said = {name: BY_FIELD[name].read(value) for name, value in asked.items() if value is not None}
+        options = RunOptions.read(said)
     except ValueError as error:
         raise Refused(str(error)) from None
     place = Place(target, None) if isinstance(target, str) else found(target)
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         if place:
-            ended = engine.run(engine.Request(targets=(place.target,), run=run, workers="auto", **said), folder=place.folder)
+            request = engine.Request(targets=(place.target,), run=run, workers="auto", **vars(options))
+            ended = engine.run(request, folder=place.folder)
         else:
-            ended = _run_here(target, said, run)
+            ended = _run_here(target, options, run)
         if ended.refusal:
             raise Refused(ended.refusal)
         results = Results.of(run)
@@ -140,12 +127,12 @@ def _attribute(module: Any, name: str) -> Any:
     return module
 
 
-def _run_here(thing: Any, said: dict[str, Any], run: Path) -> engine.Ended:
+def _run_here(thing: Any, options: RunOptions, run: Path) -> engine.Ended:
     """In this process, which may itself be in the midst of a pytest run."""
     name = str(getattr(thing, "__qualname__", type(thing).__qualname__)).replace(",", "")
     if mistake := packages.mistaken():
         raise Refused(f"{name}: no other process could import it, and in this one {mistake}; give it a name in a module")
-    request = engine.Request(targets=(name,), run=run, **said)
+    request = engine.Request(targets=(name,), run=run, **vars(options))
     output = io.StringIO()
     with redirect_stdout(output), redirect_stderr(output):
         code = pytest.main([*request.arguments(), "--capture=no", "-pno:faulthandler"], plugins=[Hand(name, thing)])

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from veriformer import packages
 from veriformer.packages import ROOT
-from veriformer.run_options import RUN_OPTIONS
+from veriformer.run_options import RunOptions
 
 if TYPE_CHECKING:
     from properties.run import subprocesses
@@ -32,27 +32,13 @@ TAIL = 15  # lines of pytest's own output, where it did not get as far as a verd
 Progress = Callable[[], None]
 
 
-@dataclass(frozen=True)
-class Request:
-    """What is to be verified, and how hard to look: a field for each option of `run_options`, and what the options do not say."""
+@dataclass(frozen=True, kw_only=True)
+class Request(RunOptions):
+    """What is to be verified, and how hard to look."""
 
     targets: tuple[str, ...]
     run: Path
-    step: str | None = None
-    arrays: str | None = None
-    dtypes: tuple[str, ...] = ()  # none: all that a target supports
-    device: str = "cpu"
-    claims: tuple[str, ...] = ()  # none: all
-    conventions: str | None = None  # as `properties.conventions.declarations` reads them, and so is the contract
-    contract: str | None = None
-    like: str | None = None  # whose conventions those are that are not named
-    domain: str | None = None  # which arguments a target takes
-    backward: bool = False  # gradients too, by autograd, of what a target offers forward alone
-    examples: int | None = None
-    seed: int | None = None
-    maxfail: int | None = None  # broken checks after which nothing more is run
     profile: str = "ci"
-    max_time: float = 10.0
     workers: int | Literal["auto"] = 1  # auto: as many as pay, which `veriformer.workers` knows once it has the targets
 
     def arguments(self) -> list[str]:
@@ -70,9 +56,8 @@ class Request:
             f"--hypothesis-profile={self.profile}",
             f"--implementation={','.join(self.targets)}",
             f"--run={self.run}",
+            *self.said(),
         ]
-        for option in RUN_OPTIONS:
-            options += option.said(getattr(self, option.field))
         if self.workers == "auto":
             options.append("-pveriformer.workers")
         return options + (["-pxdist", f"--numprocesses={self.workers}", "--dist=worksteal"] if self.workers != 1 else [])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from veriformer import engine
-from veriformer.run_options import BY_FIELD, RunOption
+from veriformer.run_options import BY_FIELD, RunOption, items
 from veriformer.settings import Refused, nearest
 
 if TYPE_CHECKING:
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 def listed(option: str, said: str | Iterable[str] | None, known: Collection[str], *, fold: bool = False) -> tuple[str, ...]:
     """The items of a list, which may be a text with commas, each one of `known` (whatever its case, if `fold`)."""
     names = {name.lower() if fold else name: name for name in known}
-    items = [item.strip() for item in (said.split(",") if isinstance(said, str) else said or ()) if item.strip()]
-    for item in items:
+    found = items(said or ())
+    for item in found:
         if (item.lower() if fold else item) not in names:
             raise Refused(f"{option}: no {item!r}{nearest(item, known)}; expected some of {', '.join(known)}")
-    return tuple(dict.fromkeys(names[item.lower() if fold else item] for item in items))
+    return tuple(dict.fromkeys(names[item.lower() if fold else item] for item in found))
 
 
 def known_claims(said: str | Iterable[str] | None) -> tuple[str, ...]:
@@ -80,9 +80,8 @@ def run_folder(path: Path | None) -> Path:
 
 def request(*, target: str, folder: Path | None = None, quick: bool = False, **said: Any) -> engine.Request:
     """What the options of `verify` ask for (`run_options`, by field); what is None is as if it were not said."""
-    said = {name: BY_FIELD[name].read(value) for name, value in said.items() if value is not None}
     profile = "quick" if quick else "ci"
-    return engine.Request(targets=(target,), run=run_folder(folder), profile=profile, workers="auto", **said)
+    return engine.Request.read(said, targets=(target,), run=run_folder(folder), profile=profile, workers="auto")
 
 
 def asking(*names: str, **defaults: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -94,15 +93,11 @@ def asking(*names: str, **defaults: Any) -> Callable[[Callable[..., Any]], Calla
             if option.kind == "flag":
                 command = click.option(*names_of_it, is_flag=True, help=option.text)(command)
                 continue
-            texts = {"metavar": _metavar(option), "help": option.text, "show_default": default is not None}
-            command = click.option(*names_of_it, type=_Type(option), default=default, **texts)(command)
+            texts = {"metavar": option.metavar, "help": option.text, "show_default": default not in (None, ())}
+            command = click.option(*names_of_it, type=_Type(option), default=None if default == () else default, **texts)(command)
         return command
 
     return add
-
-
-def _metavar(option: RunOption) -> str | None:
-    return f"[{'|'.join(option.choices)}]" if option.choices else option.metavar
 
 
 class _Type(click.ParamType):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from veriformer import packages
+from veriformer.run_options import RunOptions
 
 if TYPE_CHECKING:
     from properties.implementations.convention_probes import Settled
@@ -55,19 +56,12 @@ def refused() -> Iterator[None]:
 
 @dataclass
 class Plan:
-    """What this run is asked to verify, from the options."""
+    """What this run is asked to verify."""
 
     implementations: tuple[str, ...]
-    dtypes: tuple[str, ...]
-    devices: tuple[str, ...]
-    claims: tuple[str, ...]
+    options: RunOptions
     seed: int
-    step: str | None
-    arrays: str | None
-    max_time: float
     run: Path | None
-    declared: dict[str, str | None]  # what the options say of the implementations
-    backward: bool  # whether what a target offers forward alone is offered backward too
     callables: dict[str, Any] = field(default_factory=dict)  # of `veriformer.verify`: what no other process could import, by name
     _adapters: dict[str, "Adapter"] = field(default_factory=dict)
     _settled: dict[Cell, "Settled"] = field(default_factory=dict)
@@ -80,24 +74,39 @@ class Plan:
 
         A process for what is not built in imports torch meanwhile. Raises UsageError.
         """
-        if not (self.implementations or self.dtypes or self.claims):
+        if not (self.implementations or self.options.dtypes or self.options.claims):
             return
         must_be_ours()
         if any(":" in name for name in self.implementations):
             from veriformer.isolation.processes import zygote
 
-            zygote(with_torch=self.arrays != "numpy")
+            zygote(with_torch=self.options.arrays != "numpy")
         from veriformer import options
 
         with refused():
-            options.declarations(**self.declared)
-            options.known_step(self.step)
-            options.known_dtypes(self.dtypes)
+            options.declarations(**self.options.declared)
+            options.known_step(self.options.step)
+            options.known_dtypes(self.options.dtypes)
             for device in self.devices:
                 options.available(device)
-            self.claims = options.known_claims(self.claims)
+            _ = self.claims
         for name in self.implementations:
             self.adapter(name)
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Where everything is to run."""
+        return tuple(self.options.device.split(","))
+
+    @cached_property
+    def claims(self) -> tuple[str, ...]:
+        """Those to be verified; none: all. Raises UsageError for one that does not exist."""
+        if not self.options.claims:
+            return ()
+        from veriformer import options
+
+        with refused():
+            return options.known_claims(self.options.claims)
 
     def close(self) -> None:
         """End the processes of the implementations; one that is asked again starts a new one."""
@@ -123,19 +132,20 @@ class Plan:
         with refused():
             adapter = self._as_it_is(name)
             several = len(self.implementations) > 1  # of which not each must support all
-            dtypes = tuple(dtype for dtype in self.dtypes if dtype in adapter.dtypes or not several)
-            return options.declared_of(adapter, dtypes, options.declarations(**self.declared))
+            dtypes = tuple(dtype for dtype in self.options.dtypes if dtype in adapter.dtypes or not several)
+            return options.declared_of(adapter, dtypes, options.declarations(**self.options.declared))
 
     def _as_it_is(self, name: str) -> "Adapter":
-        from veriformer import options
+        from veriformer.options import adapter_of
 
+        said = self.options
         if name not in self.callables:
-            return options.adapter_of(name, self.step, self.arrays, self.devices[0], self.max_time, backward=self.backward)
+            return adapter_of(name, said.step, said.arrays, self.devices[0], said.max_time, backward=said.backward)
         from veriformer.isolation.in_process import InProcess
         from veriformer.isolation.worker import TargetRefused
 
         try:
-            return InProcess(name, self.callables[name], self.step, self.arrays, backward=self.backward)
+            return InProcess(name, self.callables[name], said.step, said.arrays, backward=said.backward)
         except TargetRefused as refusal:
             raise pytest.UsageError(str(refusal)) from None
 
@@ -197,6 +207,6 @@ class Plan:
         """Every column that the implementations support."""
         for name in self.implementations:
             offered = tuple(self.adapter(name).dtypes)
-            for dtype in self.dtypes or offered:
+            for dtype in self.options.dtypes or offered:
                 if dtype in offered:
                     yield from (Cell(name, dtype, device) for device in self.devices)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from veriformer.planned import PLAN, Cell, Plan, must_be_ours
-from veriformer.run_options import DECLARED, RUN_OPTIONS, RunOption
+from veriformer.run_options import BY_FIELD, RunOption, RunOptions, items
 from veriformer.verdict_lines import Writer, cell_of, check_of, line_of, not_judged, planned, property_of
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
     group.addoption(
         "--implementation", action="append", metavar="TARGET", help="built-in name, module:attribute or file.py:attribute"
     )
-    for option in (option for option in RUN_OPTIONS if not option.pytests_own):
+    for option in (option for option in BY_FIELD.values() if not option.pytests_own):
         group.addoption(f"--{option.name}", dest=option.field, help=option.text, **_as_pytest_has_it(option))
     group.addoption(
         "--veriformer-profile",
@@ -60,19 +60,17 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
 
 
 def _as_pytest_has_it(option: RunOption) -> dict[str, Any]:
-    """How pytest reads it. Lists may be said several times; without a seed, a profile draws one."""
+    """How pytest takes it, to be read by us. Lists may be said several times."""
     if option.kind == "flag":
         return {"action": "store_true"}
-    if option.kind == "choice":
-        return {"choices": option.choices}
     if option.kind == "list" or option.name == "device":
         return {"action": "append", "metavar": option.metavar}
-    kind = {"count": int, "seed": int, "seconds": float}.get(option.kind, str)
-    return {"type": kind, "metavar": option.metavar, "default": None if option.kind == "seed" else option.default}
+    return {"metavar": option.metavar}
 
 
-def _list(values: list[str] | None) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(item.strip() for value in values or () for item in value.split(",") if item.strip()))
+def _said(value: Any) -> Any:
+    """Lists that were said several times, as one."""
+    return ",".join(value) if isinstance(value, list) else value
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -91,32 +89,26 @@ def plan_of(config: pytest.Config) -> Plan:
 
 def _plan(config: pytest.Config) -> Plan:
     option = config.option
-    if option.examples is not None and option.examples < 1:
-        raise pytest.UsageError(f"--examples: expected at least 1, got {option.examples}")
-    if not option.max_time > 0:
-        raise pytest.UsageError(f"--max-time: expected a number of seconds above 0, got {option.max_time}")
+    said = {each.field: _said(getattr(option, each.field)) for each in BY_FIELD.values() if not each.pytests_own}
+    try:
+        options = RunOptions.read(said)
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
     return Plan(
-        implementations=_list(option.implementation),
-        dtypes=_list(option.dtypes),
-        devices=_list(option.device) or ("cpu",),
-        claims=_list(option.claims),
-        seed=_seed(config),
-        step=option.step,
-        arrays=option.arrays,
-        max_time=option.max_time,
-        run=Path(option.run_folder) if option.run_folder else None,
-        declared={name: getattr(option, name) for name in DECLARED},
-        backward=option.backward,
+        items(_said(option.implementation) or ()),
+        options,
+        _seed(config, options),
+        Path(option.run_folder) if option.run_folder else None,
     )
 
 
-def _seed(config: pytest.Config) -> int:
+def _seed(config: pytest.Config, options: RunOptions) -> int:
     """As asked for; the nightly profile draws one, the same for all workers of the run."""
     worker: dict[str, Any] | None = getattr(config, "workerinput", None)
     if worker is not None:
         return worker["veriformer_seed"]
-    if config.option.seed is not None:
-        return config.option.seed
+    if options.seed is not None:
+        return options.seed
     profile = config.option.veriformer_profile or getattr(config.option, "hypothesis_profile", None)
     return secrets.randbelow(2**32) if profile == "nightly" else 0
 
@@ -177,7 +169,7 @@ def _cells_of(plan: Plan, prop: "Property") -> Iterator[Cell]:
     if plan.implementations:
         cells = plan.cells()
     else:
-        wanted = [(name, dtype) for name, dtype in DEFAULT_CELLS if not plan.dtypes or dtype in plan.dtypes]
+        wanted = [(name, dtype) for name, dtype in DEFAULT_CELLS if dtype in (plan.options.dtypes or (dtype,))]
         cells = (Cell(name, dtype, device) for name, dtype in wanted for device in plan.devices)
     for cell in cells:
         if prop.dtypes is None or cell.dtype in prop.dtypes:
@@ -258,7 +250,7 @@ def _run_property(pyfuncitem: pytest.Function, prop: "Property") -> bool:
     if impl.offers(*prop.needs):
         seed = seed_of(prop.claim, name, impl.dtype, plan.seed)
         dtypes = {cell.dtype for cell in _cells_of(plan, prop) if asked and cell.implementation == asked.implementation}
-        examples = config.option.examples or profiles.examples_in_each(len(dtypes), named=bool(plan.implementations))
+        examples = plan.options.examples or profiles.examples_in_each(len(dtypes), named=bool(plan.implementations))
         unsteady = plan.unsteady(asked) if asked else None
 
         def test() -> None:

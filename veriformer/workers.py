@@ -30,7 +30,7 @@ def workers(plan: Plan) -> int:
 
     adapters = [plan.adapter(name) for name in plan.implementations]
     asked = len(plan.claims) / len(CLAIMS) if plan.claims else 1.0
-    worth = asked * sum(len(adapter.steps) * len(plan.dtypes or adapter.dtypes) for adapter in adapters)
+    worth = asked * sum(len(adapter.steps) * len(plan.options.dtypes or adapter.dtypes) for adapter in adapters)
     if worth < WORTH_MORE or plan.devices != ("cpu",):
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -115,7 +115,7 @@ def scratch(tmp_path_factory):
     (folder / "mine.py").write_text(MINE, encoding="utf-8")
     (folder / "counterexamples").mkdir()
     (folder / "counterexamples" / "A5-mine.py").write_text("import mine\nmine.model()\n", encoding="utf-8")
-    request = engine.Request(("mine:softmax",), folder, dtypes=("float32",))
+    request = engine.Request(targets=("mine:softmax",), run=folder, dtypes=("float32",))
     verify = {name: value for name, value in vars(request).items() if name not in shards.OF_A_MACHINE}
     shards.Plan(run_folder.SCHEMA, run_folder.code_hash(), verify, [{"claim": "A5"}], None, []).write(folder / "plan.json")
     return folder

@@ -8,36 +8,39 @@ from types import SimpleNamespace
 import pytest
 
 from veriformer import engine, workers
+from veriformer.planned import Plan
+from veriformer.run_options import RunOptions
 
 MINE = "def softmax(scores):\n    return scores\n"
 
 
+def count(monkeypatch, cores: int, steps: int, **said) -> int:
+    """For one implementation of two dtypes."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores), raising=False)
+    plan = Plan(("mine",), RunOptions(**said), seed=0, run=None)
+    plan._adapters["mine"] = SimpleNamespace(steps=range(steps), dtypes=("float32", "float64"))
+    return workers.workers(plan)
+
+
 @pytest.mark.parametrize(
-    ("steps", "dtypes", "claims", "devices", "expected"),
+    ("steps", "said", "expected"),
     [
-        (20, (), (), ("cpu",), 4),
-        (20, ("float32",), (), ("cpu",), 4),
-        (7, ("float32",), (), ("cpu",), 1),
-        (20, (), ("A5",), ("cpu",), 1),
-        (20, (), (), ("cuda:0",), 1),
+        (20, {}, 4),
+        (20, {"dtypes": ("float32",)}, 4),
+        (4, {}, 4),
+        (4, {"dtypes": ("float32",)}, 1),
+        (20, {"claims": ("A5",)}, 1),
+        (20, {"device": "cuda:0"}, 1),
     ],
 )
-def test_a_second_process_must_have_enough_to_do(monkeypatch, steps, dtypes, claims, devices, expected):
+def test_a_second_process_must_have_enough_to_do(monkeypatch, steps, said, expected):
     """Steps times dtypes, less where few claims are asked for; several calls at once would not be faster on one device."""
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(64), raising=False)
-    adapter = SimpleNamespace(steps=range(steps), dtypes=("float32", "float64"))
-    plan = SimpleNamespace(implementations=("mine",), dtypes=dtypes, claims=claims, devices=devices, adapter=lambda _: adapter)
-
-    assert workers.workers(plan) == expected
+    assert count(monkeypatch, 64, steps, **said) == expected
 
 
 def test_no_more_processes_than_cores(monkeypatch):
     """Nor than four, wherever it runs."""
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(2), raising=False)
-    adapter = SimpleNamespace(steps=range(20), dtypes=("float32",))
-    plan = SimpleNamespace(implementations=("mine",), dtypes=(), claims=(), devices=("cpu",), adapter=lambda _: adapter)
-
-    assert workers.workers(plan) == 2
+    assert [count(monkeypatch, cores, 20) for cores in (1, 2, 5)] == [1, 2, 4]
 
 
 @pytest.mark.parametrize(("least", "several"), [(0.001, True), (1000, False)])

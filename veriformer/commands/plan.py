@@ -16,7 +16,7 @@ from veriformer.settings import Refused
 @click.command()
 @click.argument("targets", nargs=-1)
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="A new file for the plan.")
-@options.asking(*(name for name in BY_FIELD if name not in ("maxfail", "max_time")))
+@options.asking(*(name for name in BY_FIELD if name not in ("maxfail", "max_time")), seed=0)
 @click.option("--quick", is_flag=True, help="A third of the examples.")
 @click.option("--workloads", metavar="LIST", help="What is to be timed (`veriformer bench --list`). Default: nothing.")
 def command(targets: tuple[str, ...], out: Path, workloads: str | None, **asked: Any) -> None:
@@ -33,8 +33,7 @@ def command(targets: tuple[str, ...], out: Path, workloads: str | None, **asked:
     for name in targets:  # what is named must do all that is asked; of what is built in each does what it can
         about = (name, request.step, request.arrays, request.device, request.max_time)
         with options.opened(*about, backward=request.backward) as adapter:
-            declarations = options.declarations(request.conventions, request.contract, request.like, request.domain)
-            options.declared_of(adapter, options.known_dtypes(request.dtypes), declarations)
+            options.declared_of(adapter, options.known_dtypes(request.dtypes), options.declarations(**request.declared))
     plan = shards.made(request, *_bench(workloads, request))
     plan.write(out)
     timed = f", {plural(len(plan.bench_planned), 'timing')}" if plan.bench_planned else ""

@@ -14,7 +14,7 @@ from veriformer.run_options import BY_FIELD
 
 @click.command()
 @click.argument("target")
-@options.asking(*BY_FIELD)
+@options.asking(*BY_FIELD, seed=0)
 @click.option("--quick", is_flag=True, help="A third of the examples.")
 @click.option(
     "--run", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Where to write. Default: a new folder in runs/."
