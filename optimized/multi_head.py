@@ -6,6 +6,7 @@
 Vaswani et al. (2017), section 3.2.2. Self-attention is M = X; in cross-attention M is the encoder's output.
 """
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -37,7 +38,11 @@ def linear(
     X: Float[Tensor, "... rows"], W: Float[Tensor, "rows columns"] | Packed, b: Float[Tensor, " columns"] | None
 ) -> Float[Tensor, "... columns"]:
     """Product and bias in one kernel, so that they are rounded once: X W + b. W may be packed (see `optimized.packing`)."""
-    return W.product(X, b) if isinstance(W, Packed) else F.linear(X, W.mT, b)
+    if isinstance(W, Packed):
+        return W.product(X, b)
+    if b is not None and X.dim() > 1 and W.requires_grad and torch.is_grad_enabled() and W.is_contiguous():
+        return torch.addmm(b, X.flatten(0, -2), W).unflatten(0, X.shape[:-1])  # its gradient lies as W does: no copy of it
+    return F.linear(X, W.mT, b)
 
 
 def queries(X: Float[Tensor, "... n d_model"], parameters: MultiHeadParameters, h: int) -> Float[Tensor, "... h n d_k"]:
