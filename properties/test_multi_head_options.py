@@ -17,7 +17,7 @@ from properties.error_budget.budgets import sum_bound
 from properties.implementations.conventions import seen_by_heads
 from properties.implementations.impl import Impl
 from properties.inputs.attention import farthest
-from properties.inputs.multi_head_options import layer_calls, opened, with_causal
+from properties.inputs.attention_options import layer_calls, opened, with_causal
 from properties.inputs.parameters import BIASES, SEEDS, Call, dyadic
 
 CAUSAL = ("multi_head", "multi_head.causal")

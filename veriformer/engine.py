@@ -24,7 +24,6 @@ else:
     subprocesses = packages.standing_alone("properties.run.subprocesses")
 
 PLUGINS = ("veriformer", "hypothesispytest")
-PROFILES = ("quick", "ci", "nightly")
 NOT_INHERITED = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD", "HYPOTHESIS_PROFILE")
 PAUSE = 0.2  # seconds between two looks at what is finished
 TAIL = 15  # lines of pytest's own output, where it did not get as far as a verdict

@@ -128,12 +128,14 @@ def declarations(
 
 def start_early(name: str, arrays: str | None = None) -> None:
     """Start the process that a target will be in, if it will be in one: it imports torch while this process goes on."""
-    from properties.implementations.registry import LIBRARIES
+    if ":" not in name:
+        from properties.implementations.registry import LIBRARIES
 
-    if ":" in name or name in LIBRARIES:
-        from veriformer.isolation.processes import zygote
+        if name not in LIBRARIES:
+            return
+    from veriformer.isolation.processes import zygote
 
-        zygote(with_torch=arrays != "numpy")
+    zygote(with_torch=arrays != "numpy")
 
 
 @contextmanager

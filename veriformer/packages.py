@@ -9,10 +9,6 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("reference", "optimized", "properties", "bench", "reports", "veriformer")
-GUARD = (sys.executable, "-I", "-S", str(ROOT / "properties" / "run" / "subprocesses.py"))
-"""What stands above a process that is to end with this one; by its path, since it is in one of our packages."""
-
-
 THEIRS = "VERIFORMER_THEIR_PYTHONPATH"  # in the environment: what PYTHONPATH is for the user's own code
 
 

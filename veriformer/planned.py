@@ -77,12 +77,11 @@ class Plan:
         if not (self.implementations or self.options.dtypes or self.options.claims):
             return
         must_be_ours()
-        if any(":" in name for name in self.implementations):
-            from veriformer.isolation.processes import zygote
-
-            zygote(with_torch=self.options.arrays != "numpy")
         from veriformer import options
 
+        for name in self.implementations:
+            if name not in self.callables:
+                options.start_early(name, self.options.arrays)
         with refused():
             options.declarations(**self.options.declared)
             options.known_step(self.options.step)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from veriformer.packages import ROOT
 from veriformer.planned import PLAN, Cell, Plan, must_be_ours
 from veriformer.run_options import BY_FIELD, RunOption, RunOptions, items
 from veriformer.verdict_lines import Writer, cell_of, check_of, line_of, not_judged, planned, property_of
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from properties.implementations.impl import Impl
     from veriformer.rounding import Rounding
 
-ROOT = Path(__file__).resolve().parents[1]
 JUDGEMENT = pytest.StashKey[dict[str, Any]]()
 PROFILES = ("quick", "ci", "nightly")  # as in `properties.verdict.profiles`, which is not imported for it
 

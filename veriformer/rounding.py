@@ -317,8 +317,9 @@ class _Beside:
     def _started(self) -> subprocess.Popen[bytes]:
         """The process; another one after a fork, which must not read the answers to its parent."""
         if self.process is None or self.of != os.getpid():
-            command = [*packages.GUARD, str(os.getpid()), sys.executable, "-P", "-m", "veriformer.judging"]
-            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            start = packages.standing_alone("properties.run.subprocesses").start
+            command = [sys.executable, "-P", "-m", "veriformer.judging"]
+            self.process = start(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             self.of = os.getpid()
             atexit.register(self.process.terminate)
         return self.process

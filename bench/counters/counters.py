@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.analysis.summary import Group
-from bench.runner import plan
-from bench.runner.records import records, write
+from bench.runner.records import enter, records, write
 from bench.runner.run import Progress, Settings
 from bench.runner.subprocesses import Died, lines_of
 from reports.bench_records import Counters, read
@@ -44,7 +43,7 @@ def count(folder: Path, workloads: Sequence[str], *, progress: Progress | None =
     if not cells:
         raise ValueError(f"--peers: expected one that offers a step of the workloads, got {', '.join(asked.peers)}")
     wanted = {name: getattr(asked, name) for name in ASKED}
-    plan.enter(folder, "counters", wanted, cells, device=asked.device, seed=asked.seed)
+    enter(folder, "counters", wanted, cells, device=asked.device, seed=asked.seed)
     done = {line.id: line for line in records(folder, Counters)}
     for group in groups:
         if progress is not None:

@@ -18,8 +18,8 @@ import numpy as np
 from bench.analysis import growth, roofline
 from bench.analysis.summary import Group, Summary, summarise, unresolved
 from bench.peers.table import AGAIN, DEFAULT_BASELINE, USUAL, check_names, could
-from bench.runner import machine, plan, suite_cost
-from bench.runner.records import records, write
+from bench.runner import machine, suite_cost
+from bench.runner.records import enter, records, write
 from bench.runner.subprocesses import SILENCE, Died, Silent, lines_of
 from bench.workloads import ITEM, STEPS, select
 from reports.bench_records import Cost, Process, Roof, Timed, read
@@ -113,7 +113,7 @@ class Run:
         self.absent: dict[str, dict[str, tuple[str, str]]] = {}  # group → peer → status and message
         self.silence = min(SILENCE, max(LEAST_SILENCE, time_limit_s / 4))
         planned = [group.cell(peer) for group in self.groups for peer in group.peers]
-        plan.enter(folder, "bench", asdict(settings), planned, device=settings.device, seed=settings.seed)
+        enter(folder, "bench", asdict(settings), planned, device=settings.device, seed=settings.seed)
         self.processes: list[Process] = records(folder, Process)
         self.roofs: list[Roof] = records(folder, Roof)
 

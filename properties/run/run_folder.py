@@ -22,8 +22,9 @@ from typing import Any
 from properties.claims import CLAIMS
 from reports.records import SCHEMA, encoded
 
-PACKAGES = ("reference", "optimized", "properties", "bench", "reports", "veriformer")
-PACKAGES = ("veriformer", "numpy", "torch", "hypothesis", "pytest", "scipy", "pandas")
+ROOT = Path(__file__).resolve().parents[2]
+OURS = ("reference", "optimized", "properties", "bench", "reports", "veriformer")
+VERSIONS = ("veriformer", "numpy", "torch", "hypothesis", "pytest", "scipy", "pandas")
 
 
 def new_id() -> str:
@@ -90,7 +91,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: _version(name) for name in VERSIONS},
         "code": code_hash(),
         "device": device,
     }
@@ -102,11 +103,10 @@ def environment(device: str = "cpu") -> dict[str, Any]:
 
 def code_hash() -> str:
     """One number for the text of all our packages: two runs of different code are told apart by it."""
-    root = Path(__file__).resolve().parents[2]
     digest = hashlib.blake2b(digest_size=8)
-    for package in PACKAGES:
-        for path in sorted((root / package).rglob("*.py")):
-            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    for package in OURS:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 
