@@ -118,7 +118,7 @@ def _build(place: Path) -> None:
         cpp_extension.load(
             place.stem,
             list(map(str, SOURCES)),
-            extra_cflags=["-O3", "-fopenmp", *(flag for name in capability().split() for flag in FLAGS.get(name, ()))],
+            extra_cflags=["-O3", "-std=c++20", "-fopenmp", *(flag for name in capability().split() for flag in FLAGS.get(name, ()))],
             extra_ldflags=["-fopenmp"],
             build_directory=folder,
             is_python_module=False,

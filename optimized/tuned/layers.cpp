@@ -10,6 +10,7 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -142,17 +143,36 @@ void add_and_norm(Number* x, const Number* y, const Number* gain, const Number* 
          [&](int64_t i) { x[i] = sum[i] * narrow * static_cast<float>(gain[i]) + static_cast<float>(bias[i]); });
 }
 
+// Where threads wait for each other: for a short while awake, then asleep, since one of them may have to wait for a core.
+struct Barrier {
+    static constexpr int AWAKE = 1 << 12;
+    std::atomic<int> arrived{0}, round{0};
+    void wait(int64_t threads) {
+        const int now = round.load(std::memory_order_acquire);
+        if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == threads) {
+            arrived.store(0, std::memory_order_relaxed);
+            round.store(now + 1, std::memory_order_release);
+            round.notify_all();
+            return;
+        }
+        for (int i = 0; i < AWAKE; ++i) {
+            if (round.load(std::memory_order_acquire) != now) return;
+            pause();
+        }
+        round.wait(now, std::memory_order_acquire);
+    }
+};
+
 // The threads of one parallel region, of which this is one.
 struct Team {
     int64_t me, of;
+    Barrier& barrier;
+    void wait() const { barrier.wait(of); }
     // Each takes its part, and waits for the others.
     template <class Work>
     void share(int64_t count, const Work& work) const {
         for (int64_t i = count * me / of; i < count * (me + 1) / of; ++i) work(i);
         wait();
-    }
-    static void wait() {
-#pragma omp barrier
     }
 };
 
@@ -248,8 +268,9 @@ struct Stack {
 
     void run() {
         if (steps.empty()) return;
+        Barrier barrier;
 #pragma omp parallel num_threads(threads)
-        for (const auto& step : steps) step({omp_get_thread_num(), omp_get_num_threads()});
+        for (const auto& step : steps) step({omp_get_thread_num(), omp_get_num_threads(), barrier});
         steps.clear();
     }
 };

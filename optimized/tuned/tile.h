@@ -53,6 +53,12 @@ inline void store(BFloat16* to, Vector x) {  // to nearest, ties to even; a NaN 
     std::memcpy(to, &halves, sizeof halves);
 }
 
+inline void pause() {  // between two looks at what another thread will change
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
 struct Floats {
     static constexpr bool WHOLE = false, TILED = false;
     using Word = float;
