@@ -61,7 +61,7 @@ def test_a_benchmark_on_a_full_disk_says_so(tmp_path, monkeypatch):
     def full(path: Path, _line: object) -> None:
         raise run_folder.Unwritable(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr("bench.runner.records.append", full)
+    monkeypatch.setattr(run_folder, "append", full)
     asked = ["bench", "--workloads", "mask.512@n=4+m=4", "--peers", "optimized", "--time-limit", "1s", "--processes", "2"]
     ended = CliRunner().invoke(main, [*asked, "--run", str(tmp_path / "run")])
 
