@@ -135,8 +135,11 @@ class Plan:
             return options.declared_of(adapter, dtypes, options.declarations(**self.options.declared))
 
     def _as_it_is(self, name: str) -> "Adapter":
+        from properties.implementations.registry import BUILT_IN, built_in
         from veriformer.options import adapter_of
 
+        if name in BUILT_IN and name not in self.implementations:
+            return built_in(name)  # not asked for by its name: if this machine lacks what it needs, its checks say so
         said = self.options
         if name not in self.callables:
             return adapter_of(name, said.step, said.arrays, self.devices[0], said.max_time, backward=said.backward)

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from properties.implementations.layouts import Handed
 from properties.verdicts import ImplementationCrash, ImplementationError, ImplementationTimeout, record
-from veriformer.isolation import wire
+from veriformer.isolation import processes, wire
 from veriformer.isolation.proxy import LAYOUTS, ImplementationProxy, TargetError
 
 SCORES = np.array([[0.0, 1.0], [2.0, -1.0]])
@@ -190,6 +190,18 @@ def test_a_target_that_does_not_survive_its_import_fails_every_call(candidate, s
     with pytest.raises(kind) as caught:
         softmax(proxy)
     assert complaint in str(caught.value)
+
+
+def test_a_process_that_is_not_there_in_time_is_a_timeout_too(candidate, monkeypatch):
+    """The one that forks the others is slow to start on a busy machine: no worker has printed anything yet."""
+
+    def late(_: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(processes.Zygote, "fork", late)
+
+    with pytest.raises(ImplementationTimeout, match="was not imported within"):
+        softmax(candidate(CORRECT))
 
 
 def test_what_a_implementation_prints_does_not_disturb_its_answer(candidate):

@@ -233,7 +233,8 @@ class ImplementationProxy:
 
     def _last_line(self, *, hung: bool = False) -> str:
         """Where the worker hung or crashed, and what it printed last; a worker that hangs is ended by this."""
-        assert self._worker
+        if self._worker is None:  # the process that forks workers was not there in time
+            return ""
         if hung:
             self._worker.interrupt()
         place, printed = self._worker.last_tokens()
