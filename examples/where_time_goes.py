@@ -2,8 +2,8 @@
 
     python examples/where_time_goes.py transformer.article bfloat16 optimized.tuned
 
-Workloads and peers are those of `veriformer bench --list`. A share is of the time inside operators; what Python takes between them is
-told apart. Other libraries than torch are one operator, or none.
+Workloads and peers are those of `veriformer bench --list`. A share is of the time inside operators; what Python takes between them
+is told apart. Other libraries than torch are one operator, or none.
 """
 
 import sys
@@ -34,7 +34,8 @@ def main(workload: str = "training.16x64", dtype: str = "float32", name: str = "
         seconds = time.perf_counter() - began
     operators = sorted(seen.key_averages(), key=lambda each: -each.self_cpu_time_total)
     inside = sum(each.self_cpu_time_total for each in operators) / 1e6
-    print(f"{name}, {workload}, {dtype}: {seconds / CALLS * 1e3:.3g} ms a call, {max(0.0, 1 - inside / seconds):.0%} between operators")
+    between = max(0.0, 1 - inside / seconds)
+    print(f"{name}, {workload}, {dtype}: {seconds / CALLS * 1e3:.3g} ms a call, {between:.0%} between operators")
     for each in operators[:SHOWN]:
         print(f"{each.self_cpu_time_total / 1e6 / inside:5.0%}  {each.key}, {each.count / CALLS:.3g} a call")
 

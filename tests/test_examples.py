@@ -75,3 +75,19 @@ def test_a_trained_model_writes_in_int8_what_it_writes_in_float64():
     said = done.stdout.splitlines()
     assert said[0].startswith("int8: ")
     assert all(line in (EXAMPLES.parent / "docs" / "fast.md").read_text(encoding="utf-8").splitlines() for line in said)
+
+
+def test_where_the_time_of_a_peer_goes_is_told_by_operators():
+    """The most expensive first; the shares of all shown are at most the whole."""
+    settings = {**os.environ, "PYTHONPATH": str(EXAMPLES.parent)}
+    command = [sys.executable, str(EXAMPLES / "where_time_goes.py"), "multi_head.8x64", "float32", "optimized"]
+
+    done = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    said, *operators = [line for line in done.stdout.splitlines() if not line.startswith("USDT")]
+    shares = [int(line.partition("%")[0]) for line in operators]
+    assert said.startswith("optimized, multi_head.8x64, float32: ")
+    assert shares == sorted(shares, reverse=True)
+    assert 50 < sum(shares) <= 104
+    assert any("addmm" in line or "mm" in line for line in operators)

@@ -21,6 +21,7 @@ import torch
 
 FOLDER = Path(__file__).parent
 SOURCES = (FOLDER / "linear.cpp", FOLDER / "layers.cpp")
+ALWAYS = ("-O3", "-std=c++20", "-fopenmp")
 FLAGS = {
     "AVX512": ("-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma"),
     "AVX2": ("-mavx2", "-mfma"),
@@ -118,7 +119,7 @@ def _build(place: Path) -> None:
         cpp_extension.load(
             place.stem,
             list(map(str, SOURCES)),
-            extra_cflags=["-O3", "-std=c++20", "-fopenmp", *(flag for name in capability().split() for flag in FLAGS.get(name, ()))],
+            extra_cflags=[*ALWAYS, *(flag for name in capability().split() for flag in FLAGS.get(name, ()))],
             extra_ldflags=["-fopenmp"],
             build_directory=folder,
             is_python_module=False,
