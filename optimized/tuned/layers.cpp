@@ -210,6 +210,7 @@ struct Stack {
 
     Stack(const Tensor& given, const Tensor& memory, at::TensorList matrices, at::TensorList norms, double eps)
         : matrices(matrices), norms(norms), eps(static_cast<float>(eps)), X(given.clone(at::MemoryFormat::Contiguous)), M(memory.contiguous()), b(X.size(0)), n(X.size(1)), m(M.size(1)), d(X.size(2)), x(X.data_ptr<Number>()) {
+        TORCH_CHECK(X.dim() == 3 && M.dim() == 3 && M.size(0) == b, "X and M: expected as many sequences of both, got ", X.sizes(), " and ", M.sizes());
         int64_t most = d;
         for (std::size_t i = 0; i < matrices.size(); i += 3) most = std::max({most, panels(i).features(), panels(i).b.size(-1)});
         const int64_t apart = b * std::max(n, m) * most;
@@ -217,13 +218,13 @@ struct Stack {
         one = room.data_ptr<Number>(), other = one + apart, keys = other + apart, values = keys + apart;
         products.reserve(matrices.size() / 3), kept.reserve(norms.size());
     }
-    Panels panels(std::size_t i) const { return {matrices[i], matrices[i + 1], matrices[i + 2]}; }
+    Panels panels(std::size_t i) const { return {matrices.at(i), matrices.at(i + 1), matrices.at(i + 2)}; }
     bool more() const { return 3 * products.size() < matrices.size(); }
 
     // With the next matrix, whose columns are told.
     int64_t multiply(const Number* from, int64_t rows, int64_t features, Number* to, bool relu = false) {
         const std::size_t i = products.size();
-        TORCH_CHECK(more(), "matrices: expected more than ", i);
+        TORCH_CHECK(panels(3 * i).b.scalar_type() == X.scalar_type(), "X: expected ", panels(3 * i).b.scalar_type(), " as the biases are, got ", X.scalar_type());
         products.emplace_back(panels(3 * i), features, rows, relu, threads);
         steps.push_back([this, from, to, i](const Team& team) {
             Linear& now = products[i];
@@ -235,7 +236,7 @@ struct Stack {
     int64_t multiply(const Number* from, int64_t features, Number* to, bool relu = false) { return multiply(from, b * n, features, to, relu); }
     void multiply_and_add(const Number* from, int64_t features, Number* to) {
         const int64_t columns = multiply(from, features, to);
-        const Tensor &gain = kept.emplace_back(norms[kept.size()].contiguous()), &bias = kept.emplace_back(norms[kept.size()].contiguous());
+        const Tensor &gain = kept.emplace_back(norms.at(kept.size()).contiguous()), &bias = kept.emplace_back(norms.at(kept.size()).contiguous());
         TORCH_CHECK(columns == d && gain.numel() == d && bias.numel() == d, "norm: expected ", d, " features everywhere");
         steps.push_back([this, to, scale = gain.const_data_ptr<Number>(), shift = bias.const_data_ptr<Number>()](const Team& team) {
             team.share(b * n, [&](int64_t row) { add_and_norm(x + row * d, to + row * d, scale, shift, d, eps); });
@@ -325,7 +326,7 @@ Tensor decoder(const Tensor& X, const Tensor& M, at::TensorList matrices, at::Te
 }
 
 Tensor continued(const Tensor& X, at::TensorList matrices, at::TensorList norms, at::TensorList own, at::TensorList memory, int64_t known, double eps) {
-    TORCH_CHECK(own.size() > 1 && own.size() == memory.size(), "cache: expected keys and values of each layer, got ", own.size(), " and ", memory.size());
+    TORCH_CHECK(known >= 0 && own.size() > 1 && own.size() == memory.size(), "cache: expected keys and values of each layer, got ", own.size(), " and ", memory.size(), ", and ", known, " tokens");
     if (X.scalar_type() == at::kFloat) return layers<float>({X, X, matrices, norms, eps}, own[0].size(1), own[1].size(3), true, own, memory, known);
     return layers<BFloat16>({X, X, matrices, norms, eps}, own[0].size(1), own[1].size(3), true, own, memory, known);
 }

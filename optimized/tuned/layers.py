@@ -4,6 +4,7 @@ Only what the paper's layers are, post-norm and ReLU, and no mask beside the cau
 """
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -54,6 +55,11 @@ class Stack:
             for W in (layer.cross_attention.W_K, layer.cross_attention.W_V)  # type: ignore[union-attr]
         )
 
+    @cached_property
+    def matrices_with_memory(self) -> list[Tensor]:
+        """With those that read the encoder's output."""
+        return _tensors(_matrices(layer, of_memory=True) for layer in self.layers)
+
     def encoder(self, X: Float[Tensor, "b n d_model"]) -> Float[Tensor, "b n d_model"]:
         """All layers, one after another."""
         sizes = self.architecture.h, self.d_v, self.architecture.eps
@@ -61,9 +67,8 @@ class Stack:
 
     def decoder(self, X: Float[Tensor, "b n d_model"], M: Float[Tensor, "b m d_model"]) -> Float[Tensor, "b n d_model"]:
         """All layers, each with the same M."""
-        matrices = _tensors(_matrices(layer, of_memory=True) for layer in self.layers)
         sizes = self.architecture.h, self.d_v, self.architecture.eps
-        return torch.ops.veriformer.decoder.default(X, M, matrices, self.norms, *sizes)
+        return torch.ops.veriformer.decoder.default(X, M, self.matrices_with_memory, self.norms, *sizes)
 
     def continue_decoder(
         self, X: Float[Tensor, "b n d_model"], memory: Sequence[KeysAndValues], own: Sequence[KeysAndValues], known: int

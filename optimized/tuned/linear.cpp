@@ -199,6 +199,8 @@ Linear::Linear(const Panels& W, int64_t features, int64_t rows, bool relu, int64
     const int64_t bytes = features * W.blocks.element_size();
     TORCH_CHECK(bytes <= W.words() * 4 && bytes > W.words() * 4 - BLOCK * 4, "X: expected the features that W has rows, got ", features);
     TORCH_CHECK((columns() + WIDTH - 1) / WIDTH == W.count(), "b: expected a number for each column of W, got ", columns());
+    const auto type = W.blocks.scalar_type() == at::kChar ? at::kFloat : W.blocks.scalar_type();
+    TORCH_CHECK(W.b.scalar_type() == type && W.b.is_contiguous() && W.blocks.is_contiguous(), "b: expected ", type, ", got ", W.b.scalar_type());
     const auto [tasks, found] = kernel(rows, W);
     work = found;
     shares = Shares(tasks, std::min(threads, tasks));
@@ -209,8 +211,7 @@ Tensor linear(const Tensor& X, const Panels& W) {
     sizes.back() = W.b.size(-1);
     Tensor Y = at::empty(sizes, X.options());
     const Tensor dense = X.contiguous();
-    const auto type = W.blocks.scalar_type() == at::kChar ? at::kFloat : W.blocks.scalar_type();
-    TORCH_CHECK(X.scalar_type() == type && W.b.scalar_type() == type, "X and b: expected ", type, ", got ", X.scalar_type(), " and ", W.b.scalar_type());
+    TORCH_CHECK(X.scalar_type() == W.b.scalar_type(), "X: expected ", W.b.scalar_type(), " as b is, got ", X.scalar_type());
     Linear job(W, X.size(-1), X.numel() / X.size(-1), false, at::get_num_threads());
     at::parallel_for(0, job.shares.threads, 1, [&](int64_t me, int64_t) { job.work(job, me, dense.const_data_ptr(), Y.mutable_data_ptr(), nullptr); });
     return Y;

@@ -17,7 +17,7 @@ from optimized.packed import Int8, Int8Panels, Panels, quantised
 from optimized.packing import choices, pack
 from optimized.parameters import Architecture
 from optimized.transformer import transformer
-from optimized.tuned.layers import Stack
+from optimized.tuned.layers import Stack, stack_of
 
 needs_compiler = pytest.mark.skipif(bool(tuned.missing()), reason=tuned.missing())
 SMALL = initialise(0, vocab=11, d_model=8, d_ff=6, layers=1, tied=True)
@@ -214,6 +214,37 @@ def test_sizes_that_do_not_fit_are_refused_before_anything_is_read():
     for X, bias in ((torch.ones(2, 200), b), (torch.ones(2, 8), torch.ones(400)), (torch.ones(2, 8), torch.ones(3))):
         with pytest.raises(RuntimeError, match="expected"):
             product(X, blocks, scales, bias)
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"X": torch.ones(1, 3, 6)},
+        {"X": torch.ones(1, 3, 8, dtype=torch.bfloat16)},
+        {"M": torch.ones(2, 3, 8)},
+        {"M": torch.ones(1, 3, 12)},
+        {"matrices": slice(0, 3)},
+        {"matrices": slice(0, 22)},
+        {"norms": slice(0, 5)},
+        {"h": 3},
+        {"d_v": 8},
+    ],
+    ids=lambda change: ", ".join(change),
+)
+def test_a_stack_that_does_not_fit_is_refused_before_anything_is_read(change):
+    """X, M, the matrices, the norms and the heads of a decoder."""
+    stack = stack_of(pack(SMALL, rows=3, layout="panels").decoder, Architecture(h=2))
+    matrices, norms = stack.matrices_with_memory, stack.norms
+    given = {"X": torch.ones(1, 3, 8), "M": torch.ones(1, 3, 8), "matrices": slice(None), "norms": slice(None), "h": 2, "d_v": 4}
+    decoder = torch.ops.veriformer.decoder.default
+
+    def called(X, M, matrices_of, norms_of, h, d_v):
+        return decoder(X, M, matrices[matrices_of], norms[norms_of], h, d_v, 1e-5)
+
+    assert called(*given.values()).shape == (1, 3, 8)
+    with pytest.raises((RuntimeError, IndexError)):
+        called(*(given | change).values())
 
 
 @needs_compiler
