@@ -230,7 +230,7 @@ def test_sizes_that_do_not_fit_are_refused_before_anything_is_read():
         {"h": 3},
         {"d_v": 8},
     ],
-    ids=lambda change: ", ".join(change),
+    ids=", ".join,
 )
 def test_a_stack_that_does_not_fit_is_refused_before_anything_is_read(change):
     """X, M, the matrices, the norms and the heads of a decoder."""
