@@ -19,6 +19,7 @@ from reports.folders import read
 from reports.records import Choice, Follows, plain
 from reports.render import render
 from tests import sample_runs
+from veriformer import progress
 from veriformer.cli import main
 from veriformer.results import Results
 from veriformer.show import Cards, show
@@ -161,3 +162,16 @@ def test_a_folder_of_libraries_that_is_not_there_is_said(tmp_path):
     assert done.exit_code == 2
     assert "--run: expected a folder of runs to read" in done.output
     assert "not run" not in done.output
+
+
+def test_a_folder_to_join_into_that_is_in_use_is_refused_before_anything_is_verified(tmp_path, monkeypatch):
+    """It would be an hour's work, and nowhere to put it."""
+    monkeypatch.setattr(progress, "verify", lambda _: pytest.fail("verified"))
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "notes.md").touch()
+
+    done = CliRunner().invoke(main, ["libraries", f"--run={tmp_path / 'new'}", f"--join={tmp_path / 'kept'}"])
+
+    assert done.exit_code == 2
+    assert f"--join {tmp_path / 'kept'}: expected a new or empty folder, found one in use" in done.output
+    assert "| implementation |" not in done.output
