@@ -6,7 +6,7 @@ READY := $(VENV)/ready
 export OMP_NUM_THREADS ?= 1
 unexport PYTHONDONTWRITEBYTECODE  # or each of the hundreds of processes that the tests start would compile our packages anew
 
-.PHONY: report test lint docs score calibrate nightly libraries
+.PHONY: report test lint docs score calibrate nightly libraries picture
 
 report: $(READY)  ## verify and measure all that is built in; the page is runs/<id>/report.html
 	$(VENV)/bin/veriformer report
@@ -32,6 +32,10 @@ calibrate: $(READY)  ## false positives, and the smallest fault each budget sees
 libraries: $(READY)  ## what of its attention each library passes, as the table of docs/libraries.md; installs them
 	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[libraries]'
 	$(VENV)/bin/veriformer libraries
+
+picture: $(READY)  ## the picture of the committed page that README.md shows; installs a browser
+	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[picture]'
+	$(VENV)/bin/python docs/figures/report.py
 
 nightly: $(READY)  ## many more examples, drawn at random; what failed once is tried first the next time; and the long tests
 	$(VENV)/bin/pytest properties --hypothesis-profile=nightly --numprocesses=logical --dist=worksteal --timeout=7200

@@ -37,8 +37,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the figure of the error budget, and the head of the committed report."""
     sys.path.insert(0, str(ROOT / "docs" / "figures"))
     files.append(File.generated(config, "figures/error_budget.svg", content=import_module("error_budget").draw()))
-    run = max(run for run in (ROOT / "reports" / "runs").iterdir() if (run / "report.png").exists())  # named by their days
-    files.append(File.generated(config, "figures/report.png", abs_src_path=str(run / "report.png")))
+    picture = import_module("report").newest() / "report.png"
+    files.append(File.generated(config, "figures/report.png", abs_src_path=str(picture)))
     return files
 
 

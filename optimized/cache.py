@@ -12,14 +12,12 @@ from torch import Tensor
 
 from optimized.attention import empty_hidden
 from optimized.multi_head import KeysAndValues
-from optimized.tuned.layers import Stack
 
 
 @dataclass
 class Cache:
     """One entry per decoder layer: `own` (b, h, capacity, d_k), `length` tokens of it in use, and `memory` (b, h, m, d_k).
 
-    `stack` is what the last step computed with, kept since it takes a while to collect.
     `padded` tells whether `memory_mask` hides anything; what it hides of `memory` is zeros (see `attention.empty_hidden`).
     """
 
@@ -28,7 +26,6 @@ class Cache:
     memory_mask: Bool[Tensor, "b 1 1 m"]
     padded: bool
     length: int = 0
-    stack: Stack | None = None
 
     @classmethod
     def of(cls, memory: list[KeysAndValues], source_mask: Bool[Tensor, "b m"], capacity: int) -> "Cache":
@@ -39,6 +36,7 @@ class Cache:
             return offered.new_empty(b, h, max(capacity, 1), width)
 
         own, mask, padded = [(room(K), room(V)) for K, V in memory], source_mask[:, None, None, :], not bool(source_mask.all())
+        memory = [(K.contiguous(), V.contiguous()) for K, V in memory]  # every step reads them: head by head, in one go
         return cls(own, [empty_hidden(K, V, mask) for K, V in memory] if padded else memory, mask, padded)
 
     def keep(self, layer: int, new: KeysAndValues) -> KeysAndValues:

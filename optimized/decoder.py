@@ -17,7 +17,7 @@ from optimized.mask import causal_mask
 from optimized.multi_head import KeysAndValues, attend, keys_and_values, project, queries
 from optimized.parameters import PAPER, Architecture, DecoderLayerParameters, NormParameters
 from optimized.residual_norm import layer_norm, residual_norm
-from optimized.tuned.layers import Stack
+from optimized.tuned.layers import Stack, stack_of
 
 
 def _layer(
@@ -62,10 +62,10 @@ def decoder_layer(
     memory_mask: Bool[Tensor, "..."] | None = None,
 ) -> Float[Tensor, "... n d_model"]:
     """Whole batches; the causal rule is a flag to the fused kernel, not a matrix. `mask` only restricts further."""
-    memory = keys_and_values(M, parameters.cross_attention, architecture.h)
     stack = Stack((parameters,), architecture)
-    if stack.fit(X, mask, memory_mask, memory=(memory,)):
-        return stack.decoder(X, (memory,))
+    if stack.fit(X, mask, memory_mask, M=M):
+        return stack.decoder(X, M)
+    memory = keys_and_values(M, parameters.cross_attention, architecture.h)
     return _layer(X, lambda offered: offered, memory, parameters, architecture, mask, memory_mask, causal=True)
 
 
@@ -79,11 +79,11 @@ def decoder(
     final_norm: NormParameters | None = None,
 ) -> Float[Tensor, "... n d_model"]:
     """Whole batches through the layers, one after another, each with the same M; then `final_norm`, if there is one."""
-    memory = [keys_and_values(M, layer.cross_attention, architecture.h) for layer in layers]
-    stack = Stack(layers, architecture)
-    if stack.fit(X, mask, memory_mask, memory=memory):
-        X = stack.decoder(X, memory)
+    stack = stack_of(layers, architecture)
+    if stack.fit(X, mask, memory_mask, M=M):
+        X = stack.decoder(X, M)
     else:
+        memory = [keys_and_values(M, layer.cross_attention, architecture.h) for layer in layers]
         for layer, offered in zip(layers, memory, strict=True):
             X = _layer(X, lambda own: own, offered, layer, architecture, mask, memory_mask, causal=True)
     return X if final_norm is None else layer_norm(X, final_norm, architecture.eps)
@@ -99,11 +99,10 @@ def continue_decoder(
     """Only the n new tokens are computed; what they look back at comes from `cache`, which remembers them too afterwards."""
     n, known = X.shape[-2], cache.length
     memory_mask = cache.memory_mask if cache.padded else None
-    if cache.stack is None or cache.stack.layers is not layers or cache.stack.architecture is not architecture:
-        cache.stack = Stack(layers, architecture)
-    if cache.stack.fit(X, memory_mask, memory=cache.memory):
+    stack = stack_of(layers, architecture)
+    if stack.fit(X, memory_mask, memory=cache.memory):
         cache.reserve(known + n)
-        X = cache.stack.decoder(X, cache.memory, cache.own, known)
+        X = stack.continue_decoder(X, cache.memory, cache.own, known)
     else:
         mask = causal_mask(known + n, device=X.device)[known:] if known and n > 1 else None
         for i, layer in enumerate(layers):

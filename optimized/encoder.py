@@ -12,7 +12,7 @@ from optimized.feed_forward import feed_forward
 from optimized.multi_head import attend, project
 from optimized.parameters import PAPER, Architecture, EncoderLayerParameters, NormParameters
 from optimized.residual_norm import layer_norm, residual_norm
-from optimized.tuned.layers import Stack
+from optimized.tuned.layers import Stack, stack_of
 
 
 def encoder_layer(
@@ -45,7 +45,7 @@ def encoder(
     final_norm: NormParameters | None = None,
 ) -> Float[Tensor, "... n d_model"]:
     """Whole batches through the layers, one after another; then `final_norm`, if there is one."""
-    stack = Stack(layers, architecture)
+    stack = stack_of(layers, architecture)
     if stack.fit(X, mask):
         X = stack.encoder(X)
     else:

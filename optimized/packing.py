@@ -30,6 +30,7 @@ from optimized.parameters import (
     map_tensors,
     tensors,
 )
+from optimized.tuned.layers import PackedLayers
 
 Tier = Literal["plain", "tuned", "fastest"]
 TIERS: dict[Tier, str] = {
@@ -58,10 +59,11 @@ OF_TIER: dict[bool, dict[str, tuple[Layout, ...]]] = {
 
 Key = tuple[Any, ...]
 PACKABLE = (torch.float32, torch.bfloat16, torch.float16)
-ONE_CALL: dict[Layout, float] = {"panels": 1.15, "int8_panels": 1.15}
-"""How much slower a product in panels may be and is taken: they make a stack of layers one call, which saves the more."""
-LEAST_GAIN: dict[Layout, float] = {"given": 1.05, **ONE_CALL}
-"""Of a layout over these: less may be noise, and a copy is not worth it."""
+ONE_CALL: tuple[Layout, ...] = ("panels", "int8_panels")
+FEW_ROWS = 64
+LEAST_GAIN: dict[Layout, tuple[float, float]] = {"given": (1.05, 1.05), "panels": (1.5, 1.15), "int8_panels": (1.5, 1.15)}
+"""Of another layout over these, for few rows and for more: less may be noise, and a copy is not worth it; and panels make a stack
+of layers one call, which saves more than a product does where rows are few."""
 ROUNDS = 5
 MOST_FLOPS = 1.5e8  # of the products of a round, but for one matrix in any case
 MOST_BYTES = 2**26  # of the weights of a round: more than most caches hold
@@ -144,7 +146,7 @@ def _chosen(
     def faster(heads: MultiHeadParameters, rows: int) -> bool:
         apart = sum(found[_key(W, rows)].seconds for W in (heads.W_Q, heads.W_K, heads.W_V))
         joined = found[_key(_side_by_side(heads).W_QKV, rows)]
-        return joined.seconds < ONE_CALL.get(joined.layout, 1.0) * apart
+        return joined.seconds < (_least_gain(joined.layout, rows) if joined.layout in ONE_CALL else 1.0) * apart
 
     return _joined(parameters, rows, source_rows, faster), found
 
@@ -193,8 +195,8 @@ def _map_matrices(change: Callable[[Tensor, int], Any], parameters: Parameters, 
     if isinstance(part, TransformerParameters):
         part = replace(
             part,
-            encoder=tuple(each(layer, source_rows, source_rows) for layer in part.encoder),
-            decoder=tuple(each(layer, rows, source_rows) for layer in part.decoder),
+            encoder=PackedLayers(each(layer, source_rows, source_rows) for layer in part.encoder),
+            decoder=PackedLayers(each(layer, rows, source_rows) for layer in part.decoder),
             W_out=change(part.target_embedding.mT if part.W_out is None else part.W_out, rows),
         )
     elif isinstance(part, DecoderLayerParameters):
@@ -244,6 +246,11 @@ def _check_tuned(dtypes: set[torch.dtype]) -> None:
     tuned.load()
 
 
+def _least_gain(layout: Layout, rows: int) -> float:
+    few, more = LEAST_GAIN[layout]
+    return few if rows <= FEW_ROWS else more
+
+
 _measured: dict[Key, Choice] = {}
 
 
@@ -254,8 +261,8 @@ def _fastest(key: Key, weights: list[Tensor], layouts: tuple[Layout, ...]) -> Ch
         dtype, shape, _, rows, threads, _ = key
         seconds = _seconds(weights, rows, layouts)
         layout = min(seconds, key=lambda name: seconds[name])
-        for usual, gain in LEAST_GAIN.items():
-            if usual in seconds and seconds[usual] < gain * seconds[layout]:
+        for usual in LEAST_GAIN:
+            if usual in seconds and seconds[usual] < _least_gain(usual, rows) * seconds[layout]:
                 layout = usual
         gain = seconds[layouts[0]] / seconds[layout]
         _measured[key] = Choice(rows, shape, dtype, threads, layout, gain, seconds[layout])

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterable
 from enum import IntEnum, StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -218,6 +219,14 @@ def _converted(fields: Any, to: type[Record]) -> Record:
         return msgspec.convert(fields, to)
     except msgspec.ValidationError as error:
         raise RecordError(str(error)) from None
+
+
+def finished(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a file, without a last one that was cut off; [] for a file that is not there."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
 
 
 def plain(value: Any) -> Any:

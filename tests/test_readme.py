@@ -1,5 +1,6 @@
 """What README and docs say can be done, can be done; and each number they hold is that of the committed data it comes from."""
 
+import importlib
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 from rich.console import Console
 
 from bench.runner.records import records
@@ -294,6 +296,19 @@ def test_the_verification_is_the_committed_run(monkeypatch):
     assert "```\n{}\n```".format("\n".join(printed)) in RESULTS
     assert f"`{RUN.relative_to(ROOT)}`" in RESULTS
     assert f"({RUN.relative_to(ROOT)}/report.png)" in README
+
+
+def test_the_picture_is_of_the_committed_page(monkeypatch):
+    """As it is today: `make picture` makes it anew."""
+    monkeypatch.syspath_prepend(ROOT / "docs" / "figures")
+    report = importlib.import_module("report")
+    path = report.newest() / "report.png"
+    with Image.open(path) as picture:
+        text: dict[str, str] = picture.info
+
+    assert report.newest() == RUN
+    assert text[report.KEY] == report.digest(RUN), "the page looks different now: make picture"
+    assert path.stat().st_size < 300_000
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)

@@ -1,14 +1,10 @@
 """`veriformer.verify`, for a user's own tests: the same run as the command line's, and its verdicts to assert on.
 
-What another process can import by name is verified there, by the command itself: nothing of ours is imported into the user's
-process, whose `properties` or `bench` may be folders of its own. A lambda or a closure is verified here, by pytest all the same.
+What another process can import by name is verified in a pytest process of its own: nothing of ours but `veriformer` is imported
+into the user's, whose `properties` or `bench` may be folders of its own. A lambda or a closure is verified here all the same.
 """
 
-import importlib.util
 import io
-import json
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -18,16 +14,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from veriformer import packages, settings
-from veriformer.run_options import BY_FIELD
+from veriformer import engine, packages, settings
+from veriformer.results import Results
+from veriformer.run_options import RunOptions
 from veriformer.settings import Refused
 
 if TYPE_CHECKING:
     from reports import records
-else:  # by its path: `reports` may be a folder of the user's
-    _spec = importlib.util.spec_from_file_location("veriformer._records", packages.ROOT / "reports" / "records.py")
-    records = sys.modules["veriformer._records"] = importlib.util.module_from_spec(_spec)
-    _spec.loader.exec_module(records)
+else:
+    records = packages.standing_alone("reports.records")
 
 
 class Verdicts(list[records.VerdictRecord]):
@@ -93,25 +88,23 @@ def verify(
     all conventions of a library at once; `domain` which arguments it takes. With `backward` gradients are verified too, by
     autograd, of what it offers forward alone. Raises ValueError, in one line, for what cannot be verified as asked.
     """
-    asked = {
-        "step": step,
-        "dtypes": dtype,
-        "device": device,
-        "claims": claims if claims is None or isinstance(claims, str) else ",".join(claims),
-        "examples": examples,
-        "seed": seed,
-        "arrays": arrays,
-        "max_time": max_time,
-        "conventions": settings.as_text(conventions),
-        "contract": settings.as_text(contract),
-        "like": like,
-        "domain": settings.as_text(domain),
-        "backward": backward,
-    }
+    said = {"dtypes" if name == "dtype" else name: settings.as_text(value) for name, value in locals().items() if name != "target"}
+    try:
+        options = RunOptions.read(said)
+    except ValueError as error:
+        raise Refused(str(error)) from None
     place = Place(target, None) if isinstance(target, str) else found(target)
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        return _by_command(place, asked, run) if place else _here(target, asked, run)
+        if place:
+            request = engine.Request(targets=(place.target,), run=run, workers="auto", **vars(options))
+            ended = engine.run(request, folder=place.folder)
+        else:
+            ended = _run_here(target, options, run)
+        if ended.refusal:
+            raise Refused(ended.refusal)
+        results = Results.of(run)
+    return Verdicts(results.findings, len(results.missing), ended.tail, results.follows)
 
 
 def found(thing: Any) -> Place | None:
@@ -134,43 +127,16 @@ def _attribute(module: Any, name: str) -> Any:
     return module
 
 
-def _by_command(place: Place, asked: dict[str, Any], run: Path) -> Verdicts:
-    options = [said for name, value in asked.items() for said in BY_FIELD[name].said(value)]
-    command = [sys.executable, "-P", "-m", "veriformer", "verify", place.target, f"--run={run}", "--json", *options]
-    guarded = [*packages.GUARD, str(os.getpid()), *command]
-    done = subprocess.run(guarded, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, cwd=place.folder)
-    try:
-        told = json.loads(done.stdout)
-    except json.JSONDecodeError:
-        lines = done.stderr.strip().splitlines() or ["nothing was said"]
-        raise Refused(lines[-1].removeprefix("Error: ")) from None
-    found = [{name: value for name, value in line.items() if name != "broken"} for line in told["verdicts"]]
-    return Verdicts(map(records.verdict_record, found), len(told["missing"]), done.stderr, map(records.follows, told["follows"]))
-
-
-def _here(thing: Any, asked: dict[str, Any], run: Path) -> Verdicts:
+def _run_here(thing: Any, options: RunOptions, run: Path) -> engine.Ended:
     """In this process, which may itself be in the midst of a pytest run."""
     name = str(getattr(thing, "__qualname__", type(thing).__qualname__)).replace(",", "")
     if mistake := packages.mistaken():
         raise Refused(f"{name}: no other process could import it, and in this one {mistake}; give it a name in a module")
-    from veriformer import engine, options
-    from veriformer.isolation.in_process import InProcess
-    from veriformer.isolation.worker import TargetRefused
-    from veriformer.results import Results
-
-    try:
-        InProcess(name, thing, asked["step"], asked["arrays"], backward=asked["backward"])
-    except TargetRefused as refusal:
-        raise Refused(str(refusal)) from None
-    request = options.request(target=name, folder=run, **asked)
+    request = engine.Request(targets=(name,), run=run, **vars(options))
     output = io.StringIO()
     with redirect_stdout(output), redirect_stderr(output):
         code = pytest.main([*request.arguments(), "--capture=no", "-pno:faulthandler"], plugins=[Hand(name, thing)])
-    ended = engine.Ended(int(code), output.getvalue())
-    if ended.refusal:
-        raise Refused(ended.refusal)
-    results = Results.of(run)
-    return Verdicts(results.findings, len(results.missing), ended.output, results.follows)
+    return engine.Ended(int(code), output.getvalue())
 
 
 class Hand:

@@ -1,46 +1,43 @@
 """What the user may ask for: each option checked before anything starts, and refused in one line that names what was expected."""
 
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from veriformer import engine
-from veriformer.run_options import BY_FIELD, DECLARED, RunOption
+from veriformer.run_options import BY_FIELD, RunOption, items
 from veriformer.settings import Refused, nearest
 
 if TYPE_CHECKING:
     from properties.conventions.declarations import Declarations
 
-WORTH_MORE_WORKERS = 8  # steps × dtypes × the part of the claims asked for; below it, a second process costs more than it saves
 
-
-def listed(option: str, text: str | None, known: Collection[str], *, fold: bool = False) -> tuple[str, ...]:
-    """The items of a comma-separated list, each one of `known` (whatever its case, if `fold`)."""
+def listed(option: str, said: str | Iterable[str] | None, known: Collection[str], *, fold: bool = False) -> tuple[str, ...]:
+    """The items of a list, which may be a text with commas, each one of `known` (whatever its case, if `fold`)."""
     names = {name.lower() if fold else name: name for name in known}
-    items = [item.strip() for item in (text or "").split(",") if item.strip()]
-    for item in items:
+    found = items(said or ())
+    for item in found:
         if (item.lower() if fold else item) not in names:
             raise Refused(f"{option}: no {item!r}{nearest(item, known)}; expected some of {', '.join(known)}")
-    return tuple(dict.fromkeys(names[item.lower() if fold else item] for item in items))
+    return tuple(dict.fromkeys(names[item.lower() if fold else item] for item in found))
 
 
-def known_claims(text: str | None) -> tuple[str, ...]:
+def known_claims(said: str | Iterable[str] | None) -> tuple[str, ...]:
     """Claim ids."""
     from properties.claims import CLAIMS
 
-    return listed("--claims", text, [claim.id for claim in CLAIMS], fold=True)
+    return listed("--claims", said, [claim.id for claim in CLAIMS], fold=True)
 
 
-def known_dtypes(text: str | None) -> tuple[str, ...]:
+def known_dtypes(said: str | Iterable[str] | None) -> tuple[str, ...]:
     """Names of dtypes."""
     from veriformer.isolation.proxy import DTYPES
 
-    return listed("--dtype", text, DTYPES["torch"])
+    return listed("--dtype", said, DTYPES["torch"])
 
 
 def known_step(name: str | None) -> str | None:
@@ -81,19 +78,10 @@ def run_folder(path: Path | None) -> Path:
     return path.absolute()
 
 
-CHECKED: dict[str, Callable[[Any], Any]] = {
-    "step": known_step,
-    "dtypes": known_dtypes,
-    "device": available,
-    "claims": known_claims,
-}
-
-
-def request(*, target: str, folder: Path | None = None, quick: bool = False, **asked: Any) -> engine.Request:
-    """The options of `verify` (`run_options`, by field), checked; what is None is as if it were not said."""
-    declarations(**{name: asked.get(name) for name in DECLARED})
-    said = {name: CHECKED[name](value) if name in CHECKED else value for name, value in asked.items() if value is not None}
-    return engine.Request(targets=(target,), run=run_folder(folder), profile="quick" if quick else "ci", **said)
+def request(*, target: str, folder: Path | None = None, quick: bool = False, **said: Any) -> engine.Request:
+    """What the options of `verify` ask for (`run_options`, by field); what is None is as if it were not said."""
+    profile = "quick" if quick else "ci"
+    return engine.Request.read(said, targets=(target,), run=run_folder(folder), profile=profile, workers="auto")
 
 
 def asking(*names: str, **defaults: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -105,24 +93,25 @@ def asking(*names: str, **defaults: Any) -> Callable[[Callable[..., Any]], Calla
             if option.kind == "flag":
                 command = click.option(*names_of_it, is_flag=True, help=option.text)(command)
                 continue
-            texts = {"metavar": option.metavar, "help": option.text, "show_default": default is not None}
-            command = click.option(*names_of_it, type=_type(option), default=default, **texts)(command)
+            texts = {"metavar": option.metavar, "help": option.text, "show_default": default not in (None, ())}
+            command = click.option(*names_of_it, type=_Type(option), default=None if default == () else default, **texts)(command)
         return command
 
     return add
 
 
-def _type(option: RunOption) -> Any:
-    match option.kind:
-        case "choice":
-            return click.Choice(option.choices)
-        case "count":
-            return click.IntRange(1)
-        case "seed":
-            return click.IntRange(0)
-        case "seconds":
-            return click.FloatRange(0, min_open=True)
-    return str
+class _Type(click.ParamType):
+    """An option of a run as click reads it."""
+
+    def __init__(self, option: RunOption) -> None:
+        self.name, self.option = option.kind, option
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ARG002 (click's)
+        """As what it is; Refused for what it is not."""
+        try:
+            return self.option.read(value)
+        except ValueError as error:
+            raise Refused(str(error)) from None
 
 
 def declarations(
@@ -157,32 +146,37 @@ def opened(
     *,
     backward: bool = False,
 ) -> Iterator[Any]:
+    """The adapter of a target (`adapter_of`); its process, where it has one, ends here."""
+    start_early(name, arrays)
+    adapter = adapter_of(name, step, arrays, device, max_time, backward=backward)
+    try:
+        yield adapter
+    finally:
+        getattr(adapter, "close", lambda: None)()
+
+
+def adapter_of(name: str, step: str | None, arrays: str | None, device: str, max_time: float, *, backward: bool = False) -> Any:
     """The adapter of a target, in a process of its own unless it is built in; refuses what is neither built in nor imports.
 
     With `backward` it offers backward too, by autograd, what it offers forward alone.
     """
-    start_early(name, arrays)
     from properties.implementations.registry import BUILT_IN, LIBRARIES, built_in, built_in_missing
     from veriformer.isolation.proxy import ImplementationProxy, TargetError, library
 
     if step is not None and (name in BUILT_IN or name in LIBRARIES):
         raise Refused(f"--as: {name} is built in and knows its own steps")
+    if why := built_in_missing(name):
+        raise Refused(f"{name}: {why}")
     if name in BUILT_IN:
-        if why := built_in_missing(name):
-            raise Refused(f"{name}: {why}")
-        yield built_in(name)
-        return
+        return built_in(name)
     try:
         if name in LIBRARIES:
-            adapter = library(name, device, max_time, backward=backward)
-        else:
-            adapter = ImplementationProxy(name, step, arrays, device, max_time, backward=backward)
+            return library(name, device, max_time, backward=backward)
+        return ImplementationProxy(name, step, arrays, device, max_time, backward=backward)
     except TargetError as error:
         known = [*BUILT_IN, *LIBRARIES]
         hint = "" if ":" in name or name in known else f"{nearest(name, known)} (built in: {', '.join(known)})"
         raise Refused(f"{error}{hint}") from error
-    with adapter:
-        yield adapter
 
 
 def declared_of(adapter: Any, dtypes: tuple[str, ...], declarations: "Declarations") -> Any:
@@ -197,20 +191,3 @@ def declared_of(adapter: Any, dtypes: tuple[str, ...], declarations: "Declaratio
     if missing := [dtype for dtype in dtypes if dtype not in adapter.dtypes]:
         raise Refused(f"--dtype: {adapter.name} supports {', '.join(adapter.dtypes)}, got {', '.join(missing)}")
     return about
-
-
-def with_target(request: engine.Request) -> engine.Request:
-    """The request, with as many workers as its target is worth.
-
-    Refuses a target that is neither built in nor imports, offers no step, or does not support the dtypes asked for. It is
-    imported once, here, so that a typo costs a line and not a run.
-    """
-    from properties.claims import CLAIMS
-
-    (name,) = request.targets
-    about = (name, request.step, request.arrays, request.device, request.max_time)
-    with opened(*about, backward=request.backward) as adapter:
-        declared_of(adapter, request.dtypes, declarations(request.conventions, request.contract, request.like, request.domain))
-    asked = len(request.claims) / len(CLAIMS) if request.claims else 1.0
-    worth = len(adapter.steps) * len(request.dtypes or adapter.dtypes) * asked
-    return replace(request, workers=engine.workers(request.device) if worth >= WORTH_MORE_WORKERS else 1)

@@ -4,12 +4,16 @@ Imports no package of ours before an implementation is asked for: the plugin is 
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+
+from veriformer import packages
+from veriformer.run_options import RunOptions
 
 if TYPE_CHECKING:
     from properties.implementations.convention_probes import Settled
@@ -18,7 +22,6 @@ if TYPE_CHECKING:
     from reports.records import Follows
     from veriformer.replay import Failures
 
-DEFAULT_DTYPES = ("float64", "float32", "bfloat16", "float16")
 PLAN = pytest.StashKey["Plan"]()  # of a run of pytest
 
 
@@ -33,27 +36,82 @@ class Cell(NamedTuple):
         return "-".join(self)
 
 
+@cache
+def must_be_ours() -> None:
+    """Our folders have plain names: raise UsageError where a user's own folder of such a name is imported in place of ours."""
+    if mistake := packages.mistaken(("reference", "optimized", "properties", "reports")):
+        raise pytest.UsageError(mistake)
+
+
+@contextmanager
+def refused() -> Iterator[None]:
+    """What is refused in here is a usage error of pytest's."""
+    from veriformer.settings import Refused
+
+    try:
+        yield
+    except Refused as refusal:
+        raise pytest.UsageError(str(refusal)) from None
+
+
 @dataclass
 class Plan:
-    """What this run is asked to verify, from the options."""
+    """What this run is asked to verify."""
 
     implementations: tuple[str, ...]
-    dtypes: tuple[str, ...]
-    devices: tuple[str, ...]
-    claims: frozenset[str]
+    options: RunOptions
     seed: int
-    step: str | None
-    arrays: str | None
-    max_time: float
     run: Path | None
-    declared: dict[str, str | None]  # what the options say of the implementations
-    backward: bool  # whether what a target offers forward alone is offered backward too
-    callables: dict[str, Any]  # of `veriformer.verify`: objects that no other process could import, by name
+    callables: dict[str, Any] = field(default_factory=dict)  # of `veriformer.verify`: what no other process could import, by name
     _adapters: dict[str, "Adapter"] = field(default_factory=dict)
     _settled: dict[Cell, "Settled"] = field(default_factory=dict)
     _domains: dict[Cell, "Domain | None"] = field(default_factory=dict)
     _unsteady: dict[Cell, list[Exception]] = field(default_factory=dict)  # what probes besides those of conventions were told once
     _said: set[Cell] = field(default_factory=set)  # whose unsteady answers to probes a property has told
+
+    def check(self) -> None:
+        """Refuse, in one line, what does not exist, cannot be had or means nothing, before each file of properties would say so.
+
+        A process for what is not built in imports torch meanwhile. Raises UsageError.
+        """
+        if not (self.implementations or self.options.dtypes or self.options.claims):
+            return
+        must_be_ours()
+        if any(":" in name for name in self.implementations):
+            from veriformer.isolation.processes import zygote
+
+            zygote(with_torch=self.options.arrays != "numpy")
+        from veriformer import options
+
+        with refused():
+            options.declarations(**self.options.declared)
+            options.known_step(self.options.step)
+            options.known_dtypes(self.options.dtypes)
+            for device in self.devices:
+                options.available(device)
+            _ = self.claims
+        for name in self.implementations:
+            self.adapter(name)
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Where everything is to run."""
+        return tuple(self.options.device.split(","))
+
+    @cached_property
+    def claims(self) -> tuple[str, ...]:
+        """Those to be verified; none: all. Raises UsageError for one that does not exist."""
+        if not self.options.claims:
+            return ()
+        from veriformer import options
+
+        with refused():
+            return options.known_claims(self.options.claims)
+
+    def close(self) -> None:
+        """End the processes of the implementations; one that is asked again starts a new one."""
+        for adapter in self._adapters.values():
+            getattr(adapter, "close", lambda: None)()
 
     @cached_property
     def failures(self) -> "Failures":
@@ -69,34 +127,27 @@ class Plan:
         return self._adapters[name]
 
     def _made(self, name: str) -> "Adapter":
-        from properties.conventions.declarations import Declarations, must_make_sense
+        from veriformer import options
 
-        adapter = self._as_it_is(name)
-        try:
-            adapter = Declarations.read(**self.declared).about(adapter)
-            must_make_sense(adapter, self.dtypes or adapter.dtypes)
-        except ValueError as error:
-            raise pytest.UsageError(f"--{error}") from None
-        return adapter
+        with refused():
+            adapter = self._as_it_is(name)
+            several = len(self.implementations) > 1  # of which not each must support all
+            dtypes = tuple(dtype for dtype in self.options.dtypes if dtype in adapter.dtypes or not several)
+            return options.declared_of(adapter, dtypes, options.declarations(**self.options.declared))
 
     def _as_it_is(self, name: str) -> "Adapter":
-        from properties.implementations.registry import BUILT_IN, LIBRARIES, built_in
+        from veriformer.options import adapter_of
 
-        if name in BUILT_IN:
-            return built_in(name)
-        if name in self.callables:
-            from veriformer.isolation.in_process import InProcess
+        said = self.options
+        if name not in self.callables:
+            return adapter_of(name, said.step, said.arrays, self.devices[0], said.max_time, backward=said.backward)
+        from veriformer.isolation.in_process import InProcess
+        from veriformer.isolation.worker import TargetRefused
 
-            return InProcess(name, self.callables[name], self.step, self.arrays, backward=self.backward)
-        from veriformer.isolation.proxy import ImplementationProxy, TargetError, library
-
-        device, max_time = self.devices[0], self.max_time
         try:
-            if name in LIBRARIES:
-                return library(name, device, max_time, backward=self.backward)
-            return ImplementationProxy(name, self.step, self.arrays, device, max_time, backward=self.backward)
-        except TargetError as error:
-            raise pytest.UsageError(str(error)) from error
+            return InProcess(name, self.callables[name], said.step, said.arrays, backward=said.backward)
+        except TargetRefused as refusal:
+            raise pytest.UsageError(str(refusal)) from None
 
     def impl(self, cell: Cell) -> "Impl":
         """The implementation of that column, with the conventions that it is held to."""
@@ -153,12 +204,9 @@ class Plan:
         return msgspec.structs.replace(followed(impl, self.settled(cell)), arithmetic=arithmetic_of(twice))
 
     def cells(self) -> Iterator[Cell]:
-        """Every column that the implementations support; each dtype that was asked for must be."""
+        """Every column that the implementations support."""
         for name in self.implementations:
             offered = tuple(self.adapter(name).dtypes)
-            missing = [dtype for dtype in self.dtypes if dtype not in offered]
-            if missing and len(self.implementations) == 1:
-                raise pytest.UsageError(f"--dtype: {name} takes {', '.join(offered)}, got {', '.join(missing)}")
-            for dtype in self.dtypes or offered:
+            for dtype in self.options.dtypes or offered:
                 if dtype in offered:
                     yield from (Cell(name, dtype, device) for device in self.devices)

@@ -15,8 +15,6 @@ from veriformer.settings import Refused
 if TYPE_CHECKING:
     from veriformer.show import Cards
 
-TAIL = 15  # lines of pytest's own output, where it did not get as far as a verdict
-
 
 class Watch:
     """What a run has written so far, read as it grows and never twice."""
@@ -76,6 +74,5 @@ def verify(request: engine.Request, cards: "Cards | None" = None) -> Results:
         raise Refused(ended.refusal)
     results = Results.of(request.run)
     if not results.planned or (results.missing and not results.stopped):
-        tail = "\n".join(ended.output.splitlines()[-TAIL:])
-        Console(stderr=True).print(tail, markup=False, highlight=False)
+        Console(stderr=True).print(ended.tail, markup=False, highlight=False)
     return results

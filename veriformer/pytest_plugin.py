@@ -6,16 +6,14 @@ in runs that name our properties or an implementation, and no package is importe
 
 import re
 import secrets
-import sys
 from collections.abc import Callable, Generator, Iterator
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from veriformer.planned import DEFAULT_DTYPES, PLAN, Cell, Plan
-from veriformer.run_options import DECLARED, RUN_OPTIONS, RunOption
+from veriformer.planned import PLAN, Cell, Plan, must_be_ours
+from veriformer.run_options import BY_FIELD, RunOption, RunOptions, items
 from veriformer.verdict_lines import Writer, cell_of, check_of, line_of, not_judged, planned, property_of
 
 if TYPE_CHECKING:
@@ -47,7 +45,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
     group.addoption(
         "--implementation", action="append", metavar="TARGET", help="built-in name, module:attribute or file.py:attribute"
     )
-    for option in (option for option in RUN_OPTIONS if not option.pytests_own):
+    for option in (option for option in BY_FIELD.values() if not option.pytests_own):
         group.addoption(f"--{option.name}", dest=option.field, help=option.text, **_as_pytest_has_it(option))
     group.addoption(
         "--veriformer-profile",
@@ -62,58 +60,55 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
 
 
 def _as_pytest_has_it(option: RunOption) -> dict[str, Any]:
-    """How pytest reads it. Lists may be said several times; without a seed, a profile draws one."""
+    """How pytest takes it, to be read by us. Lists may be said several times."""
     if option.kind == "flag":
         return {"action": "store_true"}
-    if option.kind == "choice":
-        return {"choices": option.choices}
     if option.kind == "list" or option.name == "device":
         return {"action": "append", "metavar": option.metavar}
-    kind = {"count": int, "seed": int, "seconds": float}.get(option.kind, str)
-    return {"type": kind, "metavar": option.metavar, "default": None if option.kind == "seed" else option.default}
+    return {"metavar": option.metavar}
 
 
-def _list(values: list[str] | None) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(item.strip() for value in values or () for item in value.split(",") if item.strip()))
+def _said(value: Any) -> Any:
+    """Lists that were said several times, as one."""
+    return ",".join(value) if isinstance(value, list) else value
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Read the options into a plan; refuse what does not exist."""
+    """Read the options into a plan, and have the verdicts written into the run's folder."""
     config.addinivalue_line("markers", "claim(id): the claim of the article that a property carries")
-    if not hasattr(config.option, "run_folder"):
-        return
+    if hasattr(config.option, "run_folder"):
+        _prepare_run(config, plan_of(config))
+
+
+def plan_of(config: pytest.Config) -> Plan:
+    """What the options ask for; made once."""
+    if PLAN not in config.stash:
+        config.stash[PLAN] = _plan(config)
+    return config.stash[PLAN]
+
+
+def _plan(config: pytest.Config) -> Plan:
     option = config.option
-    dtypes = _list(option.dtypes)
-    if unknown := [dtype for dtype in dtypes if dtype not in DEFAULT_DTYPES]:
-        raise pytest.UsageError(f"--dtype: expected some of {', '.join(DEFAULT_DTYPES)}, got {', '.join(unknown)}")
-    if option.examples is not None and option.examples < 1:
-        raise pytest.UsageError(f"--examples: expected at least 1, got {option.examples}")
-    if not option.max_time > 0:
-        raise pytest.UsageError(f"--max-time: expected a number of seconds above 0, got {option.max_time}")
-    config.stash[PLAN] = Plan(
-        implementations=_list(option.implementation),
-        dtypes=dtypes,
-        devices=_list(option.device) or ("cpu",),
-        claims=frozenset(_list(option.claims)),
-        seed=_seed(config),
-        step=option.step,
-        arrays=option.arrays,
-        max_time=option.max_time,
-        run=Path(option.run_folder) if option.run_folder else None,
-        declared={name: getattr(option, name) for name in DECLARED},
-        backward=option.backward,
-        callables=getattr(config.pluginmanager.get_plugin("veriformer_callables"), "callables", {}),
+    said = {each.field: _said(getattr(option, each.field)) for each in BY_FIELD.values() if not each.pytests_own}
+    try:
+        options = RunOptions.read(said)
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
+    return Plan(
+        items(_said(option.implementation) or ()),
+        options,
+        _seed(config, options),
+        Path(option.run_folder) if option.run_folder else None,
     )
-    _prepare_run(config)
 
 
-def _seed(config: pytest.Config) -> int:
+def _seed(config: pytest.Config, options: RunOptions) -> int:
     """As asked for; the nightly profile draws one, the same for all workers of the run."""
     worker: dict[str, Any] | None = getattr(config, "workerinput", None)
     if worker is not None:
         return worker["veriformer_seed"]
-    if config.option.seed is not None:
-        return config.option.seed
+    if options.seed is not None:
+        return options.seed
     profile = config.option.veriformer_profile or getattr(config.option, "hypothesis_profile", None)
     return secrets.randbelow(2**32) if profile == "nightly" else 0
 
@@ -125,14 +120,14 @@ def pytest_configure_node(node: Any) -> None:
     node.workerinput["veriformer_seed"] = 0 if plan is None else plan.seed
 
 
-def _prepare_run(config: pytest.Config) -> None:
+def _prepare_run(config: pytest.Config, plan: Plan) -> None:
     """Refuse a folder that already holds a run, and have the verdicts written there."""
-    folder = config.stash[PLAN].run
+    folder = plan.run
     if folder is None or hasattr(config, "workerinput"):
         return
     if (folder / "manifest.json").exists():
         raise pytest.UsageError(f"--run {folder}: this folder already holds a run; name another, or remove it")
-    config.pluginmanager.register(Writer(folder, config.stash[PLAN].seed), "veriformer_writer")
+    config.pluginmanager.register(Writer(folder, plan.seed), "veriformer_writer")
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -148,23 +143,9 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> None:
-    """Refuse what cannot be had and a declaration that means nothing, in one line, before each file of properties would say so.
-
-    A process for what is not built in imports torch while the properties are imported.
-    """
-    plan = session.config.stash.get(PLAN, None)
-    if plan is not None and any(":" in name for name in plan.implementations):
-        from veriformer.isolation.processes import zygote
-
-        zygote(with_torch=plan.arrays != "numpy")
-    for name in plan.implementations if plan is not None else ():
-        from properties.implementations.registry import built_in_missing
-
-        if why := built_in_missing(name):
-            raise pytest.UsageError(f"{name}: {why}")
-    if plan is not None and any(plan.declared.values()):
-        for name in plan.implementations:
-            plan.adapter(name)
+    """Refuse what cannot be done as asked, before any file of properties is imported."""
+    if (plan := session.config.stash.get(PLAN, None)) is not None:
+        plan.check()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -173,9 +154,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if prop is None:
         return
     plan = metafunc.config.stash[PLAN]
-    _check_rooms()
-    if plan.claims:
-        _check_claims(plan)
+    must_be_ours()
     cells = [] if plan.claims and prop.claim not in plan.claims else list(_cells_of(plan, prop))
     metafunc.parametrize("impl", cells, ids=[str(cell) for cell in cells], indirect=True, scope="function")
 
@@ -190,28 +169,11 @@ def _cells_of(plan: Plan, prop: "Property") -> Iterator[Cell]:
     if plan.implementations:
         cells = plan.cells()
     else:
-        wanted = plan.dtypes or DEFAULT_DTYPES
-        cells = (Cell(name, dtype, device) for name, dtype in DEFAULT_CELLS if dtype in wanted for device in plan.devices)
+        wanted = [(name, dtype) for name, dtype in DEFAULT_CELLS if dtype in (plan.options.dtypes or (dtype,))]
+        cells = (Cell(name, dtype, device) for name, dtype in wanted for device in plan.devices)
     for cell in cells:
         if prop.dtypes is None or cell.dtype in prop.dtypes:
             yield cell
-
-
-@cache
-def _check_rooms() -> None:
-    """Our folders have plain names: say so when a user's own folder of such a name was imported in place of ours."""
-    for package in ("reference", "optimized", "properties"):
-        module = sys.modules.get(package)
-        if module is not None and module.__file__ is not None and Path(module.__file__).resolve().parents[1] != ROOT:
-            raise pytest.UsageError(f"{package} resolves to {module.__file__}, not to {ROOT / package}: run from another folder")
-
-
-def _check_claims(plan: Plan) -> None:
-    from properties.claims import CLAIMS
-
-    known = {claim.id for claim in CLAIMS}
-    if unknown := sorted(plan.claims - known):
-        raise pytest.UsageError(f"--claims: no claim {', '.join(unknown)}; `veriformer list claims` names all {len(known)}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -288,7 +250,7 @@ def _run_property(pyfuncitem: pytest.Function, prop: "Property") -> bool:
     if impl.offers(*prop.needs):
         seed = seed_of(prop.claim, name, impl.dtype, plan.seed)
         dtypes = {cell.dtype for cell in _cells_of(plan, prop) if asked and cell.implementation == asked.implementation}
-        examples = config.option.examples or profiles.examples_in_each(len(dtypes), named=bool(plan.implementations))
+        examples = plan.options.examples or profiles.examples_in_each(len(dtypes), named=bool(plan.implementations))
         unsteady = plan.unsteady(asked) if asked else None
 
         def test() -> None:

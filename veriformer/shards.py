@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,7 +21,6 @@ from veriformer import engine
 from veriformer.settings import Refused
 
 FILE = "plan.json"
-FEW = 50  # checks, for which a second process costs more than it saves
 OF_A_MACHINE = ("run", "workers")  # what a request says that each machine decides for itself
 
 
@@ -85,9 +84,7 @@ class Part:
     def request(self, folder: Path) -> engine.Request:
         """The verification of this part."""
         told = {name: tuple(value) if isinstance(value, list) else value for name, value in self.plan.verify.items()}
-        request = engine.Request(**{**told, "claims": self.claims, "run": folder})
-        many = sum(check["claim"] in self.claims for check in self.plan.planned) > FEW
-        return replace(request, workers=engine.workers(request.device) if many else 1)
+        return engine.Request(**{**told, "claims": self.claims, "run": folder, "workers": "auto"})
 
     def bench_settings(self) -> dict[str, Any]:
         """What `bench.runner.run.run` is asked, but for the workloads."""

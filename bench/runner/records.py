@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 from typing import TypeVar
 
-from properties.run.run_folder import append, finished
+from properties.run.run_folder import append
 from reports.bench_records import BenchRecord, line, read
+from reports.records import finished
 
 Of = TypeVar("Of", bound=BenchRecord)
 FILE = "bench.jsonl"

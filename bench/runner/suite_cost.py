@@ -26,11 +26,11 @@ from properties.error_budget.budgets import COPIES, budget
 from properties.implementations.impl import Impl
 from properties.implementations.oracle import ORACLES, oracle
 from properties.implementations.registry import built_in
-from properties.run.run_folder import finished
 from properties.run.subprocesses import started
 from properties.steps import STEPS
 from properties.verdict.judge import run_property
 from reports.bench_records import Cost
+from reports.records import finished
 
 SIZES = {**PAPER, "layers": 1, "b": 1, "n": 16, "m": 16, "d_k": 64, "length": 4, "vocab": 1000}
 NOTE = "one sequence of 16 tokens, 512 features, 8 heads, one layer a side, a vocabulary of 1000 tokens"

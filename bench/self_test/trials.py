@@ -27,8 +27,9 @@ from scipy import stats
 
 from bench.analysis.statistics import CONFIDENCE, CPU_MARGIN, Interval, log_ratios, student
 from bench.runner.machine import fresh_environment
-from properties.run.run_folder import append, environment, finished
+from properties.run.run_folder import append, environment
 from properties.run.subprocesses import guarded, run, started
+from reports.records import finished
 
 FILE = "self_test.jsonl"
 BURST = 0.05  # seconds a neighbour works, then rests as long

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from properties.evaluation.detection.catalogue import entry
 from properties.evaluation.users_tests.stand_ins import option_of
-from properties.run.run_folder import finished
+from reports.records import finished
 from veriformer.users_tests.scored import LINES, Progress, Request, scored
 
 SCORE = Path(__file__).resolve().parents[2] / "properties" / "data" / "score.json"

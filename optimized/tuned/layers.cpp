@@ -1,13 +1,17 @@
-// Stacks of layers in one call: what is between the products of linear.cpp.
+// Stacks of layers in one call, and in one parallel region: what is between the products of linear.cpp.
 //
 // Layers are post-norm and ReLU, as the paper's are. Attention to many keys is torch's own.
 #include <ATen/Parallel.h>
+#include <ATen/ops/clone.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
+#include <omp.h>
 #include <torch/library.h>
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <vector>
 
@@ -15,19 +19,21 @@
 
 namespace tuned {
 
-constexpr int64_t NUMBERS = 1 << 14;  // worth a thread
-constexpr int64_t SCORES = 1 << 12;   // of a head, up to which no blocks of keys are worth it
+constexpr int64_t SCORES = 1 << 12;  // of a head, up to which no blocks of keys are worth it
 
-// The sum of all lanes: each half is added to the other, so that no addition waits for more than four before it.
-template <std::size_t... lanes>
-float total(Vector x, std::index_sequence<lanes...>) {
-    if constexpr (LANES > 8) x += Vector{x[lanes ^ 8]...};
-    if constexpr (LANES > 4) x += Vector{x[lanes ^ 4]...};
-    x += Vector{x[lanes ^ 2]...};
-    x += Vector{x[lanes ^ 1]...};
-    return x[0];
+constexpr int64_t whole(int64_t count) { return (count + LANES - 1) / LANES * LANES; }  // vectors
+
+// All lanes as one: each half is joined with the other, so that nothing waits for more than four before it.
+template <class Join, std::size_t... lanes>
+float across(Vector x, const Join& join, std::index_sequence<lanes...>) {
+    if constexpr (LANES > 8) x = join(x, Vector{x[lanes ^ 8]...});
+    if constexpr (LANES > 4) x = join(x, Vector{x[lanes ^ 4]...});
+    x = join(x, Vector{x[lanes ^ 2]...});
+    return join(x, Vector{x[lanes ^ 1]...})[0];
 }
-inline float total(Vector x) { return total(x, std::make_index_sequence<LANES>()); }
+inline Vector larger(Vector x, Vector y) { return y > x ? y : x; }  // x where y is NaN
+inline float total(Vector x) { return across(x, [](Vector one, Vector other) { return one + other; }, std::make_index_sequence<LANES>()); }
+inline float largest(Vector x) { return across(x, larger, std::make_index_sequence<LANES>()); }
 
 template <class Number>
 float dot(const float* x, const Number* y, int64_t count) {
@@ -51,66 +57,72 @@ inline Vector exponential(Vector x) {
     return (p * r * r + r + 1.0f) * (Vector)((half + 127) << 23) * (Vector)((whole - half + 127) << 23);
 }
 
-// softmax(q Kᵀ / √d_k) V, of one query in one head.
+// Q Kᵀ for queries that are a multiple of 4, by keys in blocks of LANES, turned so that no sum goes across lanes.
 template <class Number>
-void attend_to_all(const Number* q, const Number* K, int64_t K_stride, const Number* V, int64_t V_stride, int64_t m, int64_t d_k, int64_t d_v, Number* to) {
-    thread_local std::vector<float> room;
-    const int64_t padded = (m + LANES - 1) / LANES * LANES;
-    room.resize(padded + d_k);
-    float *weights = room.data(), *query = weights + padded;
-    const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(d_k))), nothing = -std::numeric_limits<float>::infinity();
-    std::copy_n(q, d_k, query);
-    std::fill_n(weights + m, padded - m, nothing);
-    float most = nothing;
-    for (int64_t key = 0; key < m; ++key) {
-        weights[key] = dot(query, K + key * K_stride, d_k) * scale;
-        most = weights[key] > most ? weights[key] : most;
+void scores(const float* Q, int64_t queries, const Number* K, int64_t stride, int64_t m, int64_t d_k, float* turned, float* to, int64_t apart) {
+    for (int64_t key = 0; key < m; key += LANES) {
+        for (int64_t at = 0; at < std::min<int64_t>(LANES, m - key); ++at)
+            for (int64_t i = 0; i < d_k; ++i) turned[i * LANES + at] = static_cast<float>(K[(key + at) * stride + i]);
+        for (int64_t row = 0; row < queries; row += 4) {
+            Vector sums[4] = {};
+            for (int64_t i = 0; i < d_k; ++i)
+                for (int r = 0; r < 4; ++r) sums[r] += Q[(row + r) * d_k + i] * load(turned + i * LANES);
+            for (int r = 0; r < 4; ++r) store(to + (row + r) * apart + key, sums[r]);
+        }
     }
-    Vector sums = {};
-    for (int64_t key = 0; key < padded; key += LANES) {
-        const Vector part = exponential(load(weights + key) - most);
-        store(weights + key, part);
+}
+
+// softmax(scores) V for one query; there is room for whole vectors of its scores.
+template <class Number>
+void weigh(float* scores, const Number* V, int64_t stride, int64_t m, int64_t d_v, Number* to) {
+    const float nothing = -std::numeric_limits<float>::infinity();
+    std::fill_n(scores + m, whole(m) - m, nothing);
+    Vector most = Vector{} + nothing, sums = {};
+    for (int64_t key = 0; key < m; key += LANES) most = larger(most, load(scores + key));
+    const float highest = largest(most);
+    for (int64_t key = 0; key < m; key += LANES) {
+        const Vector part = exponential(load(scores + key) - highest);
+        store(scores + key, part);
         sums += part;
     }
     const float sum = total(sums);
     int64_t i = 0;
     for (; i + LANES <= d_v; i += LANES) {
         Vector out = {};
-        for (int64_t key = 0; key < m; ++key) out += weights[key] * load(V + key * V_stride + i);
+        for (int64_t key = 0; key < m; ++key) out += scores[key] * load(V + key * stride + i);
         store(to + i, out / sum);
     }
     for (; i < d_v; ++i) {
         float out = 0.0f;
-        for (int64_t key = 0; key < m; ++key) out += weights[key] * static_cast<float>(V[key * V_stride + i]);
+        for (int64_t key = 0; key < m; ++key) out += scores[key] * static_cast<float>(V[key * stride + i]);
         to[i] = out / sum;
     }
 }
 
-// (b, h, n, width) of the features from `offset` on.
-Tensor heads(const Tensor& X, int64_t h, int64_t width, int64_t offset) {
-    return X.as_strided({X.size(0), h, X.size(1), width}, {X.stride(0), width, X.stride(1), 1}, X.storage_offset() + offset);
+// softmax(Q Kᵀ / √d_k) V of one head. Of the first query `seen` keys count, of each next one `more` more.
+template <class Number>
+void attend(const Number* Q, int64_t Q_stride, const Number* K, int64_t K_stride, const Number* V, int64_t V_stride, int64_t n, int64_t seen, int64_t more, int64_t d_k, int64_t d_v, Number* to, int64_t apart, const Number* next_K) {
+    thread_local std::vector<float> room;
+    const int64_t m = seen + (n - 1) * more, padded = whole(m), queries = n == 1 ? 1 : (n + 3) / 4 * 4;
+    room.resize(queries * (d_k + padded) + d_k * LANES);
+    float *asked = room.data(), *found = asked + queries * d_k, *turned = found + queries * padded;
+    const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(d_k)));
+    for (int64_t row = 0; row < n; ++row)
+        for (int64_t i = 0; i < d_k; ++i) asked[row * d_k + i] = static_cast<float>(Q[row * Q_stride + i]) * scale;
+    if (n > 1) scores(asked, queries, K, K_stride, m, d_k, turned, found, padded);
+    for (int64_t key = 0; key < (n > 1 ? 0 : m); ++key) {
+        found[key] = dot(asked, K + key * K_stride, d_k);
+        ask(V + key * V_stride, d_v), ask(next_K + key * K_stride, d_k);
+    }
+    for (int64_t row = 0; row < n; ++row) weigh(found + row * padded, V, V_stride, seen + row * more, d_v, to + row * apart);
 }
 
-// The heads' results side by side: (b, n, h d_v). A causal query attends to the keys before it, of which `known` are before the first.
+// X becomes LayerNorm(X + Y), of one row.
 template <class Number>
-Tensor attend(const Tensor& Q, const Tensor& K, const Tensor& V, bool causal, int64_t known = 0) {
-    const int64_t b = Q.size(0), h = Q.size(1), n = Q.size(2), d_k = Q.size(3), d_v = V.size(3), m = K.size(2);
-    if (n > 1 && n * m > SCORES && known == 0) return at::scaled_dot_product_attention(Q, K, V, {}, 0.0, causal).transpose(1, 2).reshape({b, n, h * d_v});
-    Tensor out = at::empty({b, n, h * d_v}, Q.options());
-    Number* Y = out.mutable_data_ptr<Number>();
-    const Number *q = Q.const_data_ptr<Number>(), *k = K.const_data_ptr<Number>(), *v = V.const_data_ptr<Number>();
-    at::parallel_for(0, b * h, std::max<int64_t>(1, NUMBERS / (n * m * d_v)), [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i)
-            for (int64_t row = 0, s = i / h, head = i % h; row < n; ++row)
-                attend_to_all(q + s * Q.stride(0) + head * Q.stride(1) + row * Q.stride(2), k + s * K.stride(0) + head * K.stride(1), K.stride(2),
-                              v + s * V.stride(0) + head * V.stride(1), V.stride(2), causal ? known + row + 1 : m, d_k, d_v, Y + ((s * n + row) * h + head) * d_v);
-    });
-    return out;
-}
-
-// LayerNorm(X + Y).
-template <class Number>
-void add_and_norm(const Number* x, const Number* y, const Number* gain, const Number* bias, int64_t d, float eps, Number* to, float* sum) {
+void add_and_norm(Number* x, const Number* y, const Number* gain, const Number* bias, int64_t d, float eps) {
+    thread_local std::vector<float> room;
+    room.resize(d);
+    float* sum = room.data();
     const auto over = [d](const auto& each, const auto& last) {  // whole vectors, then what is left
         int64_t i = 0;
         for (; i + LANES <= d; i += LANES) each(i);
@@ -126,94 +138,181 @@ void add_and_norm(const Number* x, const Number* y, const Number* gain, const Nu
     over([&](int64_t i) { const Vector from = load(sum + i) - mean; store(sum + i, from); squares += from * from; },
          [&](int64_t i) { sum[i] -= mean; rest += sum[i] * sum[i]; });
     const float narrow = 1.0f / std::sqrt((total(squares) + rest) / static_cast<float>(d) + eps);
-    over([&](int64_t i) { store(to + i, load(sum + i) * narrow * load(gain + i) + load(bias + i)); },
-         [&](int64_t i) { to[i] = sum[i] * narrow * static_cast<float>(gain[i]) + static_cast<float>(bias[i]); });
+    over([&](int64_t i) { store(x + i, load(sum + i) * narrow * load(gain + i) + load(bias + i)); },
+         [&](int64_t i) { x[i] = sum[i] * narrow * static_cast<float>(gain[i]) + static_cast<float>(bias[i]); });
 }
 
-template <class Number>
-Tensor add_and_norm(const Tensor& X, const Tensor& Y, const Tensor& gain, const Tensor& bias, double eps) {
-    const int64_t d = X.size(-1), rows = X.numel() / d;
-    TORCH_CHECK(Y.size(-1) == d && gain.numel() == d && bias.numel() == d, "norm: expected ", d, " features everywhere");
-    const Tensor dense = X.contiguous(), g = gain.contiguous(), c = bias.contiguous();
-    Tensor out = at::empty(X.sizes(), X.options());
-    const Number *x = dense.const_data_ptr<Number>(), *y = Y.const_data_ptr<Number>(), *scale = g.const_data_ptr<Number>(), *shift = c.const_data_ptr<Number>();
-    Number* to = out.mutable_data_ptr<Number>();
-    at::parallel_for(0, rows, std::max<int64_t>(1, NUMBERS / d), [&](int64_t begin, int64_t end) {
-        std::vector<float> sum(d);
-        for (int64_t row = begin; row < end; ++row)
-            add_and_norm(x + row * d, y + row * d, scale, shift, d, static_cast<float>(eps), to + row * d, sum.data());
-    });
-    return out;
-}
-
-// The weights of layers in the order in which they are needed: three tensors for a matrix, two for a norm.
-struct Weights {
-    at::TensorList matrices, norms;
-    double eps;
-    std::size_t matrix = 0, norm = 0;
-    Panels at(std::size_t i) const { return {matrices[3 * i], matrices[3 * i + 1], matrices[3 * i + 2]}; }
-    // With the next matrix.
-    Tensor product(const Tensor& X, bool relu = false) {
-        const Panels W = at(matrix++);
-        if (3 * matrix == matrices.size()) return linear(X, W, relu);
-        const Panels next = at(matrix);
-        return linear(X, W, relu, &next);
+// The threads of one parallel region, of which this is one.
+struct Team {
+    int64_t me, of;
+    // Each takes its part, and waits for the others.
+    template <class Work>
+    void share(int64_t count, const Work& work) const {
+        for (int64_t i = count * me / of; i < count * (me + 1) / of; ++i) work(i);
+        wait();
     }
-    template <class Number>
-    Tensor add_to(const Tensor& X, const Tensor& Y) {
-        const std::size_t i = 2 * norm++;
-        return add_and_norm<Number>(X, Y, norms[i], norms[i + 1], eps);
+    static void wait() {
+#pragma omp barrier
     }
 };
 
-// Each layer: W_QKV, W_O, norm, W_1, W_2, norm.
+// Where (b, h, n, d) numbers are.
 template <class Number>
-Tensor encoder_of(Tensor X, Weights W, int64_t h, int64_t d_v) {
-    while (W.matrix * 3 < W.matrices.size()) {
-        const Tensor QKV = W.product(X);
-        const int64_t d_k = (QKV.size(-1) / h - d_v) / 2;
-        TORCH_CHECK(QKV.size(-1) == h * (2 * d_k + d_v), "W_QKV: expected columns for ", h, " heads, got ", QKV.size(-1));
-        const Tensor Q = heads(QKV, h, d_k, 0), K = heads(QKV, h, d_k, h * d_k), V = heads(QKV, h, d_v, 2 * h * d_k);
-        X = W.add_to<Number>(X, W.product(attend<Number>(Q, K, V, false)));
-        X = W.add_to<Number>(X, W.product(W.product(X, true)));
+struct Heads {
+    Number* data;
+    int64_t b, h, n, d, of_b, of_h, of_n;
+    Heads(const Tensor& X) : data(X.data_ptr<Number>()), b(X.size(0)), h(X.size(1)), n(X.size(2)), d(X.size(3)), of_b(X.stride(0)), of_h(X.stride(1)), of_n(X.stride(2)) {
+        TORCH_CHECK(X.stride(3) == 1, "keys and values: expected features side by side, got ", X.stride(3), " apart");
     }
-    return X;
-}
+    // In rows of `width` features: those from `first` on.
+    Heads(Number* rows, int64_t width, int64_t first, int64_t b, int64_t h, int64_t n, int64_t d) : data(rows + first), b(b), h(h), n(n), d(d), of_b(n * width), of_h(d), of_n(width) {}
+    Number* at(int64_t i, int64_t row = 0) const { return data + i / h * of_b + i % h * of_h + row * of_n; }
+    Tensor tensor(const Tensor& like) const { return at::from_blob(data, {b, h, n, d}, {of_b, of_h, of_n, 1}, like.options()); }
+    Heads first(int64_t keys) const {
+        TORCH_CHECK(keys <= n, "cache: expected room for ", keys, " tokens, got ", n);
+        Heads few = *this;
+        few.n = keys;
+        return few;
+    }
+};
 
-// Each layer: W_QKV, W_O, norm, W_Q, W_O, norm, W_1, W_2, norm. `own` are its keys and values so far, with room for more: those of X are
-// written behind the first `known`. `memory` are those of the encoder's output.
+// A stack of layers. Steps are gathered, then walked through in one parallel region: every thread takes its part of each.
 template <class Number>
-Tensor decoder_of(Tensor X, Weights W, at::TensorList own, at::TensorList memory, int64_t known) {
-    const int64_t n = X.size(1);
-    for (std::size_t i = 0; i < own.size(); i += 2) {
-        const Tensor K = own[i].narrow(2, 0, known + n), V = own[i + 1].narrow(2, 0, known + n), QKV = W.product(X);
-        const int64_t h = K.size(1), d_k = K.size(3), d_v = V.size(3);
-        TORCH_CHECK(QKV.size(-1) == h * (2 * d_k + d_v), "W_QKV: expected columns for ", h, " heads as the cache has them, got ", QKV.size(-1));
-        K.narrow(2, known, n).copy_(heads(QKV, h, d_k, h * d_k));
-        V.narrow(2, known, n).copy_(heads(QKV, h, d_v, 2 * h * d_k));
-        X = W.add_to<Number>(X, W.product(attend<Number>(heads(QKV, h, d_k, 0), K, V, true, known)));
-        const Tensor asked = W.product(X);
-        TORCH_CHECK(asked.size(-1) == h * memory[i].size(3) && memory[i].size(1) == h, "memory: expected keys of ", h, " heads, as W_Q asks for");
-        const Tensor Q = heads(asked, h, memory[i].size(3), 0);
-        X = W.add_to<Number>(X, W.product(attend<Number>(Q, memory[i], memory[i + 1], false)));
-        X = W.add_to<Number>(X, W.product(W.product(X, true)));
+struct Stack {
+    at::TensorList matrices, norms;
+    float eps;
+    Tensor X, M, room;  // (b, n, d), which the layers change; (b, m, d) of the encoder, or as X; and what is between the steps
+    int64_t b, n, m, d, threads = at::in_parallel_region() ? 1 : at::get_num_threads();
+    Number *x, *one, *other, *keys, *values;
+    std::vector<Linear> products;
+    std::vector<Tensor> kept;
+    std::vector<std::function<void(const Team&)>> steps;
+
+    Stack(const Tensor& given, const Tensor& memory, at::TensorList matrices, at::TensorList norms, double eps)
+        : matrices(matrices), norms(norms), eps(static_cast<float>(eps)), X(given.clone(at::MemoryFormat::Contiguous)), M(memory.contiguous()), b(X.size(0)), n(X.size(1)), m(M.size(1)), d(X.size(2)), x(X.data_ptr<Number>()) {
+        int64_t most = d;
+        for (std::size_t i = 0; i < matrices.size(); i += 3) most = std::max({most, panels(i).features(), panels(i).b.size(-1)});
+        const int64_t apart = b * std::max(n, m) * most;
+        room = at::empty({4, apart}, X.options());
+        one = room.data_ptr<Number>(), other = one + apart, keys = other + apart, values = keys + apart;
+        products.reserve(matrices.size() / 3), kept.reserve(norms.size());
     }
-    return X;
+    Panels panels(std::size_t i) const { return {matrices[i], matrices[i + 1], matrices[i + 2]}; }
+    bool more() const { return 3 * products.size() < matrices.size(); }
+
+    // With the next matrix, whose columns are told.
+    int64_t multiply(const Number* from, int64_t rows, int64_t features, Number* to, bool relu = false) {
+        const std::size_t i = products.size();
+        TORCH_CHECK(more(), "matrices: expected more than ", i);
+        products.emplace_back(panels(3 * i), features, rows, relu, threads);
+        steps.push_back([this, from, to, i](const Team& team) {
+            Linear& now = products[i];
+            now.work(now, team.me, from, to, i + 1 < products.size() ? &products[i + 1].W : nullptr);
+            team.wait();
+        });
+        return products[i].columns();
+    }
+    int64_t multiply(const Number* from, int64_t features, Number* to, bool relu = false) { return multiply(from, b * n, features, to, relu); }
+    void multiply_and_add(const Number* from, int64_t features, Number* to) {
+        const int64_t columns = multiply(from, features, to);
+        const Tensor &gain = kept.emplace_back(norms[kept.size()].contiguous()), &bias = kept.emplace_back(norms[kept.size()].contiguous());
+        TORCH_CHECK(columns == d && gain.numel() == d && bias.numel() == d, "norm: expected ", d, " features everywhere");
+        steps.push_back([this, to, scale = gain.const_data_ptr<Number>(), shift = bias.const_data_ptr<Number>()](const Team& team) {
+            team.share(b * n, [&](int64_t row) { add_and_norm(x + row * d, to + row * d, scale, shift, d, eps); });
+        });
+    }
+
+    void keep(const Heads<Number>& from, const Heads<Number>& to, int64_t known) {
+        steps.push_back([from, to, known](const Team& team) {
+            team.share(from.b * from.h, [&](int64_t i) {
+                for (int64_t row = 0; row < from.n; ++row) std::copy_n(from.at(i, row), from.d, to.at(i, known + row));
+            });
+        });
+    }
+    // The heads' results side by side. A causal query sees the keys up to its own, of which `known` are before the first.
+    void attend(const Heads<Number>& Q, const Heads<Number>& K, const Heads<Number>& V, bool causal, int64_t known, Number* to) {
+        for (const auto& each : {K, V}) TORCH_CHECK(each.b == b && each.h == Q.h && each.n == K.n, "keys and values: expected ", K.n, " of ", Q.h, " heads for ", b, " sequences");
+        if (n > 1 && n * K.n > SCORES && known == 0) {
+            run();
+            const Tensor found = at::scaled_dot_product_attention(Q.tensor(X), K.tensor(X), V.tensor(X), {}, 0.0, causal);
+            at::from_blob(to, {b, n, Q.h, V.d}, X.options()).copy_(found.transpose(1, 2));
+            return;
+        }
+        const int64_t seen = causal ? known + 1 : K.n;
+        steps.push_back([this, Q, K, V, causal, seen, to](const Team& team) {
+            team.share(b * Q.h, [&](int64_t i) {
+                tuned::attend(Q.at(i), Q.of_n, K.at(i), K.of_n, V.at(i), V.of_n, n, seen, causal ? 1 : 0, Q.d, V.d, to + (i / Q.h * n * Q.h + i % Q.h) * V.d, Q.h * V.d, K.at(i + 1));
+            });
+        });
+    }
+
+    void run() {
+        if (steps.empty()) return;
+#pragma omp parallel num_threads(threads)
+        for (const auto& step : steps) step({omp_get_thread_num(), omp_get_num_threads()});
+        steps.clear();
+    }
+};
+
+// Each layer: W_QKV, W_O, norm; in the decoder W_Q, W_O, norm, and before them W_K and W_V unless `memory` has what they give; W_1, W_2,
+// norm. `own` are keys and values so far, with room for more: those of X are written behind the first `known`.
+template <class Number>
+Tensor layers(Stack<Number> stack, int64_t h, int64_t d_v, bool decoder, at::TensorList own = {}, at::TensorList memory = {}, int64_t known = 0) {
+    const int64_t b = stack.b, n = stack.n, m = stack.m, d = stack.d;
+    Number *x = stack.x, *one = stack.one, *other = stack.other;
+    for (std::size_t i = 0; stack.more(); i += 2) {
+        const int64_t width = stack.multiply(x, d, one), d_k = (width / h - d_v) / 2;
+        TORCH_CHECK(d_k > 0 && width == h * (2 * d_k + d_v), "W_QKV: expected columns for ", h, " heads, got ", width);
+        const Heads<Number> Q(one, width, 0, b, h, n, d_k), K(one, width, h * d_k, b, h, n, d_k), V(one, width, 2 * h * d_k, b, h, n, d_v);
+        if (own.empty()) {
+            stack.attend(Q, K, V, decoder, 0, other);
+        } else {
+            const Heads<Number> all_K = Heads<Number>(own.at(i)).first(known + n), all_V = Heads<Number>(own.at(i + 1)).first(known + n);
+            TORCH_CHECK(all_K.d == d_k && all_V.d == d_v, "cache: expected keys of ", d_k, " features and values of ", d_v);
+            stack.keep(K, all_K, known), stack.keep(V, all_V, known);
+            stack.attend(Q, all_K, all_V, true, known, other);
+        }
+        stack.multiply_and_add(other, h * d_v, one);
+        if (decoder) {
+            const auto offered = [&](Number* to, std::size_t which) {
+                if (!memory.empty()) return Heads<Number>(memory.at(i + which));
+                const int64_t width = stack.multiply(stack.M.template data_ptr<Number>(), b * m, stack.M.size(2), to);
+                TORCH_CHECK(width % h == 0, "W_K and W_V: expected columns for ", h, " heads, got ", width);
+                return Heads<Number>(to, width, 0, b, h, m, width / h);
+            };
+            const Heads<Number> K = offered(stack.keys, 0), V = offered(stack.values, 1);
+            const int64_t asked = stack.multiply(x, d, one);
+            TORCH_CHECK(asked == h * K.d, "memory: expected keys of ", h, " heads, as W_Q asks for");
+            stack.attend(Heads<Number>(one, asked, 0, b, h, n, K.d), K, V, false, 0, other);
+            stack.multiply_and_add(other, h * V.d, one);
+        }
+        const int64_t wide = stack.multiply(x, d, one, true);
+        stack.multiply_and_add(one, wide, other);
+    }
+    stack.run();
+    return stack.X;
 }
 
 Tensor encoder(const Tensor& X, at::TensorList matrices, at::TensorList norms, int64_t h, int64_t d_v, double eps) {
-    const Weights W{matrices, norms, eps};
-    return X.scalar_type() == at::kFloat ? encoder_of<float>(X, W, h, d_v) : encoder_of<BFloat16>(X, W, h, d_v);
+    if (X.scalar_type() == at::kFloat) return layers<float>({X, X, matrices, norms, eps}, h, d_v, false);
+    return layers<BFloat16>({X, X, matrices, norms, eps}, h, d_v, false);
 }
 
-Tensor decoder(const Tensor& X, at::TensorList matrices, at::TensorList norms, at::TensorList own, at::TensorList memory, int64_t known, double eps) {
-    const Weights W{matrices, norms, eps};
-    return X.scalar_type() == at::kFloat ? decoder_of<float>(X, W, own, memory, known) : decoder_of<BFloat16>(X, W, own, memory, known);
+Tensor decoder(const Tensor& X, const Tensor& M, at::TensorList matrices, at::TensorList norms, int64_t h, int64_t d_v, double eps) {
+    if (X.scalar_type() == at::kFloat) return layers<float>({X, M, matrices, norms, eps}, h, d_v, true);
+    return layers<BFloat16>({X, M, matrices, norms, eps}, h, d_v, true);
+}
+
+Tensor continued(const Tensor& X, at::TensorList matrices, at::TensorList norms, at::TensorList own, at::TensorList memory, int64_t known, double eps) {
+    TORCH_CHECK(own.size() > 1 && own.size() == memory.size(), "cache: expected keys and values of each layer, got ", own.size(), " and ", memory.size());
+    if (X.scalar_type() == at::kFloat) return layers<float>({X, X, matrices, norms, eps}, own[0].size(1), own[1].size(3), true, own, memory, known);
+    return layers<BFloat16>({X, X, matrices, norms, eps}, own[0].size(1), own[1].size(3), true, own, memory, known);
 }
 
 }  // namespace tuned
 
 TORCH_LIBRARY_FRAGMENT(veriformer, library) {
     library.def("encoder(Tensor X, Tensor[] matrices, Tensor[] norms, int h, int d_v, float eps) -> Tensor", &tuned::encoder);
-    library.def("decoder(Tensor X, Tensor[] matrices, Tensor[] norms, Tensor(a!)[] own, Tensor[] memory, int known, float eps) -> Tensor", &tuned::decoder);
+    library.def("decoder(Tensor X, Tensor M, Tensor[] matrices, Tensor[] norms, int h, int d_v, float eps) -> Tensor", &tuned::decoder);
+    library.def("continue_decoder(Tensor X, Tensor[] matrices, Tensor[] norms, Tensor(a!)[] own, Tensor[] memory, int known, float eps) -> Tensor", &tuned::continued);
 }

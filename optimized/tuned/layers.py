@@ -3,7 +3,7 @@
 Only what the paper's layers are, post-norm and ReLU, and no mask beside the causal rule; everything else goes step by step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from optimized.packed import Panels
 from optimized.parameters import Architecture, DecoderLayerParameters, EncoderLayerParameters, SelfAttentionParameters
 
 KeysAndValues = tuple[Tensor, Tensor]
+Products = list[tuple[Any, Tensor | None]]
 Layers = Sequence[EncoderLayerParameters] | Sequence[DecoderLayerParameters]
 
 
@@ -24,57 +25,81 @@ class Stack:
         self.layers, self.architecture = layers, architecture
         self.in_panels = _in_panels(layers, architecture)
         if self.in_panels:
-            self.weights = _weights(layers)
-            self.d_model, self.dtype = _matrices(layers[0])[0].shape[0], _matrices(layers[0])[0].dtype
-            self.d_v = layers[0].self_attention.W_O.shape[0] // architecture.h
+            self.matrices, self.norms = _tensors(_matrices(layer) for layer in layers), _norms(layers)
+            (W_QKV, _), (W_O, _), *_ = _matrices(layers[0])
+            self.d_model, self.dtype, self.d_v = W_QKV.shape[0], W_QKV.dtype, W_O.shape[0] // architecture.h
 
-    def fit(self, X: Tensor, *masks: Tensor | None, memory: Sequence[KeysAndValues] = ()) -> bool:
-        """Whether it can be computed so under these masks; all others are computed, or refused, step by step."""
+    def fit(self, X: Tensor, *masks: Tensor | None, memory: Sequence[KeysAndValues] = (), M: Tensor | None = None) -> bool:
+        """Whether it can be computed so under these masks; all others are computed, or refused, step by step.
+
+        A decoder needs M, the encoder's output, or the `memory` that each layer made of it.
+        """
         return (
             self.in_panels
             and all(mask is None for mask in masks)
-            and X.dim() == 3
-            and X.numel() > 0
-            and X.dtype is self.dtype
+            and self._takes(X)
             and X.shape[-1] == self.d_model
-            and not (X.requires_grad and torch.is_grad_enabled())
             and all(K.dim() == 4 and K.numel() > 0 and len(K) == len(X) for K, _ in memory)
+            and (M is None or (self._takes(M) and len(M) == len(X) and self._reads(M)))
+        )
+
+    def _takes(self, X: Tensor) -> bool:
+        return X.dim() == 3 and X.numel() > 0 and X.dtype is self.dtype and not (X.requires_grad and torch.is_grad_enabled())
+
+    def _reads(self, M: Tensor) -> bool:
+        """Whether W_K and W_V of every layer are in panels too, for such M."""
+        return all(
+            isinstance(W, Panels) and W.dtype is self.dtype and W.shape[0] == M.shape[-1] and W.shape[1] % self.architecture.h == 0
+            for layer in self.layers
+            for W in (layer.cross_attention.W_K, layer.cross_attention.W_V)  # type: ignore[union-attr]
         )
 
     def encoder(self, X: Float[Tensor, "b n d_model"]) -> Float[Tensor, "b n d_model"]:
         """All layers, one after another."""
-        return torch.ops.veriformer.encoder.default(X, *self.weights, self.architecture.h, self.d_v, self.architecture.eps)
+        sizes = self.architecture.h, self.d_v, self.architecture.eps
+        return torch.ops.veriformer.encoder.default(X, self.matrices, self.norms, *sizes)
 
-    def decoder(
-        self,
-        X: Float[Tensor, "b n d_model"],
-        memory: Sequence[KeysAndValues],
-        own: Sequence[KeysAndValues] | None = None,
-        known: int = 0,
+    def decoder(self, X: Float[Tensor, "b n d_model"], M: Float[Tensor, "b m d_model"]) -> Float[Tensor, "b n d_model"]:
+        """All layers, each with the same M."""
+        matrices = _tensors(_matrices(layer, of_memory=True) for layer in self.layers)
+        sizes = self.architecture.h, self.d_v, self.architecture.eps
+        return torch.ops.veriformer.decoder.default(X, M, matrices, self.norms, *sizes)
+
+    def continue_decoder(
+        self, X: Float[Tensor, "b n d_model"], memory: Sequence[KeysAndValues], own: Sequence[KeysAndValues], known: int
     ) -> Float[Tensor, "b n d_model"]:
-        """All layers. What the tokens of X offer is written into `own` of each, if it is given, behind the first `known`."""
-        own = [self._room(X, layer) for layer in self.layers] if own is None else own
+        """All layers. What the tokens of X offer is written into `own` of each, behind the first `known`."""
         flat = [[X for pair in kept for X in pair] for kept in (own, memory)]
-        return torch.ops.veriformer.decoder.default(X, *self.weights, *flat, known, self.architecture.eps)
+        return torch.ops.veriformer.continue_decoder.default(X, self.matrices, self.norms, *flat, known, self.architecture.eps)
 
-    def _room(self, X: Tensor, layer: Any) -> KeysAndValues:
-        """For the keys and values of all tokens of X."""
-        h = self.architecture.h
-        d_k = (layer.self_attention.W_QKV.shape[1] // h - self.d_v) // 2
-        b, n, _ = X.shape
-        return X.new_empty(b, h, n, d_k), X.new_empty(b, h, n, self.d_v)
+
+class PackedLayers(tuple[Any, ...]):  # noqa: SLOT001 (it keeps something)
+    """Layers of packed matrices, with the stack that they were last computed as: to collect it takes a while."""
+
+    stack: Stack | None = None
+
+
+def stack_of(layers: Layers, architecture: Architecture) -> Stack:
+    """The layers as a stack, which packed layers keep."""
+    kept = layers.stack if isinstance(layers, PackedLayers) else None
+    if kept is None or kept.architecture != architecture:
+        kept = Stack(layers, architecture)
+        if isinstance(layers, PackedLayers):
+            layers.stack = kept
+    return kept
 
 
 def _in_panels(layers: Layers, architecture: Architecture) -> bool:
     """Whether layers with such parameters are computed here."""
+    if (architecture.norm, architecture.activation) != ("post", "relu") or not layers:
+        return False
+    if not all(isinstance(layer.self_attention, SelfAttentionParameters) for layer in layers):
+        return False
+    found = [_matrices(layer) for layer in layers]
     return (
-        len(layers) > 0
-        and (architecture.norm, architecture.activation) == ("post", "relu")
-        and all(isinstance(layer.self_attention, SelfAttentionParameters) for layer in layers)
-        and all(isinstance(W, Panels) for layer in layers for W in _matrices(layer))
-        and len({W.dtype for layer in layers for W in _matrices(layer)}) == 1
-        and len({layer.self_attention.W_O.shape for layer in layers}) == 1
-        and len({_matrices(layer)[0].shape[0] for layer in layers}) == 1
+        all(isinstance(W, Panels) for products in found for W, _ in products)
+        and len({W.dtype for products in found for W, _ in products}) == 1
+        and len({(W_QKV.shape[0], W_O.shape) for (W_QKV, _), (W_O, _), *_ in found}) == 1
         and all(heads.W_O.shape[0] % architecture.h == 0 for layer in layers for heads in _heads(layer))
     )
 
@@ -83,22 +108,22 @@ def _heads(layer: Any) -> list[Any]:
     return [layer.self_attention, layer.cross_attention] if hasattr(layer, "cross_attention") else [layer.self_attention]
 
 
-def _matrices(layer: Any) -> list[Any]:
-    across = [layer.cross_attention.W_Q, layer.cross_attention.W_O] if hasattr(layer, "cross_attention") else []
-    return [layer.self_attention.W_QKV, layer.self_attention.W_O, *across, layer.feed_forward.W_1, layer.feed_forward.W_2]
+def _matrices(layer: Any, *, of_memory: bool = False) -> Products:
+    """Matrices and their biases in the order in which they are needed; `of_memory`: with those that read the encoder's output."""
+    own, ff = layer.self_attention, layer.feed_forward
+    found = [(own.W_QKV, own.b_QKV), (own.W_O, own.b_O)]
+    if hasattr(layer, "cross_attention"):
+        across: Any = layer.cross_attention
+        found += [(across.W_K, across.b_K), (across.W_V, across.b_V)] if of_memory else []
+        found += [(across.W_Q, across.b_Q), (across.W_O, across.b_O)]
+    return [*found, (ff.W_1, ff.b_1), (ff.W_2, ff.b_2)]
 
 
-def _weights(layers: Sequence[Any]) -> tuple[list[Tensor], list[Tensor]]:
-    """The tensors of all matrices, and those of all norms, in the order in which they are needed."""
-    matrices: list[Tensor] = []
-    norms: list[Tensor] = []
-    for layer in layers:
-        own, ff = layer.self_attention, layer.feed_forward
-        matrices += *own.W_QKV.tensors(own.b_QKV), *own.W_O.tensors(own.b_O)
-        norms += layer.norm_1.gain, layer.norm_1.bias, layer.norm_2.gain, layer.norm_2.bias
-        if hasattr(layer, "cross_attention"):
-            across: Any = layer.cross_attention
-            matrices += *across.W_Q.tensors(across.b_Q), *across.W_O.tensors(across.b_O)
-            norms += layer.norm_3.gain, layer.norm_3.bias
-        matrices += *ff.W_1.tensors(ff.b_1), *ff.W_2.tensors(ff.b_2)
-    return matrices, norms
+def _tensors(products: Iterable[Products]) -> list[Tensor]:
+    return [tensor for of_layer in products for W, b in of_layer for tensor in W.tensors(b)]
+
+
+def _norms(layers: Layers) -> list[Tensor]:
+    """Gain and bias of all norms, in the order in which they are needed."""
+    norms = [norm for layer in layers for norm in (layer.norm_1, layer.norm_2, getattr(layer, "norm_3", None)) if norm is not None]
+    return [tensor for norm in norms for tensor in (norm.gain, norm.bias)]

@@ -4,8 +4,8 @@
 #include <torch/library.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
+#include <tuple>
 #include <vector>
 
 #include "linear.h"
@@ -16,44 +16,30 @@ namespace tuned {
 constexpr int64_t NUMBERS = 1 << 16;  // words of X at a time: they stay in the second cache
 constexpr int64_t FEW = 5;            // rows, which are faster without tiles
 
-// Each of several threads takes tasks of its own share first, then helps the others with theirs.
-struct Shares {
-    struct alignas(64) Next : std::atomic<int64_t> { using std::atomic<int64_t>::operator=; };
-    int64_t tasks, threads;
-    std::vector<Next> next;
-    Shares(int64_t tasks, int64_t threads) : tasks(tasks), threads(threads), next(threads) {
-        for (int64_t t = 0; t < threads; ++t) next[t] = begin(t);
-    }
-    int64_t begin(int64_t t) const { return t * tasks / threads; }
-    template <class Work>
-    void work(int64_t me, const Work& task) {
-        for (int64_t t = me; t < me + threads; ++t)
-            for (int64_t whose = t % threads, i; (i = next[whose]++) < begin(whose + 1);) task(i, begin(whose + 1));
-    }
-};
-
 #if defined(__AVX512VNNI__)
-// Numbers of x as 1 to 255, with zeros behind them; gives their scale, which is NaN where one of them is not finite.
-float whole_numbers(const float* x, int64_t count, int64_t padded, uint8_t* to) {
-    thread_local std::vector<float> room;
-    room.assign(x, x + count);
-    room.resize(padded);
+inline __m512 some(const float* x, int64_t count) { return _mm512_maskz_loadu_ps(count < LANES ? (1 << std::max<int64_t>(count, 0)) - 1 : 0xffff, x); }
+
+// What x is multiplied with to lie between −127 and 127; and its inverse, which is NaN where one of them is not finite.
+std::pair<float, float> scale_of(const float* x, int64_t count) {
     __m512 most = _mm512_setzero_ps(), lost = most;
-    for (int64_t i = 0; i < padded; i += LANES) {
-        const __m512 part = _mm512_loadu_ps(room.data() + i);
+    for (int64_t i = 0; i < count; i += LANES) {
+        const __m512 part = some(x + i, count - i);
         most = _mm512_max_ps(most, _mm512_abs_ps(part));
         lost = _mm512_fmadd_ps(part, _mm512_setzero_ps(), lost);
     }
     const float largest = _mm512_reduce_max_ps(most), scale = largest / 127.0f + _mm512_reduce_add_ps(lost);
-    const __m512 by = _mm512_set1_ps(scale > 0.0f ? 127.0f / largest : 0.0f);
+    return {scale > 0.0f ? 127.0f / largest : 0.0f, scale};
+}
+// Numbers of x as 1 to 255, with zeros behind them.
+void whole_numbers(const float* x, int64_t count, int64_t padded, float by, uint8_t* to) {
     for (int64_t i = 0; i < padded; i += LANES) {
-        const __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(room.data() + i), by));
+        const __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(some(x + i, count - i), _mm512_set1_ps(by)));
         _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i), _mm512_cvtepi32_epi8(_mm512_add_epi32(whole, _mm512_set1_epi32(128))));
     }
-    return scale;
 }
-#else
-float whole_numbers(const float*, int64_t, int64_t, uint8_t*) { return 0.0f; }  // no kind here needs it
+#else  // no kind here needs them
+std::pair<float, float> scale_of(const float*, int64_t) { return {}; }
+void whole_numbers(const float*, int64_t, int64_t, float, uint8_t*) {}
 #endif
 
 template <class Kind, class Number>
@@ -73,20 +59,21 @@ struct Product {
     static int64_t tiles_for(int64_t rows) { return (rows + MOST - 1) / MOST; }
     static int64_t first_of(int64_t i, int64_t rows, int64_t tiles) { return i * rows / tiles; }
 
-    // A row in words, which is rounded to whole numbers for those kinds; gives its scale.
-    float words_of(int64_t row, Word* to) const {
-        const Number* from = X + row * K;
+    // The words of a row from k on; `by` is what it is multiplied with before it is rounded to whole numbers, in those kinds.
+    void words_of(int64_t row, int64_t k, int64_t count, float by, Word* to) const {
+        constexpr int64_t IN_A_WORD = Kind::WHOLE ? 4 : 4 / sizeof(Number);
+        const Number* from = X + row * K + k * IN_A_WORD;
+        const int64_t there = std::clamp<int64_t>(K - k * IN_A_WORD, 0, count * IN_A_WORD);
         if constexpr (Kind::WHOLE) {
-            return whole_numbers(from, K, words * 4, reinterpret_cast<uint8_t*>(to));
+            whole_numbers(from, there, count * 4, by, reinterpret_cast<uint8_t*>(to));
         } else {
-            std::memcpy(to, from, K * sizeof(Number));
-            std::memset(reinterpret_cast<Number*>(to) + K, 0, words * 4 - K * sizeof(Number));
-            return 1.0f;
+            std::memcpy(to, from, there * sizeof(Number));
+            std::memset(reinterpret_cast<Number*>(to) + there, 0, count * 4 - there * sizeof(Number));
         }
     }
 
     struct Rows {
-        std::vector<Word> room, line;
+        std::vector<Word> room;
         std::vector<float> scales, sums;
         Word* words;
         int64_t apart;
@@ -100,13 +87,13 @@ struct Product {
     // Rows from `top` on, DEPTH words of each side by side; tiles read up to MOST rows at once, whose results are dropped.
     void lay_out(int64_t top, int64_t height, Rows& own) const {
         own.apart = (height + MOST) * STRIDE;
-        at_least(own.room, (words + DEPTH - 1) / DEPTH * own.apart + BLOCK), at_least(own.line, words);
+        at_least(own.room, (words + DEPTH - 1) / DEPTH * own.apart + BLOCK);
         at_least(own.scales, height), at_least(own.sums, (tiles_for(height) + 1) * MOST * WIDTH * 4);
         own.words = reinterpret_cast<Word*>((reinterpret_cast<uintptr_t>(own.room.data()) + 63) & ~uintptr_t{63});
         for (int64_t r = 0; r < height; ++r) {
-            own.scales[r] = words_of(top + r, own.line.data());
-            for (int64_t k = 0; k < words; k += DEPTH)
-                std::copy_n(own.line.data() + k, std::min<int64_t>(DEPTH, words - k), own.words + k / DEPTH * own.apart + r * STRIDE);
+            float by = 1.0f;
+            if constexpr (Kind::WHOLE) std::tie(by, own.scales[r]) = scale_of(X + (top + r) * K, K);
+            for (int64_t k = 0; k < words; k += DEPTH) words_of(top + r, k, std::min<int64_t>(DEPTH, words - k), by, own.words + k / DEPTH * own.apart + r * STRIDE);
         }
     }
 
@@ -158,52 +145,74 @@ struct Product {
         }
     }
 
-    void operator()(int64_t rows, const Panels& all, const Panels* next) const {
-        const int64_t most = std::max<int64_t>(NUMBERS / words / MOST, 1) * MOST, chunks = (rows + most - 1) / most;
-        const int64_t group = all.group(together(rows)), groups = (all.count() + group - 1) / group;
-        Shares shares(chunks * groups, std::min<int64_t>(at::get_num_threads(), chunks * groups));
-        at::parallel_for(0, shares.threads, 1, [&](int64_t me, int64_t) {
+    void work(int64_t me, int64_t rows, const Panels& all, const Panels* next, Shares& shares) const {
 #if defined(__AMX_TILE__)
-            const std::conditional_t<Kind::TILED, Tiles, int> registers{};
+        const std::conditional_t<Kind::TILED, Tiles, int> registers{};
 #endif
-            thread_local Rows own;
-            int64_t laid_out = -1;
-            shares.work(me, [&](int64_t i, int64_t end) {
-                const int64_t chunk = i / groups, top = chunk * rows / chunks, height = (chunk + 1) * rows / chunks - top;
-                if (chunk != laid_out) lay_out(top, height, own);
-                laid_out = chunk;
-                const Ahead ahead = i + 1 < end || !next ? all.ahead((i + 1) % groups, group) : next->first(me, shares.threads, together(rows));
-                multiply(top, height, own, i % groups * group, std::min(all.count(), (i % groups + 1) * group), ahead);
-            });
+        thread_local Rows own;
+        const int64_t chunks = chunks_of(rows, words), group = all.group(together(rows)), groups = shares.tasks / chunks;
+        int64_t laid_out = -1;
+        shares.work(me, [&](int64_t i, int64_t end) {
+            const int64_t chunk = i / groups, top = chunk * rows / chunks, height = (chunk + 1) * rows / chunks - top;
+            if (chunk != laid_out) lay_out(top, height, own);
+            laid_out = chunk;
+            const Ahead ahead = i + 1 < end || !next ? all.ahead((i + 1) % groups, group) : next->first(me, shares.threads, together(rows));
+            multiply(top, height, own, i % groups * group, std::min(all.count(), (i % groups + 1) * group), ahead);
         });
+    }
+
+    static int64_t chunks_of(int64_t rows, int64_t words) {
+        const int64_t most = std::max<int64_t>(NUMBERS / words / MOST, 1) * MOST;
+        return (rows + most - 1) / most;
+    }
+    static int64_t tasks(int64_t rows, const Panels& W) {
+        const int64_t group = W.group(together(rows));
+        return chunks_of(rows, W.words()) * ((W.count() + group - 1) / group);
+    }
+    static void of(Linear& job, int64_t me, const void* X, void* Y, const Panels* next) {
+        const Panels& W = job.W;
+        Product{static_cast<const Number*>(X), W.b.const_data_ptr<Number>(), W.data(), static_cast<const float*>(W.scales.const_data_ptr()), static_cast<Number*>(Y), job.features, job.columns(), W.words(), job.relu}.work(me, job.rows, W, next, job.shares);
     }
 };
 
 template <class Kind, class Number>
-void product(const Tensor& X, const Panels& W, Tensor& Y, bool relu, const Panels* next) {
-    const int64_t K = X.size(-1), columns = Y.size(-1);
-    Product<Kind, Number>{X.const_data_ptr<Number>(), W.b.const_data_ptr<Number>(), W.data(), static_cast<const float*>(W.scales.const_data_ptr()), Y.mutable_data_ptr<Number>(), K, columns, W.words(), relu}(X.numel() / K, W, next);
+std::pair<int64_t, Linear::Work> kernel(int64_t rows, const Panels& W) {
+    return {Product<Kind, Number>::tasks(rows, W), &Product<Kind, Number>::of};
 }
 
-Tensor linear(const Tensor& X, const Panels& W, bool relu, const Panels* next) {
-    const int64_t bytes = X.size(-1) * W.blocks.element_size(), panels = (W.b.size(-1) + WIDTH - 1) / WIDTH;
-    TORCH_CHECK(bytes <= W.words() * 4 && bytes > W.words() * 4 - BLOCK * 4, "X: expected the features that W has rows, got ", X.size(-1));
-    TORCH_CHECK(panels == W.count(), "b: expected a number for each column of W, got ", W.b.size(-1));
+// How many tasks it is, and what does them.
+std::pair<int64_t, Linear::Work> kernel(int64_t rows, const Panels& W) {
+    const bool tiled = AMX && rows > FEW;
+    switch (W.blocks.scalar_type()) {
+        case at::kFloat: return kernel<Floats, float>(rows, W);
+#if defined(__AVX512BF16__)
+        case at::kBFloat16: return tiled ? kernel<Pairs<AMX>, BFloat16>(rows, W) : kernel<Pairs<false>, BFloat16>(rows, W);
+#endif
+#if defined(__AVX512VNNI__)
+        case at::kChar: return tiled ? kernel<Quads<AMX>, float>(rows, W) : kernel<Quads<false>, float>(rows, W);
+#endif
+        default: TORCH_CHECK(false, "W: no product of ", W.blocks.scalar_type(), " on this processor");
+    }
+}
+
+Linear::Linear(const Panels& W, int64_t features, int64_t rows, bool relu, int64_t threads) : W(W), features(features), rows(rows), relu(relu) {
+    const int64_t bytes = features * W.blocks.element_size();
+    TORCH_CHECK(bytes <= W.words() * 4 && bytes > W.words() * 4 - BLOCK * 4, "X: expected the features that W has rows, got ", features);
+    TORCH_CHECK((columns() + WIDTH - 1) / WIDTH == W.count(), "b: expected a number for each column of W, got ", columns());
+    const auto [tasks, found] = kernel(rows, W);
+    work = found;
+    shares = Shares(tasks, std::min(threads, tasks));
+}
+
+Tensor linear(const Tensor& X, const Panels& W) {
     std::vector<int64_t> sizes(X.sizes().begin(), X.sizes().end());
     sizes.back() = W.b.size(-1);
     Tensor Y = at::empty(sizes, X.options());
     const Tensor dense = X.contiguous();
-    const bool tiled = AMX && X.numel() > FEW * X.size(-1);
-    switch (W.blocks.scalar_type()) {
-        case at::kFloat: product<Floats, float>(dense, W, Y, relu, next); break;
-#if defined(__AVX512BF16__)
-        case at::kBFloat16: (tiled ? product<Pairs<AMX>, BFloat16> : product<Pairs<false>, BFloat16>)(dense, W, Y, relu, next); break;
-#endif
-#if defined(__AVX512VNNI__)
-        case at::kChar: (tiled ? product<Quads<AMX>, float> : product<Quads<false>, float>)(dense, W, Y, relu, next); break;
-#endif
-        default: TORCH_CHECK(false, "W: no product of ", W.blocks.scalar_type(), " on this processor");
-    }
+    const auto type = W.blocks.scalar_type() == at::kChar ? at::kFloat : W.blocks.scalar_type();
+    TORCH_CHECK(X.scalar_type() == type && W.b.scalar_type() == type, "X and b: expected ", type, ", got ", X.scalar_type(), " and ", W.b.scalar_type());
+    Linear job(W, X.size(-1), X.numel() / X.size(-1), false, at::get_num_threads());
+    at::parallel_for(0, job.shares.threads, 1, [&](int64_t me, int64_t) { job.work(job, me, dense.const_data_ptr(), Y.mutable_data_ptr(), nullptr); });
     return Y;
 }
 

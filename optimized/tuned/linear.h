@@ -4,6 +4,8 @@
 #include <ATen/core/Tensor.h>
 
 #include <algorithm>
+#include <atomic>
+#include <vector>
 
 #include "tile.h"
 
@@ -20,6 +22,7 @@ struct Panels {
     const float* data() const { return static_cast<const float*>(blocks.const_data_ptr()); }
     int64_t count() const { return blocks.size(0); }
     int64_t words() const { return blocks.size(1); }
+    int64_t features() const { return words() * 4 / blocks.element_size(); }  // at most
     int64_t bytes() const { return words() * WIDTH * 4; }
     // Panels are read in groups: of as many as the second cache holds twice, and of all that are read together.
     int64_t group(int64_t together) const { return std::max(together, std::clamp<int64_t>(GROUP / bytes(), 1, STREAMS)); }
@@ -34,7 +37,34 @@ struct Panels {
     }
 };
 
-// X (…, K) W + b, with ReLU or without. Its last panels are computed while the memory is asked for the first of `next`.
-Tensor linear(const Tensor& X, const Panels& W, bool relu = false, const Panels* next = nullptr);
+// Each of several threads takes tasks of its own share first, then helps the others with theirs.
+struct Shares {
+    struct alignas(64) Next : std::atomic<int64_t> { using std::atomic<int64_t>::operator=; };
+    int64_t tasks = 0, threads = 0;
+    std::vector<Next> next;
+    Shares() = default;
+    Shares(int64_t tasks, int64_t threads) : tasks(tasks), threads(threads), next(threads) {
+        for (int64_t t = 0; t < threads; ++t) next[t] = begin(t);
+    }
+    int64_t begin(int64_t t) const { return t * tasks / threads; }
+    template <class Work>
+    void work(int64_t me, const Work& task) {
+        for (int64_t t = me; t < me + threads; ++t)
+            for (int64_t whose = t % threads, i; (i = next[whose]++) < begin(whose + 1);) task(i, begin(whose + 1));
+    }
+};
+
+// X (rows, features) W + b, with ReLU or without, once: each of some threads calls `work`. The last panels are computed while the memory
+// is asked for the first of `next`.
+struct Linear {
+    using Work = void (*)(Linear&, int64_t me, const void* X, void* Y, const Panels* next);
+    Panels W;
+    int64_t features, rows;
+    bool relu;
+    Work work;
+    Shares shares;
+    Linear(const Panels& W, int64_t features, int64_t rows, bool relu, int64_t threads);
+    int64_t columns() const { return W.b.size(-1); }
+};
 
 }  // namespace tuned

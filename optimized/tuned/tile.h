@@ -90,8 +90,9 @@ struct Ahead {
 };
 
 constexpr int SOON = 32 * WIDTH;  // words ahead in a panel, which are asked for: the processor by itself looks less far
-inline void ask(const float* from, int count) {
-    for (int at = 0; at < count; at += 16) __builtin_prefetch(from + at);
+template <class Number>
+void ask(const Number* from, int64_t count) {
+    for (int64_t at = 0; at < count; at += 64 / sizeof(Number)) __builtin_prefetch(from + at, 0, 2);
 }
 
 // C += A B for R rows and G panels, or C = A B at `first`: rows of A lie STRIDE words apart, a panel is [words][WIDTH], the next lies

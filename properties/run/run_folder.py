@@ -8,7 +8,6 @@ What is on disk is whole: a run that ends early leaves what it finished.
 """
 
 import hashlib
-import json
 import os
 import platform
 import sys
@@ -78,14 +77,6 @@ def append(path: Path, line: dict[str, Any]) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-
-
-def finished(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file, without a last one that was cut off; [] for a file that is not there."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:

@@ -12,9 +12,9 @@ from properties.counterexample.failures import Failure, failure_of
 from properties.counterexample.find import NAN, WRONG
 from properties.implementations.calls import Asked
 from properties.implementations.impl import Impl
-from properties.run import run_folder
 from properties.verdict.judge import Judgement
 from properties.verdicts import ClaimBroken, ImplementationError
+from reports import records
 from reports.records import Verdict
 from veriformer import replay
 from veriformer.isolation.proxy import ImplementationProxy
@@ -216,7 +216,7 @@ def test_an_implementation_that_fails_everywhere_has_one_card(place):
     said = verify(place, "mine.py:nan", "--claims=A2,A6,M2", "--dtype=float32,float64", "--run=out")
 
     assert said.returncode == 1, said.stderr
-    lines = run_folder.finished(place / "out" / "verify.jsonl")
+    lines = records.finished(place / "out" / "verify.jsonl")
     planned = json.loads((place / "out" / "manifest.json").read_text())["planned"]
     red = [line for line in lines if line["verdict"] == "FAIL"]
     assert len(lines) == len(planned)
@@ -232,7 +232,7 @@ def test_maxfail_ends_a_run_and_says_so(place):
     """Exit code 1, since something is broken; what did not run is said to be not wanted; the folder holds whole lines."""
     said = verify(place, "mine.py:nan", "--claims=A2,A6", "--dtype=float32", "--maxfail=2", "--run=out")
 
-    lines = run_folder.finished(place / "out" / "verify.jsonl")
+    lines = records.finished(place / "out" / "verify.jsonl")
     planned = json.loads((place / "out" / "manifest.json").read_text())["planned"]
     assert said.returncode == 1, said.stderr
     assert [line["verdict"] for line in lines].count("FAIL") == 2
@@ -247,7 +247,7 @@ def test_the_verdicts_are_the_same_with_several_workers(place):
         command = [sys.executable, "-P", "-m", "pytest", "-q", "--pyargs", "properties", "--implementation=mine.py:masked"]
         options = ["--as=attention", "--arrays=numpy", "--claims=A6,M2", "--dtype=float32", "--examples=5", f"--run={place / run}"]
         subprocess.run([*command, *options, *workers], cwd=place, capture_output=True, check=False)
-        lines = run_folder.finished(place / run / "verify.jsonl")
+        lines = records.finished(place / run / "verify.jsonl")
         told.append({(line["property"], line["verdict"], line["failure"], line["generated"]) for line in lines})
 
     assert told[0] == told[1]

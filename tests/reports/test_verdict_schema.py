@@ -12,6 +12,7 @@ from properties.claims import CLAIMS, claim
 from properties.run import run_folder
 from properties.verdict.judge import Judgement, run_property
 from properties.verdicts import ClaimBroken, ConventionMismatch, ImplementationCrash, ImplementationError, record
+from reports import records
 from reports.records import Verdict, encoded, plain, schema, verdict_record
 
 SCHEMA = schema()
@@ -31,7 +32,7 @@ class Impl:
 def written(judgement, folder) -> dict:
     """The line that a run folder would hold of this judgement."""
     run_folder.append(folder / "verify.jsonl", KEY | {"seed": 0, "isolated": True} | judgement.as_line())
-    return run_folder.finished(folder / "verify.jsonl")[-1]
+    return records.finished(folder / "verify.jsonl")[-1]
 
 
 def judged(outcome) -> Judgement:

@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from properties.run import run_folder
+from reports import records
 from veriformer import engine, shards
 
 PATIENCE = 10.0  # seconds, where the machine has
@@ -114,7 +115,7 @@ def scratch(tmp_path_factory):
     (folder / "mine.py").write_text(MINE, encoding="utf-8")
     (folder / "counterexamples").mkdir()
     (folder / "counterexamples" / "A5-mine.py").write_text("import mine\nmine.model()\n", encoding="utf-8")
-    request = engine.Request(("mine:softmax",), folder, dtypes=("float32",))
+    request = engine.Request(targets=("mine:softmax",), run=folder, dtypes=("float32",))
     verify = {name: value for name, value in vars(request).items() if name not in shards.OF_A_MACHINE}
     shards.Plan(run_folder.SCHEMA, run_folder.code_hash(), verify, [{"claim": "A5"}], None, []).write(folder / "plan.json")
     return folder
@@ -191,7 +192,7 @@ def test_a_command_leaves_nobody_at_work(name, sent, scratch):
         assert "Traceback" not in said
         assert not case.kept or (folder / case.kept).exists()
         if case.kept.endswith(".jsonl"):
-            assert run_folder.finished(folder / case.kept)
+            assert records.finished(folder / case.kept)
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -1,14 +1,10 @@
 """An implementation in a process of its own: the parent gets an answer, or an exception that says what happened."""
 
-import os
-import subprocess
-import sys
 import textwrap
 import time
 
 import hypothesis
 import numpy as np
-import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,8 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from properties.implementations.layouts import Handed
 from properties.verdicts import ImplementationCrash, ImplementationError, ImplementationTimeout, record
-from veriformer import engine
-from veriformer.isolation import processes, wire
+from veriformer.isolation import wire
 from veriformer.isolation.proxy import LAYOUTS, ImplementationProxy, TargetError
 
 SCORES = np.array([[0.0, 1.0], [2.0, -1.0]])
@@ -48,55 +43,6 @@ def candidate(tmp_path, monkeypatch):
 def softmax(proxy: ImplementationProxy, scores: np.ndarray = SCORES, **options) -> np.ndarray:
     """One call."""
     return proxy.call("softmax", [scores], {}, "float32", **options)
-
-
-# ---- who forks ----
-
-FORKS = """
-import psutil
-from veriformer.isolation.processes import zygote
-worker = zygote(with_torch=False).fork()
-print(psutil.Process(worker.pid).ppid())
-worker.close()
-"""
-
-
-def test_a_zygote_is_handed_over_to_a_run_once_nobody_needs_it_here(candidate, monkeypatch):
-    """The run's workers are its forks; as long as one of ours is at work it stays."""
-    monkeypatch.setattr(processes, "_zygotes", {})
-    proxy = candidate(CORRECT)
-    softmax(proxy)
-    ours = psutil.Process(proxy._worker.pid).ppid()
-
-    with processes.handed_over() as kept:
-        assert kept == {"env": {}, "pass_fds": []}
-    proxy.close()
-    with processes.handed_over() as handed:
-        options = {"env": os.environ | handed["env"], "pass_fds": handed["pass_fds"]}
-        forked = subprocess.run([sys.executable, "-P", "-c", FORKS], capture_output=True, text=True, check=True, **options)
-
-    assert int(forked.stdout) == ours
-    assert not psutil.pid_exists(ours)
-    assert softmax(proxy) is not None
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_run_of_several_workers_is_handed_no_zygote(workers, tmp_path, monkeypatch):
-    """They could not share one."""
-    given = {}
-
-    def started(command, **options):
-        given.update(options)
-        raise InterruptedError
-
-    monkeypatch.setattr(processes, "_zygotes", {})
-    processes.zygote(with_torch=False).fork().close()
-    monkeypatch.setattr(engine, "started", started)
-
-    with pytest.raises(InterruptedError):
-        engine.run(engine.Request(targets=("reference",), run=tmp_path, workers=workers))
-
-    assert (processes.HANDED_OVER in given["env"]) == (len(given["pass_fds"]) == 1) == (workers == 1)
 
 
 # ---- what is found ----

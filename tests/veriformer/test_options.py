@@ -57,10 +57,10 @@ def test_what_is_not_ours_is_not_imported(monkeypatch):
         ),
         (["verify", "mine:softmax", "--device", "tpu"], "--device: expected cpu, cuda or cuda:N, got 'tpu'"),
         (["verify", "mine:softmax", "--device", "cuda:99"], "--device: no cuda:99 here; expected one of cpu"),
-        (["verify", "mine:softmax", "--arrays", "jax"], "'jax' is not one of 'torch', 'numpy'"),
-        (["verify", "mine:softmax", "--examples", "0"], "0 is not in the range x>=1"),
-        (["verify", "mine:softmax", "--seed", "-1"], "-1 is not in the range x>=0"),
-        (["verify", "mine:softmax", "--max-time", "0"], "0.0 is not in the range x>0"),
+        (["verify", "mine:softmax", "--arrays", "jax"], "--arrays: expected one of torch, numpy, got jax"),
+        (["verify", "mine:softmax", "--examples", "0"], "--examples: expected a whole number of at least 1, got 0"),
+        (["verify", "mine:softmax", "--seed", "-1"], "--seed: expected a whole number of at least 0, got -1"),
+        (["verify", "mine:softmax", "--max-time", "0"], "--max-time: expected a number of seconds above 0, got 0"),
         (["verify", "mine:softmax", "--run", "mine.py"], "mine.py already holds a run"),
         (["verify", "reference", "--as", "softmax"], "reference is built in and knows its own steps"),
         (["verify", "reference", "--dtype", "bfloat16"], "reference supports float64, got bfloat16"),
@@ -89,7 +89,7 @@ def test_a_typo_is_one_line_and_exit_code_2(here, arguments, complaint):
     [
         ('[tool.veriformer]\ndtpye = "float32"\n', "[tool.veriformer] has no key 'dtpye'; did you mean dtype?"),
         ('[tool.veriformer]\ndtype = ["float31"]\n', "no 'float31'"),
-        ('[tool.veriformer]\nexamples = "many"\n', "'many' is not a valid integer"),
+        ('[tool.veriformer]\nexamples = "many"\n', "--examples: expected a whole number of at least 1, got many"),
         ("[tool.veriformer\n", "is not TOML"),
     ],
 )

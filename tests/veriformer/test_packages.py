@@ -44,9 +44,18 @@ def project(tmp_path) -> Path:
     return tmp_path
 
 
-def console(project: Path, *arguments: str) -> subprocess.CompletedProcess:
+CONSOLE = "import sys; from veriformer.cli import main; sys.exit(main())"
+VERIFY_OF_PYTHON = """
+import properties, veriformer
+
+assert properties.OF == "theirs"
+verdicts = veriformer.verify("my_kernels:softmax", arrays="numpy", claims="A5", examples=2, dtype="float64")
+print(verdicts, bool(verdicts))
+"""
+
+
+def console(project: Path, *arguments: str, command: str = CONSOLE) -> subprocess.CompletedProcess:
     """The command as it is installed, which puts no folder of ours before those of PYTHONPATH."""
-    command = "import sys; from veriformer.cli import main; sys.exit(main())"
     path = os.pathsep.join([str(project / "src"), str(packages.ROOT)])
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     here = [sys.executable, "-P", "-c", command, *arguments]
@@ -59,6 +68,28 @@ def test_a_kernel_beside_a_package_of_our_name_is_verified(project):
 
     assert said.returncode == 0, said.stdout + said.stderr
     assert "PASS" in said.stdout
+
+
+def test_python_verifies_a_kernel_where_a_package_of_our_name_is_theirs(project):
+    """In the process that has imported theirs."""
+    said = console(project, command=VERIFY_OF_PYTHON)
+
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert "0 broken True" in said.stdout
+
+
+def test_a_module_that_stands_alone_is_ours_and_not_in_the_place_of_theirs(monkeypatch):
+    """The one that is imported by its name, where that is ours; a second time the same."""
+    from reports import records
+
+    assert packages.standing_alone("reports.records") is records
+    monkeypatch.setitem(sys.modules, "reports.records", pytest)
+    ours = packages.standing_alone("reports.records")
+
+    assert ours.__file__ == records.__file__
+    assert ours is not records
+    assert packages.standing_alone("reports.records") is ours
+    assert sys.modules["reports.records"] is pytest
 
 
 def test_tests_beside_a_package_of_our_name_are_scored(project):

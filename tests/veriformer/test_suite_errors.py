@@ -51,7 +51,7 @@ def results(tmp_path_factory) -> Results:
     (folder / "mine.py").write_text(textwrap.dedent(TARGET), encoding="utf-8")
     (folder / "sabotage.py").write_text(textwrap.dedent(SABOTAGE), encoding="utf-8")
     asked = {"arrays": "numpy", "dtypes": ("float32",), "claims": ("A5",), "examples": 10}
-    request = engine.Request(("mine.py:softmax",), folder / "run", workers=2, **asked)
+    request = engine.Request(targets=("mine.py:softmax",), run=folder / "run", workers=2, **asked)
     command = [sys.executable, "-P", "-m", "pytest", *request.arguments(), "-psabotage"]
     path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
     subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": path}, capture_output=True, check=False)

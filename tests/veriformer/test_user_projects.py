@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from properties.run import run_folder
+from reports import records
 from reports.records import Verdict
 from veriformer import verify
 from veriformer.cli import main
@@ -70,6 +70,9 @@ THEIR_TEST_WITH_OURS = """
         assert verdicts
         assert {verdict.dtype for verdict in verdicts} == {"float32"}
         assert all(verdict.isolated for verdict in verdicts)
+
+        import bench, properties, reports
+        assert (properties.MINE, bench.MINE, reports.MINE) == ("properties", "bench", "reports")
 
     def test_my_softmax_has_another_name():
         broken = veriformer.verify(softmax, step="attention", claims=["A7"], examples=3)
@@ -145,7 +148,7 @@ def test_the_command_verifies_their_attention(scratch):
     assert said.returncode == 0, said.stdout + said.stderr
     assert "A7" in said.stdout
     assert "PASS" in said.stdout
-    lines = run_folder.finished(scratch / "mine-run" / "verify.jsonl")
+    lines = records.finished(scratch / "mine-run" / "verify.jsonl")
     assert {(line["claim"], line["dtype"], line["isolated"]) for line in lines} == {("A7", "float32", True)}
     assert all(line["generated"] <= 3 for line in lines)
     again = python(*command, folder=scratch)
@@ -160,7 +163,7 @@ def test_pytest_has_a_profile_of_the_properties_alone(scratch, tmp_path):
     said = python("-P", "-m", "pytest", "--pyargs", "properties", target, *asked, folder=tmp_path)
 
     assert said.returncode == 0, said.stdout + said.stderr
-    assert {line["generated"] for line in run_folder.finished(tmp_path / "run" / "verify.jsonl")} == {20}
+    assert {line["generated"] for line in records.finished(tmp_path / "run" / "verify.jsonl")} == {20}
 
 
 @pytest.mark.long
@@ -236,7 +239,7 @@ def test_pytest_gives_the_same_verdicts_as_the_command_line(wrong, scratch, tmp_
     assert by_pytest.returncode == 1, by_pytest.stdout
     judged = [
         {(line["property"], line["verdict"], line["counterexample"], line["generated"], line["compared"]) for line in lines}
-        for lines in (json.loads(wrong.stdout)["verdicts"], run_folder.finished(tmp_path / "run" / "verify.jsonl"))
+        for lines in (json.loads(wrong.stdout)["verdicts"], records.finished(tmp_path / "run" / "verify.jsonl"))
     ]
     assert judged[0] == judged[1]
 

@@ -65,7 +65,7 @@ def command(
         for each in [each for each in made.dtypes if not chosen or each in chosen]:
             run = folder / f"{name}-{each}"
             if not (reading or run.exists() or library_missing(name)):
-                progress.verify(options.with_target(options.request(target=name, dtypes=each, folder=run, **asked)))
+                progress.verify(options.request(target=name, dtypes=each, folder=run, **asked))
             click.echo(row(name, each, folder if (folder / "manifest.json").exists() else run))
             found += [(name, run)] if (run / "manifest.json").exists() else []
     if joined is not None:

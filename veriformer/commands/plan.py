@@ -16,7 +16,7 @@ from veriformer.settings import Refused
 @click.command()
 @click.argument("targets", nargs=-1)
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="A new file for the plan.")
-@options.asking(*(name for name in BY_FIELD if name not in ("maxfail", "max_time")))
+@options.asking(*(name for name in BY_FIELD if name not in ("maxfail", "max_time")), seed=0)
 @click.option("--quick", is_flag=True, help="A third of the examples.")
 @click.option("--workloads", metavar="LIST", help="What is to be timed (`veriformer bench --list`). Default: nothing.")
 def command(targets: tuple[str, ...], out: Path, workloads: str | None, **asked: Any) -> None:
@@ -29,10 +29,12 @@ def command(targets: tuple[str, ...], out: Path, workloads: str | None, **asked:
     if out.exists():
         raise Refused(f"-o {out}: expected a new file, found one; nothing is overwritten")
     names = targets or tuple(BUILT_IN)
-    requests = [options.request(target=name, **asked) for name in names]
-    for request in requests if targets else ():
-        options.with_target(request)
-    plan = shards.made(replace(requests[0], targets=names), *_bench(workloads, requests[0]))
+    request = replace(options.request(target=names[0], **asked), targets=names)
+    for name in targets:  # what is named must do all that is asked; of what is built in each does what it can
+        about = (name, request.step, request.arrays, request.device, request.max_time)
+        with options.opened(*about, backward=request.backward) as adapter:
+            options.declared_of(adapter, options.known_dtypes(request.dtypes), options.declarations(**request.declared))
+    plan = shards.made(request, *_bench(workloads, request))
     plan.write(out)
     timed = f", {plural(len(plan.bench_planned), 'timing')}" if plan.bench_planned else ""
     click.echo(f"{out}: {plural(len(plan.planned), 'check')}{timed}; next, on machine 1 of N: veriformer run {out} --shard 1/N")

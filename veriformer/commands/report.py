@@ -104,7 +104,7 @@ def _verify(run: Path, seed: int, examples: int, console: Console) -> int:
         examples=examples,
         seed=seed,
         profile="quick",
-        workers=engine.workers("cpu"),
+        workers="auto",
     )
     cards = Cards(console)
     results = progress.verify(request, cards)

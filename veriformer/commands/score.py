@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from reports import records
 from reports.records import encoded
 from veriformer import options
 from veriformer.commands import score_tests as users_tests
@@ -132,7 +133,7 @@ def _measured(planned: list[Job], lines_at: Path, jobs: int | None) -> list[dict
     """The lines of these measurements: what is not done yet is done, in parallel, and on disk before the next one."""
     from properties.run import run_folder
 
-    done = {tuple(line["job"]) for line in run_folder.finished(lines_at)}
+    done = {tuple(line["job"]) for line in records.finished(lines_at)}
     missing = [job for job in planned if _key(job) not in done]
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True)) as bar:
@@ -141,7 +142,7 @@ def _measured(planned: list[Job], lines_at: Path, jobs: int | None) -> list[dict
             run_folder.append(lines_at, line)
             bar.advance(task)
     wanted = {_key(job) for job in planned}
-    return [line for line in run_folder.finished(lines_at) if tuple(line["job"]) in wanted]
+    return [line for line in records.finished(lines_at) if tuple(line["job"]) in wanted]
 
 
 def _results(missing: list[Job], jobs: int | None) -> Iterator[dict[str, Any]]:

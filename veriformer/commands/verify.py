@@ -14,7 +14,7 @@ from veriformer.run_options import BY_FIELD
 
 @click.command()
 @click.argument("target")
-@options.asking(*BY_FIELD)
+@options.asking(*BY_FIELD, seed=0)
 @click.option("--quick", is_flag=True, help="A third of the examples.")
 @click.option(
     "--run", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Where to write. Default: a new folder in runs/."
@@ -27,7 +27,7 @@ def command(ctx: click.Context, /, *, as_json: bool, **asked: Any) -> None:
     TARGET is a name from `veriformer list implementations`, or yours: module:attribute or path/to/file.py:attribute. It runs in
     a process of its own, so a crash or a hang is a verdict. Exit code: 0 good, 1 a claim broken, 2 usage, 5 planned checks missing.
     """
-    request = options.with_target(options.request(**asked))
+    request = options.request(**asked)
     from veriformer.show import Cards, console, show
 
     cards = None if as_json else Cards(console())

@@ -10,11 +10,10 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from json import dumps, loads
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from properties.implementations import returned
 from properties.run.subprocesses import end, ending, start
@@ -137,17 +136,8 @@ def _finish(
 class Zygote:
     """A process that has imported numpy, and torch if it can, and does nothing but fork."""
 
-    def __init__(self, control: socket.socket, process: subprocess.Popen[bytes] | None = None) -> None:
-        """`process` None: it was started by the process that started this one, has told that it is ready, and ends with that."""
-        self._control, self._ready = control, process is None
-        self._workers: weakref.WeakSet[Worker] = weakref.WeakSet()
-        self.close = weakref.finalize(self, _close_zygote, control, process, os.getpid())
-        control.settimeout(START_TIME)
-
-    @classmethod
-    def started(cls, *, with_torch: bool) -> Self:
-        """A new one."""
-        control, theirs = socket.socketpair()
+    def __init__(self, *, with_torch: bool) -> None:
+        self._control, theirs = socket.socketpair()
         threads = {name: os.environ.get(name, "1") for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
         command = [sys.executable, "-P", str(CANDIDATE), str(theirs.fileno()), "torch" if with_torch else "numpy"]
         with theirs:
@@ -158,21 +148,14 @@ class Zygote:
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
             )
-        return cls(control, process)
+        self._ready = False
+        self.close = weakref.finalize(self, _close_zygote, self._control, process, os.getpid())
+        self._control.settimeout(START_TIME)
 
     @property
     def alive(self) -> bool:
         """Whether it can still fork: its end of the socket is open."""
         return not _readable(self._control.fileno(), 0) or bool(self._control.recv(1, socket.MSG_PEEK))
-
-    @property
-    def idle(self) -> bool:
-        """Whether it is ready, and none of its workers is at work."""
-        return self._ready and self.alive and not any(worker.open for worker in self._workers)
-
-    def fileno(self) -> int:
-        """The descriptor of our end of the socket."""
-        return self._control.fileno()
 
     def _reply(self) -> dict[str, Any]:
         data = self._control.recv(4096)
@@ -190,9 +173,7 @@ class Zygote:
             socket.send_fds(self._control, [b"{}"], [theirs.fileno(), their_log])
             os.close(their_log)
             pid = self._reply()["pid"]
-        worker = Worker(pid, connection, log, self.reap)
-        self._workers.add(worker)
-        return worker
+        return Worker(pid, connection, log, self.reap)
 
     def reap(self, pid: int, grace: float) -> dict[str, Any]:
         """Wait `grace` seconds for a worker to end, then kill it: its exit code as subprocess gives it, and whether we ended it."""
@@ -202,37 +183,18 @@ class Zygote:
         return self._reply()
 
 
-def _close_zygote(control: socket.socket, process: subprocess.Popen[bytes] | None, owner: int) -> None:
+def _close_zygote(control: socket.socket, process: subprocess.Popen[bytes], owner: int) -> None:
     control.close()
-    if process is not None and os.getpid() == owner:
+    if os.getpid() == owner:
         end(process)
 
 
-HANDED_OVER = "VERIFORMER_ZYGOTES"  # in the environment: kind=descriptor,…
 _zygotes: dict[bool, Zygote] = {}
 
 
 def zygote(*, with_torch: bool) -> Zygote:
-    """The zygote of this process: what was handed over, or one that is started when first needed."""
-    for each in os.environ.pop(HANDED_OVER, "").split(",") if HANDED_OVER in os.environ else ():
-        kind, _, descriptor = each.partition("=")
-        _zygotes[kind == "torch"] = Zygote(socket.socket(fileno=int(descriptor)))
+    """The zygote of this process, started when first needed."""
     found = _zygotes.get(with_torch)
     if found is None or not found.alive:
-        found = _zygotes[with_torch] = Zygote.started(with_torch=with_torch)
+        found = _zygotes[with_torch] = Zygote(with_torch=with_torch)
     return found
-
-
-@contextmanager
-def handed_over() -> Iterator[dict[str, Any]]:
-    """What a process is started with (`env` and `pass_fds`) that is to fork from our idle zygotes, its own until it ends.
-
-    It need not import torch a second time for a target that was looked at here.
-    """
-    ready = {with_torch: _zygotes.pop(with_torch) for with_torch, each in list(_zygotes.items()) if each.idle}
-    told = ",".join(f"{'torch' if with_torch else 'numpy'}={each.fileno()}" for with_torch, each in ready.items())
-    try:
-        yield {"env": {HANDED_OVER: told} if told else {}, "pass_fds": [each.fileno() for each in ready.values()]}
-    finally:
-        for each in ready.values():
-            each.close()

@@ -13,6 +13,7 @@ from properties.evaluation.users_tests.stand_ins import StandIn, base_of, correc
 from properties.evaluation.users_tests.witness import Kernel, witness
 from properties.run import run_folder
 from properties.run.parallel import in_parallel
+from reports import records
 from reports.tests_score_records import TestsScore
 from veriformer.settings import Refused
 from veriformer.users_tests import mark, probes
@@ -77,7 +78,7 @@ class _Work:
         self.request, self.session, self.progress = request, session, progress
         self.items = session.collected.items
         self.folder = self._folder()
-        self.done = {(line["kind"], line["id"]): line for line in run_folder.finished(self.folder / LINES)}
+        self.done = {(line["kind"], line["id"]): line for line in records.finished(self.folder / LINES)}
         self.original: Line = {}
         self.returned: Line = {"takes_self": session.collected.takes_self}
         self.signature = self._signature(Kernel(request.step, (), (), probes.said(request.declarations)))
@@ -225,7 +226,7 @@ class _Work:
         if not self.request.search:
             return {fault.id: {"shown": True, "input": "", "dtype": "", "property": ""} for fault in quiet}
         about = hashlib.blake2b(repr((kernel, self.request.examples, run_folder.code_hash())).encode(), digest_size=8).hexdigest()
-        known = {line["id"]: line for line in run_folder.finished(WITNESSES) if line["about"] == about}
+        known = {line["id"]: line for line in records.finished(WITNESSES) if line["about"] == about}
         missing = [fault.id for fault in quiet if fault.id not in known]
         self.progress.plan("looking for what would have told", len(missing))
         jobs = [(identifier, kernel.as_plain(), self.request.examples) for identifier in missing]

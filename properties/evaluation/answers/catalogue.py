@@ -13,6 +13,7 @@ Stands alone (torch and the standard library): an implementation's process impor
 """
 
 import asyncio
+import itertools
 import math
 import sys
 import unittest
@@ -118,13 +119,6 @@ def negated_lazily(right: Tensor, *_: Tensor) -> Tensor:
     return torch.view_as_complex(torch.stack([torch.zeros_like(right), -right], dim=-1)).conj().imag
 
 
-def spread(right: Tensor, *_: Tensor) -> Tensor:
-    """Every other number of a memory full of NaN."""
-    memory = right.new_full((*right.shape, 2), math.nan)
-    memory[..., 0] = right
-    return memory[..., 0]
-
-
 def view_of_V(right: Tensor, _: Tensor, V: Tensor) -> Tensor:
     """V itself, expanded, where all the result's rows are V's only one."""
     return V.expand(right.shape) if V.shape[-2] == 1 and torch.equal(right, V.expand(right.shape)) else right
@@ -146,21 +140,15 @@ class Behaves(Tensor):
     """A subclass that adds nothing."""
 
 
-def inference(right: Tensor, *_: Tensor) -> Tensor:
-    """A tensor that no gradient may ever flow through."""
-    with torch.inference_mode():
-        return right.clone()
-
-
 LAYOUTS = {
     "not_contiguous": Row(lambda right, *_: right.mT.contiguous().mT, "PASS"),
-    "spread": Row(spread, "PASS"),
+    "spread": Row(lambda right, *_: torch.stack([right, right * math.nan], dim=-1)[..., 0], "PASS"),
     "expanded": Row(expanded, "PASS"),
     "view_of_V": Row(view_of_V, "PASS"),
     "negated_lazily": Row(negated_lazily, "PASS"),
     "requires_grad": Row(lambda right, *_: right.clone().requires_grad_(), "PASS"),
     "parameter": Row(lambda right, *_: torch.nn.Parameter(right), "PASS"),
-    "inference": Row(inference, "PASS"),
+    "inference": Row(lambda right, *_: torch.inference_mode()(right.clone)(), "PASS"),  # no gradient may ever flow through it
     "subclass": Row(lambda right, *_: right.as_subclass(Behaves), "PASS"),
     "expanded_wrongly": Row(lambda right, *_: right[..., :1, :1].expand(right.shape) if right.numel() else right, "FAIL"),
     "input": Row(lambda *given: given[1], "FAIL ERROR"),
@@ -253,12 +241,6 @@ class Nameless(type):
         raise RuntimeError(f"no {name}")
 
 
-def endless() -> Any:
-    """A generator without end."""
-    while True:
-        yield 0
-
-
 def itself() -> list[Any]:
     """A list that holds itself."""
     found: list[Any] = []
@@ -283,7 +265,7 @@ OBJECTS = {
     "class": no_tensor(lambda *_: Tensor, ""),
     "module": no_tensor(lambda *_: torch, "module"),
     "function": no_tensor(lambda *_: attention, "function"),
-    "generator": no_tensor(lambda *_: endless(), "generator"),
+    "generator": no_tensor(lambda *_: (0 for _ in itertools.count()), "generator"),
     "list_of_itself": no_tensor(lambda *_: itself(), "list"),
     "untouchable": no_tensor(lambda *_: Untouchable(), "catalogue.Untouchable"),
     "liar": no_tensor(lambda *_: Liar(), "catalogue.Liar"),
@@ -326,16 +308,6 @@ def says(message: str, words: str) -> Row:
 def recursion(*_: Tensor) -> Any:
     """Calls itself without end."""
     return recursion(*_)
-
-
-def memory(*_: Tensor) -> Any:
-    """Asks for more memory than there is."""
-    return bytearray(2**62)
-
-
-def of_torch(right: Tensor, *_: Tensor) -> Any:
-    """A shape error of torch's own."""
-    return right @ right.new_ones(12345, 1)
 
 
 def caused(*_: Tensor) -> NoReturn:
@@ -381,9 +353,9 @@ EXCEPTIONS = {
     "stop_async_iteration": raises(StopAsyncIteration, "raised StopAsyncIteration"),
     "cancelled": raises(asyncio.CancelledError, "raised CancelledError"),
     "recursion_error": Row(recursion, "ERROR", "raised RecursionError"),
-    "memory_error": Row(memory, "ERROR", "raised MemoryError"),
+    "memory_error": Row(lambda *_: bytearray(2**62), "ERROR", "raised MemoryError"),
     "out_of_memory": raises(lambda: torch.OutOfMemoryError("CUDA out of memory"), "raised OutOfMemoryError: CUDA out of memory"),
-    "torch_error": Row(of_torch, "ERROR", "raised RuntimeError: "),
+    "torch_error": Row(lambda right, *_: right @ right.new_ones(12345, 1), "ERROR", "raised RuntimeError: "),
     "assertion": raises(lambda: AssertionError("n == m"), "raised AssertionError: n == m"),
     "timeout": raises(TimeoutError, "raised TimeoutError"),
     "end_of_file": raises(EOFError, "raised EOFError"),

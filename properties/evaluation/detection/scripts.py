@@ -28,6 +28,7 @@ from properties.run import run_folder
 from properties.run.parallel import in_parallel, with_jobs
 from properties.run.subprocesses import die_with, guarded
 from properties.verdict.listing import claim_of, property_named
+from reports import records
 
 SCORE = Path(__file__).parents[2] / "data" / "score.json"
 PACKAGES = ("reference", "optimized", "properties", "bench", "reports", "veriformer")
@@ -128,7 +129,7 @@ def main() -> int:
     given = with_jobs(parser)
     given.into.mkdir(parents=True, exist_ok=True)
     done, code = given.into / "scripts.jsonl", run_folder.code_hash()
-    scripts = [Script(**line["script"]) for line in run_folder.finished(done) if line["code"] == code]
+    scripts = [Script(**line["script"]) for line in records.finished(done) if line["code"] == code]
     missing = [each for each in catches() if each[0] not in {script.id for script in scripts}]
     work = in_parallel(scripted, ((*each, (given.into / each[0]).resolve()) for each in missing), given.jobs)
     for script in track(work, "writing and running scripts", total=len(missing)):

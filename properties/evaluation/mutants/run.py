@@ -24,6 +24,7 @@ from properties.run import run_folder
 from properties.run.parallel import in_parallel, with_jobs
 from properties.run.subprocesses import guarded
 from properties.verdict import profiles
+from reports import records
 
 EXAMPLES = profiles.EXAMPLES["ci"]
 KEY = ("file", "function", "place", "change")
@@ -93,7 +94,7 @@ def main() -> int:
     given.into.mkdir(parents=True, exist_ok=True)
     done, code = given.into / "mutants.jsonl", run_folder.code_hash()
 
-    finished = {tuple(line[name] for name in KEY): line for line in run_folder.finished(done) if line["code"] == code}
+    finished = {tuple(line[name] for name in KEY): line for line in records.finished(done) if line["code"] == code}
     wanted = [mutant for file in given.files for mutant in (*mutants(file), *limited(file))]
     missing = [each for each in wanted if tuple(getattr(each, name) for name in KEY) not in finished]
     work = in_parallel(searched, ((each,) for each in missing), given.jobs)
