@@ -75,13 +75,18 @@ def offered(run: Run) -> Run:
     return replace(run, manifest=manifest, planned=planned, verdicts=verdicts)
 
 
+def refuse_if_in_use(folder: Path, option: str = "-o") -> None:
+    """Raise ReportError for a folder that holds anything, or a file: nothing is overwritten."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ReportError(f"{option} {folder}: expected a new or empty folder, found one in use; nothing is overwritten")
+
+
 def write(run: Run, folder: Path, parts: Sequence[Run] = ()) -> None:
     """Write `run` as a run folder, with the counterexamples of the runs it was made of.
 
     Raises ReportError for a folder that holds anything: nothing is overwritten.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ReportError(f"-o {folder}: expected a new or empty folder, found one in use; nothing is overwritten")
+    refuse_if_in_use(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, extra in run.extras.items():
         write_whole(folder / f"{name}.json", encoded(extra, indent=1))

@@ -18,7 +18,7 @@ class Sizes:
     b: int = 2
     h: int = 2
     n: int = 5
-    m: int = 7
+    m: int = 10
     d_k: int = 16
     d_v: int = 16
 
@@ -51,16 +51,26 @@ def start(impl: Impl) -> Sizes | None:
 
 def sizes_taken(impl: Impl, of: Sizes) -> list[Taken]:
     """Widths of a head, lengths, n ≠ m, d_v ≠ d_k, no queries and no keys, and masks by their shape."""
+    widths, lengths = _widths_and_lengths(impl, of)
     asked: dict[str, dict[str, Sizes]] = {
-        "d_k": {str(d): replace(of, d_k=d, d_v=d) for d in WIDTHS},
-        "n = m": {str(n): replace(of, n=n, m=n) for n in LENGTHS},
         "n ≠ m": {f"{of.n} ≠ {2 * of.n}": replace(of, m=2 * of.n)},
         "d_v ≠ d_k": {f"{of.d_k // 2} ≠ {of.d_k}": replace(of, d_v=of.d_k // 2)},
         "empty": {"n = 0": replace(of, n=0), "m = 0": replace(of, m=0), "b = 0": replace(of, b=0)},
     }
     found = [_sorted(name, {said: _takes(impl, sizes) for said, sizes in every.items()}) for name, every in asked.items()]
+    found = [_sorted("d_k", widths), _sorted("n = m", lengths), *found]
     masks = {"(m)": (of.m,), "(n, m)": (of.n, of.m), "(b, 1, 1, m)": (of.b, 1, 1, of.m), "(b, h, n, m)": (of.b, of.h, of.n, of.m)}
     return [*found, _sorted("mask", {said: _takes(impl, of, np.ones(shape, bool)) for said, shape in masks.items()})]
+
+
+def _widths_and_lengths(impl: Impl, of: Sizes) -> tuple[dict[str, bool], dict[str, bool]]:
+    """Which are taken. Two are asked for together, and each alone where that is refused: a library may compile every shape anew."""
+    widths = [replace(of, d_k=d, d_v=d) for d in WIDTHS]
+    lengths = [replace(of, n=n, m=n) for n in LENGTHS]
+    both = [_takes(impl, replace(wide, n=long.n, m=long.m)) for wide, long in zip(widths, lengths, strict=False)]
+    alone = [both[i] if i < len(both) and both[i] else _takes(impl, sizes) for i, sizes in enumerate(widths)]
+    across = [taken or _takes(impl, sizes) for taken, sizes in zip(both, lengths, strict=True)]
+    return dict(zip(map(str, WIDTHS), alone, strict=True)), dict(zip(map(str, LENGTHS), across, strict=True))
 
 
 def layouts_taken(impl: Impl, of: Sizes) -> Taken:

@@ -19,6 +19,7 @@ from reports.folders import read
 from reports.records import Choice, Follows, plain
 from reports.render import render
 from tests import sample_runs
+from veriformer import progress
 from veriformer.cli import main
 from veriformer.results import Results
 from veriformer.show import Cards, show
@@ -145,6 +146,21 @@ def test_a_function_of_ten_lines_is_told_what_was_found(tmp_path, monkeypatch):
     }
 
 
+def test_a_target_that_does_not_follow_the_library_it_is_said_to_be_like_is_told_so(tmp_path, monkeypatch):
+    """Its causal mask is aligned to the bottom right, where PyTorch's is to the top left."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("import numpy as np\n\n\ndef mask(n, m):\n    return np.tri(n, m, m - n, dtype=bool)\n")
+
+    said = CliRunner().invoke(
+        main, ["verify", "mine:mask", "--arrays=numpy", "--like=torch", "--claims=M1", "--dtype=float32", "--examples=2"]
+    )
+
+    assert said.exit_code == 1, said.output
+    assert "M1  CONVENTION_MISMATCH  mine:mask" in said.stdout
+    assert "causal_alignment: declared top_left, but the probe shows bottom_right" in said.stdout
+    assert "1 CONVENTION_MISMATCH" in said.stdout.splitlines()[-1]
+
+
 @pytest.mark.parametrize("what", ["conventions", "libraries"])
 def test_conventions_and_libraries_are_listed(what):
     """With what each choice means, and where a library says so."""
@@ -161,3 +177,16 @@ def test_a_folder_of_libraries_that_is_not_there_is_said(tmp_path):
     assert done.exit_code == 2
     assert "--run: expected a folder of runs to read" in done.output
     assert "not run" not in done.output
+
+
+def test_a_folder_to_join_into_that_is_in_use_is_refused_before_anything_is_verified(tmp_path, monkeypatch):
+    """It would be an hour's work, and nowhere to put it."""
+    monkeypatch.setattr(progress, "verify", lambda _: pytest.fail("verified"))
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "notes.md").touch()
+
+    done = CliRunner().invoke(main, ["libraries", f"--run={tmp_path / 'new'}", f"--join={tmp_path / 'kept'}"])
+
+    assert done.exit_code == 2
+    assert f"--join {tmp_path / 'kept'}: expected a new or empty folder, found one in use" in done.output
+    assert "| implementation |" not in done.output

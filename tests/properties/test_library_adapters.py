@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from properties.implementations import registry
 from properties.implementations.registry import LIBRARIES, Library, library_class, library_missing, library_target
-from properties.steps import option_name
+from properties.steps import OPTIONS, option_name
 from veriformer.cli import main
 from veriformer.isolation.proxy import ImplementationProxy
 
@@ -214,23 +214,32 @@ def test_every_library_has_a_call_of_its_own():
 
 @pytest.mark.parametrize("name", LIBRARIES)
 def test_an_adapter_says_without_its_library_what_it_offers(name):
-    """Its options are parameters of its attention, or grouped heads, or what a class it comes from has."""
+    """Its options are parameters of its attention, or grouped heads, or what a class it comes from has; and it has no other."""
     made = library_class(name)
-    parameters = {
-        option_name(step, parameter)
+    parameters = [
+        (each is made or step not in vars(made), option_name(step, parameter))
         for each in inspect.getmro(made)
         for step in ("attention", "attention_cache")
         if step in vars(each)
         for parameter in inspect.signature(vars(each)[step]).parameters
-    }
+        if parameter in OPTIONS[step]
+    ]
+    options = set(getattr(made, "options", ()))
 
-    assert set(getattr(made, "options", ())) <= parameters | {"grouped_heads"}
+    assert options <= {option for _, option in parameters} | {"grouped_heads"}
+    assert {option for own, option in parameters if own} <= options
     assert set(made.dtypes) <= {"float64", "float32", "bfloat16", "float16"}
 
 
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_an_adapter_is_short(name):
+    """At most forty lines, with the classes that it comes from."""
+    assert registry.library_lines(name) <= 40
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_an_adapter_is_short_and_stands_alone(path):
-    """At most forty lines a class; it imports torch and NumPy at its head, and nothing of ours anywhere."""
+def test_an_adapter_stands_alone(path):
+    """Each class of its file has at most forty lines; it imports torch and NumPy at its head, and nothing of ours anywhere."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     heads = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
     heads |= {node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom)}

@@ -53,6 +53,11 @@ def command(
     chosen, folder = options.known_dtypes(dtypes), folder or Path("runs/libraries")
     if reading and not folder.is_dir():
         raise Refused(f"--run: expected a folder of runs to read, got {str(folder)!r}, which is not there")
+    if joined is not None:
+        try:
+            merge.refuse_if_in_use(joined, "--join")  # now, and not when all have been verified
+        except ReportError as error:
+            raise Refused(str(error)) from None
     found = []
     click.echo(f"| {' | '.join(HEADS)} |\n|{'---|' * len(HEADS)}")
     for name in names or LIBRARIES:

@@ -12,19 +12,37 @@ from torch import Tensor
 IR_VERSION = {23: 11, 24: 12}  # the oldest that know the operators
 
 
+def evaluator(model: Any) -> Callable[..., Any]:
+    """What runs a model in the reference evaluator."""
+    from onnx.reference import ReferenceEvaluator
+
+    return ReferenceEvaluator(model).run
+
+
+def session(model: Any) -> Callable[..., Any]:
+    """What runs a model in ONNX Runtime; it refuses one that it has no kernel for, a scale that is not above 0, say."""
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(4)
+    errors = onnxruntime.capi.onnxruntime_pybind11_state
+    try:
+        return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run
+    except (errors.NotImplemented, errors.Fail) as error:
+        raise NotImplementedError(str(error)) from None
+
+
 class Reference23:
     """`onnx.reference.ReferenceEvaluator`."""
 
-    opset = 23
-    dtypes = ("float64", "float32", "bfloat16", "float16")
+    made = staticmethod(evaluator)
+    opset, whole = 23, 1  # how many of the last axes of an attn_mask are not broadcast; a shorter last one is padded with −∞
+    dtypes: tuple[str, ...] = ("float64", "float32", "bfloat16", "float16")
     options = ("causal", "scale", "bias", "softcap", "grouped_heads")
     conventions: ClassVar = {"mask_polarity": "true_attends", "causal_alignment": "top_left", "fully_masked_row": "zeros"}
+    contract: ClassVar = {dtype: {"accumulation": dtype} for dtype in ("bfloat16", "float16")}  # softmax_precision is not given
 
     def __init__(self) -> None:
-        import onnx
-        import onnx.reference
-
-        self.graphs = Graphs(onnx, self.opset, self._made)
+        self.graphs = Graphs(self.opset, self.made)
 
     def attention(
         self, Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None = None, *, causal: bool = False, scale: float | None = None,
@@ -34,7 +52,7 @@ class Reference23:
         if (mask is not None and bias is not None) or (scale or 0.0) < 0:
             raise NotImplementedError("a mask and a bias, of which Attention takes one, or a negative scale")
         given = [each for each in (Q, K, V, mask, bias) if each is not None]
-        if not self.takes(given[3:], Q.shape[2], K.shape[2]):
+        if any(each.shape[-self.whole :] != (Q.shape[2], K.shape[2])[-self.whole :] for each in given[3:]):
             raise NotImplementedError(f"an attn_mask of shape {tuple(given[3].shape)}")
         attributes = {"is_causal": int(causal), "scale": scale, "softcap": softcap}
         return self.graphs.run(dict(zip("QKVM", given, strict=False)), attributes)[0]
@@ -42,14 +60,6 @@ class Reference23:
     def attention_cache(self, K: Tensor, V: Tensor) -> "Past":
         """Each call's present keys and values are the next one's past."""
         return Past(self, K, V)
-
-    def takes(self, masks: list[Tensor], n: int, m: int) -> bool:  # noqa: ARG002
-        """Whether it takes this attn_mask: the standard pads a shorter last axis with −∞, it does not broadcast it."""
-        return all(each.shape[-1:] == (m,) for each in masks)
-
-    def _made(self, model: Any) -> Any:
-        """A function that runs a model."""
-        return self.graphs.onnx.reference.ReferenceEvaluator(model).run
 
 
 class Reference24(Reference23):
@@ -61,26 +71,10 @@ class Reference24(Reference23):
 class Runtime23(Reference23):
     """ONNX Runtime's kernel on the CPU."""
 
+    made, whole = staticmethod(session), 2
     dtypes = ("float32", "float16")
     conventions: ClassVar = {**Reference23.conventions, "non_finite_masked_key": "leaks"}  # seen, with a row for every query
-
-    def __init__(self) -> None:
-        import onnxruntime
-
-        super().__init__()
-        onnxruntime.set_default_logger_severity(4)
-        errors = onnxruntime.capi.onnxruntime_pybind11_state
-        self.runtime, self.refused = onnxruntime, (errors.NotImplemented, errors.Fail)  # a scale that is not above 0, say
-
-    def takes(self, masks: list[Tensor], n: int, m: int) -> bool:
-        """Whether it takes this attn_mask: one with a row for every query."""
-        return all(each.shape[-2:] == (n, m) for each in masks)
-
-    def _made(self, model: Any) -> Any:
-        try:
-            return self.runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run
-        except self.refused as error:
-            raise NotImplementedError(str(error)) from None
+    contract: ClassVar = {}
 
 
 class Runtime24(Runtime23):
@@ -92,7 +86,9 @@ class Runtime24(Runtime23):
 class Graphs:
     """Graphs of one node, each made once."""
 
-    def __init__(self, onnx: Any, opset: int, made: Callable[[Any], Any]) -> None:
+    def __init__(self, opset: int, made: Callable[[Any], Callable[..., Any]]) -> None:
+        import onnx
+
         self.onnx, self.opset, self.made, self.runs = onnx, opset, made, {}
 
     def run(self, given: dict[str, Tensor], attributes: dict[str, Any], outputs: tuple[str, ...] = ("Y",)) -> list[Tensor]:

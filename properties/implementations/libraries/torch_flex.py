@@ -23,8 +23,7 @@ class Eager:
     ) -> Tensor:  # fmt: skip
         """score_mod: softcap, then bias and slopes. mask_mod: mask, causal and window."""
         (b, h, n, _), m = Q.shape, K.shape[2]
-        seen = None if mask is None else mask.expand(b, h, n, m)
-        added = None if bias is None else bias.expand(b, h, n, m)
+        seen, added = (None if each is None else each.expand(b, h, n, m).contiguous() for each in (mask, bias))
         left, right = (m + n if side is None else side for side in window or (None, None))
 
         def score_mod(s: Tensor, batch: Tensor, head: Tensor, i: Tensor, j: Tensor) -> Tensor:

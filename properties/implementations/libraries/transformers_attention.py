@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 
-class Sdpa:
-    """`ALL_ATTENTION_FUNCTIONS["sdpa"]`, called as a model with grouped heads calls it."""
+class Function:
+    """One of `ALL_ATTENTION_FUNCTIONS`, called as a model with grouped heads calls it."""
 
     dtypes = ("float64", "float32", "bfloat16", "float16")
-    options = ("causal", "scale", "bias", "grouped_heads")
     conventions: ClassVar = {"mask_polarity": "true_attends"}
 
     def __init__(self) -> None:
@@ -22,6 +21,19 @@ class Sdpa:
         from transformers.models.llama import modeling_llama
 
         self.functions, self.eager = ALL_ATTENTION_FUNCTIONS, modeling_llama.eager_attention_forward
+
+    def call(self, name: str, Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None, scale: float | None, **given: Any) -> Tensor:
+        """Its functions read of a module only these; they return the tokens before the heads, and the weights."""
+        module = SimpleNamespace(num_key_value_groups=Q.shape[1] // K.shape[1], training=False)
+        scaling = Q.shape[-1] ** -0.5 if scale is None else scale
+        function = self.functions.get_interface(name, self.eager)
+        return function(module, Q, K, V, mask, scaling=scaling, dropout=0.0, **given)[0].transpose(1, 2)
+
+
+class Sdpa(Function):
+    """torch's `scaled_dot_product_attention`."""
+
+    options = ("causal", "scale", "bias", "grouped_heads")
 
     def attention(
         self, Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None = None, *, causal: bool = False, scale: float | None = None,
@@ -32,31 +44,22 @@ class Sdpa:
             raise NotImplementedError("an attention_mask and is_causal: its models make one mask of both")
         given = {"position_bias": None if bias is None else bias.expand(*Q.shape[:3], K.shape[2])}
         mask = None if mask is None else mask.expand(Q.shape[0], Q.shape[1] if mask.ndim > 2 else 1, Q.shape[2], K.shape[2])
-        return self._function("sdpa", Q, K, V, mask, scale, is_causal=causal, **given)
-
-    def _function(
-        self, name: str, Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None, scale: float | None, **given: Any
-    ) -> Tensor:
-        """Its functions read of a module only these; they return the tokens before the heads, and the weights."""
-        module = SimpleNamespace(num_key_value_groups=Q.shape[1] // K.shape[1], training=False)
-        scaling = Q.shape[-1] ** -0.5 if scale is None else scale
-        function = self.functions.get_interface(name, self.eager)
-        return function(module, Q, K, V, mask, scaling=scaling, dropout=0.0, **given)[0].transpose(1, 2)
+        return self.call("sdpa", Q, K, V, mask, scale, is_causal=causal, **given)
 
 
-class Eager(Sdpa):
+class Eager(Function):
     """Llama's own `eager_attention_forward`, which adds a mask to the scores."""
 
     options = ("scale", "bias", "grouped_heads")
 
-    def attention(  # type: ignore[override]
+    def attention(
         self, Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None = None, *, scale: float | None = None, bias: Tensor | None = None
     ) -> Tensor:
         """A mask as `masking_utils.eager_mask` makes it: the lowest finite number where no query attends."""
         if mask is not None and bias is not None:
             raise NotImplementedError("a mask and a bias: it adds one attention_mask")
         added = bias if mask is None else torch.where(mask, torch.zeros((), dtype=Q.dtype), torch.finfo(Q.dtype).min)
-        return self._function("eager", Q, K, V, added, scale)
+        return self.call("eager", Q, K, V, added, scale)
 
 
 class BartSdpa:

@@ -13,7 +13,7 @@ class Attend:
 
     flash = False
     dtypes = ("float64", "float32", "bfloat16", "float16")
-    options = ("causal", "scale", "bias", "softcap", "sinks")
+    options: tuple[str, ...] = ("causal", "scale", "bias", "softcap", "sinks")
     conventions: ClassVar = {"mask_polarity": "true_attends"}
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Attend:
         self, Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None = None, *, causal: bool = False, scale: float | None = None,
         bias: Tensor | None = None, softcap: float | None = None, sinks: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
-        """A mask of four axes; a bias is clamped with the scores, so that one and a softcap are not taken together."""
+        """A mask and a bias of four axes; a bias is clamped with the scores, so that one and a softcap are not taken together."""
         if K.shape[1] != Q.shape[1]:
             raise NotImplementedError("grouped heads: query head i would read key head i mod g")
         if bias is not None and softcap is not None:
@@ -36,21 +36,16 @@ class Attend:
         module = self.module(**options).eval()
         if sinks is not None:
             module.head_attn_sink.data = sinks
-        mask = None if mask is None else mask[(None,) * (4 - mask.ndim)]
+        mask, bias = (None if each is None else each[(None,) * (4 - each.ndim)] for each in (mask, bias))
         return module(Q, K, V, mask=mask, attn_bias=bias)[0].detach()
 
 
 class Flash(Attend):
-    """torch's scaled_dot_product_attention."""
+    """torch's scaled_dot_product_attention; it has neither softclamp_logits nor sinks."""
 
     flash = True
     options = ("causal", "scale", "bias")
-    conventions: ClassVar = {"mask_polarity": "true_attends"}
 
-    def attention(  # type: ignore[override]
-        self, Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None = None, *, causal: bool = False, scale: float | None = None,
-        bias: Tensor | None = None,
-    ) -> Tensor:  # fmt: skip
-        """It has neither softclamp_logits nor sinks; a bias must have four axes."""
-        bias = None if bias is None else bias[(None,) * (4 - bias.ndim)]
-        return super().attention(Q, K, V, mask, causal=causal, scale=scale, bias=bias)
+    def attention(self, Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None = None, **options: Any) -> Tensor:
+        """As above, without these two."""
+        return super().attention(Q, K, V, mask, **options)
