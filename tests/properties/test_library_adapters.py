@@ -271,7 +271,7 @@ def test_a_library_that_is_not_installed_is_one_line(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(LIBRARIES, "jax.attention", Library("jax_nn.py:Attention", "no_such_package"))
 
-    refused = CliRunner().invoke(main, ["verify", "jax.attention"])
+    refused = CliRunner().invoke(main, ["card", "jax.attention"])
     listed = CliRunner().invoke(main, ["list", "implementations", "--json"])
 
     assert refused.exit_code == 2
