@@ -53,7 +53,7 @@ def attention(
 
 
 def _fused(Q: Tensor, K: Tensor, V: Tensor, **options: Any) -> Tensor:
-    """torch's kernel. Where a gradient is wanted of few narrow scores on a CPU it computes in float32, three times as fast."""
+    """torch's kernel. Where a gradient is wanted of few narrow scores on a CPU it computes in float32, whose backward is faster."""
     narrow = Q.is_cpu and Q.dtype in (torch.bfloat16, torch.float16) and Q.shape[-2] * K.shape[-2] <= FEW_SCORES
     if narrow and torch.is_grad_enabled() and any(X.requires_grad for X in (Q, K, V)):
         return F.scaled_dot_product_attention(Q.float(), K.float(), V.float(), **options).to(Q.dtype)

@@ -180,6 +180,16 @@ def test_a_cache_is_continued_with_the_layers_it_is_given():
 
 
 @needs_compiler
+def test_packed_layers_are_computed_with_the_architecture_they_are_given():
+    """Not with that of the call before, whose stack they keep."""
+    packed = pack(SMALL, rows=6, layout="panels")
+
+    for architecture in (Architecture(h=2), Architecture(h=4), Architecture(h=2, eps=0.1)):
+        found = transformer(SOURCE, TARGET, packed, architecture)
+        torch.testing.assert_close(found, transformer(SOURCE, TARGET, SMALL, architecture))
+
+
+@needs_compiler
 def test_a_gradient_that_panels_do_not_give_is_refused_by_a_whole_layer_too():
     """As by a single product."""
     packed = pack(SMALL, rows=3, layout="panels").encoder[0]
