@@ -61,9 +61,9 @@ Key = tuple[Any, ...]
 PACKABLE = (torch.float32, torch.bfloat16, torch.float16)
 ONE_CALL: tuple[Layout, ...] = ("panels", "int8_panels")
 FEW_ROWS = 64
-LEAST_GAIN: dict[Layout, tuple[float, float]] = {"given": (1.05, 1.05), "panels": (1.5, 1.15), "int8_panels": (1.5, 1.15)}
+LEAST_GAIN: dict[Layout, tuple[float, float]] = {"given": (1.05, 1.05), "panels": (1.5, 1.3), "int8_panels": (1.5, 1.3)}
 """Of another layout over these, for few rows and for more: less may be noise, and a copy is not worth it; and panels make a stack
-of layers one call, which saves more than a product does where rows are few."""
+of layers one call, which saves more than a product does, most where rows are few."""
 ROUNDS = 5
 MOST_FLOPS = 1.5e8  # of the products of a round, but for one matrix in any case
 MOST_BYTES = 2**26  # of the weights of a round: more than most caches hold

@@ -1,11 +1,9 @@
 // Stacks of layers in one call, and in one parallel region: what is between the products of linear.cpp.
 //
-// Layers are post-norm and ReLU, as the paper's are. Attention to many keys is torch's own.
+// Layers are post-norm and ReLU, as the paper's are.
 #include <ATen/Parallel.h>
 #include <ATen/ops/clone.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
-#include <ATen/ops/scaled_dot_product_attention.h>
 #include <omp.h>
 #include <torch/library.h>
 
@@ -20,9 +18,7 @@
 
 namespace tuned {
 
-constexpr int64_t SCORES = 1 << 12;  // of a head, up to which no blocks of keys are worth it
-
-constexpr int64_t whole(int64_t count) { return (count + LANES - 1) / LANES * LANES; }  // vectors
+constexpr int64_t LINE = DEPTH<Floats>, ROW = STRIDE<Floats>;  // of queries and scores: numbers side by side, and how far apart rows lie
 
 // All lanes as one: each half is joined with the other, so that nothing waits for more than four before it.
 template <class Join, std::size_t... lanes>
@@ -35,6 +31,14 @@ float across(Vector x, const Join& join, std::index_sequence<lanes...>) {
 inline Vector larger(Vector x, Vector y) { return y > x ? y : x; }  // x where y is NaN
 inline float total(Vector x) { return across(x, [](Vector one, Vector other) { return one + other; }, std::make_index_sequence<LANES>()); }
 inline float largest(Vector x) { return across(x, larger, std::make_index_sequence<LANES>()); }
+
+// As another kind of number, times `scale`.
+template <class From, class To>
+void copy(const From* from, int64_t count, float scale, To* to) {
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) store(to + i, load(from + i) * scale);
+    for (; i < count; ++i) to[i] = static_cast<float>(from[i]) * scale;
+}
 
 template <class Number>
 float dot(const float* x, const Number* y, int64_t count) {
@@ -58,64 +62,129 @@ inline Vector exponential(Vector x) {
     return (p * r * r + r + 1.0f) * (Vector)((half + 127) << 23) * (Vector)((whole - half + 127) << 23);
 }
 
-// Q Kᵀ for queries that are a multiple of 4, by keys in blocks of LANES, turned so that no sum goes across lanes.
-template <class Number>
-void scores(const float* Q, int64_t queries, const Number* K, int64_t stride, int64_t m, int64_t d_k, float* turned, float* to, int64_t apart) {
-    for (int64_t key = 0; key < m; key += LANES) {
-        for (int64_t at = 0; at < std::min<int64_t>(LANES, m - key); ++at)
-            for (int64_t i = 0; i < d_k; ++i) turned[i * LANES + at] = static_cast<float>(K[(key + at) * stride + i]);
-        for (int64_t row = 0; row < queries; row += 4) {
-            Vector sums[4] = {};
-            for (int64_t i = 0; i < d_k; ++i)
-                for (int r = 0; r < 4; ++r) sums[r] += Q[(row + r) * d_k + i] * load(turned + i * LANES);
-            for (int r = 0; r < 4; ++r) store(to + (row + r) * apart + key, sums[r]);
-        }
-    }
-}
-
-// softmax(scores) V for one query; there is room for whole vectors of its scores.
-template <class Number>
-void weigh(float* scores, const Number* V, int64_t stride, int64_t m, int64_t d_v, Number* to) {
+// The scores of one query become e to the power of each, less the largest; their sum. LINE of them lie side by side, the next `apart`,
+// and there is room for whole vectors.
+float exponentials(float* scores, int64_t apart, int64_t keys) {
+    const auto at = [=](int64_t key) { return scores + key / LINE * apart + key % LINE; };
     const float nothing = -std::numeric_limits<float>::infinity();
-    std::fill_n(scores + m, whole(m) - m, nothing);
+    for (int64_t key = keys; key % LANES; ++key) *at(key) = nothing;
     Vector most = Vector{} + nothing, sums = {};
-    for (int64_t key = 0; key < m; key += LANES) most = larger(most, load(scores + key));
+    for (int64_t key = 0; key < keys; key += LANES) most = larger(most, load(at(key)));
     const float highest = largest(most);
-    for (int64_t key = 0; key < m; key += LANES) {
-        const Vector part = exponential(load(scores + key) - highest);
-        store(scores + key, part);
+    for (int64_t key = 0; key < keys; key += LANES) {
+        const Vector part = exponential(load(at(key)) - highest);
+        store(at(key), part);
         sums += part;
     }
-    const float sum = total(sums);
-    int64_t i = 0;
-    for (; i + LANES <= d_v; i += LANES) {
-        Vector out = {};
-        for (int64_t key = 0; key < m; ++key) out += scores[key] * load(V + key * stride + i);
-        store(to + i, out / sum);
+    return total(sums);
+}
+
+// Keys and values of one head: m rows.
+template <class Number>
+struct Offered {
+    const Number *K, *V;
+    int64_t K_stride, V_stride, m, d_k, d_v;
+    float scale() const { return static_cast<float>(1.0 / std::sqrt(static_cast<double>(d_k))); }
+};
+
+// softmax(q Kᵀ / √d_k) V of one query, which reads K and V once, as they lie; `next_K` is what will be read then.
+template <class Number>
+void attend_once(const Number* query, const Offered<Number>& to, Number* out, const Number* next_K) {
+    thread_local std::vector<float> room;
+    room.resize(to.d_k + to.m + LANES);
+    float *q = room.data(), *scores = q + to.d_k;
+    copy(query, to.d_k, to.scale(), q);
+    for (int64_t key = 0; key < to.m; ++key) {
+        scores[key] = dot(q, to.K + key * to.K_stride, to.d_k);
+        ask(to.V + key * to.V_stride, to.d_v), ask(next_K + key * to.K_stride, to.d_k);
     }
-    for (; i < d_v; ++i) {
-        float out = 0.0f;
-        for (int64_t key = 0; key < m; ++key) out += scores[key] * static_cast<float>(V[key * stride + i]);
-        to[i] = out / sum;
+    const float sum = exponentials(scores, LINE, to.m);
+    int64_t i = 0;
+    for (; i + LANES <= to.d_v; i += LANES) {
+        Vector all = {};
+        for (int64_t key = 0; key < to.m; ++key) all += scores[key] * load(to.V + key * to.V_stride + i);
+        store(out + i, all / sum);
+    }
+    for (; i < to.d_v; ++i) {
+        float all = 0.0f;
+        for (int64_t key = 0; key < to.m; ++key) all += scores[key] * static_cast<float>(to.V[key * to.V_stride + i]);
+        out[i] = all / sum;
     }
 }
 
-// softmax(Q Kᵀ / √d_k) V of one head. Of the first query `seen` keys count, of each next one `more` more.
+// Rows (m, d) as panels of what they are turned: (d, WIDTH) for each WIDTH of them.
 template <class Number>
-void attend(const Number* Q, int64_t Q_stride, const Number* K, int64_t K_stride, const Number* V, int64_t V_stride, int64_t n, int64_t seen, int64_t more, int64_t d_k, int64_t d_v, Number* to, int64_t apart, const Number* next_K) {
+void turned(const Number* rows, int64_t stride, int64_t m, int64_t d, float* to) {
+    Integers lane;
+    for (int i = 0; i < LANES; ++i) lane[i] = i;
+    for (int64_t row = 0; row < m; row += LANES)
+        for (int64_t i = 0; i < d; i += LANES) {
+            const Number* from = rows + row * stride + i;
+            float* place = to + (row / WIDTH * d + i) * WIDTH + row % WIDTH;
+            if (m - row < LANES || d - i < LANES) {
+                for (int64_t r = 0; r < std::min<int64_t>(LANES, m - row); ++r)
+                    for (int64_t c = 0; c < std::min<int64_t>(LANES, d - i); ++c) place[c * WIDTH + r] = static_cast<float>(from[r * stride + c]);
+                continue;
+            }
+            Vector block[LANES];
+#pragma GCC unroll 16
+            for (int r = 0; r < LANES; ++r) block[r] = load(from + r * stride);
+#pragma GCC unroll 4
+            for (int half = 1; half < LANES; half *= 2)  // what differs in one bit of row and column changes places
+#pragma GCC unroll 16
+                for (int r = 0; r < LANES; ++r)
+                    if (!(r & half)) {
+                        const Vector upper = block[r], lower = block[r + half];
+                        block[r] = __builtin_shuffle(upper, lower, (lane & half) == 0 ? lane : lane - half + LANES);
+                        block[r + half] = __builtin_shuffle(upper, lower, (lane & half) == 0 ? lane + half : lane + LANES);
+                    }
+#pragma GCC unroll 16
+            for (int r = 0; r < LANES; ++r) store(place + r * WIDTH, block[r]);
+        }
+}
+
+// A B for R rows of A, of which LINE words lie side by side and the next `apart`; B is a panel, C is [R][WIDTH].
+void multiply(const float* A, int64_t R, int64_t apart, const float* B, int64_t words, float* C) {
+    Ahead nothing;
+    for (int64_t k = 0; k < words; k += LINE)
+        TILES<Floats>[R][0](A + k / LINE * apart, B + k * WIDTH, std::min<int64_t>(LINE, words - k), 0, C, k == 0, nothing, 0);
+}
+
+// softmax(Q Kᵀ / √d_k) V of one head. Of the first query `seen` keys count, of each next one `more` more. Kᵀ and V are laid out in panels,
+// then some queries at a time are multiplied with both.
+template <class Number>
+void attend(const Number* Q, int64_t Q_stride, int64_t n, const Offered<Number>& to, int64_t seen, int64_t more, Number* out, int64_t out_stride, const Number* next_K) {
+    if (n == 1) return attend_once(Q, to, out, next_K);
     thread_local std::vector<float> room;
-    const int64_t m = seen + (n - 1) * more, padded = whole(m), queries = n == 1 ? 1 : (n + 3) / 4 * 4;
-    room.resize(queries * (d_k + padded) + d_k * LANES);
-    float *asked = room.data(), *found = asked + queries * d_k, *turned = found + queries * padded;
-    const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(d_k)));
-    for (int64_t row = 0; row < n; ++row)
-        for (int64_t i = 0; i < d_k; ++i) asked[row * d_k + i] = static_cast<float>(Q[row * Q_stride + i]) * scale;
-    if (n > 1) scores(asked, queries, K, K_stride, m, d_k, turned, found, padded);
-    for (int64_t key = 0; key < (n > 1 ? 0 : m); ++key) {
-        found[key] = dot(asked, K + key * K_stride, d_k);
-        ask(V + key * V_stride, d_v), ask(next_K + key * K_stride, d_k);
+    const auto [K, V, K_stride, V_stride, m, d_k, d_v] = to;
+    const auto in = [](int64_t count, int64_t size) { return (count + size - 1) / size; };
+    constexpr int64_t APART = MOST_ROWS * ROW;
+    const int64_t asked = in(d_k, LINE) * APART, found = in(m, LINE) * APART, K_size = in(m, WIDTH) * WIDTH * d_k, V_size = in(d_v, WIDTH) * WIDTH * m;
+    room.resize(asked + found + K_size + V_size + MOST_ROWS * WIDTH + BLOCK);
+    float *queries = aligned(room.data()), *scores = queries + asked, *keys = scores + found, *values = keys + K_size, *sums = values + V_size, totals[MOST_ROWS];
+    turned(K, K_stride, m, d_k, keys);
+    for (int64_t i = 0; i < d_v; i += WIDTH)
+        for (int64_t key = 0; key < m; ++key) copy(V + key * V_stride + i, std::min<int64_t>(WIDTH, d_v - i), 1.0f, values + i * m + key * WIDTH);
+    const int64_t tiles = in(n, MOST_ROWS);
+    for (int64_t t = 0; t < tiles; ++t) {
+        const int64_t top = t * n / tiles, R = (t + 1) * n / tiles - top, common = seen + top * more;
+        for (int64_t i = 0; i < d_k; i += LINE)
+            for (int64_t r = 0; r < R; ++r) copy(Q + (top + r) * Q_stride + i, std::min(LINE, d_k - i), to.scale(), queries + i / LINE * APART + r * ROW);
+        for (int64_t key = 0; key < common + (R - 1) * more; key += WIDTH) {
+            multiply(queries, R, APART, keys + key * d_k, d_k, sums);
+            for (int64_t r = 0; r < R; ++r) std::copy_n(sums + r * WIDTH, WIDTH, scores + key / LINE * APART + r * ROW + key % LINE);
+        }
+        for (int64_t r = 0; r < R; ++r) totals[r] = exponentials(scores + r * ROW, APART, common + r * more);
+        for (int64_t i = 0; i < d_v; i += WIDTH) {
+            multiply(scores, R, APART, values + i * m, common, sums);
+            for (int64_t r = 0; r < R; ++r) {
+                float* sum = sums + r * WIDTH;
+                for (int64_t key = common; key < common + r * more; ++key)
+                    for (int64_t c = 0; c < WIDTH; ++c) sum[c] += scores[key / LINE * APART + r * ROW + key % LINE] * values[i * m + key * WIDTH + c];
+                copy(sum, std::min<int64_t>(WIDTH, d_v - i), 1.0f / totals[r], out + (top + r) * out_stride + i);
+            }
+        }
     }
-    for (int64_t row = 0; row < n; ++row) weigh(found + row * padded, V, V_stride, seen + row * more, d_v, to + row * apart);
 }
 
 // X becomes LayerNorm(X + Y), of one row.
@@ -187,7 +256,6 @@ struct Heads {
     // In rows of `width` features: those from `first` on.
     Heads(Number* rows, int64_t width, int64_t first, int64_t b, int64_t h, int64_t n, int64_t d) : data(rows + first), b(b), h(h), n(n), d(d), of_b(n * width), of_h(d), of_n(width) {}
     Number* at(int64_t i, int64_t row = 0) const { return data + i / h * of_b + i % h * of_h + row * of_n; }
-    Tensor tensor(const Tensor& like) const { return at::from_blob(data, {b, h, n, d}, {of_b, of_h, of_n, 1}, like.options()); }
     Heads first(int64_t keys) const {
         TORCH_CHECK(keys <= n, "cache: expected room for ", keys, " tokens, got ", n);
         Heads few = *this;
@@ -253,16 +321,11 @@ struct Stack {
     // The heads' results side by side. A causal query sees the keys up to its own, of which `known` are before the first.
     void attend(const Heads<Number>& Q, const Heads<Number>& K, const Heads<Number>& V, bool causal, int64_t known, Number* to) {
         for (const auto& each : {K, V}) TORCH_CHECK(each.b == b && each.h == Q.h && each.n == K.n, "keys and values: expected ", K.n, " of ", Q.h, " heads for ", b, " sequences");
-        if (n > 1 && n * K.n > SCORES && known == 0) {
-            run();
-            const Tensor found = at::scaled_dot_product_attention(Q.tensor(X), K.tensor(X), V.tensor(X), {}, 0.0, causal);
-            at::from_blob(to, {b, n, Q.h, V.d}, X.options()).copy_(found.transpose(1, 2));
-            return;
-        }
         const int64_t seen = causal ? known + 1 : K.n;
         steps.push_back([this, Q, K, V, causal, seen, to](const Team& team) {
             team.share(b * Q.h, [&](int64_t i) {
-                tuned::attend(Q.at(i), Q.of_n, K.at(i), K.of_n, V.at(i), V.of_n, n, seen, causal ? 1 : 0, Q.d, V.d, to + (i / Q.h * n * Q.h + i % Q.h) * V.d, Q.h * V.d, K.at(i + 1));
+                const Offered<Number> all{K.at(i), V.at(i), K.of_n, V.of_n, K.n, Q.d, V.d};
+                tuned::attend(Q.at(i), Q.of_n, n, all, seen, causal ? 1 : 0, to + (i / Q.h * n * Q.h + i % Q.h) * V.d, Q.h * V.d, K.at(i + 1));
             });
         });
     }

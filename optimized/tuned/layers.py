@@ -3,7 +3,7 @@
 Only what the paper's layers are, post-norm and ReLU, and no mask beside the causal rule; everything else goes step by step.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,7 @@ from optimized.parameters import Architecture, DecoderLayerParameters, EncoderLa
 
 KeysAndValues = tuple[Tensor, Tensor]
 Products = list[tuple[Any, Tensor | None]]
+ROWS = 512  # of all sequences that go through a stack at once
 Layers = Sequence[EncoderLayerParameters] | Sequence[DecoderLayerParameters]
 
 
@@ -63,12 +64,13 @@ class Stack:
     def encoder(self, X: Float[Tensor, "b n d_model"]) -> Float[Tensor, "b n d_model"]:
         """All layers, one after another."""
         sizes = self.architecture.h, self.d_v, self.architecture.eps
-        return torch.ops.veriformer.encoder.default(X, self.matrices, self.norms, *sizes)
+        return _in_parts(lambda X: torch.ops.veriformer.encoder.default(X, self.matrices, self.norms, *sizes), X)
 
     def decoder(self, X: Float[Tensor, "b n d_model"], M: Float[Tensor, "b m d_model"]) -> Float[Tensor, "b n d_model"]:
         """All layers, each with the same M."""
+        tensors = self.matrices_with_memory, self.norms
         sizes = self.architecture.h, self.d_v, self.architecture.eps
-        return torch.ops.veriformer.decoder.default(X, M, self.matrices_with_memory, self.norms, *sizes)
+        return _in_parts(lambda X, M: torch.ops.veriformer.decoder.default(X, M, *tensors, *sizes), X, M)
 
     def continue_decoder(
         self, X: Float[Tensor, "b n d_model"], memory: Sequence[KeysAndValues], own: Sequence[KeysAndValues], known: int
@@ -76,6 +78,14 @@ class Stack:
         """All layers. What the tokens of X offer is written into `own` of each, behind the first `known`."""
         flat = [[X for pair in kept for X in pair] for kept in (own, memory)]
         return torch.ops.veriformer.continue_decoder.default(X, self.matrices, self.norms, *flat, known, self.architecture.eps)
+
+
+def _in_parts(call: Callable[..., Tensor], X: Tensor, *others: Tensor) -> Tensor:
+    """`call` for some sequences at a time, so that what is between its steps stays in the caches."""
+    size = max(1, ROWS // X.shape[1])
+    if len(X) <= size:
+        return call(X, *others)
+    return torch.cat([call(*parts) for parts in zip(*(Y.split(size) for Y in (X, *others)), strict=True)])
 
 
 class PackedLayers(tuple[Any, ...]):  # noqa: SLOT001 (it keeps something)

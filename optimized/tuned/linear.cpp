@@ -1,6 +1,9 @@
 // X W + b, of a matrix W that was laid out in panels.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 #include <torch/library.h>
 
 #include <algorithm>
@@ -13,7 +16,7 @@
 
 namespace tuned {
 
-constexpr int64_t NUMBERS = 1 << 16;  // words of X at a time: they stay in the second cache
+constexpr int64_t NUMBERS = 1 << 17;  // words of X at a time: they stay in the second cache
 constexpr int64_t FEW = 5;            // rows, which are faster without tiles
 
 #if defined(__AVX512VNNI__)
@@ -50,7 +53,7 @@ struct Product {
     int64_t K, columns, words;
     bool relu;
     using Word = typename Kind::Word;
-    static constexpr int64_t MOST = Kind::TILED ? 32 : MOST_ROWS;
+    static constexpr int64_t MOST = Kind::TILED ? 32 : MOST_ROWS, DEPTH = tuned::DEPTH<Kind>, STRIDE = tuned::STRIDE<Kind>;
 
     static int64_t together(int64_t rows) {
         if (Kind::TILED) return rows > BLOCK ? 1 : 2;
@@ -67,29 +70,25 @@ struct Product {
         if constexpr (Kind::WHOLE) {
             whole_numbers(from, there, count * 4, by, reinterpret_cast<uint8_t*>(to));
         } else {
-            std::memcpy(to, from, there * sizeof(Number));
-            std::memset(reinterpret_cast<Number*>(to) + there, 0, count * 4 - there * sizeof(Number));
+            std::memmove(to, from, there * sizeof(Number));  // a call: what compilers write for memcpy takes longer
+            std::fill(reinterpret_cast<Number*>(to) + there, reinterpret_cast<Number*>(to + count), Number{});
         }
     }
 
     struct Rows {
-        std::vector<Word> room;
-        std::vector<float> scales, sums;
+        std::vector<float> room, scales;
+        float* sums;
         Word* words;
         int64_t apart;
     };
 
-    template <class T>
-    static void at_least(std::vector<T>& room, std::size_t count) {
-        if (room.size() < count) room.resize(count);
-    }
-
     // Rows from `top` on, DEPTH words of each side by side; tiles read up to MOST rows at once, whose results are dropped.
     void lay_out(int64_t top, int64_t height, Rows& own) const {
+        const int64_t sums = (tiles_for(height) + 1) * MOST * WIDTH * 4, size = sums + (words + DEPTH - 1) / DEPTH * (height + MOST) * STRIDE + BLOCK;
+        if (static_cast<int64_t>(own.room.size()) < size) own.room.resize(size), own.scales.resize(size);
         own.apart = (height + MOST) * STRIDE;
-        at_least(own.room, (words + DEPTH - 1) / DEPTH * own.apart + BLOCK);
-        at_least(own.scales, height), at_least(own.sums, (tiles_for(height) + 1) * MOST * WIDTH * 4);
-        own.words = reinterpret_cast<Word*>((reinterpret_cast<uintptr_t>(own.room.data()) + 63) & ~uintptr_t{63});
+        own.sums = aligned(own.room.data());
+        own.words = reinterpret_cast<Word*>(own.sums + sums);
         for (int64_t r = 0; r < height; ++r) {
             float by = 1.0f;
             if constexpr (Kind::WHOLE) std::tie(by, own.scales[r]) = scale_of(X + (top + r) * K, K);
@@ -108,40 +107,38 @@ struct Product {
                     const int64_t first = first_of(i, height, tiles), R = first_of(i + 1, height, tiles) - first, depth = std::min<int64_t>(DEPTH, words - k);
                     const Word* rows = own.words + k / DEPTH * own.apart + first * STRIDE;
                     const float* panel = W + p * size + k * WIDTH;
-                    float* sums = own.sums.data() + i * MOST * WIDTH;
+                    float* sums = own.sums + i * MOST * WIDTH;
 #if defined(__AMX_TILE__)
-                    if constexpr (Kind::TILED) in_tiles<Kind>(rows, R, panel, depth, g > 1 ? size : 0, sums, k == 0);
+                    if constexpr (Kind::TILED) in_tiles<Kind>(rows, R, panel, depth, g > 1 ? size : 0, sums, k == 0, i == 0);
 #endif
                     if constexpr (!Kind::TILED) TILES<Kind>[R][g > 1](rows, panel, depth, size, sums, k == 0, ahead, i < 2 ? pace : 0);
                 }
             for (int64_t i = 0; i < tiles; ++i) {
                 const int64_t first = first_of(i, height, tiles), R = first_of(i + 1, height, tiles) - first;
                 for (int64_t at = 0; at < g; ++at)
-                    finish(top + first, R, p + at, own.sums.data() + (i * MOST + at * (Kind::TILED ? BLOCK : R)) * WIDTH, own.scales.data() + first);
+                    finish(top + first, R, p + at, own.sums + (i * MOST + at * (Kind::TILED ? BLOCK : R)) * WIDTH, own.scales.data() + first);
             }
         }
     }
 
+    // Sums of R rows become numbers of Y, a row at a time.
     void finish(int64_t row, int64_t R, int64_t p, const float* sums, const float* of_rows) const {
-        const int64_t filled = std::min<int64_t>(WIDTH, columns - p * WIDTH);
-        float added[3][WIDTH] = {}, line[WIDTH];
-        std::copy_n(b + p * WIDTH, filled, added[0]);
+        const int64_t filled = std::min<int64_t>(WIDTH, columns - p * WIDTH), apart = columns;
+        const bool positive = relu;
+        float added[3][WIDTH];  // what is behind the last column is dropped
+        for (int64_t c = 0; c < filled; ++c) added[0][c] = static_cast<float>(b[p * WIDTH + c]);
         for (int i = 0; i < (Kind::WHOLE ? 2 : 0); ++i) std::copy_n(scales + i * columns + p * WIDTH, filled, added[1 + i]);
-        for (int64_t c = 0; c < filled; c += LANES) {
-            const Vector bias = load(added[0] + c), scale = load(added[1] + c), offset = load(added[2] + c);
-            for (int64_t r = 0; r < R; ++r) {
-                Number* y = Y + (row + r) * columns + p * WIDTH + c;
-                Vector sum = load(sums + r * WIDTH + c);
-                if constexpr (Kind::WHOLE) sum = of_rows[r] * scale * __builtin_convertvector((Integers)sum - (Integers)offset, Vector);
-                sum += bias;
-                if (relu) sum = sum < 0.0f ? Vector{} : sum;  // NaN stays
-                if (c + LANES <= filled) {
-                    store(y, sum);
-                } else {
-                    store(line, sum);
-                    std::copy_n(line, filled - c, y);
-                }
+        Number line[WIDTH], *y = Y + row * columns + p * WIDTH;
+        for (int64_t r = 0; r < R; ++r, y += apart) {
+            Number* to = filled == WIDTH ? y : line;
+            for (int at = 0; at < WIDTH; at += LANES) {
+                Vector sum = load(sums + r * WIDTH + at);
+                if constexpr (Kind::WHOLE) sum = of_rows[r] * load(added[1] + at) * __builtin_convertvector((Integers)sum - (Integers)load(added[2] + at), Vector);
+                sum += load(added[0] + at);
+                if (positive) sum = sum < 0.0f ? Vector{} : sum;  // NaN stays
+                store(to + at, sum);
             }
+            if (to == line) std::copy_n(line, filled, y);
         }
     }
 
@@ -150,10 +147,10 @@ struct Product {
         const std::conditional_t<Kind::TILED, Tiles, int> registers{};
 #endif
         thread_local Rows own;
-        const int64_t chunks = chunks_of(rows, words), group = all.group(together(rows)), groups = shares.tasks / chunks;
+        const int64_t most = chunk_of(rows, words), group = all.group(together(rows)), groups = shares.tasks / ((rows + most - 1) / most);
         int64_t laid_out = -1;
         shares.work(me, [&](int64_t i, int64_t end) {
-            const int64_t chunk = i / groups, top = chunk * rows / chunks, height = (chunk + 1) * rows / chunks - top;
+            const int64_t chunk = i / groups, top = chunk * most, height = std::min(most, rows - top);
             if (chunk != laid_out) lay_out(top, height, own);
             laid_out = chunk;
             const Ahead ahead = i + 1 < end || !next ? all.ahead((i + 1) % groups, group) : next->first(me, shares.threads, together(rows));
@@ -161,13 +158,14 @@ struct Product {
         });
     }
 
-    static int64_t chunks_of(int64_t rows, int64_t words) {
-        const int64_t most = std::max<int64_t>(NUMBERS / words / MOST, 1) * MOST;
-        return (rows + most - 1) / most;
+    // How many rows of X are multiplied at a time: whole tiles, and about as many each time.
+    static int64_t chunk_of(int64_t rows, int64_t words) {
+        const int64_t most = std::max<int64_t>(NUMBERS / words / MOST, 1) * MOST, chunks = (rows + most - 1) / most;
+        return tiles_for((rows + chunks - 1) / chunks) * MOST;
     }
     static int64_t tasks(int64_t rows, const Panels& W) {
-        const int64_t group = W.group(together(rows));
-        return chunks_of(rows, W.words()) * ((W.count() + group - 1) / group);
+        const int64_t group = W.group(together(rows)), most = chunk_of(rows, W.words());
+        return (rows + most - 1) / most * ((W.count() + group - 1) / group);
     }
     static void of(Linear& job, int64_t me, const void* X, void* Y, const Panels* next) {
         const Panels& W = job.W;
@@ -206,10 +204,20 @@ Linear::Linear(const Panels& W, int64_t features, int64_t rows, bool relu, int64
     shares = Shares(tasks, std::min(threads, tasks));
 }
 
+// Memory that is new at every call, as that of many logits is, takes long to get in small pages.
+void in_large_pages(void* memory, uint64_t bytes) {
+#if defined(__linux__)
+    constexpr uint64_t PAGE = 1 << 21;
+    const uintptr_t begin = (reinterpret_cast<uintptr_t>(memory) + PAGE - 1) / PAGE * PAGE, end = (reinterpret_cast<uintptr_t>(memory) + bytes) / PAGE * PAGE;
+    if (end > begin + PAGE) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // a wish
+#endif
+}
+
 Tensor linear(const Tensor& X, const Panels& W) {
     std::vector<int64_t> sizes(X.sizes().begin(), X.sizes().end());
     sizes.back() = W.b.size(-1);
     Tensor Y = at::empty(sizes, X.options());
+    in_large_pages(Y.mutable_data_ptr(), Y.nbytes());
     const Tensor dense = X.contiguous();
     TORCH_CHECK(X.scalar_type() == W.b.scalar_type(), "X: expected ", W.b.scalar_type(), " as b is, got ", X.scalar_type());
     Linear job(W, X.size(-1), X.numel() / X.size(-1), false, at::get_num_threads());

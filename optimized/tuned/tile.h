@@ -31,7 +31,6 @@ constexpr bool AMX = true;
 constexpr bool AMX = false;
 #endif
 constexpr int WIDTH = 2 * LANES, BLOCK = 16;  // columns of a panel; rows, words and columns of a tile of AMX
-constexpr int DEPTH = 256, STRIDE = DEPTH + BLOCK;  // words of a panel at a time: they stay in the first cache; and how far apart rows lie
 
 typedef float Vector __attribute__((vector_size(4 * LANES)));
 typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
@@ -49,8 +48,13 @@ inline Vector load(const BFloat16* from) { return (Vector)(__builtin_convertvect
 inline void store(float* to, Vector x) { std::memcpy(to, &x, sizeof x); }
 inline void store(BFloat16* to, Vector x) {  // to nearest, ties to even; a NaN stays one
     const Words bits = (Words)x, rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    const Halves halves = __builtin_convertvector((Words)(x == x) & rounded | (Words)(x != x) & 0x7fc0, Halves);
+    const Halves halves = __builtin_convertvector(x == x ? rounded : Words{} + 0x7fc0, Halves);
     std::memcpy(to, &halves, sizeof halves);
+}
+
+template <class Number>
+Number* aligned(Number* room) {  // to a line of the cache
+    return reinterpret_cast<Number*>((reinterpret_cast<uintptr_t>(room) + 63) & ~uintptr_t{63});
 }
 
 inline void pause() {  // between two looks at what another thread will change
@@ -84,6 +88,12 @@ struct Quads {  // X without a sign, W with one
 };
 #endif
 
+// Words of a panel at a time, which stay in the first cache; and how far apart rows of X lie.
+template <class Kind>
+constexpr int DEPTH = Kind::TILED ? 128 : 256;
+template <class Kind>
+constexpr int STRIDE = DEPTH<Kind> + BLOCK;
+
 constexpr int STREAMS = 4;  // panels asked for side by side: the processor fetches some streams of memory faster than one
 
 // Memory that will be read next: its STREAMS parts in turn.
@@ -106,8 +116,9 @@ void ask(const Number* from, int64_t count) {
 template <class Kind, int R, int G>
 void tile(const typename Kind::Word* A, const float* B, int64_t words, int64_t apart, float* C, bool first, Ahead& behind, int pace) {
     Ahead ahead = behind;  // in registers
-    typename Kind::Sum sums[G][R][2] = {};
-    if (!first) std::memcpy(sums, C, sizeof sums);
+    typename Kind::Sum sums[G][R][2];
+#pragma GCC unroll 24
+    for (int i = 0; i < G * R * 2; ++i) sums[i / 2 / R][i / 2 % R][i % 2] = first ? typename Kind::Sum{} : (typename Kind::Sum)load(C + i * LANES);
     for (int64_t k = 0; k < words; ++k, ++A, B += WIDTH) {
         if (pace > 0) ahead.ask(1);
         if (pace > 1) ahead.ask(1);
@@ -117,12 +128,13 @@ void tile(const typename Kind::Word* A, const float* B, int64_t words, int64_t a
             const Vector left = load(B + g * apart), right = load(B + g * apart + LANES);
 #pragma GCC unroll 16
             for (int r = 0; r < R; ++r) {
-                sums[g][r][0] = Kind::add(sums[g][r][0], A[r * STRIDE], left);
-                sums[g][r][1] = Kind::add(sums[g][r][1], A[r * STRIDE], right);
+                sums[g][r][0] = Kind::add(sums[g][r][0], A[r * STRIDE<Kind>], left);
+                sums[g][r][1] = Kind::add(sums[g][r][1], A[r * STRIDE<Kind>], right);
             }
         }
     }
-    std::memcpy(C, sums, sizeof sums);
+#pragma GCC unroll 24
+    for (int i = 0; i < G * R * 2; ++i) store(C + i * LANES, (Vector)sums[i / 2 / R][i / 2 % R][i % 2]);
     behind = ahead;
 }
 
@@ -141,7 +153,7 @@ constexpr auto TILES = tiles_of<Kind>(std::make_index_sequence<MOST_ROWS>());  /
 
 #if defined(__AMX_TILE__)
 // The same in the tiles of a core that has them: up to 32 rows of one panel, or up to 16 of two, where the next lies `apart`. Words are
-// a multiple of 16, and so many rows of C are written.
+// a multiple of 16, and so many rows of C are written. `ahead`: B is read for the first time.
 struct Tiles {
     Tiles() {
         struct alignas(64) { uint8_t palette = 1, start = 0, unused[14] = {}; uint16_t bytes[16] = {}; uint8_t rows[16] = {}; } shape;
@@ -152,7 +164,7 @@ struct Tiles {
 };
 #define SUM_OF_TILES(c, a, b) if constexpr (Kind::WHOLE) { _tile_dpbusd(c, a, b); } else { _tile_dpbf16ps(c, a, b); }
 template <class Kind>
-void in_tiles(const typename Kind::Word* A, int64_t rows, const float* B, int64_t words, int64_t apart, float* C, bool first) {
+void in_tiles(const typename Kind::Word* A, int64_t rows, const float* B, int64_t words, int64_t apart, float* C, bool first, bool ahead) {
     const bool tall = rows > BLOCK, two = !tall && apart;
     float *left = C, *right = C + BLOCK, *below = C + BLOCK * WIDTH;
     if (first) {
@@ -162,12 +174,12 @@ void in_tiles(const typename Kind::Word* A, int64_t rows, const float* B, int64_
         if (tall || two) { _tile_loadd(2, below, WIDTH * 4); _tile_loadd(3, below + BLOCK, WIDTH * 4); }
     }
     for (int64_t k = 0; k < words; k += BLOCK, B += BLOCK * WIDTH) {
-        ask(B + SOON, BLOCK * WIDTH);
-        if (two) ask(B + apart + SOON, BLOCK * WIDTH);
-        _tile_loadd(4, A + k, STRIDE * 4); _tile_loadd(6, B, WIDTH * 4); _tile_loadd(7, B + BLOCK, WIDTH * 4);
+        if (ahead) ask(B + SOON, BLOCK * WIDTH);
+        if (ahead && two) ask(B + apart + SOON, BLOCK * WIDTH);
+        _tile_loadd(4, A + k, STRIDE<Kind> * 4); _tile_loadd(6, B, WIDTH * 4); _tile_loadd(7, B + BLOCK, WIDTH * 4);
         SUM_OF_TILES(0, 4, 6); SUM_OF_TILES(1, 4, 7);
         if (tall) {
-            _tile_loadd(5, A + BLOCK * STRIDE + k, STRIDE * 4);
+            _tile_loadd(5, A + BLOCK * STRIDE<Kind> + k, STRIDE<Kind> * 4);
             SUM_OF_TILES(2, 5, 6); SUM_OF_TILES(3, 5, 7);
         }
         if (two) {
