@@ -60,10 +60,9 @@ OF_TIER: dict[bool, dict[str, tuple[Layout, ...]]] = {
 Key = tuple[Any, ...]
 PACKABLE = (torch.float32, torch.bfloat16, torch.float16)
 ONE_CALL: tuple[Layout, ...] = ("panels", "int8_panels")
-FEW_ROWS = 64
-LEAST_GAIN: dict[Layout, tuple[float, float]] = {"given": (1.05, 1.05), "panels": (1.5, 1.3), "int8_panels": (1.5, 1.3)}
-"""Of another layout over these, for few rows and for more: less may be noise, and a copy is not worth it; and panels make a stack
-of layers one call, which saves more than a product does, most where rows are few."""
+LEAST_GAIN: dict[Layout, float] = {"given": 1.05, "panels": 1.5, "int8_panels": 1.5}
+"""Of another layout over these: less may be noise, and a copy is not worth it; and panels make a stack of layers one call, which
+saves more than a product does."""
 ROUNDS = 5
 MOST_FLOPS = 1.5e8  # of the products of a round, but for one matrix in any case
 MOST_BYTES = 2**26  # of the weights of a round: more than most caches hold
@@ -146,7 +145,7 @@ def _chosen(
     def faster(heads: MultiHeadParameters, rows: int) -> bool:
         apart = sum(found[_key(W, rows)].seconds for W in (heads.W_Q, heads.W_K, heads.W_V))
         joined = found[_key(_side_by_side(heads).W_QKV, rows)]
-        return joined.seconds < (_least_gain(joined.layout, rows) if joined.layout in ONE_CALL else 1.0) * apart
+        return joined.seconds < (LEAST_GAIN[joined.layout] if joined.layout in ONE_CALL else 1.0) * apart
 
     return _joined(parameters, rows, source_rows, faster), found
 
@@ -246,11 +245,6 @@ def _check_tuned(dtypes: set[torch.dtype]) -> None:
     tuned.load()
 
 
-def _least_gain(layout: Layout, rows: int) -> float:
-    few, more = LEAST_GAIN[layout]
-    return few if rows <= FEW_ROWS else more
-
-
 _measured: dict[Key, Choice] = {}
 
 
@@ -261,8 +255,8 @@ def _fastest(key: Key, weights: list[Tensor], layouts: tuple[Layout, ...]) -> Ch
         dtype, shape, _, rows, threads, _ = key
         seconds = _seconds(weights, rows, layouts)
         layout = min(seconds, key=lambda name: seconds[name])
-        for usual in LEAST_GAIN:
-            if usual in seconds and seconds[usual] < _least_gain(usual, rows) * seconds[layout]:
+        for usual, least in LEAST_GAIN.items():
+            if usual in seconds and seconds[usual] < least * seconds[layout]:
                 layout = usual
         gain = seconds[layouts[0]] / seconds[layout]
         _measured[key] = Choice(rows, shape, dtype, threads, layout, gain, seconds[layout])

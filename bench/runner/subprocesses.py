@@ -12,7 +12,7 @@ from typing import IO, Any
 from bench.runner.machine import fresh_environment
 from properties.run.subprocesses import end, ending, start
 
-SILENCE = 600.0  # seconds without a line after which a call counts as hanging
+SILENCE = 600.0  # seconds without a line after which a call counts as hanging, or the oracle that judges it
 
 
 class Died(Exception):
@@ -29,6 +29,8 @@ class Silent(Died):
 
 def lines_of(order: dict[str, Any], silence: float = SILENCE, module: str = "bench.runner.worker") -> Iterator[dict[str, Any]]:
     """Run `python -m module` on this order and yield its lines. Raises Died if it ends badly, Silent after `silence` seconds.
+
+    While the oracle judges, as a line with "judging" says, it may be silent for longer: that is not the peer's time.
 
     Closing the iterator ends the process, and what it started (valgrind, compilers).
     """
@@ -50,12 +52,13 @@ def lines_of(order: dict[str, Any], silence: float = SILENCE, module: str = "ben
     )
     for reader in readers:
         reader.start()
-    at = ("", "")
+    at, patience = ("", ""), silence
     try:
         with suppress(BrokenPipeError), process.stdin as pipe:  # one that is dead already is reported below
             pipe.write(json.dumps(order).encode())
-        while (raw := _next(incoming, silence, at)) is not None:
+        while (raw := _next(incoming, patience, at)) is not None:
             line = json.loads(raw)
+            patience = SILENCE if "judging" in line else silence
             at = (line["at"][0], line["at"][1]) if "at" in line else at
             yield line
         if process.wait() != 0:

@@ -3,6 +3,7 @@
 order   {"process", "seed", "order_seed", "threads", "device", "until", "known", "roofs", "jobs": [{"group": {fields
          that all lines of the group have}, "peers": [...], "last": [...], "seconds", "absent": {peer: [status, message]}}]}
 lines   {"at": [group, peer]}        before anything of a peer's runs: if the process dies now, that peer did it
+        {"at": [...], "judging": true}   before the oracle judges the peer's outputs
         {"process": {...}}           a finished group, as bench.jsonl holds it
         {"roofs": [{...}]}           the machine's limits
 """
@@ -78,9 +79,10 @@ def time_group(job: dict[str, Any], order: dict[str, Any], known: dict[str, Gate
     turn = {"watch": lambda name: say({"at": [at, name]}), "until": order["until"], "last": job["last"]}
     run_rounds(entries, clock, rng, started + job["seconds"] - time.time(), **turn)
     finished = {name: _finished(entry, name, order) for name, entry in entries.items()}
-    timed = [
-        absent[name] if name in absent else _timed(name, finished[name], workload, order, parts, known) for name in job["peers"]
-    ]
+    timed = []
+    for name in job["peers"]:
+        say({"at": [at, name], "judging": True})
+        timed.append(absent[name] if name in absent else _timed(name, finished[name], workload, order, parts, known))
     return Process(
         id=f"{at}/#{order['process']}",
         **group,

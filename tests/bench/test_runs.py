@@ -16,6 +16,7 @@ from bench.analysis.show import exit_code
 from bench.analysis.statistics import Interval, verdict
 from bench.runner.records import FILE, records
 from bench.runner.run import run
+from bench.runner.subprocesses import Silent, lines_of
 from properties.run import run_folder
 from reports.bench_records import VERDICTS, Cell, Comparison, Process
 
@@ -235,6 +236,18 @@ def test_who_takes_too_long_is_missing_and_measured_when_there_is_time(tmp_path,
     (tmp_path / "mine.py").write_text(CANDIDATE + "\n\nsleeps = right\n")
     assert {cell.status for cell in run(tmp_path / "run", TINY[1], 30, **asked).cells} == {"measured"}
     assert len({process.id for process in records(tmp_path / "run", Process)}) == 2
+
+
+def test_the_oracle_may_be_silent_for_longer_than_a_peer(tmp_path, monkeypatch):
+    """What it takes to judge a large result is not the peer's time."""
+    says = 'import time\nprint(\'{"at": ["group", "peer"], "judging": true}\', flush=True)\ntime.sleep(4)\n'
+    (tmp_path / "judges.py").write_text(says + "print('{\"process\": {}}', flush=True)\ntime.sleep(1000)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    lines = lines_of({"threads": 1}, silence=3.0, module="judges")
+
+    assert [next(lines), next(lines)] == [{"at": ["group", "peer"], "judging": True}, {"process": {}}]
+    with pytest.raises(Silent, match="no answer within 3 s"):
+        next(lines)
 
 
 def test_a_run_joins_the_folder_of_a_verification(tmp_path):
