@@ -348,7 +348,7 @@ def test_the_speeds_of_the_tuned_tier_are_those_of_its_committed_runs():
     for run in runs:
         summary = (run / "summary.md").read_text(encoding="utf-8")
         table = summary.split("## Beside the fastest of the others\n\n")[1].split("\n\n")[0]
-        assert table.count("\n") > 4
+        assert table.count("\n") > 1
         assert f"\n\n{table}\n\n" in page
 
 
