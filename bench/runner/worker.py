@@ -81,7 +81,8 @@ def time_group(job: dict[str, Any], order: dict[str, Any], known: dict[str, Gate
     finished = {name: _finished(entry, name, order) for name, entry in entries.items()}
     timed = []
     for name in job["peers"]:
-        say({"at": [at, name], "judging": True})
+        if name not in absent:
+            say({"at": [at, name], "judging": True})
         timed.append(absent[name] if name in absent else _timed(name, finished[name], workload, order, parts, known))
     return Process(
         id=f"{at}/#{order['process']}",
