@@ -20,7 +20,7 @@ from bench.analysis.summary import Group, Summary, summarise, unresolved
 from bench.peers.table import AGAIN, DEFAULT_BASELINE, USUAL, check_names, could
 from bench.runner import machine, suite_cost
 from bench.runner.records import enter, records, write
-from bench.runner.subprocesses import SILENCE, Died, Silent, lines_of
+from bench.runner.subprocesses import SILENCE, Died, NotJudged, Silent, lines_of
 from bench.workloads import ITEM, STEPS, select
 from reports.bench_records import Cost, Process, Roof, Timed, read
 
@@ -183,7 +183,8 @@ class Run:
             if death.group in left:
                 slow = isinstance(death, Silent) and self.silence < SILENCE
                 hint = f": one call may take a quarter of the time limit, and {LEAST_SILENCE:.0f} s in any case" if slow else ""
-                self._miss(death.group, death.peer, "missing" if slow else "failed", death.message + hint)
+                status = "missing" if slow or isinstance(death, NotJudged) else "failed"
+                self._miss(death.group, death.peer, status, death.message + hint)
             elif len(left) == len(queue):  # no peer's fault and nothing done: it would die for ever
                 raise RuntimeError(f"python -m bench.runner.worker: {death.message}") from death
             return list(left.values())

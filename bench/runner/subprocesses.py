@@ -27,12 +27,15 @@ class Silent(Died):
     """It was ended, since nothing had come from it for too long."""
 
 
+class NotJudged(Died):
+    """It was ended, since the oracle took too long to judge what a peer gave."""
+
+
 def lines_of(order: dict[str, Any], silence: float = SILENCE, module: str = "bench.runner.worker") -> Iterator[dict[str, Any]]:
     """Run `python -m module` on this order and yield its lines. Raises Died if it ends badly, Silent after `silence` seconds.
 
-    While the oracle judges, as a line with "judging" says, it may be silent for longer: that is not the peer's time.
-
-    Closing the iterator ends the process, and what it started (valgrind, compilers).
+    While the oracle judges, as a line with "judging" says, it may be silent for SILENCE seconds, since that is not the peer's time;
+    raises NotJudged after them. Closing the iterator ends the process, and what it started (valgrind, compilers).
     """
     process = start(
         [sys.executable, "-P", "-m", module],
@@ -52,13 +55,13 @@ def lines_of(order: dict[str, Any], silence: float = SILENCE, module: str = "ben
     )
     for reader in readers:
         reader.start()
-    at, patience = ("", ""), silence
+    at, judging = ("", ""), False
     try:
         with suppress(BrokenPipeError), process.stdin as pipe:  # one that is dead already is reported below
             pipe.write(json.dumps(order).encode())
-        while (raw := _next(incoming, patience, at)) is not None:
+        while (raw := _next(incoming, SILENCE if judging else silence, at, judging=judging)) is not None:
             line = json.loads(raw)
-            patience = SILENCE if "judging" in line else silence
+            judging = "judging" in line
             at = (line["at"][0], line["at"][1]) if "at" in line else at
             yield line
         if process.wait() != 0:
@@ -68,10 +71,12 @@ def lines_of(order: dict[str, Any], silence: float = SILENCE, module: str = "ben
         end(process)
 
 
-def _next(incoming: "queue.Queue[bytes | None]", silence: float, at: tuple[str, str]) -> bytes | None:
+def _next(incoming: "queue.Queue[bytes | None]", silence: float, at: tuple[str, str], *, judging: bool) -> bytes | None:
     try:
         return incoming.get(timeout=silence)
     except queue.Empty:
+        if judging:
+            raise NotJudged(*at, f"the oracle did not judge what it gave within {silence:.0f} s") from None
         raise Silent(*at, f"no answer within {silence:.0f} s") from None
 
 

@@ -1,9 +1,11 @@
 // Stacks of layers in one call, and in one parallel region: what is between the products of linear.cpp.
 //
-// Layers are post-norm and ReLU, as the paper's are.
+// Layers are post-norm and ReLU, as the paper's are. In bfloat16, attention of long sequences is torch's own.
 #include <ATen/Parallel.h>
 #include <ATen/ops/clone.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
 #include <omp.h>
 #include <torch/library.h>
 
@@ -18,6 +20,7 @@
 
 namespace tuned {
 
+constexpr int64_t SCORES = 1 << 15;  // of a head, from which torch's kernel is faster in bfloat16
 constexpr int64_t LINE = DEPTH<Floats>, ROW = STRIDE<Floats>;  // of queries and scores: numbers side by side, and how far apart rows lie
 
 // All lanes as one: each half is joined with the other, so that nothing waits for more than four before it.
@@ -256,6 +259,7 @@ struct Heads {
     // In rows of `width` features: those from `first` on.
     Heads(Number* rows, int64_t width, int64_t first, int64_t b, int64_t h, int64_t n, int64_t d) : data(rows + first), b(b), h(h), n(n), d(d), of_b(n * width), of_h(d), of_n(width) {}
     Number* at(int64_t i, int64_t row = 0) const { return data + i / h * of_b + i % h * of_h + row * of_n; }
+    Tensor tensor(const Tensor& like) const { return at::from_blob(data, {b, h, n, d}, {of_b, of_h, of_n, 1}, like.options()); }
     Heads first(int64_t keys) const {
         TORCH_CHECK(keys <= n, "cache: expected room for ", keys, " tokens, got ", n);
         Heads few = *this;
@@ -321,6 +325,12 @@ struct Stack {
     // The heads' results side by side. A causal query sees the keys up to its own, of which `known` are before the first.
     void attend(const Heads<Number>& Q, const Heads<Number>& K, const Heads<Number>& V, bool causal, int64_t known, Number* to) {
         for (const auto& each : {K, V}) TORCH_CHECK(each.b == b && each.h == Q.h && each.n == K.n, "keys and values: expected ", K.n, " of ", Q.h, " heads for ", b, " sequences");
+        if (X.scalar_type() == at::kBFloat16 && n * K.n > SCORES && known == 0) {
+            run();
+            const Tensor found = at::scaled_dot_product_attention(Q.tensor(X), K.tensor(X), V.tensor(X), {}, 0.0, causal);
+            at::from_blob(to, {b, n, Q.h, V.d}, X.options()).copy_(found.transpose(1, 2));
+            return;
+        }
         const int64_t seen = causal ? known + 1 : K.n;
         steps.push_back([this, Q, K, V, causal, seen, to](const Team& team) {
             team.share(b * Q.h, [&](int64_t i) {

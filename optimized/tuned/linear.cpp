@@ -85,7 +85,8 @@ struct Product {
     // Rows from `top` on, DEPTH words of each side by side; tiles read up to MOST rows at once, whose results are dropped.
     void lay_out(int64_t top, int64_t height, Rows& own) const {
         const int64_t sums = (tiles_for(height) + 1) * MOST * WIDTH * 4, size = sums + (words + DEPTH - 1) / DEPTH * (height + MOST) * STRIDE + BLOCK;
-        if (static_cast<int64_t>(own.room.size()) < size) own.room.resize(size), own.scales.resize(size);
+        if (static_cast<int64_t>(own.room.size()) < size) own.room.resize(size);
+        if (static_cast<int64_t>(own.scales.size()) < height) own.scales.resize(height);
         own.apart = (height + MOST) * STRIDE;
         own.sums = aligned(own.room.data());
         own.words = reinterpret_cast<Word*>(own.sums + sums);
@@ -160,6 +161,7 @@ struct Product {
 
     // How many rows of X are multiplied at a time: whole tiles, and about as many each time.
     static int64_t chunk_of(int64_t rows, int64_t words) {
+        rows = std::max<int64_t>(rows, 1);  // none are no tasks
         const int64_t most = std::max<int64_t>(NUMBERS / words / MOST, 1) * MOST, chunks = (rows + most - 1) / most;
         return tiles_for((rows + chunks - 1) / chunks) * MOST;
     }

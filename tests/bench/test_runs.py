@@ -16,7 +16,7 @@ from bench.analysis.show import exit_code
 from bench.analysis.statistics import Interval, verdict
 from bench.runner.records import FILE, records
 from bench.runner.run import run
-from bench.runner.subprocesses import Silent, lines_of
+from bench.runner.subprocesses import NotJudged, Silent, lines_of
 from properties.run import run_folder
 from reports.bench_records import VERDICTS, Cell, Comparison, Process
 
@@ -248,6 +248,10 @@ def test_the_oracle_may_be_silent_for_longer_than_a_peer(tmp_path, monkeypatch):
     assert [next(lines), next(lines)] == [{"at": ["group", "peer"], "judging": True}, {"process": {}}]
     with pytest.raises(Silent, match="no answer within 3 s"):
         next(lines)
+
+    monkeypatch.setattr("bench.runner.subprocesses.SILENCE", 2.0)
+    with pytest.raises(NotJudged, match="the oracle did not judge what it gave within 2 s"):
+        list(lines_of({"threads": 1}, silence=3.0, module="judges"))
 
 
 def test_a_run_joins_the_folder_of_a_verification(tmp_path):

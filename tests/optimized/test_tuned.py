@@ -89,6 +89,16 @@ def test_not_a_number_and_infinity_stay_in_their_row_and_column():
 
 
 @needs_compiler
+@pytest.mark.parametrize("dtype", tuned.dtypes())
+def test_no_rows_are_no_work(dtype):
+    """The operator itself is asked: a product of packed weights answers before it."""
+    W, b = whole_numbers(8, 5), torch.zeros(5)
+    kind, given = (Int8Panels, torch.float32) if dtype is torch.int8 else (Panels, dtype)
+    packed = kind(W.to(given), 4).tensors(b.to(given))
+    assert torch.ops.veriformer.linear.default(torch.empty(0, 8, dtype=given), *packed).shape == (0, 5)
+
+
+@needs_compiler
 def test_other_numbers_of_threads_give_the_same_bits():
     """Each number of the result is the work of one thread."""
     X, W, threads = torch.randn(37, 700), torch.randn(700, 130), torch.get_num_threads()

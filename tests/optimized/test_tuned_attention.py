@@ -26,7 +26,7 @@ def random(*shape, seed=0):
     ("n", "m", "features"),
     [(2, 1, 8), (12, 32, 64), (13, 33, 8), (40, 15, 34), (70, 300, 16), (300, 257, 40), (5, 3, 600), (64, 64, 128)],
 )
-def test_attention_of_many_queries_is_exact_at_every_remainder(n, m, features, dtype):
+def test_attention_of_many_queries_is_exact_but_for_rounding_at_every_remainder(n, m, features, dtype):
     """Of queries in a tile, keys in a panel or a line of scores, and features: beside the same layer in float64."""
     layer = map_tensors(lambda W: W.to(dtype), initialise(0, vocab=3, d_model=features, d_ff=4, layers=1).decoder[0])
     X, M = random(2, n, features).to(dtype), random(2, m, features, seed=1).to(dtype)
