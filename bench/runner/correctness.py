@@ -1,8 +1,8 @@
 """No speed for a wrong result: outputs of the timed calls are compared with the oracle, within its budget.
 
 The outputs of the first, a random and the last sample of each peer in each process are judged. The oracle is slow, so of a large
-output one part is judged, drawn in each run: a sequence, a head, some rows. The oracle computes it from the part of the input that
-alone influences it. An output that equals a judged one bit for bit is not judged again.
+output one part is judged, drawn in each run: a sequence, a head, some rows, some of the vocabulary. The oracle computes it from
+the part of the input that alone influences it. An output that equals a judged one bit for bit is not judged again.
 """
 
 import hashlib
@@ -26,6 +26,7 @@ from reports.bench_records import Gate
 from reports.records import Verdict
 
 ROWS = 16  # of an attention or of a target that are judged
+WORDS = 1000  # of the vocabulary whose logits are judged where the source is longer than ROWS, so that each trial is slow
 INT8 = 0.05  # how far a result in int8 may be off, root mean squares of both: some 0.02 are usual
 WORST = 5  # times as far the worst of many may be: of the scores of tokens written
 
@@ -66,9 +67,9 @@ def _at(rng: np.random.Generator, size: int) -> slice:
     return slice(i, i + 1)
 
 
-def _few(rng: np.random.Generator, size: int) -> slice:
-    first = int(rng.integers(max(1, size - ROWS + 1)))
-    return slice(first, min(first + ROWS, size))
+def _few(rng: np.random.Generator, size: int, few: int = ROWS) -> slice:
+    first = int(rng.integers(max(1, size - few + 1)))
+    return slice(first, min(first + few, size))
 
 
 def _everything(call: Call, _s: Sizes, _rng: np.random.Generator) -> Part:
@@ -103,8 +104,12 @@ def _some_queries(call: Call, s: Sizes, rng: np.random.Generator) -> Part:
 def _first_tokens(call: Call, s: Sizes, rng: np.random.Generator) -> Part:
     row, tokens = _at(rng, s["b"]), slice(0, min(ROWS, s["n"]))
     source, target = call.args
-    asked = Call((source[row], target[row, tokens]), call.kwargs)  # later tokens have no influence: M3
-    return Part(call, asked, (row, tokens), f"tokens 0-{tokens.stop - 1} of sequence {row.start}")
+    words = _few(rng, s["vocab"], WORDS if s["m"] > ROWS else s["vocab"])
+    model = call.kwargs["parameters"]
+    fewer = {**model, "W_out": model["W_out"][:, words], "b_out": model["b_out"][words]}
+    asked = Call((source[row], target[row, tokens]), {**call.kwargs, "parameters": fewer})  # later tokens have no influence: M3
+    what = f"tokens 0-{tokens.stop - 1} of sequence {row.start}, logits {words.start}-{words.stop - 1}"
+    return Part(call, asked, (row, tokens, words), what)
 
 
 _PARTS: dict[str, Callable[[Call, Sizes, np.random.Generator], Part]] = {

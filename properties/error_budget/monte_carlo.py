@@ -41,6 +41,7 @@ APART = 2.0**-0.5  # of t, a quarter of the trials: in these, columns of a matri
 OWN_CODE = 1 / 4  # of the trials: in these, a function errs at each place in its own way
 LANES = (1, 2, 4, 8, 16)  # sums side by side
 BLOCKS = 16  # partial sums of a long matrix product that are looked at
+CACHED = 2**15  # numbers in the trials of a matrix that are rounded at once
 WHOLE = 2**16  # products of numbers in a matrix product up to which all partial sums are
 
 
@@ -208,7 +209,20 @@ class Trials:
         return self._of_contracts[key]
 
     def _rounded(self, values: np.ndarray, grid: np.ndarray, to: Format | None = None) -> np.ndarray:
-        to = to or self.inside
+        """Each number on its trial's grid. Some trials at a time, so that what is between the operations stays in the cache."""
+        result = np.empty(np.broadcast_shapes(values.shape, grid.shape))
+        for trials in _few_at_a_time(result):
+            some = values if len(values) == 1 else values[trials]
+            result[trials] = rounded = self._on_the_grid(some, grid[trials], to or self.inside)
+            twice = slice(max(self._doubled.start - trials.start, 0), None)
+            if len(rounded[twice]):
+                error = rounded[twice] - (some if len(values) == 1 else some[twice])
+                if not np.isfinite(error).all():
+                    error[~np.isfinite(rounded[twice])] = 0.0
+                result[trials][twice] += error
+        return result
+
+    def _on_the_grid(self, values: np.ndarray, grid: np.ndarray, to: Format) -> np.ndarray:
         result = to.to_nearest(values * grid)
         result /= grid
         size = np.abs(result)
@@ -216,15 +230,10 @@ class Trials:
             over = (size > to.largest) & np.isfinite(to.to_nearest(values))
             result = np.where(over, np.copysign(to.largest, result), result)
         subnormal = size < to.smallest_normal
-        subnormal &= values != 0.0  # which are many, and 0 on every grid
+        if subnormal.any():
+            subnormal &= values != 0.0  # which are many, and 0 on every grid
         if subnormal.any():  # no grid is finer or coarser there than the format's own
             result = np.where(subnormal, 0.0 if self.contracts[0].flush_to_zero else to.to_nearest(values), result)
-        twice = result[self._doubled]
-        if len(twice):
-            error = twice - (values if len(values) == 1 else values[self._doubled])
-            if not np.isfinite(error).all():
-                error[~np.isfinite(twice)] = 0.0
-            twice += error
         return result
 
     def _to_base_2(self, values: np.ndarray, parts: tuple[Any, Any] | None, grid: np.ndarray) -> np.ndarray:
@@ -336,6 +345,12 @@ class Trials:
         if self._operands is None:
             return X.shadow
         return self._rounded(X.shadow, self._grid(X.ndim), self._operands)
+
+
+def _few_at_a_time(shadow: np.ndarray) -> Iterator[slice]:
+    """So many trials of a matrix at once as fit into the cache."""
+    step = max(1, CACHED // max(shadow[0].size, 1)) if len(shadow) else 1
+    return (slice(start, min(start + step, len(shadow))) for start in range(0, len(shadow), step))
 
 
 def _times(a: np.ndarray, b: np.ndarray) -> np.ndarray:

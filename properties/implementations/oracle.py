@@ -298,7 +298,7 @@ def _transformer(
     whole, architecture = transformer_parameters(parameters), Architecture(**choices)
     source_rows, target_rows = _rows(source_mask, b), _rows(target_mask, b)
     rows = [transformer(source[i], target[i], whole, architecture, source_rows[i], target_rows[i]) for i in range(b)]
-    return _stack(rows, (b, n, whole.target_embedding.shape[0]))
+    return _stack(rows, (b, n, len(whole.target_embedding) if whole.W_out is None else whole.W_out.shape[1]))
 
 
 def _generation(

@@ -164,3 +164,16 @@ def test_a_small_share_of_the_tokens_is_judged_and_said():
 
     assert found.call.args[0].shape == (1, 1, 16, 64)
     assert "queries" in found.what
+
+
+@pytest.mark.parametrize("step", ["transformer", "training"])
+def test_of_a_long_source_some_logits_are_judged_and_said(step):
+    """The oracle is asked for those alone, a right output passes, and a wrong one is seen."""
+    workload = Workload(step, step, {**SMALL, "m": 17, "vocab": 1003})
+
+    right, wrong = (outcome(workload, "optimized", change) for change in (lambda out: out, lambda out: out * 1.001))
+
+    assert right.verdict == "PASS"
+    assert re.fullmatch(r"tokens 0-15 of sequence \d, logits \d-100\d", right.sample)
+    assert right.compared == 16 * 1000
+    assert wrong.verdict == "FAIL"
