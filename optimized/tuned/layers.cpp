@@ -20,8 +20,8 @@
 
 namespace tuned {
 
-constexpr int64_t SCORES = 1 << 15;  // of a head, from which torch's kernel is faster in bfloat16
-constexpr int64_t LINE = DEPTH<Floats>, ROW = STRIDE<Floats>;  // of queries and scores: numbers side by side, and how far apart rows lie
+constexpr int64_t SCORES = 1 << 20;  // of a head, from which torch's kernel is faster in bfloat16
+constexpr int64_t in(int64_t count, int64_t size) { return (count + size - 1) / size; }  // how many of a size that takes
 
 // All lanes as one: each half is joined with the other, so that nothing waits for more than four before it.
 template <class Join, std::size_t... lanes>
@@ -61,22 +61,26 @@ inline Vector exponential(Vector x) {
     const Vector near = x < -104.0f ? Vector{} - 104.0f : x;  // e⁻¹⁰⁴ is 0
     const Vector n = near * 1.44269504f + 12582912.0f - 12582912.0f, r = near - n * 0.693359375f + n * 2.12194440e-4f;
     const Vector p = ((((1.9875691500e-4f * r + 1.3981999507e-3f) * r + 8.3334519073e-3f) * r + 4.1665795894e-2f) * r + 1.6666665459e-1f) * r + 5.0000001201e-1f;
+    const Vector power = p * r * r + r + 1.0f;
+#if defined(__AVX512F__)
+    return (Vector)_mm512_scalef_ps((__m512)power, (__m512)n);
+#else
     const Integers whole = __builtin_convertvector(x == x ? n : Vector{}, Integers), half = whole >> 1;  // in two steps: 2ⁿ alone may be too small
-    return (p * r * r + r + 1.0f) * (Vector)((half + 127) << 23) * (Vector)((whole - half + 127) << 23);
+    return power * (Vector)((half + 127) << 23) * (Vector)((whole - half + 127) << 23);
+#endif
 }
 
-// The scores of one query become e to the power of each, less the largest; their sum. LINE of them lie side by side, the next `apart`,
-// and there is room for whole vectors.
-float exponentials(float* scores, int64_t apart, int64_t keys) {
-    const auto at = [=](int64_t key) { return scores + key / LINE * apart + key % LINE; };
+// The scores of one query become e to the power of each, less the largest, and up to the next WIDTH 0; their sum.
+float exponentials(float* scores, int64_t keys) {
     const float nothing = -std::numeric_limits<float>::infinity();
-    for (int64_t key = keys; key % LANES; ++key) *at(key) = nothing;
+    const int64_t all = in(keys, WIDTH) * WIDTH;
+    std::fill(scores + keys, scores + all, nothing);
     Vector most = Vector{} + nothing, sums = {};
-    for (int64_t key = 0; key < keys; key += LANES) most = larger(most, load(at(key)));
+    for (int64_t key = 0; key < all; key += LANES) most = larger(most, load(scores + key));
     const float highest = largest(most);
-    for (int64_t key = 0; key < keys; key += LANES) {
-        const Vector part = exponential(load(at(key)) - highest);
-        store(at(key), part);
+    for (int64_t key = 0; key < all; key += LANES) {
+        const Vector part = exponential(load(scores + key) - highest);
+        store(scores + key, part);
         sums += part;
     }
     return total(sums);
@@ -94,14 +98,14 @@ struct Offered {
 template <class Number>
 void attend_once(const Number* query, const Offered<Number>& to, Number* out, const Number* next_K) {
     thread_local std::vector<float> room;
-    room.resize(to.d_k + to.m + LANES);
+    room.resize(to.d_k + to.m + WIDTH);
     float *q = room.data(), *scores = q + to.d_k;
     copy(query, to.d_k, to.scale(), q);
     for (int64_t key = 0; key < to.m; ++key) {
         scores[key] = dot(q, to.K + key * to.K_stride, to.d_k);
         ask(to.V + key * to.V_stride, to.d_v), ask(next_K + key * to.K_stride, to.d_k);
     }
-    const float sum = exponentials(scores, LINE, to.m);
+    const float sum = exponentials(scores, to.m);
     int64_t i = 0;
     for (; i + LANES <= to.d_v; i += LANES) {
         Vector all = {};
@@ -146,48 +150,100 @@ void turned(const Number* rows, int64_t stride, int64_t m, int64_t d, float* to)
         }
 }
 
-// A B for R rows of A, of which LINE words lie side by side and the next `apart`; B is a panel, C is [R][WIDTH].
-void multiply(const float* A, int64_t R, int64_t apart, const float* B, int64_t words, float* C) {
-    Ahead nothing;
-    for (int64_t k = 0; k < words; k += LINE)
-        TILES<Floats>[R][0](A + k / LINE * apart, B + k * WIDTH, std::min<int64_t>(LINE, words - k), 0, C, k == 0, nothing, 0);
+// Values of two keys become words, in panels; keys from m on are 0.
+void paired(const BFloat16* V, int64_t stride, int64_t m, int64_t d, int64_t words, float* to) {
+    for (int64_t i = 0; i < d; i += LANES)
+        for (int64_t k = 0; k < words; ++k) {
+            const BFloat16* from = V + 2 * k * stride + i;
+            Words pair = 2 * k < m ? __builtin_convertvector(load_as<Halves>(from), Words) : Words{};
+            if (2 * k + 1 < m) pair |= __builtin_convertvector(load_as<Halves>(from + stride), Words) << 16;
+            store(to + (i / WIDTH * words + k) * WIDTH + i % WIDTH, (Vector)pair);
+        }
 }
+
+// Of a product in attention: its left side is laid out in rows of words, DEPTH of each side by side; its right side is a panel.
+template <class Kind, class Number>
+struct Side {
+    static constexpr int64_t IN_A_WORD = Kind::TILED ? 2 : 1, MOST = Kind::TILED ? 32 : MOST_ROWS, DEPTH = tuned::DEPTH<Kind>, APART = MOST * STRIDE<Kind>;
+    static constexpr int64_t whole(int64_t count) { return Kind::TILED ? in(count, WIDTH) * BLOCK : count; }  // words for so many numbers
+    static constexpr int64_t size(int64_t count) { return in(whole(count), DEPTH) * APART; }
+
+    template <class From>
+    static void lay_out(const From* from, int64_t count, float scale, float* row) {
+        for (int64_t i = 0; i < count; i += DEPTH * IN_A_WORD, row += APART) copy(from + i, std::min(DEPTH * IN_A_WORD, count - i), scale, reinterpret_cast<Number*>(row));
+    }
+    // C = A B for R rows; C is [R][WIDTH].
+    static void multiply(const float* A, int64_t R, const float* B, int64_t words, float* C) {
+        Ahead nothing;
+        if (words == 0) std::fill_n(C, R * WIDTH, 0.0f);
+        for (int64_t k = 0; k < words; k += DEPTH, A += APART) {
+            const int64_t depth = std::min<int64_t>(DEPTH, words - k);
+#if defined(__AMX_TILE__)
+            if constexpr (Kind::TILED) in_tiles<Kind>(reinterpret_cast<const int32_t*>(A), R, B + k * WIDTH, depth, 0, C, k == 0, false);
+#endif
+            if constexpr (!Kind::TILED) TILES<Kind>[R][0](A, B + k * WIDTH, depth, 0, C, k == 0, nothing, 0);
+        }
+    }
+};
 
 // softmax(Q Kᵀ / √d_k) V of one head. Of the first query `seen` keys count, of each next one `more` more. Kᵀ and V are laid out in panels,
 // then some queries at a time are multiplied with both.
-template <class Number>
-void attend(const Number* Q, int64_t Q_stride, int64_t n, const Offered<Number>& to, int64_t seen, int64_t more, Number* out, int64_t out_stride, const Number* next_K) {
-    if (n == 1) return attend_once(Q, to, out, next_K);
+template <class Kind, class Number>
+void attend_in_panels(const Number* Q, int64_t Q_stride, int64_t n, const Offered<Number>& to, int64_t seen, int64_t more, Number* out, int64_t out_stride) {
+    using Side = tuned::Side<Kind, std::conditional_t<Kind::TILED, BFloat16, float>>;
     thread_local std::vector<float> room;
     const auto [K, V, K_stride, V_stride, m, d_k, d_v] = to;
-    const auto in = [](int64_t count, int64_t size) { return (count + size - 1) / size; };
-    constexpr int64_t APART = MOST_ROWS * ROW;
-    const int64_t asked = in(d_k, LINE) * APART, found = in(m, LINE) * APART, K_size = in(m, WIDTH) * WIDTH * d_k, V_size = in(d_v, WIDTH) * WIDTH * m;
-    room.resize(asked + found + K_size + V_size + MOST_ROWS * WIDTH + BLOCK);
-    float *queries = aligned(room.data()), *scores = queries + asked, *keys = scores + found, *values = keys + K_size, *sums = values + V_size, totals[MOST_ROWS];
-    turned(K, K_stride, m, d_k, keys);
-    for (int64_t i = 0; i < d_v; i += WIDTH)
-        for (int64_t key = 0; key < m; ++key) copy(V + key * V_stride + i, std::min<int64_t>(WIDTH, d_v - i), 1.0f, values + i * m + key * WIDTH);
-    const int64_t tiles = in(n, MOST_ROWS);
+    const int64_t all = in(m, WIDTH) * WIDTH, K_words = Side::whole(d_k), V_words = Side::whole(m), K_size = all * K_words, V_size = in(d_v, WIDTH) * WIDTH * V_words;
+    room.resize(std::max(Side::size(d_k), Side::size(m)) + K_size + V_size + Side::MOST * (all + WIDTH) + BLOCK);
+    float *keys = aligned(room.data()), *values = keys + K_size, *scores = values + V_size, *sums = scores + Side::MOST * all, *rows = sums + Side::MOST * WIDTH, totals[Side::MOST];
+    if constexpr (Kind::TILED) {
+        turned(reinterpret_cast<const float*>(K), K_stride / 2, m, K_words, keys);
+        paired(V, V_stride, m, d_v, V_words, values);
+    } else {
+        turned(K, K_stride, m, d_k, keys);
+        for (int64_t i = 0; i < d_v; i += WIDTH)
+            for (int64_t key = 0; key < m; ++key) copy(V + key * V_stride + i, std::min<int64_t>(WIDTH, d_v - i), 1.0f, values + i * m + key * WIDTH);
+    }
+    const auto value = [=](int64_t key, int64_t i, int64_t c) {
+        if constexpr (Kind::TILED) return load(V + key * V_stride + i + c);
+        else return load(values + i * m + key * WIDTH + c);
+    };
+    const int64_t tiles = in(n, Side::MOST);
     for (int64_t t = 0; t < tiles; ++t) {
-        const int64_t top = t * n / tiles, R = (t + 1) * n / tiles - top, common = seen + top * more;
-        for (int64_t i = 0; i < d_k; i += LINE)
-            for (int64_t r = 0; r < R; ++r) copy(Q + (top + r) * Q_stride + i, std::min(LINE, d_k - i), to.scale(), queries + i / LINE * APART + r * ROW);
-        for (int64_t key = 0; key < common + (R - 1) * more; key += WIDTH) {
-            multiply(queries, R, APART, keys + key * d_k, d_k, sums);
-            for (int64_t r = 0; r < R; ++r) std::copy_n(sums + r * WIDTH, WIDTH, scores + key / LINE * APART + r * ROW + key % LINE);
+        const int64_t top = t * n / tiles, R = (t + 1) * n / tiles - top, common = seen + top * more, last = common + (R - 1) * more;
+        const int64_t together = more && Kind::TILED ? common / WIDTH * WIDTH : common;  // keys that all of these queries see
+        for (int64_t r = 0; r < R; ++r) Side::lay_out(Q + (top + r) * Q_stride, d_k, to.scale(), rows + r * STRIDE<Kind>);
+        for (int64_t key = 0; key < last; key += WIDTH) {
+            Side::multiply(rows, R, keys + key * K_words, K_words, sums);
+            for (int64_t r = 0; r < R; ++r) std::copy_n(sums + r * WIDTH, WIDTH, scores + r * all + key);
         }
-        for (int64_t r = 0; r < R; ++r) totals[r] = exponentials(scores + r * ROW, APART, common + r * more);
+        for (int64_t r = 0; r < R; ++r) {
+            totals[r] = exponentials(scores + r * all, common + r * more);
+            Side::lay_out(scores + r * all, Kind::TILED ? in(together, WIDTH) * WIDTH : together, 1.0f, rows + r * STRIDE<Kind>);
+        }
         for (int64_t i = 0; i < d_v; i += WIDTH) {
-            multiply(scores, R, APART, values + i * m, common, sums);
+            Side::multiply(rows, R, values + i * V_words, Side::whole(together), sums);
             for (int64_t r = 0; r < R; ++r) {
                 float* sum = sums + r * WIDTH;
-                for (int64_t key = common; key < common + r * more; ++key)
-                    for (int64_t c = 0; c < WIDTH; ++c) sum[c] += scores[key / LINE * APART + r * ROW + key % LINE] * values[i * m + key * WIDTH + c];
+                for (int64_t key = together; key < common + r * more; ++key)
+                    for (int64_t c = 0; c < WIDTH; c += LANES) store(sum + c, load(sum + c) + scores[r * all + key] * value(key, i, c));
                 copy(sum, std::min<int64_t>(WIDTH, d_v - i), 1.0f / totals[r], out + (top + r) * out_stride + i);
             }
         }
     }
+}
+
+template <class Number>
+void attend(const Number* Q, int64_t Q_stride, int64_t n, const Offered<Number>& to, int64_t seen, int64_t more, Number* out, int64_t out_stride, const Number* next_K) {
+    if (n == 1) return attend_once(Q, to, out, next_K);
+#if defined(__AMX_TILE__)
+    if constexpr (std::is_same_v<Number, BFloat16>)
+        if (to.d_k % WIDTH == 0 && to.d_v % WIDTH == 0 && to.K_stride % 2 == 0) {
+            const Tiles registers;
+            return attend_in_panels<Pairs<true>>(Q, Q_stride, n, to, seen, more, out, out_stride);
+        }
+#endif
+    attend_in_panels<Floats>(Q, Q_stride, n, to, seen, more, out, out_stride);
 }
 
 // X becomes LayerNorm(X + Y), of one row.

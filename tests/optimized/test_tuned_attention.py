@@ -24,7 +24,19 @@ def random(*shape, seed=0):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("n", "m", "features"),
-    [(2, 1, 8), (12, 32, 64), (13, 33, 8), (40, 15, 34), (70, 300, 16), (300, 257, 40), (5, 3, 600), (64, 64, 128)],
+    [
+        (2, 1, 8),
+        (12, 32, 64),
+        (13, 33, 8),
+        (40, 15, 34),
+        (70, 300, 16),
+        (300, 257, 40),
+        (5, 3, 600),
+        (64, 64, 128),
+        (2, 1, 64),
+        (33, 45, 128),
+        (300, 257, 64),
+    ],
 )
 def test_attention_of_many_queries_is_exact_but_for_rounding_at_every_remainder(n, m, features, dtype):
     """Of queries in a tile, keys in a panel or a line of scores, and features: beside the same layer in float64."""
