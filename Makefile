@@ -12,6 +12,7 @@ report: $(READY)  ## verify and measure all that is built in; the page is runs/<
 	$(VENV)/bin/veriformer report
 
 test: $(READY)  ## every property on every implementation, and the suite's tests of itself
+	-@$(VENV)/bin/python -c 'from optimized import tuned; tuned.missing() or tuned.load()'  # or each worker would compile it for itself
 	$(VENV)/bin/pytest properties tests --numprocesses=logical --dist=worksteal --durations=25
 
 lint: $(READY)  ## style, types, and who may import whom

@@ -119,6 +119,8 @@ def _records(lines: list[Any], read_one: Callable[[Any], Record], where: str) ->
 def visible(value: Any) -> Any:
     """`value` with every control and formatting character spelled out, so that no name can act on a page or a terminal."""
     if isinstance(value, str):
+        if value.isprintable():  # nearly all are, and nothing of them is to be spelled out
+            return value
         return "".join(_spelled(character) for character in value)
     if isinstance(value, list):
         return [visible(item) for item in value]

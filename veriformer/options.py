@@ -63,16 +63,16 @@ def available(name: str) -> str:
     return name
 
 
-def run_folder(path: Path | None) -> Path:
-    """A folder that holds no run yet: the one named, or a new one under runs/."""
-    from properties.run.run_folder import new_id
+def new_folder(name: str = "{}") -> Path:
+    """A new folder in runs/ (`properties.run.run_folder.new`) for the command that is running."""
+    from properties.run import run_folder
 
-    if path is None:
-        path = first = Path("runs") / new_id()
-        count = 1
-        while path.exists():  # two runs within one second
-            count += 1
-            path = first.with_name(f"{first.name}-{count}")
+    return click.get_current_context().with_resource(run_folder.new(name))
+
+
+def run_folder(path: Path | None) -> Path:
+    """A folder that holds no run yet: the one named, or a new one in runs/."""
+    path = path or new_folder()
     if path.exists() and (not path.is_dir() or (path / "manifest.json").exists() or (path / "verify.jsonl").exists()):
         raise Refused(f"--run: {path} already holds a run; expected a new folder or an empty one")
     return path.absolute()

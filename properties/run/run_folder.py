@@ -8,12 +8,13 @@ What is on disk is whole: a run that ends early leaves what it finished.
 """
 
 import hashlib
+import itertools
 import os
 import platform
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,9 +28,30 @@ OURS = ("reference", "optimized", "properties", "bench", "reports", "veriformer"
 VERSIONS = ("veriformer", "numpy", "torch", "hypothesis", "pytest", "scipy", "pandas")
 
 
-def new_id() -> str:
-    """A name for a run that sorts by time."""
-    return time.strftime("%Y%m%d-%H%M%S")
+@contextmanager
+def new(name: str = "{}") -> Iterator[Path]:
+    """Make a folder in runs/, named by the time, with `name` around it; it is removed in the end if nothing was written there.
+
+    Whoever makes a folder has it: of runs that begin within one second each gets a name of its own.
+    """
+    first = Path("runs") / name.format(time.strftime("%Y%m%d-%H%M%S"))
+    names = itertools.chain([first], (first.with_name(f"{first.name}-{count}") for count in itertools.count(2)))
+    folder = next(each for each in names if _made(each))
+    try:
+        yield folder
+    finally:
+        for each in (folder, folder.parent):
+            with suppress(OSError):  # it is not empty
+                each.rmdir()
+
+
+def _made(folder: Path) -> bool:
+    folder.parent.mkdir(exist_ok=True)
+    try:
+        folder.mkdir()
+    except (FileExistsError, FileNotFoundError):  # somebody has it; or another command has just removed runs/, which was empty
+        return False
+    return True
 
 
 def create(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:

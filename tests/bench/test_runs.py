@@ -15,7 +15,7 @@ import pytest
 from bench.analysis.show import exit_code
 from bench.analysis.statistics import Interval, verdict
 from bench.runner.records import FILE, records
-from bench.runner.run import run
+from bench.runner.run import Run, run
 from bench.runner.subprocesses import NotJudged, Silent, lines_of
 from properties.run import run_folder
 from reports.bench_records import VERDICTS, Cell, Comparison, Process
@@ -42,6 +42,14 @@ def dies(Q, K, V, mask=None):
 def raises(Q, K, V, mask=None):
     raise RuntimeError("not today")
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_rounds():
+    """A second for each group: nobody asks here how exact the times are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "_seconds", lambda *_: 1.0)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@
 
 import json
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,16 @@ def test_no_correct_module_is_accused(step, dtype):
     assert found["alarms"] == []
 
 
+@cache
+def of_options(dtype: str) -> dict[str, Any]:
+    """What is found of attention with options in a dtype."""
+    return runner.work(("options", "attention", dtype, 0), FRESH)
+
+
 @pytest.mark.parametrize("dtype", LOW_DTYPES)
 def test_no_correct_attention_with_options_is_accused(dtype):
     """Four times through the covering array: each option in many results, and no alarm."""
-    found = runner.work(("options", "attention", dtype, 0), FRESH)
+    found = of_options(dtype)
     summary = table.summary([found])[dtype]["options"]
 
     assert found["counts"]["cases"] == runner.CHUNK["options"] == 4 * len(covering())
@@ -89,7 +96,7 @@ def test_an_option_that_has_no_effect_is_accused(wrong):
 
 def test_results_of_options_are_counted_and_printed():
     """How many of how many cases and variants, how many with each option, and what rate they leave possible."""
-    line = runner.work(("options", "attention", "float32", 0), FRESH)
+    line = of_options("float32")
 
     said = table.text(table.summary([line]))
 

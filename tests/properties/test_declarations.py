@@ -208,7 +208,7 @@ def test_a_callable_of_this_process_declares_its_contract_in_an_attribute():
     assert verdict(InProcess("told", told, "output_projection", None)) is Verdict.PASS
 
 
-ASKED = ("--claims=O1", "--dtype=bfloat16", "--examples=20", "--as=output_projection")
+ASKED = ("--claims=O1", "--dtype=bfloat16", "--examples=5", "--as=output_projection")
 
 
 def command(*arguments: str, folder: Path) -> dict[str, set[str]]:
@@ -261,7 +261,8 @@ def test_pyproject_declares_a_contract(tmp_path, monkeypatch, toml):
 def test_pytest_declares_a_contract(tmp_path):
     """`pytest --pyargs properties --contract …` from any folder."""
     target = "--implementation=mine.py:output_projection"
-    arguments = ("-P", "-m", "pytest", "-q", "--pyargs", "properties", target, *ASKED, "--run=run", "--contract=split_k=2")
+    options = ("-klogits", *ASKED, "--run=run", "--contract=split_k=2")
+    arguments = ("-P", "-m", "pytest", "-q", "--pyargs", "properties", target, *options)
 
     assert command(*arguments, folder=in_a_folder(tmp_path)) == {"PASS"}
 

@@ -50,7 +50,7 @@ def softmax(scores):
     """Right, for a while."""
     global calls
     calls += 1
-    if calls > 200:
+    if calls > 20:
         hang()
     return torch.softmax(scores, dim=-1).nan_to_num(0.0)
 

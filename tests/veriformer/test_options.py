@@ -42,8 +42,7 @@ def test_what_is_not_ours_is_not_imported(monkeypatch):
     ("arguments", "complaint"),
     [
         (["verfy"], "no command 'verfy'; did you mean verify?"),
-        (["verify", "optimised"], "no module named 'optimised'"),
-        (["verify", "optimised"], "did you mean optimized?"),
+        (["verify", "optimised"], "expected module:attribute or file.py:attribute; did you mean optimized?"),
         (["verify", "nowhere:softmax"], "no module named 'nowhere'"),
         (["verify", "nowhere.py:softmax"], "no file 'nowhere.py'"),
         (["verify", "mine:softmaxx"], "mine has no attribute 'softmaxx'"),

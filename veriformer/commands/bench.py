@@ -1,6 +1,5 @@
 """`veriformer bench`."""
 
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ from click.core import ParameterSource
 from rich.console import Console
 
 from reports.records import encoded
+from veriformer import options
 from veriformer.settings import Refused
 
 WITHOUT = {  # options that do something else in place of timing: what they do, and what they take beside them
@@ -135,7 +135,7 @@ def _count(console: Console, *, as_json: bool, folder: Path | None, workloads: s
 
 
 def _folder(given: Path | None) -> Path:
-    return (given or Path("runs") / time.strftime("%Y%m%d-%H%M%S-bench")).absolute()
+    return (given or options.new_folder("{}-bench")).absolute()
 
 
 def _run(console: Console, *, as_json: bool, folder: Path | None, time_limit: float, workloads: str, **asked: Any) -> int:

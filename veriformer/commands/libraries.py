@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ def command(
         except ReportError as error:
             raise Refused(str(error)) from None
     found = []
+    whole = _found(folder) if (folder / "manifest.json").exists() else None  # DIR is a run of all of them
     click.echo(f"| {' | '.join(HEADS)} |\n|{'---|' * len(HEADS)}")
     for name in names or LIBRARIES:
         made = library_class(name)
@@ -66,18 +68,23 @@ def command(
             run = folder / f"{name}-{each}"
             if not (reading or run.exists() or library_missing(name)):
                 progress.verify(options.request(target=name, dtypes=each, folder=run, **asked))
-            click.echo(row(name, each, folder if (folder / "manifest.json").exists() else run))
+            click.echo(row(name, each, *(whole or _found(run))))
             found += [(name, run)] if (run / "manifest.json").exists() else []
     if joined is not None:
         _join(found, joined)
 
 
-def row(name: str, dtype: str, run: Path) -> str:
+def _found(run: Path) -> tuple[Results, list[dict[str, Any]]]:
+    """What a run found, and its environments; nothing where there is none."""
+    return Results.of(run), read(run).environments if (run / "manifest.json").exists() else []
+
+
+def row(name: str, dtype: str, results: Results, environments: list[dict[str, Any]]) -> str:
     """The line of one library in one dtype, of its run or of a run that it is part of."""
     from properties.implementations.registry import library_class
 
-    library = f"`{name}`", _version(name, dtype, run), ", ".join(getattr(library_class(name), "options", ())) or "none"
-    return f"| {' | '.join((*library, dtype, *_counted(Results.of(run), name, dtype)))} |"
+    library = f"`{name}`", _version(name, dtype, environments), ", ".join(getattr(library_class(name), "options", ())) or "none"
+    return f"| {' | '.join((*library, dtype, *_counted(results, name, dtype)))} |"
 
 
 def _counted(results: Results, name: str, dtype: str) -> tuple[str, ...]:
@@ -86,21 +93,21 @@ def _counted(results: Results, name: str, dtype: str) -> tuple[str, ...]:
     def of(checks: Iterable[Any]) -> list[Any]:
         return [each for each in checks if (each.implementation, each.dtype) == (name, dtype)]
 
-    if not of(results.planned):
+    its = replace(results, findings=of(results.findings), planned=of(results.planned))
+    if not its.planned:
         return ("not run",) * 3
-    counts: Counter[Any] = Counter(each.verdict for each in of(results.findings) if NOT_OFFERED not in each.message)
-    broken = Counter(str(each.verdict) for each in of(results.broken))
-    missing = {f"{len(of(results.missing))} not run": 1} if of(results.missing) else {}
-    words = [f"{count} {verdict}" for verdict, count in broken.items()] + list(missing)
+    counts = Counter(each.verdict for each in its.findings if NOT_OFFERED not in each.message)
+    broken = Counter(str(each.verdict) for each in its.broken)
+    missing = len(its.missing)
+    words = [f"{count} {verdict}" for verdict, count in broken.items()] + [f"{missing} not run"] * bool(missing)
     return str(counts[Verdict.PASS]), str(counts[Verdict.UNSUPPORTED]), ", ".join(words) or "0"
 
 
-def _version(name: str, dtype: str, run: Path) -> str:
+def _version(name: str, dtype: str, environments: list[dict[str, Any]]) -> str:
     """The library and its version: as a joined run says it, or as it is installed."""
     from properties.implementations.registry import LIBRARIES, library_version
 
     package = LIBRARIES[name].package
-    environments = read(run).environments if (run / "manifest.json").exists() else []
     versions: dict[str, str] = next((each["versions"] for each in environments if each.get("run") == f"{name}-{dtype}"), {})
     return f"{package} {versions[package].partition('+')[0]}" if package in versions else library_version(name)
 

@@ -29,7 +29,7 @@ def command(targets: tuple[str, ...], out: Path, workloads: str | None, **asked:
     if out.exists():
         raise Refused(f"-o {out}: expected a new file, found one; nothing is overwritten")
     names = targets or tuple(BUILT_IN)
-    request = replace(options.request(target=names[0], **asked), targets=names)
+    request = replace(options.request(target=names[0], folder=out, **asked), targets=names)  # a plan has no run's folder
     for name in targets:  # what is named must do all that is asked; of what is built in each does what it can
         about = (name, request.step, request.arrays, request.device, request.max_time)
         with options.opened(*about, backward=request.backward) as adapter:

@@ -87,7 +87,7 @@ def command(
     for identifier in only:
         if identifier not in known:
             raise Refused(f"--only: no entry {identifier!r}{nearest(identifier, known)}")
-    folder = folder or Path("runs") / f"score-{run_folder.new_id()}"
+    folder = folder or options.new_folder("score-{}")
     folder.mkdir(parents=True, exist_ok=True)
     lines_at = folder / "detection.jsonl"
     _check_taken_up(folder, {"examples": examples, "code": run_folder.code_hash()})
