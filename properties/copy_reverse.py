@@ -69,7 +69,7 @@ class Sequences:
 
     def questions(self) -> set[bytes]:
         """Each row's source, comparable: two batches are disjoint when these sets are."""
-        return {row.tobytes() for row in np.where(self.source_mask, self.source, -1)}
+        return {row[real].tobytes() for row, real in zip(self.source, self.source_mask, strict=True)}
 
 
 def is_held_out(sequence: np.ndarray) -> bool:

@@ -1,6 +1,7 @@
 """The loss the fast implementation learns from, the task it learns, and the example that trains it, start to end."""
 
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,15 @@ def test_lengths_beyond_the_longest_can_be_asked_for():
     assert set(draw(Task(longest=2), 5, np.random.default_rng(0), length=6).lengths) == {6}
 
 
+def test_questions_are_the_same_in_batches_of_any_width():
+    """A model is taught short sequences in narrow batches, and asked in wide ones."""
+    narrow, wide = (draw(Task(longest=k), 100, np.random.default_rng(0), length=2) for k in (2, 8))
+
+    assert narrow.source.shape != wide.source.shape
+    assert narrow.questions() == wide.questions()
+    assert len(narrow.questions()) > 1
+
+
 # The example ----------------------------------------------------------------------------------------------------------
 
 
@@ -121,7 +131,7 @@ def test_the_example_trains_a_model_that_is_right_and_agrees_with_the_oracle(exa
 def test_a_model_that_has_not_learned_makes_the_example_fail(example, capsys, monkeypatch):
     """Two steps are not enough, and it says so with its exit code; run twice, it prints the same. Of fewer sequences."""
     monkeypatch.setitem(example["main"].__globals__, "ASKED", 100)
-    monkeypatch.setitem(example["main"].__globals__, "ASKED_OF_THE_ORACLE", 10)
+    monkeypatch.setitem(example["SIZES"], "small", replace(example["SIZES"]["small"], asked_of_the_oracle=10))
     lines = []
     for _ in range(2):
         assert example["main"](["--seed", "3", "--steps", "2"]) == 1
@@ -131,7 +141,50 @@ def test_a_model_that_has_not_learned_makes_the_example_fail(example, capsys, mo
     assert lines[0][0] == "seed 3, 2 steps of 64 sequences"
 
 
-@pytest.mark.parametrize("arguments", [["--seed", "one"], ["--steps", ""], ["--sav"]])
+@pytest.fixture
+def tiny(example, monkeypatch):
+    """The base model taught as it is, but of a size that is nothing; 100 sequences asked, 3 of them of the oracle."""
+    size = replace(example["SIZES"]["base"], d_model=8, d_ff=12, layers=1, h=2, asked_of_the_oracle=3)
+    monkeypatch.setitem(example["main"].__globals__, "ASKED", 100)
+    monkeypatch.setitem(example["SIZES"], "base", size)
+    return size
+
+
+def test_the_base_model_is_taught_longer_sequences_once_it_has_learned_the_shorter_ones(example, tiny, capsys, monkeypatch):
+    """Where every loss counts as learned, token by token up to the longest; where none does, as long as in the beginning."""
+    monkeypatch.setitem(example["main"].__globals__, "LEARNED", 100.0)
+    assert example["main"](["--size", "base", "--steps", "40"]) == 1
+    longer = [line for line in capsys.readouterr().out.splitlines() if "tokens from here" in line]
+    monkeypatch.setitem(example["main"].__globals__, "LEARNED", 0.0)
+    _, taught = example["train"](1, replace(tiny, steps=8))
+
+    assert [int(line.split()[4]) for line in longer] == [3, 4, 5, 6, 7, 8]
+    assert max(len(question) for question in taught) == 8 * (1 + tiny.longest)
+
+
+def test_the_branches_of_the_base_model_begin_small(example, tiny):
+    """What is added to the residual, the outputs of attention and of the feed-forward, by that factor; all else as it is drawn."""
+    small, usual = (flat(example["initial"](1, size)) for size in (tiny, replace(tiny, branches=1.0)))
+
+    added = {name for name in usual if name.endswith(("W_O", "W_2"))}
+    assert len(added) == 5
+    assert all(torch.equal(small[name], usual[name] * (tiny.branches if name in added else 1.0)) for name in usual)
+
+
+def test_the_base_model_computes_in_bfloat16_and_learns_in_float32(example, tiny):
+    """Weights and gradients; the loss differs from that of float32 by rounding."""
+    parameters = example["initial"](1, tiny)
+    batch = draw(Task(), 4, np.random.default_rng(0))
+
+    loss = example["loss_on"](batch, parameters, tiny)
+    loss.backward()
+
+    exact = example["loss_on"](batch, parameters, replace(tiny, dtype=torch.float32))
+    assert {W.grad.dtype for W in tensors(parameters)} == {W.dtype for W in tensors(parameters)} == {torch.float32}
+    assert 0 < abs(loss.item() - exact.item()) < 0.1
+
+
+@pytest.mark.parametrize("arguments", [["--seed", "one"], ["--steps", ""], ["--size", "large"], ["--sav"]])
 def test_a_wrong_option_is_a_usage_error(example, arguments):
     """Exit code 2 and no traceback."""
     with pytest.raises(SystemExit) as stopped:
