@@ -63,8 +63,8 @@ def decoder_layer(
 ) -> Float[Tensor, "... n d_model"]:
     """Whole batches; the causal rule is a flag to the fused kernel, not a matrix. `mask` only restricts further."""
     stack = Stack((parameters,), architecture)
-    if stack.fit(X, mask, memory_mask, M=M):
-        return stack.decoder(X, M)
+    if (lengths := stack.lengths(X, memory_mask, mask, M=M)) is not None:
+        return stack.decoder(X, M, lengths)
     memory = keys_and_values(M, parameters.cross_attention, architecture.h)
     return _layer(X, lambda offered: offered, memory, parameters, architecture, mask, memory_mask, causal=True)
 
@@ -80,8 +80,8 @@ def decoder(
 ) -> Float[Tensor, "... n d_model"]:
     """Whole batches through the layers, one after another, each with the same M; then `final_norm`, if there is one."""
     stack = stack_of(layers, architecture)
-    if stack.fit(X, mask, memory_mask, M=M):
-        X = stack.decoder(X, M)
+    if (lengths := stack.lengths(X, memory_mask, mask, M=M)) is not None:
+        X = stack.decoder(X, M, lengths)
     else:
         memory = [keys_and_values(M, layer.cross_attention, architecture.h) for layer in layers]
         for layer, offered in zip(layers, memory, strict=True):
@@ -100,9 +100,9 @@ def continue_decoder(
     n, known = X.shape[-2], cache.length
     memory_mask = cache.memory_mask if cache.padded else None
     stack = stack_of(layers, architecture)
-    if stack.fit(X, memory_mask, memory=cache.memory):
+    if (lengths := stack.lengths(X, memory_mask, memory=cache.memory)) is not None:
         cache.reserve(known + n)
-        X = stack.continue_decoder(X, cache.memory, cache.own, known)
+        X = stack.continue_decoder(X, lengths, cache.memory, cache.own, known)
     else:
         mask = causal_mask(known + n, device=X.device)[known:] if known and n > 1 else None
         for i, layer in enumerate(layers):

@@ -23,8 +23,8 @@ def encoder_layer(
 ) -> Float[Tensor, "... n d_model"]:
     """Whole batches, under a mask of their own each: every token looks where it may, then thinks for itself."""
     stack = Stack((parameters,), architecture)
-    if stack.fit(X, mask):
-        return stack.encoder(X)
+    if (lengths := stack.lengths(X, mask)) is not None:
+        return stack.encoder(X, lengths)
     own, ff = parameters.self_attention, parameters.feed_forward
 
     def look_around(X: Tensor) -> Tensor:
@@ -46,8 +46,8 @@ def encoder(
 ) -> Float[Tensor, "... n d_model"]:
     """Whole batches through the layers, one after another; then `final_norm`, if there is one."""
     stack = stack_of(layers, architecture)
-    if stack.fit(X, mask):
-        X = stack.encoder(X)
+    if (lengths := stack.lengths(X, mask)) is not None:
+        X = stack.encoder(X, lengths)
     else:
         for layer in layers:
             X = encoder_layer(X, layer, architecture, mask)

@@ -329,16 +329,18 @@ template <class Number>
 struct Stack {
     at::TensorList matrices, norms;
     float eps;
-    Tensor X, M, room;  // (b, n, d), which the layers change; (b, m, d) of the encoder, or as X; and what is between the steps
+    Tensor X, M, lengths, room;  // (b, n, d), which the layers change; (b, m, d) of the encoder, or as X; (b); and what is between the steps
     int64_t b, n, m, d, threads = at::in_parallel_region() ? 1 : at::get_num_threads();
+    const int64_t* real;
     Number *x, *one, *other, *keys, *values;
     std::vector<Linear> products;
     std::vector<Tensor> kept;
     std::vector<std::function<void(const Team&)>> steps;
 
-    Stack(const Tensor& given, const Tensor& memory, at::TensorList matrices, at::TensorList norms, double eps)
-        : matrices(matrices), norms(norms), eps(static_cast<float>(eps)), X(given.clone(at::MemoryFormat::Contiguous)), M(memory.contiguous()), b(X.size(0)), n(X.size(1)), m(M.size(1)), d(X.size(2)), x(X.data_ptr<Number>()) {
+    Stack(const Tensor& given, const Tensor& memory, const Tensor& lengths, at::TensorList matrices, at::TensorList norms, double eps)
+        : matrices(matrices), norms(norms), eps(static_cast<float>(eps)), X(given.clone(at::MemoryFormat::Contiguous)), M(memory.contiguous()), lengths(lengths.contiguous()), b(X.size(0)), n(X.size(1)), m(M.size(1)), d(X.size(2)), real(this->lengths.template const_data_ptr<int64_t>()), x(X.data_ptr<Number>()) {
         TORCH_CHECK(X.dim() == 3 && M.dim() == 3 && M.size(0) == b, "X and M: expected as many sequences of both, got ", X.sizes(), " and ", M.sizes());
+        TORCH_CHECK(lengths.numel() == b, "lengths: expected one for each of ", b, " sequences, got ", lengths.sizes());
         int64_t most = d;
         for (std::size_t i = 0; i < matrices.size(); i += 3) most = std::max({most, panels(i).features(), panels(i).b.size(-1)});
         const int64_t apart = b * std::max(n, m) * most;
@@ -378,20 +380,22 @@ struct Stack {
             });
         });
     }
-    // The heads' results side by side. A causal query sees the keys up to its own, of which `known` are before the first.
+    // The heads' results side by side. A causal query sees the keys up to its own, of which `known` are before the first; all others see
+    // the first keys of a sequence, as many as `lengths` says.
     void attend(const Heads<Number>& Q, const Heads<Number>& K, const Heads<Number>& V, bool causal, int64_t known, Number* to) {
         for (const auto& each : {K, V}) TORCH_CHECK(each.b == b && each.h == Q.h && each.n == K.n, "keys and values: expected ", K.n, " of ", Q.h, " heads for ", b, " sequences");
-        if (X.scalar_type() == at::kBFloat16 && n * K.n > SCORES && known == 0) {
+        for (int64_t i = 0; i < b && !causal; ++i) TORCH_CHECK(0 < real[i] && real[i] <= K.n, "lengths: expected 1 to ", K.n, ", got ", real[i]);
+        const bool whole = causal || std::all_of(real, real + b, [&](int64_t keys) { return keys == K.n; });
+        if (X.scalar_type() == at::kBFloat16 && n * K.n > SCORES && known == 0 && whole) {
             run();
             const Tensor found = at::scaled_dot_product_attention(Q.tensor(X), K.tensor(X), V.tensor(X), {}, 0.0, causal);
             at::from_blob(to, {b, n, Q.h, V.d}, X.options()).copy_(found.transpose(1, 2));
             return;
         }
-        const int64_t seen = causal ? known + 1 : K.n;
-        steps.push_back([this, Q, K, V, causal, seen, to](const Team& team) {
+        steps.push_back([this, Q, K, V, causal, known, to](const Team& team) {
             team.share(b * Q.h, [&](int64_t i) {
-                const Offered<Number> all{K.at(i), V.at(i), K.of_n, V.of_n, K.n, Q.d, V.d};
-                tuned::attend(Q.at(i), Q.of_n, n, all, seen, causal ? 1 : 0, to + (i / Q.h * n * Q.h + i % Q.h) * V.d, Q.h * V.d, K.at(i + 1));
+                const Offered<Number> all{K.at(i), V.at(i), K.of_n, V.of_n, causal ? K.n : real[i / Q.h], Q.d, V.d};
+                tuned::attend(Q.at(i), Q.of_n, n, all, causal ? known + 1 : all.m, causal ? 1 : 0, to + (i / Q.h * n * Q.h + i % Q.h) * V.d, Q.h * V.d, K.at(i + 1));
             });
         });
     }
@@ -444,26 +448,26 @@ Tensor layers(Stack<Number> stack, int64_t h, int64_t d_v, bool decoder, at::Ten
     return stack.X;
 }
 
-Tensor encoder(const Tensor& X, at::TensorList matrices, at::TensorList norms, int64_t h, int64_t d_v, double eps) {
-    if (X.scalar_type() == at::kFloat) return layers<float>({X, X, matrices, norms, eps}, h, d_v, false);
-    return layers<BFloat16>({X, X, matrices, norms, eps}, h, d_v, false);
+Tensor encoder(const Tensor& X, const Tensor& lengths, at::TensorList matrices, at::TensorList norms, int64_t h, int64_t d_v, double eps) {
+    if (X.scalar_type() == at::kFloat) return layers<float>({X, X, lengths, matrices, norms, eps}, h, d_v, false);
+    return layers<BFloat16>({X, X, lengths, matrices, norms, eps}, h, d_v, false);
 }
 
-Tensor decoder(const Tensor& X, const Tensor& M, at::TensorList matrices, at::TensorList norms, int64_t h, int64_t d_v, double eps) {
-    if (X.scalar_type() == at::kFloat) return layers<float>({X, M, matrices, norms, eps}, h, d_v, true);
-    return layers<BFloat16>({X, M, matrices, norms, eps}, h, d_v, true);
+Tensor decoder(const Tensor& X, const Tensor& M, const Tensor& lengths, at::TensorList matrices, at::TensorList norms, int64_t h, int64_t d_v, double eps) {
+    if (X.scalar_type() == at::kFloat) return layers<float>({X, M, lengths, matrices, norms, eps}, h, d_v, true);
+    return layers<BFloat16>({X, M, lengths, matrices, norms, eps}, h, d_v, true);
 }
 
-Tensor continued(const Tensor& X, at::TensorList matrices, at::TensorList norms, at::TensorList own, at::TensorList memory, int64_t known, double eps) {
+Tensor continued(const Tensor& X, const Tensor& lengths, at::TensorList matrices, at::TensorList norms, at::TensorList own, at::TensorList memory, int64_t known, double eps) {
     TORCH_CHECK(known >= 0 && own.size() > 1 && own.size() == memory.size(), "cache: expected keys and values of each layer, got ", own.size(), " and ", memory.size(), ", and ", known, " tokens");
-    if (X.scalar_type() == at::kFloat) return layers<float>({X, X, matrices, norms, eps}, own[0].size(1), own[1].size(3), true, own, memory, known);
-    return layers<BFloat16>({X, X, matrices, norms, eps}, own[0].size(1), own[1].size(3), true, own, memory, known);
+    if (X.scalar_type() == at::kFloat) return layers<float>({X, X, lengths, matrices, norms, eps}, own[0].size(1), own[1].size(3), true, own, memory, known);
+    return layers<BFloat16>({X, X, lengths, matrices, norms, eps}, own[0].size(1), own[1].size(3), true, own, memory, known);
 }
 
 }  // namespace tuned
 
 TORCH_LIBRARY_FRAGMENT(veriformer, library) {
-    library.def("encoder(Tensor X, Tensor[] matrices, Tensor[] norms, int h, int d_v, float eps) -> Tensor", &tuned::encoder);
-    library.def("decoder(Tensor X, Tensor M, Tensor[] matrices, Tensor[] norms, int h, int d_v, float eps) -> Tensor", &tuned::decoder);
-    library.def("continue_decoder(Tensor X, Tensor[] matrices, Tensor[] norms, Tensor(a!)[] own, Tensor[] memory, int known, float eps) -> Tensor", &tuned::continued);
+    library.def("encoder(Tensor X, Tensor lengths, Tensor[] matrices, Tensor[] norms, int h, int d_v, float eps) -> Tensor", &tuned::encoder);
+    library.def("decoder(Tensor X, Tensor M, Tensor lengths, Tensor[] matrices, Tensor[] norms, int h, int d_v, float eps) -> Tensor", &tuned::decoder);
+    library.def("continue_decoder(Tensor X, Tensor lengths, Tensor[] matrices, Tensor[] norms, Tensor(a!)[] own, Tensor[] memory, int known, float eps) -> Tensor", &tuned::continued);
 }

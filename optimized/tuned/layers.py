@@ -1,6 +1,7 @@
 """Stacks of layers in one call, where all of their matrices are in panels: the plain tier's steps, without the way between them.
 
-Only what the paper's layers are, post-norm and ReLU, and no mask beside the causal rule; everything else goes step by step.
+Only what the paper's layers are, post-norm and ReLU, and no mask beside the causal rule and padding behind each source; everything
+else goes step by step.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -8,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from optimized.packed import Panels
@@ -21,7 +22,7 @@ Layers = Sequence[EncoderLayerParameters] | Sequence[DecoderLayerParameters]
 
 
 class Stack:
-    """Layers in the order of their tensors; `fit` says for which X they are one call."""
+    """Layers in the order of their tensors; `lengths` says for which X they are one call."""
 
     def __init__(self, layers: Layers, architecture: Architecture) -> None:
         self.layers, self.architecture = layers, architecture
@@ -31,12 +32,19 @@ class Stack:
             (W_QKV, _), (W_O, _), *_ = _matrices(layers[0])
             self.d_model, self.dtype, self.d_v = W_QKV.shape[0], W_QKV.dtype, W_O.shape[0] // architecture.h
 
-    def fit(self, X: Tensor, *masks: Tensor | None, memory: Sequence[KeysAndValues] = (), M: Tensor | None = None) -> bool:
-        """Whether it can be computed so under these masks; all others are computed, or refused, step by step.
+    def lengths(
+        self,
+        X: Tensor,
+        padding: Tensor | None = None,
+        *masks: Tensor | None,
+        memory: Sequence[KeysAndValues] = (),
+        M: Tensor | None = None,
+    ) -> Int[Tensor, " b"] | None:
+        """How many tokens of each source are attended to, where all layers are one call under these masks; None where they are not.
 
         A decoder needs M, the encoder's output, or the `memory` that each layer made of it.
         """
-        return (
+        fit = (
             self.in_panels
             and all(mask is None for mask in masks)
             and self._takes(X)
@@ -44,6 +52,7 @@ class Stack:
             and all(K.dim() == 4 and K.numel() > 0 and len(K) == len(X) for K, _ in memory)
             and (M is None or (self._takes(M) and len(M) == len(X) and self._reads(M)))
         )
+        return _lengths(len(X), memory[0][0].shape[-2] if memory else (X if M is None else M).shape[-2], padding) if fit else None
 
     def _takes(self, X: Tensor) -> bool:
         return X.dim() == 3 and X.numel() > 0 and X.dtype is self.dtype and not (X.requires_grad and torch.is_grad_enabled())
@@ -61,23 +70,41 @@ class Stack:
         """With those that read the encoder's output."""
         return _tensors(_matrices(layer, of_memory=True) for layer in self.layers)
 
-    def encoder(self, X: Float[Tensor, "b n d_model"]) -> Float[Tensor, "b n d_model"]:
+    def encoder(self, X: Float[Tensor, "b n d_model"], lengths: Int[Tensor, " b"]) -> Float[Tensor, "b n d_model"]:
         """All layers, one after another."""
-        sizes = self.architecture.h, self.d_v, self.architecture.eps
-        return _in_parts(lambda X: torch.ops.veriformer.encoder.default(X, self.matrices, self.norms, *sizes), X)
+        tensors, sizes = (self.matrices, self.norms), (self.architecture.h, self.d_v, self.architecture.eps)
+        return _in_parts(lambda X, lengths: torch.ops.veriformer.encoder.default(X, lengths, *tensors, *sizes), X, lengths)
 
-    def decoder(self, X: Float[Tensor, "b n d_model"], M: Float[Tensor, "b m d_model"]) -> Float[Tensor, "b n d_model"]:
+    def decoder(
+        self, X: Float[Tensor, "b n d_model"], M: Float[Tensor, "b m d_model"], lengths: Int[Tensor, " b"]
+    ) -> Float[Tensor, "b n d_model"]:
         """All layers, each with the same M."""
-        tensors = self.matrices_with_memory, self.norms
-        sizes = self.architecture.h, self.d_v, self.architecture.eps
-        return _in_parts(lambda X, M: torch.ops.veriformer.decoder.default(X, M, *tensors, *sizes), X, M)
+        tensors, sizes = (self.matrices_with_memory, self.norms), (self.architecture.h, self.d_v, self.architecture.eps)
+        return _in_parts(lambda *parts: torch.ops.veriformer.decoder.default(*parts, *tensors, *sizes), X, M, lengths)
 
     def continue_decoder(
-        self, X: Float[Tensor, "b n d_model"], memory: Sequence[KeysAndValues], own: Sequence[KeysAndValues], known: int
+        self,
+        X: Float[Tensor, "b n d_model"],
+        lengths: Int[Tensor, " b"],
+        memory: Sequence[KeysAndValues],
+        own: Sequence[KeysAndValues],
+        known: int,
     ) -> Float[Tensor, "b n d_model"]:
         """All layers. What the tokens of X offer is written into `own` of each, behind the first `known`."""
         flat = [[X for pair in kept for X in pair] for kept in (own, memory)]
-        return torch.ops.veriformer.continue_decoder.default(X, self.matrices, self.norms, *flat, known, self.architecture.eps)
+        tensors = self.matrices, self.norms
+        return torch.ops.veriformer.continue_decoder.default(X, lengths, *tensors, *flat, known, self.architecture.eps)
+
+
+def _lengths(b: int, m: int, padding: Tensor | None) -> Int[Tensor, " b"] | None:
+    """How many of m tokens are real in each of b sequences; None unless they are the first, and at least one."""
+    if padding is None:
+        return torch.full((b,), m)
+    if padding.shape != (b, 1, 1, m) or padding.device.type != "cpu":
+        return None
+    real = padding[:, 0, 0]
+    lengths = real.sum(dim=-1)
+    return lengths if torch.equal(real, torch.arange(m) < lengths[:, None].clamp(min=1)) else None
 
 
 def _in_parts(call: Callable[..., Tensor], X: Tensor, *others: Tensor) -> Tensor:

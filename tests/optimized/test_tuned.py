@@ -144,9 +144,10 @@ PADDED = torch.tensor([[True, True, True, False], [True] * 4])
         (Architecture(h=4), {}, True),
         (Architecture(h=2, norm="pre"), {}, False),
         (Architecture(h=2, activation="gelu"), {}, False),
-        (Architecture(h=2), {"source_mask": PADDED}, False),
+        (Architecture(h=2), {"source_mask": PADDED}, True),
+        (Architecture(h=2), {"source_mask": PADDED.flip(1)}, False),
     ],
-    ids=["2 heads", "4 heads", "pre-norm", "gelu", "padding"],
+    ids=["2 heads", "4 heads", "pre-norm", "gelu", "padding", "padding in front"],
 )
 def test_a_whole_model_in_panels_is_the_model(architecture, masks, fused, rows, monkeypatch):
     """Layer by layer in one call where they are the paper's, and step by step otherwise: within what float32 rounds."""
@@ -243,8 +244,8 @@ def test_sizes_that_do_not_fit_are_refused_before_anything_is_read():
         {"X": torch.ones(1, 3, 8, dtype=torch.bfloat16)},
         {"M": torch.ones(2, 3, 8)},
         {"M": torch.ones(1, 3, 12)},
-        {"matrices": slice(0, 3)},
-        {"matrices": slice(0, 22)},
+        *({"lengths": torch.tensor(lengths)} for lengths in ([0], [4], [3, 3])),
+        *({"matrices": slice(0, count)} for count in (3, 22)),
         {"norms": slice(0, 5)},
         {"h": 3},
         {"d_v": 8},
@@ -255,11 +256,11 @@ def test_a_stack_that_does_not_fit_is_refused_before_anything_is_read(change):
     """X, M, the matrices, the norms and the heads of a decoder."""
     stack = stack_of(pack(SMALL, rows=3, layout="panels").decoder, Architecture(h=2))
     matrices, norms = stack.matrices_with_memory, stack.norms
-    given = {"X": torch.ones(1, 3, 8), "M": torch.ones(1, 3, 8), "matrices": slice(None), "norms": slice(None), "h": 2, "d_v": 4}
-    decoder = torch.ops.veriformer.decoder.default
+    given = {"X": torch.ones(1, 3, 8), "M": torch.ones(1, 3, 8), "lengths": torch.tensor([3])}
+    given |= {"matrices": slice(None), "norms": slice(None), "h": 2, "d_v": 4}
 
-    def called(X, M, matrices_of, norms_of, h, d_v):
-        return decoder(X, M, matrices[matrices_of], norms[norms_of], h, d_v, 1e-5)
+    def called(X, M, lengths, matrices_of, norms_of, h, d_v):
+        return torch.ops.veriformer.decoder.default(X, M, lengths, matrices[matrices_of], norms[norms_of], h, d_v, 1e-5)
 
     assert called(*given.values()).shape == (1, 3, 8)
     with pytest.raises((RuntimeError, IndexError)):

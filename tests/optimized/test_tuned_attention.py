@@ -4,8 +4,11 @@ import pytest
 import torch
 
 from optimized import tuned
-from optimized.decoder import decoder_layer
+from optimized.decoder import decoder, decoder_layer
+from optimized.encoder import encoder
+from optimized.generation import generate
 from optimized.initialisation import initialise
+from optimized.mask import padding_mask
 from optimized.packing import pack
 from optimized.parameters import Architecture, map_tensors
 from optimized.transformer import transformer
@@ -80,3 +83,52 @@ def test_sequences_go_through_a_stack_some_at_a_time(rows, monkeypatch):
 
     torch.testing.assert_close(found, transformer(source, target, given, TWO_HEADS))
     assert parts == {1: [5, 5], 7: [5, 3], 9: [3, 2], 100: []}[rows]
+
+
+def padded(*lengths):
+    """A mask of sources of these lengths, filled up to the longest."""
+    return torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_padding_behind_a_source_is_one_call_too_and_changes_no_bit(dtype, monkeypatch):
+    """Of what real tokens become in the encoder, and of what a decoder makes of them, in some sequences at a time as well."""
+    given = map_tensors(lambda W: W.to(dtype), initialise(0, vocab=11, d_model=64, d_ff=6, layers=2))
+    packed, real = pack(given, rows=9, layout="panels"), padded(3, 40, 1, 17)
+    monkeypatch.setattr(layers, "ROWS", 80)
+    X, M, mask = random(4, 5, 64).to(dtype), random(4, 40, 64, seed=1).to(dtype), padding_mask(real)
+    stack = layers.stack_of(packed.decoder, TWO_HEADS)
+
+    encoded, decoded = encoder(M, packed.encoder, TWO_HEADS, mask), decoder(X, M, packed.decoder, TWO_HEADS, None, mask)
+
+    assert stack.lengths(X, mask, M=M).tolist() == [3, 40, 1, 17]
+    step_by_step = encoder(M, given.encoder, TWO_HEADS, mask), decoder(X, M, given.decoder, TWO_HEADS, None, mask)
+    off = 1e-5 if dtype is torch.float32 else 0.1
+    torch.testing.assert_close((encoded[real], decoded), (step_by_step[0][real], step_by_step[1]), rtol=0.0, atol=off)
+    M[~real] = torch.nan
+    assert torch.equal(encoder(M, packed.encoder, TWO_HEADS, mask)[real], encoded[real])
+    assert torch.equal(decoder(X, M, packed.decoder, TWO_HEADS, None, mask), decoded)
+
+
+def test_generation_from_sources_of_different_length_is_the_same_in_one_call():
+    """Greedy decoding, where rows end and leave too."""
+    given = initialise(3, vocab=5, d_model=64, d_ff=16, layers=2)
+    packed, real = pack(given, rows=6, layout="panels"), padded(2, 9, 1, 5, 9, 4)
+    source = torch.randint(0, 5, real.shape, generator=torch.Generator().manual_seed(0))
+
+    written = [generate(source, model, TWO_HEADS, bos=0, eos=1, length=12, source_mask=real) for model in (given, packed)]
+
+    assert torch.equal(*written)
+    assert len(written[0].unique(dim=0)) > 1
+
+
+@pytest.mark.parametrize("real", [[True, False, True], [False, True, True], [False, False, False]])
+def test_other_masks_go_step_by_step(real):
+    """Padding before or between the tokens, no token at all, and a mask of each query."""
+    packed = pack(initialise(0, vocab=5, d_model=8, d_ff=6, layers=1), rows=3, layout="panels")
+    stack, X = layers.stack_of(packed.encoder, TWO_HEADS), random(1, 3, 8)
+
+    assert stack.lengths(X).tolist() == [3]
+    assert stack.lengths(X, torch.tensor(real)[None, None, None]) is None
+    assert stack.lengths(X, torch.ones(1, 1, 3, 3, dtype=torch.bool)) is None
+    assert stack.lengths(X, None, torch.ones(1, 1, 1, 3, dtype=torch.bool)) is None
