@@ -215,11 +215,8 @@ class Trials:
             some = values if len(values) == 1 else values[trials]
             result[trials] = rounded = self._on_the_grid(some, grid[trials], to or self.inside)
             twice = slice(max(self._doubled.start - trials.start, 0), None)
-            if len(rounded[twice]):
-                error = rounded[twice] - (some if len(values) == 1 else some[twice])
-                if not np.isfinite(error).all():
-                    error[~np.isfinite(rounded[twice])] = 0.0
-                result[trials][twice] += error
+            error = rounded[twice] - (some if len(values) == 1 else some[twice])
+            result[trials][twice] += error if np.isfinite(error).all() else np.where(np.isfinite(rounded[twice]), error, 0.0)
         return result
 
     def _on_the_grid(self, values: np.ndarray, grid: np.ndarray, to: Format) -> np.ndarray:
@@ -230,8 +227,7 @@ class Trials:
             over = (size > to.largest) & np.isfinite(to.to_nearest(values))
             result = np.where(over, np.copysign(to.largest, result), result)
         subnormal = size < to.smallest_normal
-        if subnormal.any():
-            subnormal &= values != 0.0  # which are many, and 0 on every grid
+        subnormal &= values != 0.0  # which are many, and 0 on every grid
         if subnormal.any():  # no grid is finer or coarser there than the format's own
             result = np.where(subnormal, 0.0 if self.contracts[0].flush_to_zero else to.to_nearest(values), result)
         return result

@@ -49,7 +49,7 @@ def _made(folder: Path) -> bool:
     folder.parent.mkdir(exist_ok=True)
     try:
         folder.mkdir()
-    except (FileExistsError, FileNotFoundError):  # somebody has it; or another command has just removed runs/, which was empty
+    except (FileExistsError, FileNotFoundError):  # another run has it; or a command has just removed runs/, which was empty
         return False
     return True
 

@@ -13,6 +13,8 @@ from optimized.packing import pack
 from optimized.parameters import Architecture, map_tensors
 from optimized.transformer import transformer
 from optimized.tuned import layers
+from properties.error_budget.budgets import budget
+from properties.implementations.weights import as_float64, mapped, nested
 
 DTYPES = [dtype for dtype in tuned.dtypes() if dtype.is_floating_point]
 TWO_HEADS = Architecture(h=2)
@@ -22,6 +24,13 @@ pytestmark = pytest.mark.skipif(bool(tuned.missing()), reason=tuned.missing())
 def random(*shape, seed=0):
     """Normal numbers."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def allowed(step, dtype, *given, **parameters):
+    """The budget of a step of these tensors in a dtype."""
+    arrays = [X if X is None else X.numpy() if X.dtype is torch.bool else as_float64(X) for X in given]
+    exact = {name: mapped(as_float64, nested(part)) for name, part in parameters.items()}
+    return budget(step, *arrays, dtype=str(dtype).removeprefix("torch."), h=TWO_HEADS.h, **exact)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -42,15 +51,14 @@ def random(*shape, seed=0):
     ],
 )
 def test_attention_of_many_queries_is_exact_but_for_rounding_at_every_remainder(n, m, features, dtype):
-    """Of queries in a tile, keys in a panel or a line of scores, and features: beside the same layer in float64."""
+    """Of queries in a tile, keys in a panel or a line of scores, and features."""
     layer = map_tensors(lambda W: W.to(dtype), initialise(0, vocab=3, d_model=features, d_ff=4, layers=1).decoder[0])
     X, M = random(2, n, features).to(dtype), random(2, m, features, seed=1).to(dtype)
 
     found = decoder_layer(X, M, pack(layer, rows=n, layout="panels"), TWO_HEADS)
 
-    expected = decoder_layer(X.double(), M.double(), map_tensors(torch.Tensor.double, layer), TWO_HEADS)
-    off = 1e-5 if dtype is torch.float32 else 0.1
-    torch.testing.assert_close(found.double(), expected, rtol=0.0, atol=off)
+    score = allowed("decoder_layer", dtype, X, M, layer=layer).score(as_float64(found))
+    assert score.budget_used <= 1, str(score)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -102,9 +110,11 @@ def test_padding_behind_a_source_is_one_call_too_and_changes_no_bit(dtype, monke
     encoded, decoded = encoder(M, packed.encoder, TWO_HEADS, mask), decoder(X, M, packed.decoder, TWO_HEADS, None, mask)
 
     assert stack.lengths(X, mask, M=M).tolist() == [3, 40, 1, 17]
-    step_by_step = encoder(M, given.encoder, TWO_HEADS, mask), decoder(X, M, given.decoder, TWO_HEADS, None, mask)
-    off = 1e-5 if dtype is torch.float32 else 0.1
-    torch.testing.assert_close((encoded[real], decoded), (step_by_step[0][real], step_by_step[1]), rtol=0.0, atol=off)
+    scores = (
+        allowed("encoder", dtype, M, mask, layers=given.encoder).score(as_float64(encoded)),
+        allowed("decoder", dtype, X, M, None, mask, layers=given.decoder).score(as_float64(decoded)),
+    )
+    assert max(score.budget_used for score in scores) <= 1, str(scores)
     M[~real] = torch.nan
     assert torch.equal(encoder(M, packed.encoder, TWO_HEADS, mask)[real], encoded[real])
     assert torch.equal(decoder(X, M, packed.decoder, TWO_HEADS, None, mask), decoded)
